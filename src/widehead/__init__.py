@@ -1,0 +1,1 @@
+"""Exact training of very wide output layers."""

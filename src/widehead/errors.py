@@ -1,0 +1,38 @@
+"""Errors and warnings with names of their own.
+
+Users' mistakes are plain ``ValueError`` and ``TypeError``. The classes here are for what only this library can
+meet: numbers that are not finite, a graph that outlived its weights, a file that is not what it should be.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "NonFiniteError",
+    "StaleGraphError",
+    "UnstableStepWarning",
+    "WideheadWarning",
+]
+
+
+class NonFiniteError(ArithmeticError):
+    """A step met a NaN or an infinity. The head is as it was before the step."""
+
+
+class StaleGraphError(RuntimeError):
+    """A backward pass met weights that changed since its forward pass."""
+
+
+class DataError(ValueError):
+    """An input file cannot be read as what it should be: says file, line, what was found and what was expected."""
+
+
+class CheckpointError(ValueError):
+    """A run folder or checkpoint is missing, damaged or belongs to something else."""
+
+
+class WideheadWarning(UserWarning):
+    """Base of every warning of this library."""
+
+
+class UnstableStepWarning(WideheadWarning):
+    """The step is larger than the curvature allows: the loss will grow. The message names the largest stable lr."""

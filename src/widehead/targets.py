@@ -1,0 +1,313 @@
+"""Ragged sparse targets: the one data type that readers, losses, heads and metrics share.
+
+Letters: m examples, D classes, nnz targets in all (an example may have none, and may name a class twice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["SparseTargets", "TargetsLike"]
+
+TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
+
+_INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class SparseTargets:
+    """Targets of m examples in compressed rows: example b has ``class_ids[offsets[b]:offsets[b + 1]]``.
+
+    Args:
+        class_ids: (nnz,) integer class ids.
+        offsets: (m + 1,) integers, from 0 to nnz, never decreasing.
+        values: (nnz,) real value of each target, or None for ones.
+
+    Raises:
+        TypeError: an argument is not a tensor (or array, or list) of the right kind.
+        ValueError: wrong shape, negative id, unsorted offsets or a value that is not finite; names the first offender.
+
+    >>> targets = SparseTargets([3, 1, 4], [0, 2, 2, 3])
+    >>> len(targets), targets.counts.tolist()
+    (3, [2, 0, 1])
+    """
+
+    __slots__ = ("class_ids", "offsets", "values")
+
+    class_ids: Tensor
+    offsets: Tensor
+    values: Tensor | None
+
+    def __init__(self, class_ids: Any, offsets: Any, values: Any = None) -> None:
+        self.class_ids = _integers("class_ids", class_ids)
+        self.offsets = _integers("offsets", offsets, device=self.class_ids.device)
+        self.values = None if values is None else _reals("values", values, self.class_ids)
+        self._check()
+
+    def _check(self) -> None:
+        nnz = self.class_ids.numel()
+        if self.offsets.numel() == 0:
+            raise ValueError(
+                "Parameter `offsets` should have one entry more than there are examples. Found none."
+            )
+        steps = self.offsets.diff()
+        if self.offsets[0] != 0 or self.offsets[-1] != nnz or bool((steps < 0).any()):
+            raise ValueError(_offsets_message(self.offsets, nnz))
+        _check_ids(self.class_ids, None)
+        if self.values is not None and not bool(torch.isfinite(self.values).all()):
+            at = int((~torch.isfinite(self.values)).nonzero()[0])
+            raise ValueError(
+                f"Parameter `values` should be finite. Found values[{at}] = {self.values[at].item()} "
+                f"(class {int(self.class_ids[at])})."
+            )
+
+    @classmethod
+    def _trusted(cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None) -> SparseTargets:
+        """Build from parts that are already known to be valid."""
+        made = cls.__new__(cls)
+        made.class_ids, made.offsets, made.values = class_ids, offsets, values
+        return made
+
+    @classmethod
+    def from_ids(cls, ids: Any, ignore_index: int = -100) -> SparseTargets:
+        """Targets from an (m,) or (m, K) integer tensor; entries equal to ``ignore_index`` are left out.
+
+        >>> SparseTargets.from_ids(torch.tensor([[5, -100], [2, 7]])).to_lists()
+        [[5], [2, 7]]
+        """
+        table = _as_tensor("ids", ids)
+        if table.dtype not in _INTEGER:
+            raise TypeError(f"Parameter `ids` should hold integers. Found dtype {table.dtype}.")
+        if table.ndim not in (1, 2):
+            raise ValueError(f"Parameter `ids` should have shape (m,) or (m, K). Found {tuple(table.shape)}.")
+        table = table.to(torch.int64)
+        table = table[:, None] if table.ndim == 1 else table
+        kept = table != ignore_index
+        class_ids = table[kept]
+        _check_ids(class_ids, None, hint=f" Entries to leave out should equal ignore_index = {ignore_index}.")
+        return cls._trusted(class_ids, _offsets_of(kept.sum(1)), None)
+
+    @classmethod
+    def from_csr(cls, matrix: Any) -> SparseTargets:
+        """Targets from an (m, D) torch sparse CSR or COO tensor, or any scipy sparse matrix; stored zeros are kept."""
+        if isinstance(matrix, Tensor):
+            return cls._from_torch_sparse(matrix)
+        if not hasattr(matrix, "tocsr"):
+            raise TypeError(
+                f"Parameter `matrix` should be a torch or scipy sparse matrix. Found {type(matrix).__name__}."
+            )
+        rows = matrix.tocsr()
+        return cls(
+            np.asarray(rows.indices, dtype=np.int64),
+            np.asarray(rows.indptr, dtype=np.int64),
+            np.asarray(rows.data),
+        )
+
+    @classmethod
+    def _from_torch_sparse(cls, matrix: Tensor) -> SparseTargets:
+        if matrix.layout not in (torch.sparse_csr, torch.sparse_coo) or matrix.ndim != 2:
+            raise TypeError(
+                f"Parameter `matrix` should be a two-dimensional sparse CSR or COO tensor. "
+                f"Found layout {matrix.layout} with {matrix.ndim} dimensions."
+            )
+        if matrix.layout == torch.sparse_csr:
+            return cls(matrix.col_indices(), matrix.crow_indices(), matrix.values())
+        # Not coalesced: coalescing would add up repeated entries, which are separate targets here.
+        rows, columns = matrix._indices()
+        order = torch.argsort(rows, stable=True)
+        counts = torch.bincount(rows, minlength=matrix.shape[0])
+        return cls(columns[order], _offsets_of(counts), matrix._values()[order])
+
+    @classmethod
+    def from_lists(
+        cls, lists: Iterable[Iterable[int]], values: Iterable[Iterable[float]] | None = None
+    ) -> SparseTargets:
+        """Targets from one list of class ids an example (and, optionally, one list of values an example).
+
+        >>> SparseTargets.from_lists([[3], [], [1, 2]]).offsets.tolist()
+        [0, 1, 1, 3]
+        """
+        rows = [_row(b, row) for b, row in enumerate(lists)]
+        flat = [c for row in rows for c in row]
+        offsets = np.cumsum([0, *(len(row) for row in rows)])
+        if values is None:
+            return cls(torch.tensor(flat, dtype=torch.int64), offsets)
+        value_rows = [list(row) for row in values]
+        if [len(row) for row in value_rows] != [len(row) for row in rows]:
+            raise ValueError("Parameter `values` should have as many entries in each row as `lists`.")
+        flat_values = [float(v) for row in value_rows for v in row]
+        return cls(torch.tensor(flat, dtype=torch.int64), offsets, torch.tensor(flat_values))
+
+    @classmethod
+    def convert(cls, targets: TargetsLike, ignore_index: int = -100) -> SparseTargets:
+        """Any raw form of targets as SparseTargets: itself, id tensor or array, sparse matrix, lists."""
+        if isinstance(targets, SparseTargets):
+            return targets
+        if isinstance(targets, Tensor):
+            return (
+                cls.from_ids(targets, ignore_index)
+                if targets.layout == torch.strided
+                else cls.from_csr(targets)
+            )
+        if hasattr(targets, "tocsr"):
+            return cls.from_csr(targets)
+        if isinstance(targets, np.ndarray):
+            return cls.from_ids(torch.from_numpy(targets), ignore_index)
+        if isinstance(targets, Sequence) and not isinstance(targets, str | bytes):
+            if all(isinstance(t, int | np.integer) for t in targets) and len(targets) > 0:
+                return cls.from_ids(torch.tensor([int(t) for t in targets]), ignore_index)
+            return cls.from_lists(targets)
+        raise TypeError(
+            "Targets should be SparseTargets, an integer tensor (m,) or (m, K), a sparse (m, D) matrix or a list of "
+            f"lists of class ids. Found {type(targets).__name__}."
+        )
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raise ValueError naming the first class id that is not below ``num_classes``."""
+        _check_ids(self.class_ids, num_classes, offsets=self.offsets)
+
+    def __len__(self) -> int:
+        return self.offsets.numel() - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """(m,) number of targets of each example."""
+        return self.offsets.diff()
+
+    @property
+    def example_ids(self) -> Tensor:
+        """(nnz,) the example that each target belongs to."""
+        examples = torch.arange(len(self), device=self.class_ids.device)
+        return torch.repeat_interleave(examples, self.counts, output_size=self.class_ids.numel())
+
+    def values_or_ones(self, dtype: torch.dtype) -> Tensor:
+        """(nnz,) values, ones where none were given."""
+        if self.values is None:
+            return torch.ones(self.class_ids.numel(), dtype=dtype, device=self.class_ids.device)
+        return self.values.to(dtype)
+
+    def to(self, device: torch.device | str) -> SparseTargets:
+        """The same targets on another device."""
+        values = None if self.values is None else self.values.to(device)
+        return SparseTargets._trusted(self.class_ids.to(device), self.offsets.to(device), values)
+
+    def select(self, examples: Tensor) -> SparseTargets:
+        """The targets of ``examples`` (integer indices (n,)), in that order."""
+        counts = self.counts[examples]
+        offsets = _offsets_of(counts)
+        nnz = int(offsets[-1])
+        starts = torch.repeat_interleave(self.offsets[:-1][examples] - offsets[:-1], counts, output_size=nnz)
+        picked = starts + torch.arange(nnz, device=starts.device)
+        values = None if self.values is None else self.values[picked]
+        return SparseTargets._trusted(self.class_ids[picked], offsets, values)
+
+    def to_lists(self) -> list[list[int]]:
+        """One list of class ids an example."""
+        ids, offsets = self.class_ids.tolist(), self.offsets.tolist()
+        return [ids[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+
+    def to_csr(self, num_classes: int) -> Any:
+        """An (m, num_classes) scipy CSR matrix of the values; repeated classes of one example add up."""
+        import scipy.sparse
+
+        self.check_classes(num_classes)
+        data = self.values_or_ones(torch.float64).cpu().numpy()
+        shape = (len(self), num_classes)
+        matrix = scipy.sparse.csr_matrix(
+            (data, self.class_ids.cpu().numpy(), self.offsets.cpu().numpy()), shape
+        )
+        matrix.sum_duplicates()
+        return matrix
+
+    def __repr__(self) -> str:
+        valued = "" if self.values is None else ", with values"
+        return f"SparseTargets({len(self)} examples, {self.class_ids.numel()} targets{valued})"
+
+
+def _row(b: int, row: Any) -> list[int]:
+    try:
+        return [int(c) for c in row if _is_integer(c)]
+    except TypeError as error:
+        raise TypeError(
+            f"Parameter `lists` should hold one list of integer class ids an example. Found lists[{b}] = {row!r}."
+        ) from error
+
+
+def _is_integer(c: Any) -> bool:
+    if isinstance(c, bool) or not hasattr(c, "__index__"):
+        raise TypeError(f"{c!r} is not an integer")
+    return True
+
+
+def _offsets_of(counts: Tensor) -> Tensor:
+    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise TypeError(f"Parameter `{name}` should be a dense tensor. Found layout {value.layout}.")
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        if array.size == 0 and not isinstance(value, np.ndarray):
+            array = array.astype(np.int64)
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"Parameter `{name}` should be a tensor of numbers. Found {type(value).__name__}."
+        ) from error
+
+
+def _integers(name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    tensor = _as_tensor(name, value)
+    if tensor.dtype not in _INTEGER:
+        raise TypeError(f"Parameter `{name}` should hold integers. Found dtype {tensor.dtype}.")
+    if tensor.ndim != 1:
+        raise ValueError(f"Parameter `{name}` should have one dimension. Found shape {tuple(tensor.shape)}.")
+    return tensor.to(device=device or tensor.device, dtype=torch.int64)
+
+
+def _reals(name: str, value: Any, like: Tensor) -> Tensor:
+    tensor = _as_tensor(name, value)
+    if tensor.dtype.is_complex or tensor.shape != like.shape:
+        raise ValueError(
+            f"Parameter `{name}` should hold one real number a target, shape {tuple(like.shape)}. "
+            f"Found shape {tuple(tensor.shape)}, dtype {tensor.dtype}."
+        )
+    tensor = tensor.to(like.device)
+    return tensor if tensor.dtype.is_floating_point else tensor.to(torch.get_default_dtype())
+
+
+def _check_ids(
+    class_ids: Tensor, num_classes: int | None, offsets: Tensor | None = None, hint: str = ""
+) -> None:
+    if class_ids.numel() == 0:
+        return
+    low, high = (int(x) for x in torch.aminmax(class_ids))
+    if low >= 0 and (num_classes is None or high < num_classes):
+        return
+    wrong = class_ids < 0 if num_classes is None else (class_ids < 0) | (class_ids >= num_classes)
+    at = int(wrong.nonzero()[0])
+    where = "" if offsets is None else f" in example {int(torch.searchsorted(offsets, at, right=True)) - 1}"
+    limit = "at least 0" if num_classes is None else f"in [0, {num_classes})"
+    raise ValueError(
+        f"Class ids should be {limit}. Found class_ids[{at}] = {int(class_ids[at])}{where}.{hint}"
+    )
+
+
+def _offsets_message(offsets: Tensor, nnz: int) -> str:
+    should = f"Parameter `offsets` should rise from 0 to nnz = {nnz} without decreasing."
+    falls = (offsets.diff() < 0).nonzero()
+    if offsets[0] != 0:
+        return f"{should} Found offsets[0] = {int(offsets[0])}."
+    if len(falls):
+        at = int(falls[0])
+        return (
+            f"{should} Found offsets[{at}] = {int(offsets[at])} > offsets[{at + 1}] = {int(offsets[at + 1])}."
+        )
+    return f"{should} Found offsets[{offsets.numel() - 1}] = {int(offsets[-1])}."
