@@ -5,6 +5,7 @@ Letters: m examples, D classes, nnz targets in all (an example may have none, an
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -51,9 +52,7 @@ class SparseTargets:
     def _check(self) -> None:
         nnz = self.class_ids.numel()
         if self.offsets.numel() == 0:
-            raise ValueError(
-                "Parameter `offsets` should have one entry more than there are examples. Found none."
-            )
+            raise ValueError("Parameter `offsets` should have one entry more than there are examples. Found none.")
         steps = self.offsets.diff()
         if self.offsets[0] != 0 or self.offsets[-1] != nnz or bool((steps < 0).any()):
             raise ValueError(_offsets_message(self.offsets, nnz))
@@ -148,18 +147,14 @@ class SparseTargets:
         if isinstance(targets, SparseTargets):
             return targets
         if isinstance(targets, Tensor):
-            return (
-                cls.from_ids(targets, ignore_index)
-                if targets.layout == torch.strided
-                else cls.from_csr(targets)
-            )
+            return cls.from_ids(targets, ignore_index) if targets.layout == torch.strided else cls.from_csr(targets)
         if hasattr(targets, "tocsr"):
             return cls.from_csr(targets)
         if isinstance(targets, np.ndarray):
             return cls.from_ids(torch.from_numpy(targets), ignore_index)
         if isinstance(targets, Sequence) and not isinstance(targets, str | bytes):
             if all(isinstance(t, int | np.integer) for t in targets) and len(targets) > 0:
-                return cls.from_ids(torch.tensor([int(t) for t in targets]), ignore_index)
+                return cls.from_ids(torch.tensor(targets), ignore_index)
             return cls.from_lists(targets)
         raise TypeError(
             "Targets should be SparseTargets, an integer tensor (m,) or (m, K), a sparse (m, D) matrix or a list of "
@@ -208,7 +203,7 @@ class SparseTargets:
     def to_lists(self) -> list[list[int]]:
         """One list of class ids an example."""
         ids, offsets = self.class_ids.tolist(), self.offsets.tolist()
-        return [ids[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+        return [ids[a:b] for a, b in itertools.pairwise(offsets)]
 
     def to_csr(self, num_classes: int) -> Any:
         """An (m, num_classes) scipy CSR matrix of the values; repeated classes of one example add up."""
@@ -217,9 +212,7 @@ class SparseTargets:
         self.check_classes(num_classes)
         data = self.values_or_ones(torch.float64).cpu().numpy()
         shape = (len(self), num_classes)
-        matrix = scipy.sparse.csr_matrix(
-            (data, self.class_ids.cpu().numpy(), self.offsets.cpu().numpy()), shape
-        )
+        matrix = scipy.sparse.csr_matrix((data, self.class_ids.cpu().numpy(), self.offsets.cpu().numpy()), shape)
         matrix.sum_duplicates()
         return matrix
 
@@ -258,9 +251,7 @@ def _as_tensor(name: str, value: Any) -> Tensor:
             array = array.astype(np.int64)
         return torch.from_numpy(np.ascontiguousarray(array))
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"Parameter `{name}` should be a tensor of numbers. Found {type(value).__name__}."
-        ) from error
+        raise TypeError(f"Parameter `{name}` should be a tensor of numbers. Found {type(value).__name__}.") from error
 
 
 def _integers(name: str, value: Any, device: torch.device | None = None) -> Tensor:
@@ -283,9 +274,7 @@ def _reals(name: str, value: Any, like: Tensor) -> Tensor:
     return tensor if tensor.dtype.is_floating_point else tensor.to(torch.get_default_dtype())
 
 
-def _check_ids(
-    class_ids: Tensor, num_classes: int | None, offsets: Tensor | None = None, hint: str = ""
-) -> None:
+def _check_ids(class_ids: Tensor, num_classes: int | None, offsets: Tensor | None = None, hint: str = "") -> None:
     if class_ids.numel() == 0:
         return
     low, high = (int(x) for x in torch.aminmax(class_ids))
@@ -295,9 +284,7 @@ def _check_ids(
     at = int(wrong.nonzero()[0])
     where = "" if offsets is None else f" in example {int(torch.searchsorted(offsets, at, right=True)) - 1}"
     limit = "at least 0" if num_classes is None else f"in [0, {num_classes})"
-    raise ValueError(
-        f"Class ids should be {limit}. Found class_ids[{at}] = {int(class_ids[at])}{where}.{hint}"
-    )
+    raise ValueError(f"Class ids should be {limit}. Found class_ids[{at}] = {int(class_ids[at])}{where}.{hint}")
 
 
 def _offsets_message(offsets: Tensor, nnz: int) -> str:
@@ -307,7 +294,5 @@ def _offsets_message(offsets: Tensor, nnz: int) -> str:
         return f"{should} Found offsets[0] = {int(offsets[0])}."
     if len(falls):
         at = int(falls[0])
-        return (
-            f"{should} Found offsets[{at}] = {int(offsets[at])} > offsets[{at + 1}] = {int(offsets[at + 1])}."
-        )
+        return f"{should} Found offsets[{at}] = {int(offsets[at])} > offsets[{at + 1}] = {int(offsets[at + 1])}."
     return f"{should} Found offsets[{offsets.numel() - 1}] = {int(offsets[-1])}."
