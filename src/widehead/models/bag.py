@@ -1,0 +1,101 @@
+"""Encoder of bags of ids: the items of a user, the features of a document.
+
+Letters: m examples, N input ids, nnz ids in all, d width of what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from widehead.models.layers import check_probability, hidden_layers
+from widehead.targets import SparseTargets
+
+__all__ = ["BagEncoder", "drop_ids", "unit_values"]
+
+
+class BagEncoder(nn.Module):
+    """A weighted sum of embeddings, then any number of hidden layers: ids (m bags) to (m, width).
+
+    Each layer, the sum included, is followed by the activation and dropout. Without hidden layers and with
+    activation "none" it is the linear encoder.
+
+    Args:
+        num_inputs: number N of input ids.
+        width: d, size of the last layer; the head's ``in_features``.
+        hidden: sizes of the layers before the last one; the first is the size of the embeddings.
+        activation: "none", "tanh", "relu" or "gelu".
+        dropout: probability of dropping a hidden unit.
+        input_dropout: probability of dropping an id of a bag while training. A bag never loses all its ids.
+        normalize: divide each bag by its Euclidean norm (the root of the number of ids, where they carry no values).
+        sparse: sparse gradients of the embeddings, at a cost independent of N.
+
+    Raises:
+        ValueError: a parameter out of range; in ``forward``, an id that is not below ``num_inputs``.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        width: int,
+        *,
+        hidden: Sequence[int] = (),
+        activation: str = "none",
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        normalize: bool = True,
+        sparse: bool = True,
+    ) -> None:
+        super().__init__()
+        check_probability("input_dropout", input_dropout)
+        sizes = [*hidden, width]
+        self.layers = hidden_layers(sizes, activation, dropout)
+        self.embeddings = nn.EmbeddingBag(num_inputs, sizes[0], mode="sum", sparse=sparse, include_last_offset=True)
+        # Bags of norm 1 then start as vectors of expected norm 1.
+        nn.init.normal_(self.embeddings.weight, std=sizes[0] ** -0.5)
+        self.input_dropout = input_dropout
+        self.normalize = normalize
+
+    def forward(self, bags: SparseTargets) -> Tensor:
+        """(m, width) encodings of m bags; a bag without ids counts as the zero vector."""
+        bags.check_classes(self.embeddings.num_embeddings)
+        weights = bags.values_or_ones(self.embeddings.weight.dtype)
+        if self.normalize:
+            weights = unit_values(bags, weights)
+        if self.training and self.input_dropout > 0.0:
+            bags, weights = drop_ids(bags, weights, self.input_dropout)
+        embedded: Tensor = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
+        encoded: Tensor = self.layers(embedded)
+        return encoded
+
+
+def unit_values(bags: SparseTargets, values: Tensor) -> Tensor:
+    """(nnz,) values divided by the Euclidean norm of their bag; zeros stay zeros.
+
+    >>> bags = SparseTargets.from_lists([[0, 1], [2]])
+    >>> unit_values(bags, torch.tensor([3.0, 4.0, 5.0]))
+    tensor([0.6000, 0.8000, 1.0000])
+    """
+    examples = bags.example_ids
+    squares = values.new_zeros(len(bags)).index_add_(0, examples, values.square())
+    norms = squares.sqrt()[examples]
+    return torch.where(norms > 0, values / norms, values)
+
+
+def drop_ids(bags: SparseTargets, values: Tensor, p: float) -> tuple[SparseTargets, Tensor]:
+    """Drop each id with probability p and scale the values that stay by 1/(1 - p), as dropout does.
+
+    A bag whose ids would all be dropped keeps one, chosen uniformly.
+
+    Returns:
+        The thinned bags and their (nnz',) values.
+    """
+    examples = bags.example_ids
+    draws = torch.rand(values.numel(), device=values.device)
+    highest = draws.new_zeros(len(bags)).scatter_reduce_(0, examples, draws, "amax")
+    kept = (draws >= p) | (draws >= highest[examples])
+    counts = torch.bincount(examples[kept], minlength=len(bags))
+    offsets = nn.functional.pad(counts.cumsum(0), (1, 0))
+    return SparseTargets(bags.class_ids[kept], offsets), values[kept] / (1.0 - p)

@@ -1,0 +1,50 @@
+"""Fully connected layers between an embedding and the output layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from torch import nn
+
+__all__ = ["ACTIVATIONS", "hidden_layers"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "none": nn.Identity,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+}
+
+
+def hidden_layers(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
+    """Activation and dropout after the first layer, then (linear, activation, dropout) for each further size.
+
+    Args:
+        sizes: width of the layer that feeds this one, then of each linear layer; the last one is what comes out.
+        activation: a key of ``ACTIVATIONS``.
+        dropout: probability in [0, 1) of dropping a unit, after every activation.
+
+    Raises:
+        ValueError: no size or one below 1, an unknown activation, or a probability outside [0, 1).
+    """
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"Layer sizes should be positive and at least one. Found {list(sizes)}.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"Parameter `activation` should be one of {', '.join(ACTIVATIONS)}. Found {activation!r}.")
+    check_probability("dropout", dropout)
+    layers = _after(activation, dropout)
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), *_after(activation, dropout)]
+    return nn.Sequential(*layers)
+
+
+def check_probability(name: str, p: float) -> None:
+    """Raise ValueError unless ``p`` is in [0, 1)."""
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"Parameter `{name}` should be in [0, 1). Found {p}.")
+
+
+def _after(activation: str, dropout: float) -> list[nn.Module]:
+    made: list[nn.Module] = [] if activation == "none" else [ACTIVATIONS[activation]()]
+    return made if dropout == 0.0 else [*made, nn.Dropout(dropout)]

@@ -1,0 +1,44 @@
+"""An encoder and the wide output layer on top of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from widehead.targets import SparseTargets, TargetsLike
+
+__all__ = ["Inputs", "WideNetwork"]
+
+Inputs = SparseTargets | Tensor
+
+
+class WideNetwork(nn.Module):
+    """Inputs to hidden vectors (``encoder``), hidden vectors to a loss or to the best classes (``head``).
+
+    Args:
+        encoder: inputs of m examples to (m, d); any module.
+        head: an output layer of this library, with ``in_features`` = d: ``forward(hidden, targets)`` gives the loss.
+    """
+
+    def __init__(self, encoder: nn.Module, head: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, inputs: Inputs, targets: TargetsLike) -> Tensor:
+        """The mean loss of m examples, a scalar."""
+        loss: Tensor = self.head(self.encoder(inputs), targets)
+        return loss
+
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """(m, d) last hidden layer."""
+        encoded: Tensor = self.encoder(inputs)
+        return encoded
+
+    @torch.no_grad()
+    def top_k(self, inputs: Inputs, k: int, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
+        """(m, k) scores, best first, and their (m, k) class ids, leaving out the classes in ``exclude``."""
+        scores, class_ids = self.head.top_k(self.encoder(inputs), k, exclude=exclude)
+        return scores, class_ids

@@ -1,0 +1,91 @@
+"""Optimiser of an encoder: AdamW for dense gradients, SparseAdam for the rows of embeddings that a batch names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EncoderOptimizer"]
+
+
+class EncoderOptimizer:
+    """AdamW on the dense parameters and SparseAdam on the embeddings with sparse gradients, as one.
+
+    ``parts`` holds the torch optimisers (one or two), for learning-rate schedulers.
+
+    Args:
+        encoder: module whose ``Embedding`` and ``EmbeddingBag`` children say by ``sparse`` what gradients they have.
+        lr: learning rate of both.
+        weight_decay: decoupled decay of the dense parameters. Embeddings with sparse gradients do not decay.
+        max_grad_norm: limit of the Euclidean norm of all gradients of the encoder together, or None.
+
+    Raises:
+        ValueError: the encoder has no parameters, or a parameter is out of range.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, lr: float, *, weight_decay: float = 0.0, max_grad_norm: float | None = None
+    ) -> None:
+        embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+        sparse = [m.weight for m in embeddings if m.sparse]
+        rows = {id(p) for p in sparse}
+        dense = [p for p in encoder.parameters() if id(p) not in rows]
+        self.parameters = [*dense, *sparse]
+        if not self.parameters:
+            raise ValueError(f"Parameter `encoder` should have parameters. Found none in {type(encoder).__name__}.")
+        self.parts: list[torch.optim.Optimizer] = []
+        if dense:
+            self.parts.append(torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay))
+        if sparse:
+            self.parts.append(torch.optim.SparseAdam(sparse, lr=lr))
+        self.max_grad_norm = max_grad_norm
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the next step uses."""
+        return float(self.parts[0].param_groups[0]["lr"])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self) -> None:
+        """Clip, then change the parameters."""
+        if self.max_grad_norm is not None:
+            clip(self.parameters, self.max_grad_norm)
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both states; tensors are shared with the optimiser, not copied."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of an optimiser of the same encoder."""
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+@torch.no_grad()
+def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
+    """Scale dense and sparse gradients together so that their norm is at most ``max_norm``; returns the norm before."""
+    values = [_values(p) for p in parameters if p.grad is not None]
+    norm = torch.stack([torch.linalg.vector_norm(v) for v in values]).norm()
+    scale = torch.clamp(max_norm / (norm + 1e-12), max=1.0)
+    for v in values:
+        v.mul_(scale)
+    return norm
+
+
+def _values(parameter: Tensor) -> Tensor:
+    """The numbers of a gradient, to be changed in place; a sparse one is made to hold each row once."""
+    gradient: Tensor | None = parameter.grad
+    assert gradient is not None
+    if gradient.is_sparse:
+        parameter.grad = gradient.coalesce()
+        values: Tensor = parameter.grad._values()
+        return values
+    return gradient
