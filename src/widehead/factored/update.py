@@ -1,0 +1,190 @@
+"""The exact step W ← cW − η TᵀHR in O(d²) an example, without forming T (m × D) or W (D × d).
+
+Letters (algorithm.md, sections 1 and 2): W = V·U + 1ωᵀ, Q = WᵀW, w̄ = Wᵀ1, T = ΛO + σ1ᵀ + S, Hr = HR, η step size,
+c = 1 − η·decay. A step with decay is the step with η/c followed by W ← cW.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from widehead.errors import NonFiniteError
+from widehead.factored.gradient import OutputGradient
+from widehead.factored.weights import FactoredWeights, Squares
+
+__all__ = ["exact_step", "largest_curvature"]
+
+# A segment is closed when one of these is passed (deviation from algorithm.md: κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
+# strongly contracted direction among many, and W's error in float32 was ten times larger with it alone):
+# amplification max_b ‖C_b‖ / ‖(Hr)_b‖ · ‖U‖_F / √d, by which rounding errors of the rows written now are magnified;
+_AMPLIFICATION_LIMIT = {torch.float32: 8.0, torch.float64: 64.0}
+# κ_F, which bounds it for the hidden layers to come; and the drift ‖UU⁻¹x − x‖ / ‖x‖ of the inverse.
+_CONDITION_LIMIT = {torch.float32: 30.0, torch.float64: 1000.0}
+_DRIFT_LIMIT = {torch.float32: 1e-5, torch.float64: 1e-13}
+_SCALE_LIMIT = 1e4  # U alone may also become small or large (weight decay) with κ_F as it was
+
+
+@dataclass
+class _Change:
+    """All new values of a step, computed before any is written, so that a failed step changes nothing."""
+
+    factor: Squares
+    inverse: Squares | None  # None: the segment has to be closed with this step
+    rows: Tensor  # (n, d) new rows of V at the target classes
+    shift: Squares
+    gram: Squares
+    column_sum: Squares
+
+
+def exact_step(
+    weights: FactoredWeights,
+    gradient: OutputGradient,
+    lr: float,
+    *,
+    weight_decay: float = 0.0,
+    preconditioner: Tensor | None = None,
+) -> None:
+    """W ← (1 − lr·weight_decay) W − lr TᵀHR, changing ``weights`` in place.
+
+    Args:
+        weights: the record; must be as it was when ``gradient`` was made.
+        gradient: T by its factors.
+        lr: η. weight_decay: coupled decay, as in torch.optim.SGD.
+        preconditioner: R (d, d) symmetric positive definite, or None for the identity.
+
+    Raises:
+        NonFiniteError: something in the step is NaN or infinite; ``weights`` is as it was.
+        ValueError: lr · weight_decay is 1 or more, which would wipe W out.
+    """
+    keep = 1.0 - lr * weight_decay
+    if keep <= 0.0:
+        raise ValueError(f"lr * weight_decay should be below 1. Found {lr} * {weight_decay} = {lr * weight_decay}.")
+    hidden = gradient.read.hidden
+    right = hidden if preconditioner is None else hidden @ preconditioner
+    change = _plan(weights, gradient, right, lr / keep, keep)
+    _check_finite(change, gradient)
+    _apply(weights, change, gradient.read.plan.class_ids)
+    weights.generations.sweep(weights.values, weights.generations.rows_due(gradient.read.plan.class_ids.numel()))
+
+
+def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float, keep: float) -> _Change:
+    read = gradient.read
+    dtype = weights.values.dtype
+    sparse_rows = gradient.sparse_rows()
+    z = eta * gradient.hidden_gradient(weights, sparse_rows)
+    z -= (0.5 * eta * eta) * gradient.gram_times(weights, right, z / eta, sparse_rows) if eta else 0.0
+    half = right.T @ z
+    gram = (weights.gram.master - (half + half.T)) * keep**2
+
+    dense_outputs = gradient.curvature * (read.hidden @ weights.shift.value) + gradient.constant
+    shift = (weights.shift.master - eta * (dense_outputs @ right)) * keep
+    total = gradient.curvature * read.hidden_sum + weights.num_classes * gradient.constant
+    total = total + read.plan.row_sums(gradient.sparse)
+    column_sum = (weights.column_sum.master - eta * (total @ right)) * keep
+
+    factor, inverse, solved = _new_factors(weights, gradient, right, eta, keep)
+    if _well_conditioned(factor, inverse, solved, right):
+        rows = read.values - eta * read.plan.transposed_times(gradient.sparse, solved)
+        kept_inverse: Squares | None = inverse
+    else:  # the dense part first, close, then the sparse part at U = I, where no inverse is needed
+        rows = read.values @ factor.value
+        rows -= (eta * keep) * read.plan.transposed_times(gradient.sparse, right)
+        kept_inverse = None
+    return _Change(
+        factor, kept_inverse, rows, Squares.of(shift, dtype), Squares.of(gram, dtype), Squares.of(column_sum, dtype)
+    )
+
+
+def _new_factors(
+    weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float, keep: float
+) -> tuple[Squares, Squares, Tensor]:
+    """New U, new U⁻¹ and C = Hr U⁻¹ (for c = 1), by m × m systems where m ≤ d and d × d ones otherwise.
+
+    U ← UP with P = I − ηHᵀΛHr; push-through: Hr P⁻¹ = (I − ηHrHᵀΛ)⁻¹ Hr, hence U⁻¹ ← U⁻¹ + ηHᵀΛC. Where P is
+    singular the results are infinite or NaN, which the caller meets as ill conditioned.
+    """
+    hidden, lam = gradient.read.hidden, gradient.curvature
+    u, u_inv = weights.factor, weights.inverse
+    m, d = hidden.shape
+    if m <= d:
+        system = torch.eye(m, dtype=hidden.dtype, device=hidden.device) - eta * (right @ hidden.T) * lam
+        solved, _ = torch.linalg.solve_ex(system, right @ u_inv.value)
+        factor = u.master - (eta * lam[:, None] * (hidden @ u.value.T)).T @ right
+        inverse = u_inv.master + (eta * lam[:, None] * hidden).T @ solved
+    else:
+        curvature = (eta * lam[:, None] * hidden).T @ right  # ηB
+        system = torch.eye(d, dtype=hidden.dtype, device=hidden.device) - curvature
+        gained, _ = torch.linalg.solve_ex(system, curvature @ u_inv.value)
+        factor = u.master - u.value @ curvature
+        inverse = u_inv.master + gained
+        solved = right @ inverse.to(hidden.dtype)
+    dtype = hidden.dtype
+    return Squares.of(factor * keep, dtype), Squares.of(inverse / keep, dtype), solved
+
+
+def _well_conditioned(factor: Squares, inverse: Squares, solved: Tensor, right: Tensor) -> bool:
+    dtype, d = factor.value.dtype, factor.value.shape[0]
+    scale = torch.linalg.matrix_norm(factor.value) / d**0.5
+    condition = scale * torch.linalg.matrix_norm(inverse.value) / d**0.5
+    lengths = torch.linalg.vector_norm(right, dim=1)
+    growth = torch.linalg.vector_norm(solved, dim=1) / lengths.clamp_min(torch.finfo(dtype).tiny)
+    amplification = scale * growth.max() if growth.numel() else scale.new_zeros(())
+    probe = torch.cos(torch.arange(1.0, d + 1.0, dtype=torch.float64, device=factor.master.device) * 1.7)
+    drift = torch.linalg.vector_norm(factor.master @ (inverse.master @ probe) - probe) / torch.linalg.vector_norm(probe)
+    good = (amplification <= _AMPLIFICATION_LIMIT[dtype]) & (condition <= _CONDITION_LIMIT[dtype])
+    good &= (drift <= _DRIFT_LIMIT[dtype]) & (scale < _SCALE_LIMIT) & (scale > 1.0 / _SCALE_LIMIT)
+    return bool(good)
+
+
+def _check_finite(change: _Change, gradient: OutputGradient) -> None:
+    parts = (change.factor.value, change.rows, change.shift.value, change.gram.value, change.column_sum.value)
+    if bool(torch.stack([torch.isfinite(part).all() for part in parts]).all()):
+        return
+    named = {
+        "the hidden layer": gradient.read.hidden,
+        "the loss's derivative by q": gradient.curvature,
+        "the loss's derivative by s": gradient.constant,
+        "the loss's derivative by the targets' outputs": gradient.sparse,
+    }
+    found = [name for name, part in named.items() if not bool(torch.isfinite(part).all())]
+    cause = " and ".join(found) if found else "the updated weights (the step is too large: lower the lr)"
+    raise NonFiniteError(f"A step should be finite. Found NaN or infinity in {cause}. The weights are unchanged.")
+
+
+def _apply(weights: FactoredWeights, change: _Change, class_ids: Tensor) -> None:
+    """Write a planned step: the only place where W changes, and Q, w̄, U and U⁻¹ with it."""
+    weights.factor, weights.shift = change.factor, change.shift
+    weights.gram, weights.column_sum = change.gram, change.column_sum
+    weights.segment_steps += 1
+    if change.inverse is None:
+        weights.close_segment()
+    else:
+        weights.inverse = change.inverse
+    weights.values[class_ids] = change.rows
+    weights.generations.stamps[class_ids] = weights.generations.newest
+    weights.version += 1
+
+
+def largest_curvature(gradient: OutputGradient, lr: float, preconditioner: Tensor | None = None) -> float:
+    """η·λmax(Λ Hr Hᵀ), a lower bound by power iteration that is exact to about a percent; 0 where Λ ≤ 0.
+
+    A step is stable while this is below 2. The Frobenius norm bounds it from above: where that is below 2, it is
+    returned at once.
+    """
+    hidden, lam = gradient.read.hidden, gradient.curvature.clamp_min(0.0)
+    if hidden.shape[0] == 0:
+        return 0.0
+    left = lam.sqrt()[:, None] * hidden
+    right = left if preconditioner is None else left @ preconditioner
+    small = left @ right.T if hidden.shape[0] <= hidden.shape[1] else right.T @ left
+    bound = lr * float(torch.linalg.matrix_norm(small))
+    if not bound > 2.0:
+        return bound
+    vector = small.abs().sum(1)
+    for _ in range(30):
+        vector = small @ vector
+        vector = vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)
+    return lr * float(torch.linalg.vector_norm(small @ vector))
