@@ -73,7 +73,7 @@ class EncoderOptimizer:
 def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Scale dense and sparse gradients together so that their norm is at most ``max_norm``; returns the norm before."""
     values = [_values(p) for p in parameters if p.grad is not None]
-    norm = torch.stack([torch.linalg.vector_norm(v) for v in values]).norm()
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
     scale = torch.clamp(max_norm / (norm + 1e-12), max=1.0)
     for v in values:
         v.mul_(scale)
@@ -84,8 +84,8 @@ def _values(parameter: Tensor) -> Tensor:
     """The numbers of a gradient, to be changed in place; a sparse one is made to hold each row once."""
     gradient: Tensor | None = parameter.grad
     assert gradient is not None
-    if gradient.is_sparse:
-        parameter.grad = gradient.coalesce()
-        values: Tensor = parameter.grad._values()
-        return values
-    return gradient
+    if not gradient.is_sparse:
+        return gradient
+    parameter.grad = gradient.coalesce()
+    values: Tensor = parameter.grad._values()
+    return values

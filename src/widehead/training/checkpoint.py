@@ -1,0 +1,161 @@
+"""Checkpoints: one safetensors file each, whole or not there, never pickle.
+
+A checkpoint is a tree of dicts, lists, numbers, texts and tensors. Its tensors are the file's tensors, under the
+names of their paths in the tree ("encoder.embeddings.weight"); the rest is JSON in the file's metadata:
+
+    8 bytes          length of the header
+    header           {"__metadata__": {"crc32": ..., "widehead": JSON of the tree}, NAME: {dtype, shape, offsets}, ...}
+    payload          the tensors, one after the other
+
+The file is written here rather than by the safetensors package, because the check sum (over header and payload) and the
+sync to disk belong to it; tensors go to the file from where they lie, without a copy. Reading is the package's.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import torch
+from torch import Tensor
+
+from widehead.errors import CheckpointError
+from widehead.training.folder import atomic_write
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_CHUNK = 1 << 24
+_PREFIX = b'{"__metadata__":{"crc32":"'
+_NO_SUM = b"00000000"
+
+
+def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
+    """Write ``tree`` to ``path``, in the place of what was there.
+
+    Raises:
+        CheckpointError: the file cannot be written, as on a full disk; what was at ``path`` is still there, whole.
+        TypeError: the tree holds something else than dicts, lists, tuples, tensors, numbers, texts and None.
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = _pack(tree, "", tensors)
+    try:
+        with atomic_write(path) as file:
+            _write(file, tensors, json.dumps(structure, separators=(",", ":")))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(
+            f"Checkpoint {path} could not be written: {reason}. The one before it, where there was one, is still valid."
+        ) from error
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """The tree that ``save_checkpoint`` wrote, its tensors on ``device``.
+
+    Raises:
+        CheckpointError: names the file and whether it is missing, no checkpoint of this library, or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            structure = _verified_structure(path, file)
+        with safetensors.safe_open(path, framework="pt", device=device) as opened:
+            tree: dict[str, Any] = _unpack(structure, opened)
+            return tree
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no checkpoint {path}.") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"Checkpoint {path} cannot be read: {error}.") from error
+
+
+def _write(file: BinaryIO, tensors: dict[str, Tensor], structure: str) -> None:
+    header = _header(tensors, structure)
+    file.write(len(header).to_bytes(8, "little") + header)
+    total = zlib.crc32(header)
+    for tensor in tensors.values():
+        for piece in _pieces(tensor):
+            file.write(piece)
+            total = zlib.crc32(piece, total)
+    # The sum covers the header with zeros in the sum's own place.
+    file.seek(8 + len(_PREFIX))
+    file.write(f"{total:08x}".encode())
+
+
+def _header(tensors: dict[str, Tensor], structure: str) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {"crc32": _NO_SUM.decode(), "widehead": structure}}
+    offset = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
+            raise TypeError(f"Tensor {name} cannot be saved: dtype {tensor.dtype}, layout {tensor.layout}.")
+        end = offset + tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)
+
+
+def _pieces(tensor: Tensor) -> Iterator[memoryview]:
+    """The bytes of a tensor, row-major, a bounded number at a time."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    step = max(1, _CHUNK // max(1, tensor.element_size()))
+    for start in range(0, flat.numel(), step):
+        yield flat[start : start + step].cpu().view(torch.uint8).numpy().data
+
+
+def _verified_structure(path: Path, file: BinaryIO) -> Any:
+    """The JSON of the tree, once the file has proved to be a checkpoint of this library and undamaged."""
+    length = int.from_bytes(file.read(8), "little")
+    start = file.read(len(_PREFIX))
+    if start != _PREFIX:
+        what = "an empty file" if not start else "something else"
+        raise CheckpointError(f"{path} should be a checkpoint of widehead. Found {what}.")
+    found = file.read(len(_NO_SUM))
+    header = _PREFIX + _NO_SUM + file.read(max(0, length - len(_PREFIX) - len(_NO_SUM)))
+    total = zlib.crc32(header)
+    while piece := file.read(_CHUNK):
+        total = zlib.crc32(piece, total)
+    if f"{total:08x}".encode() != found:
+        raise CheckpointError(f"Checkpoint {path} is damaged: its check sum is wrong. It was cut short or changed.")
+    return json.loads(json.loads(header)["__metadata__"]["widehead"])
+
+
+def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """``node`` as JSON, its tensors moved to ``tensors``. Dicts become lists of pairs, which keeps integer keys."""
+    if isinstance(node, Tensor):
+        tensors[path] = node
+        return {"tensor": path}
+    if isinstance(node, dict):
+        return {"dict": [[k, _pack(v, f"{path}.{k}" if path else str(k), tensors)] for k, v in node.items()]}
+    if isinstance(node, list | tuple):
+        kind = "list" if isinstance(node, list) else "tuple"
+        return {kind: [_pack(v, f"{path}.{i}", tensors) for i, v in enumerate(node)]}
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    raise TypeError(f"{path} cannot be saved in a checkpoint: {type(node).__name__}.")
+
+
+def _unpack(node: Any, opened: Any) -> Any:
+    """The inverse of ``_pack``."""
+    if not isinstance(node, dict):
+        return node
+    ((kind, value),) = node.items()
+    if kind == "tensor":
+        return opened.get_tensor(value)
+    if kind == "dict":
+        return {k: _unpack(v, opened) for k, v in value}
+    items = [_unpack(v, opened) for v in value]
+    return items if kind == "list" else tuple(items)

@@ -1,0 +1,257 @@
+"""Every option of a training run, its default for each job, its check, and its form on disk (config.json)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from widehead.models.layers import ACTIVATIONS
+from widehead.training.intervals import Interval
+
+__all__ = ["JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
+
+JOBS = ("recommender", "language-model", "word-embeddings", "multilabel", "demo")
+
+# Options that a loss takes, and the learning rate that the head starts from where none is given.
+LOSSES: dict[str, tuple[tuple[str, ...], float]] = {
+    "squared-error": ((), 0.1),
+    "weighted-squared-error": (("unobserved_weight",), 0.1),
+    "spherical-softmax": (("eps",), 1.0),
+    "taylor-softmax": ((), 1.0),
+    "z-loss": (("a", "b"), 0.1),
+}
+
+# One table of defaults; an option that is not here has the default of its field.
+JOB_DEFAULTS: dict[str, dict[str, Any]] = {
+    "recommender": {"input_dropout": 0.5, "batch_size": 256, "epochs": 20},
+    "language-model": {
+        "loss": "spherical-softmax",
+        "activation": "tanh",
+        "hidden": (256,),
+        "minimum_count": 5,
+        "at": (1, 10),
+        "evaluate_at_most": 10_000,
+    },
+    "word-embeddings": {
+        "loss": "spherical-softmax",
+        "minimum_count": 5,
+        "at": (1, 10),
+        "evaluate_at_most": 10_000,
+    },
+    "multilabel": {"loss": "spherical-softmax", "hidden": (256,), "activation": "relu", "at": (1, 3, 5), "epochs": 10},
+    "demo": {"input_dropout": 0.5, "batch_size": 256, "epochs": 5},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Options of one run. Start from ``TrainingConfig.for_job``, which fills in the defaults of the job.
+
+    Raises:
+        ValueError: names the first option that is out of range, what it should be and what was found.
+    """
+
+    # What to train, on what, and where the run goes.
+    job: str
+    out: str  # run folder
+    train: str | None = None  # training file; None only for the demo
+    test: str | None = None  # file for evaluation while training
+    # Examples.
+    context: int = 5  # words before the target (language-model)
+    window: int = 5  # words on each side of the centre (word-embeddings)
+    minimum_count: int = 1  # rarer words are unknown (language-model, word-embeddings)
+    # Network.
+    width: int = 256  # d: size of the last hidden layer
+    hidden: tuple[int, ...] = ()  # sizes of the layers before it (not for word-embeddings)
+    embedding: int = 128  # size of a context word's embedding (language-model)
+    activation: str = "none"
+    dropout: float = 0.0
+    input_dropout: float = 0.0  # probability of dropping an input id (recommender, multilabel)
+    dtype: str = "float32"
+    device: str = "cpu"
+    # Loss and head.
+    loss: str = "squared-error"
+    loss_options: Mapping[str, float] = field(default_factory=dict)
+    head_lr: float | None = None  # None: the default of the loss
+    head_momentum: float = 0.0
+    head_weight_decay: float = 0.0
+    head_max_grad_norm: float | None = None
+    # Encoder.
+    encoder_lr: float = 1e-3
+    encoder_weight_decay: float = 0.0
+    encoder_max_grad_norm: float | None = None
+    # How long, and at what learning rates over time.
+    batch_size: int = 128
+    epochs: int | None = 1
+    minutes: float | None = None  # training time; whichever limit comes first ends the run
+    schedule: str = "constant"  # after the warm-up: constant, cosine or linear down to 0
+    warmup_steps: int = 0  # steps of linear rise from 0
+    # Evaluation, checkpoints, log.
+    evaluate_every: str = "1 epoch"
+    evaluate_at_most: int | None = None  # examples of an evaluation; None: all
+    at: tuple[int, ...] = (20,)  # cutoffs k of the metrics
+    checkpoint_every: str = "60 seconds"
+    keep_best: bool = False  # also keep the checkpoint with the best evaluation
+    log_every: int = 50  # steps
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (holds, should) in _CHECKS.items():
+            value = getattr(self, name)
+            if not holds(value):
+                raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
+        options = LOSSES[self.loss][0]
+        if unknown := sorted(set(self.loss_options) - set(options)):
+            known = ", ".join(options) or "none"
+            raise ValueError(f"Options of the loss {self.loss} are: {known}. Found {unknown[0]!r} in `loss_options`.")
+        if self.epochs is None and self.minutes is None:
+            raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
+        if (self.train is None) != (self.job == "demo"):
+            raise ValueError(
+                f"Option `train` should be a file for every job but demo, which brings its own data. "
+                f"Found job = {self.job!r}, train = {self.train!r}."
+            )
+
+    @classmethod
+    def for_job(cls, job: str, **options: Any) -> TrainingConfig:
+        """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
+        if job not in JOBS:
+            raise ValueError(f"Option `job` should be {_one_of(JOBS)}. Found {job!r}.")
+        return cls._from_mapping({**JOB_DEFAULTS[job], **options, "job": job}, "options")
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "config.json") -> TrainingConfig:
+        """Read what ``to_json`` wrote; ValueError names ``source`` and what is wrong with it."""
+        try:
+            options = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{source} should hold JSON. Found an error in line {error.lineno}: {error.msg}."
+            ) from error
+        if not isinstance(options, dict):
+            raise ValueError(f"{source} should hold one JSON object. Found {type(options).__name__}.")
+        return cls._from_mapping(options, source)
+
+    @classmethod
+    def _from_mapping(cls, options: Mapping[str, Any], source: str) -> TrainingConfig:
+        names = [f.name for f in dataclasses.fields(cls)]
+        if unknown := sorted(set(options) - set(names)):
+            raise ValueError(f"Unknown option {unknown[0]!r} in {source}. Options are: {', '.join(names)}.")
+        if missing := [name for name in ("job", "out") if name not in options]:
+            raise ValueError(f"Option `{missing[0]}` is missing in {source}.")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """One JSON object with every option."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def load(cls, path: Path | str) -> TrainingConfig:
+        """Read a config.json."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+
+    @property
+    def head_lr_or_default(self) -> float:
+        """``head_lr``, or the default of the loss."""
+        return LOSSES[self.loss][1] if self.head_lr is None else self.head_lr
+
+
+_Check = tuple[Callable[[Any], bool], str]
+
+
+def _one_of(names: Any) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _whole(least: int) -> _Check:
+    return lambda v: _is_integer(v) and v >= least, f"a whole number, at least {least}"
+
+
+def _number(test: Callable[[float], bool], should: str) -> _Check:
+    return lambda v: _is_number(v) and test(v), f"a number {should}"
+
+
+def _or_none(check: _Check) -> _Check:
+    return lambda v: v is None or check[0](v), f"{check[1]}, or null"
+
+
+def _choice(names: Any) -> _Check:
+    return lambda v: isinstance(v, str) and v in names, _one_of(names)
+
+
+def _wholes(least_length: int) -> _Check:
+    def holds(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) >= least_length and all(_is_integer(n) and n > 0 for n in value)
+
+    return holds, "a list of positive whole numbers"
+
+
+def _is_interval(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(Interval.parse(value))
+    except ValueError:
+        return False
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
+
+
+_TEXT: _Check = (lambda v: isinstance(v, str) and v != "", "a path")
+_POSITIVE = _number(lambda v: v > 0, "above 0")
+_NOT_NEGATIVE = _number(lambda v: v >= 0, "at least 0")
+_PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")
+_INTERVAL: _Check = (_is_interval, 'an interval such as "500 steps", "1 epoch", "60 seconds" or "5 minutes"')
+
+_CHECKS: dict[str, _Check] = {
+    "job": _choice(JOBS),
+    "out": _TEXT,
+    "train": _or_none(_TEXT),
+    "test": _or_none(_TEXT),
+    "context": _whole(1),
+    "window": _whole(1),
+    "minimum_count": _whole(1),
+    "width": _whole(1),
+    "hidden": _wholes(0),
+    "embedding": _whole(1),
+    "activation": _choice(ACTIVATIONS),
+    "dropout": _PROBABILITY,
+    "input_dropout": _PROBABILITY,
+    "dtype": _choice(("float32", "float64")),
+    "device": (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N"),
+    "loss": _choice(LOSSES),
+    "loss_options": (_are_numbers, "an object of numbers"),
+    "head_lr": _or_none(_POSITIVE),
+    "head_momentum": _PROBABILITY,
+    "head_weight_decay": _NOT_NEGATIVE,
+    "head_max_grad_norm": _or_none(_POSITIVE),
+    "encoder_lr": _NOT_NEGATIVE,
+    "encoder_weight_decay": _NOT_NEGATIVE,
+    "encoder_max_grad_norm": _or_none(_POSITIVE),
+    "batch_size": _whole(1),
+    "epochs": _or_none(_whole(1)),
+    "minutes": _or_none(_POSITIVE),
+    "schedule": _choice(("constant", "cosine", "linear")),
+    "warmup_steps": _whole(0),
+    "evaluate_every": _INTERVAL,
+    "evaluate_at_most": _or_none(_whole(1)),
+    "at": _wholes(1),
+    "checkpoint_every": _INTERVAL,
+    "keep_best": (lambda v: isinstance(v, bool), "true or false"),
+    "log_every": _whole(1),
+    "seed": _whole(0),
+}

@@ -1,0 +1,124 @@
+"""The run folder: one directory that holds all that a run leaves behind.
+
+config.json                 every option (TrainingConfig)
+metrics.jsonl               one JSON object a line: kind "train" or "evaluation"
+checkpoints/last.safetensors, checkpoints/best.safetensors
+vocabularies/NAME.txt       the ids' names, one a line
+report.html
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from widehead.errors import CheckpointError
+from widehead.training.config import TrainingConfig
+
+__all__ = ["RunFolder", "atomic_write"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder. ``create`` starts one, ``open`` finds one."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    def vocabulary_path(self, name: str) -> Path:
+        """The file of the vocabulary ``name``, such as "items" or "words"."""
+        return self.path / "vocabularies" / f"{name}.txt"
+
+    @classmethod
+    def create(cls, config: TrainingConfig) -> RunFolder:
+        """Make the folder ``config.out`` and write config.json.
+
+        Raises:
+            CheckpointError: the folder is there and holds something.
+        """
+        folder = cls(Path(config.out))
+        if folder.path.exists() and not folder.path.is_dir():
+            raise CheckpointError(f"The run folder {folder.path} should be a folder. Found a file.")
+        if folder.path.exists() and any(not _is_leftover(p) for p in folder.path.iterdir()):
+            raise CheckpointError(
+                f"The run folder {folder.path} should be empty or not there. Found files in it: resume that run, or "
+                "choose another folder."
+            )
+        folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder.config_path) as file:
+            file.write(config.to_json().encode())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> tuple[RunFolder, TrainingConfig]:
+        """The folder of an earlier run and its options.
+
+        Raises:
+            CheckpointError: there is no run, or its config.json cannot be read.
+        """
+        folder = cls(Path(path))
+        try:
+            return folder, TrainingConfig.load(folder.config_path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CheckpointError(f"{folder.path} should be a run folder. Found no config.json in it.") from error
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed ``create`` left this: an empty checkpoints folder or a temporary file."""
+    return path.name.endswith(".tmp") or (path.name == "checkpoints" and not any(path.iterdir()))
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of ``path`` on leaving without an error, whole and on disk.
+
+    Whatever happens meanwhile (an error, a full disk, a kill, a power cut), ``path`` is what it was before. An
+    error removes the temporary file, which lies beside ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Put the names in a folder on disk, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
