@@ -200,6 +200,30 @@ class SparseTargets:
         values = None if self.values is None else self.values[picked]
         return SparseTargets._trusted(self.class_ids[picked], offsets, values)
 
+    def coalesced(self) -> SparseTargets:
+        """The same targets with the values of a class named twice by one example added up (1 each where none given).
+
+        Itself where nothing is repeated.
+
+        >>> SparseTargets([2, 5, 2], [0, 3]).coalesced().values.tolist()
+        [2.0, 1.0]
+        """
+        if self.class_ids.numel() == 0 or int(self.counts.max()) < 2:
+            return self
+        order = torch.argsort(self.class_ids, stable=True)
+        order = order[torch.argsort(self.example_ids[order], stable=True)]
+        ids, examples = self.class_ids[order], self.example_ids[order]
+        first = torch.ones_like(ids, dtype=torch.bool)
+        first[1:] = (ids[1:] != ids[:-1]) | (examples[1:] != examples[:-1])
+        if bool(first.all()):
+            return self
+        dtype = torch.get_default_dtype() if self.values is None else self.values.dtype
+        groups = first.nonzero().squeeze(1)
+        lengths = torch.nn.functional.pad(groups, (0, 1), value=ids.numel()).diff()
+        values = torch.segment_reduce(self.values_or_ones(dtype)[order], "sum", lengths=lengths)
+        counts = torch.bincount(examples[groups], minlength=len(self))
+        return SparseTargets._trusted(ids[groups], _offsets_of(counts), values)
+
     def to_lists(self) -> list[list[int]]:
         """One list of class ids an example."""
         ids, offsets = self.class_ids.tolist(), self.offsets.tolist()

@@ -1,18 +1,26 @@
 """The mathematical core: factored weights, exact steps, rows in generations, audit. Tensors and records only."""
 
 from widehead.factored.audit import Audit, audit
+from widehead.factored.curvature import CurvatureMonitor
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
-from widehead.factored.update import exact_step, largest_curvature
+from widehead.factored.state import STATE_NAMES, from_state, to_state
+from widehead.factored.update import Change, apply_step, exact_step, plan_step
 from widehead.factored.weights import FactoredWeights
 
 __all__ = [
+    "STATE_NAMES",
     "Audit",
+    "Change",
+    "CurvatureMonitor",
     "FactoredWeights",
     "Forward",
     "OutputGradient",
     "accumulate",
+    "apply_step",
     "audit",
     "exact_step",
     "forward",
-    "largest_curvature",
+    "from_state",
+    "plan_step",
+    "to_state",
 ]

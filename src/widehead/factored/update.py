@@ -15,7 +15,7 @@ from widehead.errors import NonFiniteError
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.weights import FactoredWeights, Squares
 
-__all__ = ["exact_step", "largest_curvature"]
+__all__ = ["Change", "apply_step", "exact_step", "plan_step"]
 
 # A segment is closed when one of these is passed (deviation from algorithm.md: κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
 # strongly contracted direction among many, and W's error in float32 was ten times larger with it alone):
@@ -28,26 +28,28 @@ _SCALE_LIMIT = 1e4  # U alone may also become small or large (weight decay) with
 
 
 @dataclass
-class _Change:
+class Change:
     """All new values of a step, computed before any is written, so that a failed step changes nothing."""
 
+    version: int  # of the weights it was planned for
+    class_ids: Tensor  # (n,) target classes
+    rows: Tensor  # (n, d) their new rows of V
     factor: Squares
     inverse: Squares | None  # None: the segment has to be closed with this step
-    rows: Tensor  # (n, d) new rows of V at the target classes
     shift: Squares
     gram: Squares
     column_sum: Squares
 
 
-def exact_step(
+def plan_step(
     weights: FactoredWeights,
     gradient: OutputGradient,
     lr: float,
     *,
     weight_decay: float = 0.0,
     preconditioner: Tensor | None = None,
-) -> None:
-    """W ← (1 − lr·weight_decay) W − lr TᵀHR, changing ``weights`` in place.
+) -> Change:
+    """Compute W ← (1 − lr·weight_decay) W − lr TᵀHR without writing anything; `apply_step` writes it.
 
     Args:
         weights: the record; must be as it was when ``gradient`` was made.
@@ -56,7 +58,7 @@ def exact_step(
         preconditioner: R (d, d) symmetric positive definite, or None for the identity.
 
     Raises:
-        NonFiniteError: something in the step is NaN or infinite; ``weights`` is as it was.
+        NonFiniteError: something in the step is NaN or infinite.
         ValueError: lr · weight_decay is 1 or more, which would wipe W out.
     """
     keep = 1.0 - lr * weight_decay
@@ -66,16 +68,38 @@ def exact_step(
     right = hidden if preconditioner is None else hidden @ preconditioner
     change = _plan(weights, gradient, right, lr / keep, keep)
     _check_finite(change, gradient)
-    _apply(weights, change, gradient.read.plan.class_ids)
-    weights.generations.sweep(weights.values, weights.generations.rows_due(gradient.read.plan.class_ids.numel()))
+    return change
 
 
-def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float, keep: float) -> _Change:
+def apply_step(weights: FactoredWeights, change: Change) -> None:
+    """Write a planned step: the only place where W changes, and Q, w̄, U and U⁻¹ with it. Then sweep a few rows."""
+    assert weights.version == change.version, "a step was planned for other weights"
+    weights.factor, weights.shift = change.factor, change.shift
+    weights.gram, weights.column_sum = change.gram, change.column_sum
+    weights.segment_steps += 1
+    if change.inverse is None:
+        weights.close_segment()
+    else:
+        weights.inverse = change.inverse
+    generations = weights.generations
+    weights.values[change.class_ids] = change.rows
+    generations.stamps[change.class_ids] = generations.newest
+    weights.version += 1
+    generations.sweep(weights.values, generations.rows_due(change.class_ids.numel()))
+
+
+def exact_step(weights: FactoredWeights, gradient: OutputGradient, lr: float, *, weight_decay: float = 0.0) -> None:
+    """Plan and apply one plain step."""
+    apply_step(weights, plan_step(weights, gradient, lr, weight_decay=weight_decay))
+
+
+def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float, keep: float) -> Change:
     read = gradient.read
     dtype = weights.values.dtype
     sparse_rows = gradient.sparse_rows()
-    z = eta * gradient.hidden_gradient(weights, sparse_rows)
-    z -= (0.5 * eta * eta) * gradient.gram_times(weights, right, z / eta, sparse_rows) if eta else 0.0
+    hidden_gradient = gradient.hidden_gradient(weights, sparse_rows)
+    z = eta * hidden_gradient
+    z -= (0.5 * eta * eta) * gradient.gram_times(weights, right, hidden_gradient, sparse_rows)
     half = right.T @ z
     gram = (weights.gram.master - (half + half.T)) * keep**2
 
@@ -93,8 +117,15 @@ def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta
         rows = read.values @ factor.value
         rows -= (eta * keep) * read.plan.transposed_times(gradient.sparse, right)
         kept_inverse = None
-    return _Change(
-        factor, kept_inverse, rows, Squares.of(shift, dtype), Squares.of(gram, dtype), Squares.of(column_sum, dtype)
+    return Change(
+        version=weights.version,
+        class_ids=read.plan.class_ids,
+        rows=rows,
+        factor=factor,
+        inverse=kept_inverse,
+        shift=Squares.of(shift, dtype),
+        gram=Squares.of(gram, dtype),
+        column_sum=Squares.of(column_sum, dtype),
     )
 
 
@@ -139,7 +170,7 @@ def _well_conditioned(factor: Squares, inverse: Squares, solved: Tensor, right: 
     return bool(good)
 
 
-def _check_finite(change: _Change, gradient: OutputGradient) -> None:
+def _check_finite(change: Change, gradient: OutputGradient) -> None:
     parts = (change.factor.value, change.rows, change.shift.value, change.gram.value, change.column_sum.value)
     if bool(torch.stack([torch.isfinite(part).all() for part in parts]).all()):
         return
@@ -152,39 +183,3 @@ def _check_finite(change: _Change, gradient: OutputGradient) -> None:
     found = [name for name, part in named.items() if not bool(torch.isfinite(part).all())]
     cause = " and ".join(found) if found else "the updated weights (the step is too large: lower the lr)"
     raise NonFiniteError(f"A step should be finite. Found NaN or infinity in {cause}. The weights are unchanged.")
-
-
-def _apply(weights: FactoredWeights, change: _Change, class_ids: Tensor) -> None:
-    """Write a planned step: the only place where W changes, and Q, w̄, U and U⁻¹ with it."""
-    weights.factor, weights.shift = change.factor, change.shift
-    weights.gram, weights.column_sum = change.gram, change.column_sum
-    weights.segment_steps += 1
-    if change.inverse is None:
-        weights.close_segment()
-    else:
-        weights.inverse = change.inverse
-    weights.values[class_ids] = change.rows
-    weights.generations.stamps[class_ids] = weights.generations.newest
-    weights.version += 1
-
-
-def largest_curvature(gradient: OutputGradient, lr: float, preconditioner: Tensor | None = None) -> float:
-    """η·λmax(Λ Hr Hᵀ), a lower bound by power iteration that is exact to about a percent; 0 where Λ ≤ 0.
-
-    A step is stable while this is below 2. The Frobenius norm bounds it from above: where that is below 2, it is
-    returned at once.
-    """
-    hidden, lam = gradient.read.hidden, gradient.curvature.clamp_min(0.0)
-    if hidden.shape[0] == 0:
-        return 0.0
-    left = lam.sqrt()[:, None] * hidden
-    right = left if preconditioner is None else left @ preconditioner
-    small = left @ right.T if hidden.shape[0] <= hidden.shape[1] else right.T @ left
-    bound = lr * float(torch.linalg.matrix_norm(small))
-    if not bound > 2.0:
-        return bound
-    vector = small.abs().sum(1)
-    for _ in range(30):
-        vector = small @ vector
-        vector = vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)
-    return lr * float(torch.linalg.vector_norm(small @ vector))

@@ -7,7 +7,7 @@ Letters (algorithm.md, section 1): D classes, d width, V (D, d) values, U (d, d)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ class Squares:
         """From a float64 tensor."""
         master = master.to(torch.float64)
         return cls(master, master.to(dtype))
+
+    def to(self, device: torch.device) -> Squares:
+        """The same on another device."""
+        return Squares.of(self.master.to(device), self.value.dtype)
 
 
 @dataclass
@@ -108,6 +112,30 @@ class FactoredWeights:
         for start, rows in self.blocks():
             out[start : start + rows.shape[0]] = rows
         return out
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> FactoredWeights:
+        """The same W on another device or in another type; itself where nothing changes.
+
+        A change of type starts from the dense W, as Q and the limits on conditioning differ between types.
+        """
+        if self.values.dtype != dtype:
+            fresh = FactoredWeights.from_dense(self.dense().to(device=device, dtype=dtype))
+            return replace(fresh, version=self.version + 1, layout=self.layout + 1)
+        if self.values.device == device:
+            return self
+        gens = self.generations
+        return replace(
+            self,
+            values=self.values.to(device),
+            generations=replace(gens, stamps=gens.stamps.to(device), transforms=gens.transforms.to(device)),
+            factor=self.factor.to(device),
+            inverse=self.inverse.to(device),
+            gram=self.gram.to(device),
+            shift=self.shift.to(device),
+            column_sum=self.column_sum.to(device),
+            version=self.version + 1,
+            layout=self.layout + 1,
+        )
 
     def close_segment(self) -> None:
         """Append the open factor to the generations and begin a new segment at U = I. W stays as it is."""

@@ -1,0 +1,99 @@
+"""A factored weight record as named tensors and back: what checkpoints hold, mid-segment and mid-sweep included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from widehead.factored.generations import CAPACITY, Generations
+from widehead.factored.weights import FactoredWeights, Squares
+
+__all__ = ["STATE_NAMES", "from_state", "to_state"]
+
+_SQUARES = ("factor", "inverse", "gram", "shift", "column_sum")
+#: every name that a state has; `boundaries` and `counters` hold the integers that are not tensors in the record
+STATE_NAMES = ("values", "stamps", "transforms", *_SQUARES, "boundaries", "counters")
+
+# In `boundaries` each row is (slot, group): group ≥ 0 is a tier, oldest slot first; the others wait or are swept.
+_RETIRED, _SWEEPING = -1, -2
+
+
+def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
+    """Named tensors (not copied) from which `from_state` makes an equal record."""
+    gens = weights.generations
+    groups = [(slot, level) for level, tier in enumerate(gens.tiers) for slot in tier]
+    groups += [(slot, _RETIRED) for slot in gens.retired] + [(slot, _SWEEPING) for slot in gens.sweeping]
+    counters = (gens.newest, gens.cursor, gens.steps_per_close, gens.closes, gens.moved_rows, weights.segment_steps)
+    state = {"values": weights.values, "stamps": gens.stamps, "transforms": gens.transforms}
+    state |= {name: getattr(weights, name).master for name in _SQUARES}
+    state["boundaries"] = torch.tensor(groups, dtype=torch.int64)
+    state["counters"] = torch.tensor(counters, dtype=torch.float64)
+    return state
+
+
+def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWeights:
+    """A record from ``state``, on the device and in the type of ``like``; ``like`` is not changed.
+
+    Raises:
+        ValueError: a part is missing, has the wrong shape, or the parts contradict one another.
+    """
+    missing = [name for name in STATE_NAMES if name not in state]
+    if missing:
+        raise ValueError(f"The state of an exact head should hold {', '.join(missing)}. Found {sorted(state)}.")
+    device, dtype, (rows, width) = like.values.device, like.values.dtype, like.values.shape
+    slots = state["transforms"].shape[0]
+    shapes = {
+        "values": (rows, width),
+        "stamps": (rows,),
+        "transforms": (slots, width, width),
+        "factor": (width, width),
+        "inverse": (width, width),
+        "gram": (width, width),
+        "shift": (width,),
+        "column_sum": (width,),
+        "boundaries": (state["boundaries"].shape[0], 2),
+        "counters": (6,),
+    }
+    for name, shape in shapes.items():
+        if tuple(state[name].shape) != shape:
+            raise ValueError(f"`{name}` of an exact head should have shape {shape}. Found {tuple(state[name].shape)}.")
+    squares = {name: Squares.of(state[name].to(device).clone(), dtype) for name in _SQUARES}
+    return FactoredWeights(
+        values=state["values"].to(device=device, dtype=dtype, copy=True),
+        generations=_generations(state, device, dtype),
+        version=like.version + 1,
+        layout=like.layout + 1,
+        segment_steps=int(state["counters"][5]),
+        **squares,
+    )
+
+
+def _generations(state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> Generations:
+    pairs = [(int(slot), int(group)) for slot, group in state["boundaries"].tolist()]
+    levels = 1 + max((group for _, group in pairs), default=-1)
+    made = Generations(
+        stamps=state["stamps"].to(device=device, dtype=torch.uint8, copy=True),
+        transforms=state["transforms"].to(device=device, dtype=dtype, copy=True),
+        tiers=[[slot for slot, group in pairs if group == level] for level in range(levels)],
+        retired=[slot for slot, group in pairs if group == _RETIRED],
+        sweeping=[slot for slot, group in pairs if group == _SWEEPING],
+        newest=int(state["counters"][0]),
+        cursor=int(state["counters"][1]),
+        steps_per_close=float(state["counters"][2]),
+        closes=int(state["counters"][3]),
+        moved_rows=int(state["counters"][4]),
+    )
+    _check_slots(made)
+    return made
+
+
+def _check_slots(generations: Generations) -> None:
+    live = generations.live
+    carried = torch.bincount(generations.stamps, minlength=1).nonzero().squeeze(1).tolist()
+    sound = len(set(live)) == len(live) and generations.newest in live and set(carried) <= set(live)
+    if not sound or not all(0 <= slot < min(CAPACITY, generations.transforms.shape[0]) for slot in live):
+        raise ValueError(
+            f"Rows of an exact head should stand at live boundaries. Found stamps {carried}, live boundaries {live}."
+        )

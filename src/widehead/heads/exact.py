@@ -1,0 +1,365 @@
+"""The exact head: an output layer whose exact training costs O(d²) an example, whatever the number of classes.
+
+Letters: m examples, D classes, d width, K targets, nnz targets in all; H (m, d) hidden, O = HWᵀ outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from widehead import factored
+from widehead.errors import StaleGraphError
+from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient
+from widehead.heads.ranking import streaming_top_k
+from widehead.losses import Loss
+from widehead.targets import SparseTargets, TargetsLike
+
+__all__ = ["ExactHead"]
+
+
+class ExactHead(nn.Module):
+    """A D × d output layer with a loss of the spherical family, trained exactly without ever forming its outputs.
+
+    W is no parameter: `widehead.optim` changes it, in ``optimizer.step()``, by the exact step of Vincent, de
+    Brébisson and Bouthillier (NIPS 2015). `backward` reaches the encoder and leaves the step to the optimiser. In
+    eval mode or under ``torch.no_grad()`` nothing is remembered.
+
+    Args:
+        in_features: d, the width of the last hidden layer.
+        num_classes: D.
+        loss: one of `widehead.losses`.
+        bias: an additional output weight for a hidden unit that is always 1.
+        device, dtype: as in torch; dtype float32 or float64.
+
+    >>> _ = torch.manual_seed(0)
+    >>> from widehead.losses import SquaredError
+    >>> head = ExactHead(8, 1000, SquaredError())
+    >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        loss: Loss,
+        *,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("in_features", in_features), ("num_classes", num_classes)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"Parameter `{name}` should be a whole number of at least 1. Found {size!r}.")
+        if not isinstance(loss, Loss):
+            raise TypeError(f"Parameter `loss` should be one of widehead.losses. Found {type(loss).__name__}.")
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.loss = loss
+        self.has_bias = bias
+        dtype = _checked_dtype(dtype or torch.get_default_dtype())
+        values = torch.empty(num_classes, in_features + bias, device=device, dtype=dtype)
+        nn.init.normal_(values, std=loss.initial_std(in_features, num_classes))
+        self.weights = FactoredWeights.from_dense(values)
+        self.curvature = CurvatureMonitor()
+        self._pending: list[OutputGradient] = []
+
+    # -- loss ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        hidden: Tensor,
+        targets: TargetsLike,
+        *,
+        weight: Tensor | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+    ) -> Tensor:
+        """The loss of ``hidden`` (m, d) at ``targets``: () for a mean or sum, (m,) for "none".
+
+        Args:
+            hidden: (m, in_features).
+            targets: SparseTargets or any raw form of them (see `SparseTargets.convert`).
+            weight: (m,) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a loss.
+            reduction: "mean", "sum" or "none". The mean over no examples is 0.
+
+        Raises:
+            TypeError, ValueError: wrong shapes, types or class ids.
+        """
+        prepared = self.loss.prepare(self._targets(hidden, targets))
+        q, s, a = self._statistics(hidden, prepared)
+        losses = self.loss(q, s, a, prepared, self.num_classes)
+        counted = (prepared.counts > 0).to(losses.dtype) if self.loss.needs_targets else torch.ones_like(losses)
+        if weight is not None:
+            if weight.shape != losses.shape:
+                raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
+            counted = counted * weight.to(losses)
+        losses = losses * counted
+        if reduction == "none":
+            return losses
+        if reduction == "sum":
+            return losses.sum()
+        if reduction == "mean":
+            total = counted.sum()
+            return losses.sum() / torch.where(total == 0, 1.0, total)
+        raise ValueError(f'Parameter `reduction` should be "mean", "sum" or "none". Found {reduction!r}.')
+
+    def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
+        """Differentiable q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,), in the targets' order.
+
+        Any differentiable function of these is a loss that this head trains exactly.
+        """
+        return self._statistics(hidden, self._targets(hidden, targets))
+
+    def _statistics(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = self._widened(hidden)
+        if not torch.is_grad_enabled() or not (self.training or hidden.requires_grad):
+            read = factored.forward(self.weights, hidden.detach(), targets)
+            return read.squared_norm, read.hidden_sum, read.outputs
+        # The hook makes the statistics differentiable even where the hidden layer is plain data.
+        hook = torch.zeros((), device=hidden.device, requires_grad=True)
+        q, s, a = _Statistics.apply(hidden, hook, self, targets)
+        return q, s, a
+
+    def _targets(self, hidden: Tensor, targets: TargetsLike) -> SparseTargets:
+        if not isinstance(hidden, Tensor) or hidden.ndim != 2 or hidden.shape[1] != self.in_features:
+            found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+            raise ValueError(f"`hidden` should be a tensor of shape (m, {self.in_features}). Found {found}.")
+        converted = SparseTargets.convert(targets)
+        if len(converted) != hidden.shape[0]:
+            raise ValueError(f"There should be targets for {hidden.shape[0]} examples. Found {len(converted)}.")
+        converted.check_classes(self.num_classes)
+        return converted.to(hidden.device)
+
+    def _widened(self, hidden: Tensor) -> Tensor:
+        """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
+        if not hidden.dtype.is_floating_point:
+            raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
+        hidden = hidden.to(self.dtype)
+        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
+
+    # -- the pending step ---------------------------------------------------------------------------------------
+
+    def pending_gradient(self) -> OutputGradient | None:
+        """What the backward passes since the last step left for the optimiser, as one gradient; None if nothing."""
+        if not self._pending:
+            return None
+        if self._pending[0].read.version != self.weights.version:
+            raise StaleGraphError(
+                "The weights changed after the pending backward pass. Call zero_grad(), then forward and backward again."
+            )
+        self._pending = [factored.accumulate(self.weights, self._pending)]
+        return self._pending[0]
+
+    def drop_pending(self) -> None:
+        """Forget the pending step, as `zero_grad` does."""
+        self._pending = []
+
+    def scale_pending(self, factor: float | Tensor) -> None:
+        """Multiply the pending gradient, as clipping by a norm over encoder and head together needs."""
+        self._pending = [part.scaled(factor) for part in self._pending]
+
+    def grad_norm(self) -> Tensor:
+        """() exact ‖∇W‖_F of the pending step in O(d²) an example, although ∇W is never formed; 0 if none pends."""
+        gradient = self.pending_gradient()
+        if gradient is None:
+            return torch.zeros((), dtype=torch.float64, device=self.device)
+        return gradient.norm(self.weights)
+
+    def _record(self, gradient: OutputGradient) -> None:
+        self._pending.append(gradient)
+
+    # -- reading the outputs ------------------------------------------------------------------------------------
+
+    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
+        """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant where the loss has p.
+
+        Args:
+            hidden: (m, d). class_ids: (m,) or (m, K) ids, or SparseTargets; None for all classes (m, D).
+
+        Returns:
+            The shape of ``class_ids`` ((nnz,) for SparseTargets, in their order).
+        """
+        if class_ids is None:
+            rows = [self._widened(hidden) @ block.T for _, block in self.weights.blocks()]
+            return self.loss.score(torch.cat(rows, dim=1))
+        _, _, a = self._at(hidden, class_ids)
+        return self.loss.score(a)
+
+    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
+        """log p(class | hidden), normalised over all D classes, in O(d²) an example; shapes as in `scores`.
+
+        Raises:
+            TypeError: the loss defines no probabilities.
+        """
+        if not self.loss.has_probabilities:
+            raise TypeError(f"{type(self.loss).__name__} defines no probabilities, so there is no log_prob.")
+        q, s, a = self._at(hidden, class_ids)
+        normalizer = self.loss.log_normalizer(q, s, self.num_classes)
+        if isinstance(class_ids, SparseTargets):
+            return self.loss.score(a) - normalizer[class_ids.to(a.device).example_ids]
+        return self.loss.score(a) - normalizer.view(-1, *[1] * (a.ndim - 1))
+
+    def _at(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(class_ids, SparseTargets):
+            return self.statistics(hidden, class_ids)
+        table = class_ids if class_ids.ndim == 2 else class_ids[:, None]
+        counts = torch.full((table.shape[0],), table.shape[1], device=table.device)
+        offsets = nn.functional.pad(counts.cumsum(0), (1, 0))
+        q, s, a = self.statistics(hidden, SparseTargets(table.reshape(-1), offsets))
+        return q, s, a.view(class_ids.shape)
+
+    @torch.no_grad()
+    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
+        """The k best classes of each example, exactly: (scores (m, k), class ids (m, k)), best first.
+
+        Reads all of W block by block; call `consolidate` once before many calls.
+
+        Args:
+            hidden: (m, d). k: from 1 to D.
+            exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
+                row has score −inf.
+        """
+        if not 1 <= k <= self.num_classes:
+            raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
+        banned = None if exclude is None else self._targets(hidden, exclude)
+        return streaming_top_k(self._widened(hidden), self.weights.blocks(), k, self.loss.score, banned)
+
+    # -- the weights --------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights.values.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights.values.dtype
+
+    def weight(self) -> Tensor:
+        """A dense copy of W, (num_classes, in_features)."""
+        return self.weights.dense()[:, : self.in_features]
+
+    def bias(self) -> Tensor | None:
+        """A copy of the bias, (num_classes,), or None."""
+        return self.weights.dense()[:, self.in_features].clone() if self.has_bias else None
+
+    def to_linear(self) -> nn.Linear:
+        """An ordinary nn.Linear with the same weights."""
+        dense = self.weights.dense()
+        linear = nn.Linear(self.in_features, 1, bias=self.has_bias, device="meta")
+        linear.out_features = self.num_classes
+        linear.weight = nn.Parameter(dense[:, : self.in_features].contiguous())
+        linear.bias = nn.Parameter(dense[:, self.in_features].clone()) if self.has_bias else None  # type: ignore[assignment]
+        return linear
+
+    def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros where None)."""
+        if tuple(weight.shape) != (self.num_classes, self.in_features):
+            raise ValueError(
+                f"`weight` should have shape {(self.num_classes, self.in_features)}. Found {tuple(weight.shape)}."
+            )
+        if bias is not None and (not self.has_bias or tuple(bias.shape) != (self.num_classes,)):
+            raise ValueError(f"`bias` should have shape ({self.num_classes},), on a head with bias=True.")
+        values = weight.detach().to(device=self.device, dtype=self.dtype, copy=True)
+        if self.has_bias:
+            column = torch.zeros_like(values[:, :1]) if bias is None else bias.detach().to(values)[:, None]
+            values = torch.cat([values, column], dim=1)
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
+        self._replace(FactoredWeights.from_dense(values))
+
+    def _replace(self, weights: FactoredWeights) -> None:
+        weights.version = self.weights.version + 1
+        weights.layout = self.weights.layout + 1
+        self.weights = weights
+        self._pending = []
+
+    def consolidate(self) -> None:
+        """Bring every row up to date, O(Dd²). W stays the same; reading much of it (top_k) is faster afterwards."""
+        self.weights.consolidate()
+
+    def audit(self) -> Audit:
+        """Drift of Q, U⁻¹ and w̄ against a dense recomputation in float64, O(Dd²)."""
+        return factored.audit(self.weights)
+
+    # -- nn.Module ----------------------------------------------------------------------------------------------
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExactHead:
+        super()._apply(fn, recurse)
+        probe = fn(torch.empty(0, device=self.device, dtype=self.dtype))
+        moved = self.weights.to(probe.device, _checked_dtype(probe.dtype))
+        if moved is not self.weights:
+            self.weights = moved
+            self._pending = []
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, tensor in factored.to_state(self.weights).items():
+            destination[prefix + name] = tensor
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        unexpected_keys += [prefix + name for name in own if strict and name not in factored.STATE_NAMES]
+        missing = [prefix + name for name in factored.STATE_NAMES if name not in own]
+        missing_keys += missing
+        if missing:
+            return
+        try:
+            self._replace(factored.from_state(own, self.weights))
+        except ValueError as error:
+            error_msgs.append(str(error))
+
+    def extra_repr(self) -> str:
+        loss = type(self.loss).__name__
+        return f"in_features={self.in_features}, num_classes={self.num_classes}, loss={loss}, bias={self.has_bias}"
+
+
+class _Statistics(torch.autograd.Function):
+    """The statistics of the outputs; the backward pass leaves the step for the optimiser (algorithm.md, section 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, hook: Tensor, head: ExactHead, targets: SparseTargets) -> Any:
+        read = factored.forward(head.weights, hidden.detach(), targets)
+        ctx.head, ctx.read, ctx.remember = head, read, head.training
+        return read.squared_norm, read.hidden_sum, read.outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_q: Tensor, by_s: Tensor, by_a: Tensor) -> Any:
+        head: ExactHead = ctx.head
+        read: Forward = ctx.read
+        if read.version != head.weights.version:
+            raise StaleGraphError(
+                "The head's weights changed between forward and backward (a step, a load or a move). "
+                "Run the forward pass again."
+            )
+        gradient = OutputGradient(read, 2.0 * by_q, by_s, by_a)
+        if ctx.remember:
+            head._record(gradient)
+        needed = ctx.needs_input_grad[0]
+        return (
+            gradient.hidden_gradient(head.weights, gradient.sparse_rows()) if needed else None,
+            None,
+            None,
+            None,
+        )
+
+
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"The exact head works in float32 or float64. Found {dtype}.")
+    return dtype

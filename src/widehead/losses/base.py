@@ -1,0 +1,96 @@
+"""The spherical family's contract: a loss is a function of three statistics of the outputs.
+
+Letters: m examples, D classes, nnz targets, o = Wh the outputs of one example (never formed).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from widehead.targets import SparseTargets
+
+__all__ = ["Loss", "SphericalLoss", "mean_over_targets", "sum_over_targets"]
+
+
+class Loss(ABC):
+    """A loss ℓ(q, s, a) of q = ‖o‖², s = Σ_j o_j and a = o at the targets; holds no weights.
+
+    Laws: differentiable by autograd in q, s and a; finite for finite statistics with q ≥ 0; an example's loss
+    depends on that example's statistics only.
+    """
+
+    #: whether `score` is an unnormalised log-probability, so that `log_normalizer` is defined
+    has_probabilities: bool = False
+    #: whether an example without targets has no loss and is left out of the mean (as ignore_index in torch)
+    needs_targets: bool = False
+
+    @abstractmethod
+    def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        """(m,) loss of each example, from q (m,), s (m,) and a (nnz,)."""
+
+    def prepare(self, targets: SparseTargets) -> SparseTargets:
+        """The targets as this loss means them (merging what repeated classes say, say)."""
+        return targets
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """What classes are ranked by, elementwise; an unnormalised log-probability where there is one."""
+        return outputs
+
+    def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
+        """(m,) log of Σ_j exp(score_j)."""
+        raise TypeError(f"{type(self).__name__} defines no probabilities.")
+
+    def initial_std(self, in_features: int, num_classes: int) -> float:
+        """Standard deviation of W's entries to begin with: outputs of ordinary size, as in torch.nn.Linear."""
+        return 1.0 / math.sqrt(3.0 * in_features)
+
+    def default_lr(self, in_features: int) -> float:
+        """A step size that trains with a mean over the batch and hidden units of about unit size."""
+        return 0.5 / in_features
+
+
+class SphericalLoss(Loss):
+    """A loss of your own: ``fn(q, s, a, targets)`` → (m,), differentiated by autograd.
+
+    >>> loss = SphericalLoss(lambda q, s, a, targets: q - 2 * sum_over_targets(a, targets))
+    """
+
+    def __init__(self, fn: Callable[[Tensor, Tensor, Tensor, SparseTargets], Tensor]) -> None:
+        if not callable(fn):
+            raise TypeError(f"Parameter `fn` should be a function of (q, s, a, targets). Found {type(fn).__name__}.")
+        self.fn = fn
+
+    def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        losses = self.fn(q, s, a, targets)
+        if not isinstance(losses, Tensor) or losses.shape != q.shape:
+            found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(f"A loss should return one number an example, shape {tuple(q.shape)}. Found {found}.")
+        return losses
+
+
+def sum_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
+    """(nnz,) → (m,): each example's sum over its targets, 0 where it has none.
+
+    >>> sum_over_targets(torch.tensor([1.0, 2.0, 4.0]), SparseTargets([0, 1, 2], [0, 2, 2, 3]))
+    tensor([3., 0., 4.])
+    """
+    return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
+
+
+def mean_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
+    """(nnz,) → (m,): mean over an example's targets, weighted by their values where given; 0 where it has none."""
+    if targets.values is None:
+        return sum_over_targets(terms, targets) / targets.counts.clamp_min(1).to(terms.dtype)
+    weights = targets.values.to(terms.dtype)
+    if bool((weights < 0).any()):
+        at = int((weights < 0).nonzero()[0])
+        raise ValueError(
+            f"This loss weighs targets by their values, which should be at least 0. Found values[{at}] = {weights[at]}."
+        )
+    total = sum_over_targets(weights, targets)
+    return sum_over_targets(weights * terms, targets) / torch.where(total > 0, total, 1.0)

@@ -1,0 +1,42 @@
+"""Log spherical softmax (de Brébisson and Vincent, "An exploration of softmax alternatives", ICLR 2016)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from widehead.losses.base import Loss, mean_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["SphericalSoftmax"]
+
+
+class SphericalSoftmax(Loss):
+    """−log p at the targets with p_c = (o_c² + ε) / (‖o‖² + Dε); the mean over an example's targets.
+
+    ℓ = log(q + Dε) − mean_k log(a_k² + ε). Ranking is by o², which is what the probability rises with. Targets'
+    values, where given, weigh the mean. Examples without targets have no loss and are left out of a mean.
+    """
+
+    has_probabilities = True
+    needs_targets = True
+
+    def __init__(self, eps: float = 0.1) -> None:
+        if not 0.0 < eps < float("inf"):
+            raise ValueError(f"Parameter `eps` should be above 0 and finite. Found {eps}.")
+        self.eps = eps
+
+    def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        return mean_over_targets(self.log_normalizer(q, s, num_classes)[targets.example_ids] - self.score(a), targets)
+
+    def score(self, outputs: Tensor) -> Tensor:
+        return torch.log(outputs**2 + self.eps)
+
+    def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
+        return torch.log(q + num_classes * self.eps)
+
+    def default_lr(self, in_features: int) -> float:
+        """The gradient at a target is at most 1/√ε; a step moves such an output by a few √ε at most."""
+        return 32.0 * math.sqrt(self.eps) / in_features

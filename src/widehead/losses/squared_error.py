@@ -1,0 +1,34 @@
+"""Squared error over all D outputs: ‖o − y‖², y sparse (Vincent et al. 2015, section 2)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from widehead.losses.base import Loss, sum_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["SquaredError"]
+
+
+class SquaredError(Loss):
+    """‖o − y‖² with y the targets' values (1 where none are given) and 0 at every other class.
+
+    ℓ = q − 2 Σ_k y_k a_k + Σ_k y_k². Values of a class named twice in one example add up.
+    """
+
+    def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        y = targets.values_or_ones(a.dtype)
+        return q + sum_over_targets(y * (y - 2.0 * a), targets)
+
+    def prepare(self, targets: SparseTargets) -> SparseTargets:
+        return targets.coalesced()
+
+    def initial_std(self, in_features: int, num_classes: int) -> float:
+        """Small enough that ‖o‖² is about ‖h‖²/d: D outputs of ordinary size would drown the targets."""
+        return 1.0 / math.sqrt(in_features * num_classes)
+
+    def default_lr(self, in_features: int) -> float:
+        """Half the largest stable step where hidden units are at most 1 in size: Λ = 2, λmax(HᵀH/m) ≤ d."""
+        return 0.5 / in_features

@@ -1,0 +1,60 @@
+"""Weighted squared error, the objective of implicit matrix factorisation (Hu, Koren, Volinsky 2008)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from widehead.losses.base import Loss, sum_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["WeightedSquaredError"]
+
+
+class WeightedSquaredError(Loss):
+    """Σ_j w_j (y_j − o_j)²: ``unobserved_weight`` on every class that is not a target (where y = 0), w_k on targets.
+
+    ℓ = α₀ q + Σ_k [w_k (y_k − a_k)² − α₀ a_k²].
+
+    Args:
+        unobserved_weight: α₀ ≥ 0.
+        target_weight: w of every target (times its value where ``values="weights"``).
+        values: what the targets' values mean: "targets" are y with w = target_weight; "weights" are w with y = 1,
+            as confidences are used in implicit feedback. Values of a class named twice in one example add up.
+    """
+
+    def __init__(
+        self,
+        unobserved_weight: float,
+        target_weight: float = 1.0,
+        values: Literal["targets", "weights"] = "targets",
+    ) -> None:
+        if not (math.isfinite(unobserved_weight) and unobserved_weight >= 0.0):
+            raise ValueError(f"Parameter `unobserved_weight` should be at least 0. Found {unobserved_weight}.")
+        if not (math.isfinite(target_weight) and target_weight > 0.0):
+            raise ValueError(f"Parameter `target_weight` should be above 0. Found {target_weight}.")
+        if values not in ("targets", "weights"):
+            raise ValueError(f'Parameter `values` should be "targets" or "weights". Found {values!r}.')
+        self.unobserved_weight = unobserved_weight
+        self.target_weight = target_weight
+        self.values = values
+
+    def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        values = targets.values_or_ones(a.dtype)
+        y, w = (values, 1.0) if self.values == "targets" else (torch.ones_like(values), values)
+        terms = self.target_weight * w * (y - a) ** 2 - self.unobserved_weight * a**2
+        return self.unobserved_weight * q + sum_over_targets(terms, targets)
+
+    def prepare(self, targets: SparseTargets) -> SparseTargets:
+        return targets.coalesced()
+
+    def initial_std(self, in_features: int, num_classes: int) -> float:
+        """As for squared error."""
+        return 1.0 / math.sqrt(in_features * num_classes)
+
+    def default_lr(self, in_features: int) -> float:
+        """Half the largest stable step for an observed class whose examples fill the batch, |h_i| ≤ 1."""
+        return 0.5 / (in_features * max(self.target_weight, self.unobserved_weight))

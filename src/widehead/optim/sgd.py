@@ -1,0 +1,127 @@
+"""Stochastic gradient descent on the weights of exact heads, exact to the last class."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from widehead.errors import UnstableStepWarning
+from widehead.factored import Change, CurvatureMonitor, FactoredWeights, OutputGradient, apply_step, plan_step
+from widehead.losses import Loss
+
+__all__ = ["SGD", "FactoredHead"]
+
+
+class FactoredHead(Protocol):
+    """What an optimiser needs of a head: its factored weights and what the backward passes left."""
+
+    weights: FactoredWeights
+    curvature: CurvatureMonitor
+    loss: Loss
+    in_features: int
+
+    def pending_gradient(self) -> OutputGradient | None: ...
+    def drop_pending(self) -> None: ...
+
+
+class SGD(torch.optim.Optimizer):
+    """What torch.optim.SGD does with the same arguments on dense weights, in O(d²) an example.
+
+    Each head is a parameter group of its own, in the order given, so torch's lr schedulers work. `step` uses up the
+    pending gradients; several backward passes before it add up. A head without a backward pass is left alone.
+
+    Args:
+        heads: an ExactHead or several.
+        lr: step size; None for each loss's default.
+        weight_decay: coupled decay: λW is added to the gradient.
+        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
+
+    Raises (`step`):
+        NonFiniteError: NaN or infinity in some head's step; no head was changed.
+
+    Warns:
+        UnstableStepWarning: once a head, when the step's curvature passes 2; names the largest stable lr.
+    """
+
+    def __init__(
+        self,
+        heads: FactoredHead | Iterable[FactoredHead],
+        lr: float | None = None,
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self._heads: list[FactoredHead] = list(heads) if isinstance(heads, Iterable) else [heads]
+        for head in self._heads:
+            if not isinstance(getattr(head, "weights", None), FactoredWeights):
+                raise TypeError(f"`heads` should be ExactHead modules. Found {type(head).__name__}.")
+        if len({id(head) for head in self._heads}) != len(self._heads):
+            raise ValueError("`heads` should name each head once.")
+        _check_at_least_zero("lr", 0.0 if lr is None else lr)
+        _check_at_least_zero("weight_decay", weight_decay)
+        if max_grad_norm is not None and not max_grad_norm > 0.0:
+            raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {max_grad_norm}.")
+        self._warned: set[int] = set()
+        # torch's bookkeeping wants a tensor in each group; W itself is no parameter, so an empty one stands for it.
+        groups = [
+            {"params": [torch.empty(0)], "lr": head.loss.default_lr(head.in_features) if lr is None else lr}
+            for head in self._heads
+        ]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm})
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the pending steps."""
+        for head in self._heads:
+            head.drop_pending()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Make the exact step of every head that has one pending: all of them or, where one fails, none."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        planned: list[tuple[FactoredHead, Change]] = []
+        for index, (head, group) in enumerate(zip(self._heads, self.param_groups, strict=True)):
+            gradient = head.pending_gradient()
+            if gradient is not None:
+                planned.append((head, self._plan(index, head, gradient, group)))
+        for head, change in planned:
+            apply_step(head.weights, change)
+            head.drop_pending()
+        return loss
+
+    def _plan(self, index: int, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Change:
+        if group["max_grad_norm"] is not None:
+            gradient = gradient.scaled(clip_factor(gradient.norm(head.weights), group["max_grad_norm"]))
+        change = plan_step(head.weights, gradient, group["lr"], weight_decay=group["weight_decay"])
+        if index not in self._warned:
+            self._warn_if_unstable(index, head, gradient, group["lr"])
+        return change
+
+    def _warn_if_unstable(self, index: int, head: FactoredHead, gradient: OutputGradient, lr: float) -> None:
+        if lr * head.curvature.largest(gradient) <= 2.0:
+            return
+        stable = 2.0 / head.curvature.largest(gradient, precise=True)
+        self._warned.add(index)
+        warnings.warn(
+            f"lr = {lr:.4g} passes what the loss's curvature allows: steps like this one make it grow. "
+            f"The largest stable lr for this batch is {stable:.4g}; use about half of it.",
+            UnstableStepWarning,
+            stacklevel=4,
+        )
+
+
+def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
+    """() the factor of torch.nn.utils.clip_grad_norm_: min(1, max_norm / (norm + 1e-6))."""
+    return (max_norm / (norm + 1e-6)).clamp_max(1.0)
+
+
+def _check_at_least_zero(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"Parameter `{name}` should be at least 0 and finite. Found {value}.")
