@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from widehead.losses import Loss, SphericalSoftmax, SquaredError, TaylorSoftmax, WeightedSquaredError, ZLoss
 from widehead.models.layers import ACTIVATIONS
 from widehead.training.intervals import Interval
 
@@ -17,13 +19,12 @@ __all__ = ["JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
 
 JOBS = ("recommender", "language-model", "word-embeddings", "multilabel", "demo")
 
-# Options that a loss takes, and the learning rate that the head starts from where none is given.
-LOSSES: dict[str, tuple[tuple[str, ...], float]] = {
-    "squared-error": ((), 0.1),
-    "weighted-squared-error": (("unobserved_weight",), 0.1),
-    "spherical-softmax": (("eps",), 1.0),
-    "taylor-softmax": ((), 1.0),
-    "z-loss": (("a", "b"), 0.1),
+LOSSES: dict[str, type[Loss]] = {
+    "squared-error": SquaredError,
+    "weighted-squared-error": WeightedSquaredError,
+    "spherical-softmax": SphericalSoftmax,
+    "taylor-softmax": TaylorSoftmax,
+    "z-loss": ZLoss,
 }
 
 # One table of defaults; an option that is not here has the default of its field.
@@ -76,8 +77,8 @@ class TrainingConfig:
     device: str = "cpu"
     # Loss and head.
     loss: str = "squared-error"
-    loss_options: Mapping[str, float] = field(default_factory=dict)
-    head_lr: float | None = None  # None: the default of the loss
+    loss_options: Mapping[str, float | str] = field(default_factory=dict)
+    head_lr: float | None = None  # None: the loss's default for this width
     head_momentum: float = 0.0
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
@@ -105,10 +106,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
-        options = LOSSES[self.loss][0]
-        if unknown := sorted(set(self.loss_options) - set(options)):
-            known = ", ".join(options) or "none"
-            raise ValueError(f"Options of the loss {self.loss} are: {known}. Found {unknown[0]!r} in `loss_options`.")
+        self.make_loss()
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
         if (self.train is None) != (self.job == "demo"):
@@ -156,10 +154,18 @@ class TrainingConfig:
         """Read a config.json."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
 
-    @property
-    def head_lr_or_default(self) -> float:
-        """``head_lr``, or the default of the loss."""
-        return LOSSES[self.loss][1] if self.head_lr is None else self.head_lr
+    def make_loss(self) -> Loss:
+        """The loss with its options; ValueError where it does not take them."""
+        kind = LOSSES[self.loss]
+        try:
+            return kind(**self.loss_options)
+        except TypeError as error:
+            parameters = inspect.signature(kind).parameters
+            takes = ", ".join(str(p) for p in parameters.values()) or "no options"
+            raise ValueError(
+                f"Option `loss_options` should hold what the loss {self.loss} takes: {takes}. "
+                f"Found {dict(self.loss_options)}."
+            ) from error
 
 
 _Check = tuple[Callable[[Any], bool], str]
@@ -207,8 +213,10 @@ def _is_interval(value: Any) -> bool:
         return False
 
 
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
+def _are_options(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(k, str) and (_is_number(v) or isinstance(v, str)) for k, v in value.items())
 
 
 _TEXT: _Check = (lambda v: isinstance(v, str) and v != "", "a path")
@@ -234,7 +242,7 @@ _CHECKS: dict[str, _Check] = {
     "dtype": _choice(("float32", "float64")),
     "device": (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N"),
     "loss": _choice(LOSSES),
-    "loss_options": (_are_numbers, "an object of numbers"),
+    "loss_options": (_are_options, "an object of numbers or texts"),
     "head_lr": _or_none(_POSITIVE),
     "head_momentum": _PROBABILITY,
     "head_weight_decay": _NOT_NEGATIVE,

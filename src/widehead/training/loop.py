@@ -1,0 +1,260 @@
+"""The training loop: steps, log, evaluations, checkpoints, limits, interruption and resumption.
+
+A run that was killed and resumed ends with the same bits as one that was not, on one machine with one number of
+threads: all that decides the next step is in the checkpoint. (With a limit in minutes, time decides too.)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from widehead.errors import NonFiniteError
+from widehead.models import EncoderOptimizer, Inputs, WideNetwork
+from widehead.targets import SparseTargets
+from widehead.training.config import TrainingConfig
+from widehead.training.folder import RunFolder
+from widehead.training.interruption import Interruption
+from widehead.training.intervals import Interval
+from widehead.training.logging import Display, MetricsLog, SilentDisplay, Status
+from widehead.training.position import Position
+from widehead.training.state import RunState
+from widehead.training.timing import HeadClock, rate_factor
+
+__all__ = ["Evaluation", "Outcome", "Trainer", "TrainingBatches"]
+
+
+class TrainingBatches(Protocol):
+    """Batches of examples whose order in epoch n is a function of n."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, n: int, start: int = 0) -> Iterator[tuple[Inputs, SparseTargets]]:
+        """(inputs, targets) of epoch n from batch ``start`` on."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a run is judged while it trains.
+
+    Args:
+        metrics: no arguments, to a number for each metric's name. The network is in eval mode meanwhile; it
+            should draw nothing from torch's generators and change no weights.
+        objective: name of the metric that decides which checkpoint is best.
+        lower_is_better: whether small numbers of it are good, as with perplexity.
+    """
+
+    metrics: Callable[[], Mapping[str, float]]
+    objective: str
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``status`` "finished" or "interrupted", where, and its last evaluation (empty without one)."""
+
+    status: str
+    step: int
+    epoch: float
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+class Trainer:
+    """Trains a network on batches; ``restore`` first to go on from the last checkpoint, then ``run``.
+
+    Args:
+        config: options of the run.
+        network: encoder and head, on ``config.device``, in the state to start from.
+        head_optimizer: optimiser of the head.
+        batches: examples to train on.
+        folder: where metrics and checkpoints go.
+        sizes: what the network was built for ("inputs", "classes"), kept in checkpoints and checked on return.
+        evaluation: how to judge, or None.
+        display: what people see; nothing by default.
+
+    Raises:
+        ValueError: there is no batch to train on.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        network: WideNetwork,
+        head_optimizer: Optimizer,
+        batches: TrainingBatches,
+        folder: RunFolder,
+        *,
+        sizes: Mapping[str, int],
+        evaluation: Evaluation | None = None,
+        display: Display | None = None,
+    ) -> None:
+        if len(batches) == 0:
+            raise ValueError("There should be at least one example to train on. Found none.")
+        self.config = config
+        self.network = network
+        self.batches = batches
+        self.folder = folder
+        self.evaluation = evaluation
+        self._display: Display = SilentDisplay() if display is None else display
+        self._log = MetricsLog(folder.metrics_path)
+        self._evaluate_every = Interval.parse(config.evaluate_every)
+        self._checkpoint_every = Interval.parse(config.checkpoint_every)
+        self._lap = self._shown = 0.0
+        device = torch.device(config.device)
+        self._clock = HeadClock(device)
+        encoder_optimizer = EncoderOptimizer(
+            network.encoder,
+            config.encoder_lr,
+            weight_decay=config.encoder_weight_decay,
+            max_grad_norm=config.encoder_max_grad_norm,
+        )
+        self.state = RunState(network, head_optimizer, encoder_optimizer, [], Position(), sizes, device)
+        self.state.schedulers += [LambdaLR(o, self._rate) for o in (head_optimizer, *encoder_optimizer.parts)]
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint, and cut the log off there; CheckpointError where that cannot be."""
+        self.state.restore(self.folder.last_checkpoint)
+        self._log.cut(self.state.position.step)
+
+    def run(self) -> Outcome:
+        """Train to the limit of epochs or minutes, or until SIGINT or SIGTERM, and leave a checkpoint of the end.
+
+        Raises:
+            NonFiniteError: a step met a NaN or an infinity; the last checkpoint is from before it.
+            CheckpointError: a checkpoint or the log could not be written; the last checkpoint is still valid.
+        """
+        stops = finished = self._finished()
+        with Interruption() as interruption:
+            self._lap = time.perf_counter()
+            while not stops:
+                for inputs, targets in self._rest_of_epoch():
+                    self._step(inputs, targets)
+                    finished = self._finished()
+                    # Asked once a step, so that no run stops without its checkpoint.
+                    stops = finished or interruption.requested
+                    self._between_steps(finished, stops)
+                    if stops:
+                        break
+        position = self.state.position
+        status = "finished" if finished else "interrupted"
+        return Outcome(
+            status, position.step, position.epochs(len(self.batches)), position.seconds, dict(position.metrics)
+        )
+
+    def _rest_of_epoch(self) -> Iterator[tuple[Inputs, SparseTargets]]:
+        return self.batches.epoch(self.state.position.epoch, self.state.position.batch)
+
+    def _finished(self) -> bool:
+        return self._done() >= 1.0
+
+    def _done(self) -> float:
+        return self.state.position.done(self.config, len(self.batches))
+
+    def _rate(self, step: int) -> float:
+        return rate_factor(self.config.schedule, self.config.warmup_steps, step, self._done())
+
+    def _step(self, inputs: Inputs, targets: SparseTargets) -> None:
+        inputs, targets = inputs.to(self.state.device), targets.to(self.state.device)
+        self.network.train()
+        self.state.encoder_optimizer.zero_grad()
+        self.state.head_optimizer.zero_grad()
+        hidden = self.network.hidden(inputs)
+        begin = self._clock.mark()
+        # The head's share of the backward pass ends when the gradient reaches the hidden layer.
+        hidden.register_hook(lambda gradient: self._clock.add(begin, self._clock.mark()))
+        loss = self.network.head(hidden, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._not_finite(f"the loss is {value}")
+        loss.backward()
+        self._change_weights()
+        now = time.perf_counter()
+        self.state.position.count(value, len(targets), now - self._lap, len(self.batches))
+        self._lap = now
+        for scheduler in self.state.schedulers:
+            scheduler.step()
+
+    def _change_weights(self) -> None:
+        begin = self._clock.mark()
+        try:
+            self.state.head_optimizer.step()
+        except NonFiniteError as error:
+            raise self._not_finite(str(error)) from error
+        self._clock.add(begin, self._clock.mark())
+        self.state.encoder_optimizer.step()
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        last = self.folder.last_checkpoint
+        left = f"The last good checkpoint is {last}" if last.exists() else "There is no checkpoint yet"
+        return NonFiniteError(
+            f"Training stopped at step {self.state.position.step + 1}: {what.rstrip('.')}. {left}. Lower learning "
+            f"rates (the head's is {self._head_lr():.3g}, the encoder's {self.state.encoder_optimizer.lr:.3g}) or "
+            "limits on gradient norms help."
+        )
+
+    def _between_steps(self, finished: bool, stops: bool) -> None:
+        """Show, log, evaluate and save, each if it is time; save whenever the run stops here."""
+        position = self.state.position
+        if self._lap - self._shown >= 0.2:
+            self._show()
+        if position.step % self.config.log_every == 0 or finished:
+            self._write_line()
+        waited = position.seconds - position.evaluated_seconds
+        if self.evaluation is not None and (finished or self._due(self._evaluate_every, waited)):
+            self._evaluate(self.evaluation)
+        waited = position.seconds - position.saved_seconds
+        if stops or self._due(self._checkpoint_every, waited):
+            position.saved_seconds = position.seconds
+            self._read_clock()
+            self.state.save(self.folder.last_checkpoint)
+        self._lap = time.perf_counter()
+
+    def _due(self, interval: Interval, waited: float) -> bool:
+        position = self.state.position
+        return interval.due(step=position.step, epochs=position.epoch, epoch_ends=position.batch == 0, waited=waited)
+
+    def _show(self) -> None:
+        self._shown = self._lap
+        self._read_clock()
+        done, position = self._done(), self.state.position
+        left = position.seconds * (1.0 - done) / done if done > 0 else math.inf
+        self._display.update(Status(done=min(done, 1.0), step=position.step, seconds_left=left, **position.figures()))
+
+    def _write_line(self) -> None:
+        self._read_clock()
+        position = self.state.position
+        rates = {"head_lr": self._head_lr(), "encoder_lr": self.state.encoder_optimizer.lr}
+        self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
+        position.forget()
+
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        position = self.state.position
+        self.network.eval()
+        metrics = dict(evaluation.metrics())
+        position.metrics = metrics
+        position.evaluated_step, position.evaluated_seconds = position.step, position.seconds
+        where = position.where(len(self.batches))
+        self._log.write({"kind": "evaluation", **where, **metrics})
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._display.say(f"epoch {where['epoch']:.2f}, step {position.step:,}: {figures}")
+        objective = metrics[evaluation.objective]
+        goodness = -objective if evaluation.lower_is_better else objective
+        if position.best is None or goodness > position.best:
+            position.best = goodness
+            if self.config.keep_best:
+                self.state.save(self.folder.best_checkpoint)
+
+    def _read_clock(self) -> None:
+        self.state.position.head_span += self._clock.take()
+
+    def _head_lr(self) -> float:
+        return float(self.state.head_optimizer.param_groups[0]["lr"])

@@ -1,0 +1,70 @@
+"""Where a run is: counters and sums, all of which go into its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from widehead.training.config import TrainingConfig
+
+__all__ = ["Position"]
+
+
+@dataclass
+class Position:
+    """Counters of a run; ``count`` moves them by one step."""
+
+    step: int = 0
+    epoch: int = 0  # whole epochs done
+    batch: int = 0  # batches done in the epoch that runs
+    seconds: float = 0.0  # of training; evaluations and checkpoints are left out
+    evaluated_step: int = 0
+    evaluated_seconds: float = 0.0
+    saved_seconds: float = 0.0
+    best: float | None = None  # best objective so far, the larger the better
+    metrics: dict[str, float] = field(default_factory=dict)  # last evaluation
+    # Since the last line of kind "train":
+    loss_sum: float = 0.0
+    steps: int = 0
+    examples: int = 0
+    span: float = 0.0
+    head_span: float = 0.0
+
+    def count(self, loss: float, examples: int, seconds: float, epoch_length: int) -> None:
+        """One step is done: its mean loss, its examples, what it took, and the number of batches in an epoch."""
+        self.step += 1
+        self.batch += 1
+        if self.batch == epoch_length:
+            self.epoch, self.batch = self.epoch + 1, 0
+        self.seconds += seconds
+        self.span += seconds
+        self.loss_sum += loss
+        self.steps += 1
+        self.examples += examples
+
+    def forget(self) -> None:
+        """Start the sums of the next line of kind "train"."""
+        self.loss_sum = self.span = self.head_span = 0.0
+        self.steps = self.examples = 0
+
+    def figures(self) -> dict[str, float]:
+        """Mean loss, examples per second and the head's share of the time since the last such line."""
+        span = max(self.span, 1e-9)
+        return {
+            "loss": self.loss_sum / max(self.steps, 1),
+            "examples_per_second": self.examples / span,
+            "head_share": min(self.head_span / span, 1.0),
+        }
+
+    def where(self, epoch_length: int) -> dict[str, float]:
+        """The keys that every line of the log has."""
+        return {"step": self.step, "epoch": self.epochs(epoch_length), "seconds": self.seconds}
+
+    def epochs(self, epoch_length: int) -> float:
+        """Epochs done, with the part of the one that runs."""
+        return self.epoch + self.batch / epoch_length
+
+    def done(self, config: TrainingConfig, epoch_length: int) -> float:
+        """Part of the run that is done: 1 and more at the limit of epochs or minutes, whichever is nearer."""
+        by_epochs = 0.0 if config.epochs is None else self.epochs(epoch_length) / config.epochs
+        by_time = 0.0 if config.minutes is None else self.seconds / (60.0 * config.minutes)
+        return max(by_epochs, by_time)

@@ -1,0 +1,62 @@
+"""Clocks of a run: which part of the time the head takes, and how the learning rates move."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+__all__ = ["HeadClock", "rate_factor"]
+
+_Mark = float | torch.cuda.Event
+
+
+class HeadClock:
+    """Adds up the time between pairs of marks; on a GPU by events in its stream, so that nothing waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._spans: list[tuple[_Mark, _Mark]] = []
+
+    def mark(self) -> _Mark:
+        """Now, in the order of the work given to the device."""
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, begin: _Mark, end: _Mark) -> None:
+        """Count the time from one mark to another."""
+        self._spans.append((begin, end))
+
+    def take(self) -> float:
+        """Seconds counted since the last call."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        total = sum(_seconds(begin, end) for begin, end in self._spans)
+        self._spans.clear()
+        return total
+
+
+def _seconds(begin: _Mark, end: _Mark) -> float:
+    if isinstance(begin, float) and isinstance(end, float):
+        return end - begin
+    assert isinstance(begin, torch.cuda.Event)
+    assert isinstance(end, torch.cuda.Event)
+    milliseconds: float = begin.elapsed_time(end)
+    return milliseconds / 1000.0
+
+
+def rate_factor(schedule: str, warmup_steps: int, step: int, done: float) -> float:
+    """What the learning rates are multiplied by at step ``step`` (from 0), with ``done`` (0 to 1) of the run done.
+
+    >>> [rate_factor("linear", 2, step, step / 4) for step in range(4)]
+    [0.5, 0.75, 0.5, 0.25]
+    """
+    warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    done = min(max(done, 0.0), 1.0)
+    if schedule == "cosine":
+        return warm * 0.5 * (1.0 + math.cos(math.pi * done))
+    return warm * (1.0 - done) if schedule == "linear" else warm
