@@ -1,0 +1,168 @@
+"""Text files as lines or blocks, decompressed on the fly; whatever is wrong with a file becomes one DataError.
+
+Compression is detected by the first bytes of the file (gzip, xz, zstd), so its name does not matter.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+
+from widehead.errors import DataError
+
+__all__ = ["FilePath", "first_bytes", "open_text", "text_blocks"]
+
+FilePath: TypeAlias = str | PathLike[str]
+
+_GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_BLOCK = 1 << 20
+# Small, because one piece of zstd input may expand a thousandfold.
+_ZSTD_INPUT = 1 << 14
+
+
+@contextmanager
+def open_text(path: FilePath) -> Iterator[Iterator[str]]:
+    """Open a UTF-8 text file, plain or compressed, as an iterator of its lines without their line ends.
+
+    A line ends at a line feed, with or without a carriage return before it; a byte-order mark is dropped.
+
+    Raises:
+        DataError: the file is missing, a folder, unreadable, empty, binary, not UTF-8, or its compressed data are
+            truncated or corrupt. The message names the file and, where it applies, the line.
+    """
+    blocks = text_blocks(path)
+    lines = _lines(blocks)
+    try:
+        yield lines
+    finally:
+        lines.close()
+        blocks.close()
+
+
+def text_blocks(path: FilePath) -> Generator[str, None, None]:
+    """The text of a file in blocks of about a megabyte, each ending at the end of a line. Raises as ``open_text``."""
+    line, kept = 1, [b""]
+    for chunk in _bytes(path):
+        _refuse_binary(path, chunk, line)
+        end = chunk.rfind(b"\n") + 1
+        if end == 0:
+            kept.append(chunk)
+            continue
+        block = b"".join([*kept, chunk[:end]])
+        yield _decode(path, block, line)
+        line += block.count(b"\n")
+        kept = [chunk[end:]]
+    rest = b"".join(kept)
+    if rest:
+        yield _decode(path, rest, line)
+    elif line == 1:
+        raise DataError(f"{path}: the file is empty.")
+
+
+def first_bytes(path: FilePath) -> bytes:
+    """The first bytes (up to 8) of a file as it lies on the disk. Raises DataError if it cannot be read."""
+    with _open(path) as file:
+        return file.peek(8)[:8]
+
+
+def _lines(blocks: Iterator[str]) -> Generator[str, None, None]:
+    for block in blocks:
+        lines = block.split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        for line in lines:
+            yield line.removesuffix("\r")
+
+
+def _decode(path: FilePath, block: bytes, line: int) -> str:
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = line + block.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path}, line {at}: expected UTF-8 text. Found byte 0x{block[error.start]:02x}, which is not UTF-8."
+        ) from error
+    return text.removeprefix("\ufeff") if line == 1 else text
+
+
+def _refuse_binary(path: FilePath, chunk: bytes, line: int) -> None:
+    if line == 1 and chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: expected UTF-8 text. Found UTF-16; save the file as UTF-8.")
+    at = chunk.find(b"\0")
+    if at >= 0:
+        where = line + chunk.count(b"\n", 0, at)
+        raise DataError(f"{path}, line {where}: expected a text file. Found a zero byte, so this is a binary file.")
+
+
+@contextmanager
+def _open(path: FilePath) -> Iterator[BufferedReader]:
+    """Open a file for reading bytes; errors of the file system become DataError."""
+    place = Path(path)
+    try:
+        if place.is_dir():
+            raise DataError(f"{path}: expected a file. Found a folder.")
+        with place.open("rb") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{str(path)!r}: this cannot be the name of a file.") from error
+
+
+def _bytes(path: FilePath) -> Iterator[bytes]:
+    """The decompressed bytes of a file, in chunks."""
+    with _open(path) as file:
+        start = file.peek(8)
+        if start.startswith(_GZIP):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield from _unpacked(path, "gzip", unpacked)
+        elif start.startswith(_XZ):
+            with lzma.LZMAFile(file) as unpacked_xz:
+                yield from _unpacked(path, "xz", unpacked_xz)
+        elif start.startswith(_ZSTD):
+            yield from _unzstd(path, file)
+        else:
+            yield from iter(lambda: file.read(_BLOCK), b"")
+
+
+def _unpacked(path: FilePath, kind: str, file: gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = file.read(_BLOCK)
+        except EOFError as error:
+            raise DataError(f"{path}: the {kind} data are truncated.") from error
+        except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+            raise DataError(f"{path}: the {kind} data are corrupt ({error}).") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _unzstd(path: FilePath, file: IO[bytes]) -> Iterator[bytes]:
+    """Frame after frame. (``stream_reader`` of the package would not notice a truncated last frame.)"""
+    import zstandard
+
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    rest = b""
+    try:
+        while piece := rest or file.read(_ZSTD_INPUT):
+            if frame.eof:
+                frame = zstandard.ZstdDecompressor().decompressobj()
+            if chunk := frame.decompress(piece):
+                yield chunk
+            rest = frame.unused_data if frame.eof else b""
+    except zstandard.ZstdError as error:
+        raise DataError(f"{path}: the zstd data are corrupt ({error}).") from error
+    if not frame.eof:
+        raise DataError(f"{path}: the zstd data are truncated.")

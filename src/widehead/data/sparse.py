@@ -1,0 +1,69 @@
+"""Sparse matrices (scipy CSR) from triples, and the split that hides some entries of each row."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse
+
+__all__ = ["CSR", "binary", "csr_from_pairs", "split_rows"]
+
+CSR: TypeAlias = Any
+"""A scipy ``csr_matrix``; scipy has no type hints."""
+
+
+def csr_from_pairs(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> CSR:
+    """(shape) float32 matrix of (nnz,) triples, columns rising in each row; of equal pairs the last one stands."""
+    rows, columns = np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
+    values = np.ones(len(rows), dtype=np.float32) if values is None else np.asarray(values, dtype=np.float32)
+    order = np.lexsort((columns, rows))  # stable: equal pairs stay in the order of the file
+    rows, columns, values = rows[order], columns[order], values[order]
+    last = np.ones(len(rows), dtype=bool)
+    last[:-1] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
+    offsets = np.zeros(shape[0] + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows[last], minlength=shape[0]), out=offsets[1:])
+    return scipy.sparse.csr_matrix((values[last], columns[last], offsets), shape=shape)
+
+
+def binary(matrix: CSR) -> CSR:
+    """The same entries, stored zeros included, with the value one."""
+    ones = np.ones(len(matrix.data), dtype=np.float32)
+    return scipy.sparse.csr_matrix((ones, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
+
+
+def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
+    """Hide a fraction of each row's entries, chosen at random.
+
+    A row of n entries hides round(fraction·n), at least one and at most n - 1; a row of one entry (or none) hides none.
+
+    Args:
+        matrix: (m, D) scipy sparse matrix; stored zeros count as entries.
+        fraction: in (0, 1).
+        seed: of the random choice; equal seeds give equal splits.
+
+    Returns:
+        Two matrices of the same shape: the entries that stay, and the hidden ones.
+
+    Raises:
+        ValueError: the fraction is out of range.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"Parameter `fraction` should be in (0, 1). Found {fraction}.")
+    matrix = matrix.tocsr()
+    counts = np.diff(matrix.indptr)
+    hidden_counts = np.clip(np.rint(fraction * counts).astype(np.int64), 1, np.maximum(counts - 1, 0))
+    hidden_counts = np.minimum(hidden_counts, np.maximum(counts - 1, 0))
+    rows = np.repeat(np.arange(matrix.shape[0]), counts)
+    order = np.lexsort((np.random.default_rng(seed).random(len(rows)), rows))
+    # Place of each entry in the shuffled order of its row: the first ones are hidden.
+    place = np.empty(len(rows), dtype=np.int64)
+    place[order] = np.arange(len(rows)) - np.repeat(matrix.indptr[:-1], counts)
+    hidden = place < hidden_counts[rows]
+    return _entries(matrix, rows, ~hidden), _entries(matrix, rows, hidden)
+
+
+def _entries(matrix: CSR, rows: np.ndarray, chosen: np.ndarray) -> CSR:
+    offsets = np.zeros(matrix.shape[0] + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows[chosen], minlength=matrix.shape[0]), out=offsets[1:])
+    return scipy.sparse.csr_matrix((matrix.data[chosen], matrix.indices[chosen], offsets), shape=matrix.shape)
