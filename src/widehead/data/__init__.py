@@ -1,8 +1,42 @@
 """Readers: files to batches of inputs and SparseTargets."""
 
+from widehead.data.batches import Batch, Batches, Examples, Inputs, RowExamples
+from widehead.data.demo import read_thesaurus, thesaurus_split
 from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, Pair, pair, read_interactions
+from widehead.data.multilabel import LabelSchema, MultiLabel, read_multilabel
 from widehead.data.sparse import binary, split_rows
+from widehead.data.text import END, UNKNOWN, count_words, encode, read_words, subsample
+from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
+from widehead.data.words import NgramExamples, SkipgramExamples
 
-__all__ = ["Interactions", "Pair", "Vocabulary", "binary", "open_text", "pair", "read_interactions", "split_rows"]
+__all__ = [
+    "END",
+    "UNKNOWN",
+    "Batch",
+    "Batches",
+    "Examples",
+    "Inputs",
+    "Interactions",
+    "LabelSchema",
+    "MultiLabel",
+    "NgramExamples",
+    "Pair",
+    "RowExamples",
+    "SkipgramExamples",
+    "TextFeatures",
+    "Vocabulary",
+    "binary",
+    "count_words",
+    "encode",
+    "open_text",
+    "pair",
+    "read_interactions",
+    "read_multilabel",
+    "read_thesaurus",
+    "read_words",
+    "split_rows",
+    "subsample",
+    "thesaurus_split",
+]

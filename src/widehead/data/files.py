@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from widehead.errors import DataError
 
-__all__ = ["FilePath", "first_bytes", "open_text", "text_blocks"]
+__all__ = ["FilePath", "first_bytes", "first_filled", "open_text", "shortened", "text_blocks"]
 
 FilePath: TypeAlias = str | PathLike[str]
 
@@ -70,6 +70,22 @@ def first_bytes(path: FilePath) -> bytes:
     """The first bytes (up to 8) of a file as it lies on the disk. Raises DataError if it cannot be read."""
     with _open(path) as file:
         return file.peek(8)[:8]
+
+
+def first_filled(lines: Iterator[str]) -> tuple[int, str]:
+    """How many blank lines come first, and the line after them ("" if there is none); both are consumed."""
+    skipped = 0
+    for line in lines:
+        if line.strip():
+            return skipped, line
+        skipped += 1
+    return skipped, ""
+
+
+def shortened(value: object) -> str:
+    """A value as messages show it."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:60] + "…"
 
 
 def _lines(blocks: Iterator[str]) -> Generator[str, None, None]:
@@ -149,7 +165,7 @@ def _unpacked(path: FilePath, kind: str, file: gzip.GzipFile | lzma.LZMAFile) ->
         yield chunk
 
 
-def _unzstd(path: FilePath, file: IO[bytes]) -> Iterator[bytes]:
+def _unzstd(path: FilePath, file: BufferedReader) -> Iterator[bytes]:
     """Frame after frame. (``stream_reader`` of the package would not notice a truncated last frame.)"""
     import zstandard
 

@@ -17,11 +17,10 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from widehead.data.files import FilePath, first_bytes, open_text
+from widehead.data.files import FilePath, first_bytes, first_filled, open_text, shortened
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.data.tables import Row, parquet_rows, separated_rows
 from widehead.data.vocabulary import Vocabulary, name_order
@@ -128,11 +127,7 @@ class _Table:
         self.user_ids, self.item_ids, self.ratings = array("q"), array("q"), array("d")
 
     def add_lines(self, path: FilePath, lines: Iterator[str]) -> None:
-        skipped, first = 0, ""
-        for first in lines:
-            if first.strip():
-                break
-            skipped += 1
+        skipped, first = first_filled(lines)
         lines = itertools.chain(itertools.repeat("", skipped), [first], lines)
         separator = "\t" if "\t" in first else "," if "," in first else None
         if separator is None:
@@ -194,9 +189,6 @@ def _rating(path: FilePath, row: Row, place: str) -> float:
         value = math.nan
     if -_LARGEST <= value <= _LARGEST:
         return value
-    raise DataError(f"{path}, {place} {row.line}: expected a rating that is a finite number. Found {_cut(row.rating)}.")
-
-
-def _cut(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    raise DataError(
+        f"{path}, {place} {row.line}: expected a rating that is a finite number. Found {shortened(row.rating)}."
+    )

@@ -1,0 +1,174 @@
+"""Batches of (inputs, targets): shuffled by seed and epoch, prepared by a thread, resumable at any batch."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from widehead.data.sparse import CSR
+from widehead.targets import SparseTargets
+
+__all__ = ["Batch", "Batches", "Examples", "Inputs", "RowExamples"]
+
+Inputs: TypeAlias = SparseTargets | Tensor
+"""A bag of input ids for each example, or an (m, n) int64 tensor of ids."""
+
+Batch: TypeAlias = tuple[Inputs, SparseTargets]
+
+
+class Examples(Protocol):
+    """A fixed number of examples. ``batch`` is a pure function of the rows, as another thread calls it."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Inputs and targets of the examples ``rows`` (m,), in that order."""
+
+
+class RowExamples:
+    """Rows of sparse matrices: the items of a user (input and target at once), or features and labels.
+
+    Args:
+        inputs: (n, N) scipy sparse matrix.
+        targets: (n, D) scipy sparse matrix, or None where the inputs are the targets too.
+
+    Stored values are passed on, unless all of them are ones; ``binary`` makes them so.
+
+    Raises:
+        ValueError: the matrices have different numbers of rows.
+    """
+
+    def __init__(self, inputs: CSR, targets: CSR | None = None) -> None:
+        self._inputs = _Rows(inputs)
+        self._targets = self._inputs if targets is None else _Rows(targets)
+        if len(self._inputs) != len(self._targets):
+            raise ValueError(
+                f"Parameter `targets` should have as many rows as `inputs`. "
+                f"Found {len(self._targets)} and {len(self._inputs)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Inputs and targets of the examples ``rows`` (m,), both SparseTargets; one object where they are the same."""
+        inputs = self._inputs.select(rows)
+        return inputs, inputs if self._targets is self._inputs else self._targets.select(rows)
+
+
+class Batches:
+    """Examples in batches, epoch by epoch.
+
+    Args:
+        examples: what to cut into batches.
+        batch_size: examples of a batch; the last one of an epoch may be smaller.
+        seed: of the shuffling. The order of epoch n depends on (seed, n) alone.
+        shuffle: False: always in the order of the examples, for evaluation.
+        drop_last: leave out a last batch that is smaller.
+        prefetch: how many batches a thread prepares ahead; 0: no thread.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int = 0,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        prefetch: int = 4,
+    ) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
+            if value < least:
+                raise ValueError(f"Parameter `{name}` should be at least {least}. Found {value}.")
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
+
+    def __len__(self) -> int:
+        """Batches of one epoch."""
+        whole, rest = divmod(len(self.examples), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def rows(self, n: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The (m,) rows of each batch of epoch n, from batch ``start`` on."""
+        if n < 0 or not 0 <= start <= len(self):
+            raise ValueError(
+                f"Epoch and start should be at least 0, and start at most {len(self)}. Found {n}, {start}."
+            )
+        order = np.arange(len(self.examples))
+        if self.shuffle:
+            np.random.default_rng([self.seed, n]).shuffle(order)
+        return (order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self)))
+
+    def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch n from batch ``start`` on: the same ones that come there in a run that started at 0.
+
+        An error while a batch is prepared is raised here. Closing the iterator (or dropping it) stops the thread.
+        """
+        made = (self.examples.batch(rows) for rows in self.rows(n, start))
+        return made if self.prefetch == 0 else _ahead(made, self.prefetch)
+
+
+class _Rows:
+    """A CSR matrix whose rows are picked quickly."""
+
+    def __init__(self, matrix: CSR) -> None:
+        matrix = matrix.tocsr()
+        self.offsets, self.columns = matrix.indptr, matrix.indices
+        self.values = None if bool((matrix.data == 1).all()) else matrix.data
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def select(self, rows: np.ndarray) -> SparseTargets:
+        starts = self.offsets[rows].astype(np.int64)
+        counts = self.offsets[rows + 1] - starts
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        picked = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+        values = None if self.values is None else self.values[picked]
+        return SparseTargets(self.columns[picked].astype(np.int64), offsets, values)
+
+
+class _Failed:
+    """An error on its way from the thread to the consumer."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _ahead(made: Iterator[Batch], limit: int) -> Iterator[Batch]:
+    """The same batches, prepared by a thread that is at most ``limit`` ahead."""
+    ready: queue.Queue[Batch | _Failed | None] = queue.Queue(limit)
+    stopped = threading.Event()
+    thread = threading.Thread(target=_fill, args=(made, ready, stopped), name="widehead-batches", daemon=True)
+    thread.start()
+    try:
+        while (got := ready.get()) is not None:
+            if isinstance(got, _Failed):
+                raise got.error
+            yield got
+    finally:
+        stopped.set()
+        while not ready.empty():  # makes room for a thread that waits to put its batch down
+            ready.get_nowait()
+        thread.join()
+
+
+def _fill(made: Iterator[Batch], ready: queue.Queue[Batch | _Failed | None], stopped: threading.Event) -> None:
+    try:
+        for batch in made:
+            ready.put(batch)
+            if stopped.is_set():
+                return
+        ready.put(None)
+    except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        ready.put(_Failed(error))

@@ -1,0 +1,94 @@
+"""Labelled texts, "label label<TAB>text" a line."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+
+from widehead.data.files import FilePath, open_text, shortened
+from widehead.data.labels import LabelSchema, MultiLabel, assemble, examples_of
+from widehead.data.text_features import TextFeatures
+from widehead.data.vocabulary import Vocabulary, name_order
+from widehead.errors import DataError
+
+__all__ = ["read_labelled_text"]
+
+
+class _Labels:
+    """Labels of rows as they are read: keys in order of appearance."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, int] = {}
+        self.ids, self.ends = array("q"), array("q", [0])
+
+    def texts(self, path: FilePath, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
+        """The texts; their labels are kept here."""
+        for number, line in lines:
+            labels, tab, text = line.partition("\t")
+            if not tab:
+                if not line.strip():
+                    continue
+                raise DataError(f"{path}, line {number}: expected 'label label<tab>text'. Found no tab.")
+            self.ids.extend([self.keys.setdefault(key, len(self.keys)) for key in labels.split()])
+            self.ends.append(len(self.ids))
+            yield text
+
+
+def read_labelled_text(
+    path: FilePath,
+    lines: Iterator[tuple[int, str]],
+    schema: LabelSchema | None,
+    labels_path: FilePath | None,
+    minimum: int,
+    max_features: int,
+) -> MultiLabel:
+    """Read the rows; without a schema, their words and labels become the columns.
+
+    Args:
+        path: for messages.
+        lines: numbered lines.
+        schema: of the training file, or None.
+        labels_path: names of the labels, one a line, or None.
+        minimum, max_features: see ``TextFeatures.fit``.
+    """
+    labels = _Labels()
+    texts = labels.texts(path, lines)
+    if schema is None:
+        text, features = TextFeatures.fit(texts, minimum=minimum, max_features=max_features)
+        if len(text.words) == 0:
+            raise DataError(f"{path}: expected texts after the tabs. Found no word.")
+        keys = Vocabulary(name_order(_frequency(labels)))
+        schema = LabelSchema(len(text.words), len(keys), keys, _names_of(path, keys, labels_path), text)
+    elif schema.text is None or schema.keys is None:
+        raise DataError(f"{path}: expected XC text, as the training file is. Found 'label label<tab>text'.")
+    else:
+        features = schema.text.transform(texts)
+    assert schema.keys is not None
+    column = schema.keys.ids(labels.keys)
+    ids = np.array(labels.ids, dtype=np.int64)
+    unknown = column[ids] < 0
+    # Unknown labels keep numbers of their own, so that each counts once in a row.
+    label = np.where(unknown, schema.num_labels + ids, column[ids])
+    return assemble(path, features, examples_of(labels.ends), label, unknown, schema)
+
+
+def _frequency(labels: _Labels) -> dict[str, int]:
+    counts = np.bincount(np.array(labels.ids, dtype=np.int64), minlength=len(labels.keys))
+    return dict(zip(labels.keys, counts.tolist(), strict=True))
+
+
+def _names_of(path: FilePath, keys: Vocabulary, labels_path: FilePath | None) -> list[str] | None:
+    """The lines of labels.txt that the keys number."""
+    if labels_path is None:
+        return None
+    with open_text(labels_path) as lines:
+        names = list(lines)
+    for key in keys:
+        if not (key.isascii() and key.isdigit() and len(key) < 19 and int(key) < len(names)):
+            raise DataError(
+                f"{path}: expected labels to be numbers of lines of {labels_path}, from 0 to {len(names) - 1}. "
+                f"Found the label {shortened(key)}."
+            )
+    return [names[int(key)] for key in keys]

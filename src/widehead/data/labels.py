@@ -1,0 +1,103 @@
+"""Documents with labels, and what their columns are: the part that all formats share."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from widehead.data.files import FilePath
+from widehead.data.sparse import CSR, csr_from_pairs
+from widehead.data.text_features import TextFeatures
+from widehead.data.vocabulary import Vocabulary
+from widehead.errors import DataError
+
+__all__ = ["LabelSchema", "MultiLabel", "assemble", "examples_of"]
+
+
+@dataclass(frozen=True)
+class LabelSchema:
+    """What the columns of features and labels are; a test file is read against that of its training file.
+
+    Attributes:
+        num_features: columns of the features.
+        num_labels: columns of the labels.
+        keys: labels as they are written in the file, or None for XC text, where label i is written i.
+        names: names to show, from labels.txt, or None.
+        text: the words that are features, or None for XC text.
+    """
+
+    num_features: int
+    num_labels: int
+    keys: Vocabulary | None = None
+    names: list[str] | None = None
+    text: TextFeatures | None = None
+
+    def name(self, label: int) -> str:
+        """The name of a column of the labels."""
+        if self.names is not None:
+            return self.names[label]
+        return str(label) if self.keys is None else self.keys[label]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for JSON."""
+        return {
+            "num_features": self.num_features,
+            "num_labels": self.num_labels,
+            "keys": None if self.keys is None else self.keys.names,
+            "names": self.names,
+            "text": None if self.text is None else self.text.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> LabelSchema:
+        """What ``to_dict`` gave."""
+        keys, text = saved["keys"], saved["text"]
+        return cls(
+            num_features=saved["num_features"],
+            num_labels=saved["num_labels"],
+            keys=None if keys is None else Vocabulary(keys),
+            names=saved["names"],
+            text=None if text is None else TextFeatures.from_dict(text),
+        )
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Documents with labels.
+
+    Attributes:
+        features: (m, N) scipy CSR, float32.
+        labels: (m, D) scipy CSR, float32 ones.
+        unreachable: (m,) int64, for each document the number of distinct labels that have no column.
+        schema: what the columns are.
+    """
+
+    features: CSR
+    labels: CSR
+    unreachable: np.ndarray
+    schema: LabelSchema
+
+
+def assemble(
+    path: FilePath, features: CSR, example: np.ndarray, label: np.ndarray, unknown: np.ndarray, schema: LabelSchema
+) -> MultiLabel:
+    num_examples = features.shape[0]
+    if schema.num_labels == 0 or num_examples == 0:
+        raise DataError(f"{path}: expected labels. Found none.")
+    lost = np.unique(np.stack([example[unknown], label[unknown]]), axis=1)[0]
+    return MultiLabel(
+        features=features,
+        labels=csr_from_pairs(example[~unknown], label[~unknown], None, (num_examples, schema.num_labels)),
+        unreachable=np.bincount(lost, minlength=num_examples).astype(np.int64),
+        schema=schema,
+    )
+
+
+def examples_of(ends: array[int]) -> np.ndarray:
+    """(nnz,) the row of each entry, from the ends of the rows."""
+    ends_array: np.ndarray = np.array(ends, dtype=np.int64)
+    counts = ends_array[1:] - ends_array[:-1]
+    return np.repeat(np.arange(len(counts)), counts)

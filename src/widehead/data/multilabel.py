@@ -1,0 +1,53 @@
+"""Documents with labels: XC repository text and "label label<TAB>text".
+
+The first line that is not blank tells the format: three integers are the header "rows features labels" of XC text,
+whose rows are "l1,l2 f:v f:v" (a row without labels starts with a space); a tab is the other format.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from widehead.data.files import FilePath, first_filled, open_text, shortened
+from widehead.data.labelled_text import read_labelled_text
+from widehead.data.labels import LabelSchema, MultiLabel
+from widehead.data.xc import HEADER, read_xc, xc_header
+from widehead.errors import DataError
+
+__all__ = ["LabelSchema", "MultiLabel", "read_multilabel"]
+
+
+def read_multilabel(
+    path: FilePath,
+    *,
+    schema: LabelSchema | None = None,
+    labels_path: FilePath | None = None,
+    minimum_documents: int = 2,
+    max_features: int = 200_000,
+) -> MultiLabel:
+    """Read documents with labels; the format is told by the content (see the top of this file).
+
+    Of text, the features are tf-idf weights (``TextFeatures``) and the labels' columns go by number if all labels are
+    numbers, else by frequency. Of XC text, a feature that a row names twice counts with the sum.
+
+    Args:
+        path: the file, plain or compressed by gzip, xz or zstd.
+        schema: of the training file, to read a test file with the same columns.
+        labels_path: names of the labels, one a line: line i (from 0) names the label written i.
+        minimum_documents, max_features: which words are features; see ``TextFeatures.fit``.
+
+    Raises:
+        DataError: a file cannot be read or is not what it should be; names the line.
+    """
+    with open_text(path) as lines:
+        skipped, first = first_filled(lines)
+        if found := HEADER.fullmatch(first):
+            header = xc_header(path, skipped + 1, found)
+            return read_xc(path, header, enumerate(lines, skipped + 2), schema, labels_path)
+        if "\t" in first:
+            rows = enumerate(itertools.chain([first], lines), skipped + 1)
+            return read_labelled_text(path, rows, schema, labels_path, minimum_documents, max_features)
+    raise DataError(
+        f"{path}, line {skipped + 1}: expected the header 'rows features labels' of XC text, or a line "
+        f"'label label<tab>text'. Found {shortened(first)}."
+    )

@@ -1,0 +1,112 @@
+"""Texts to weighted bags of words (tf-idf), as scipy CSR.
+
+Weight of word w in a text where it occurs c times: (1 + ln c) · idf(w), idf(w) = 1 + ln((1 + n) / (1 + n_w)), n texts
+of which n_w hold w; each row is divided by its Euclidean norm. (Manning, Raghavan, Schütze, "Introduction to
+information retrieval", section 6.4; the ones inside the logarithm keep it finite, the one outside keeps common words.)
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from widehead.data.sparse import CSR
+from widehead.data.text import words_of
+from widehead.data.vocabulary import Vocabulary
+
+__all__ = ["TextFeatures"]
+
+_CHUNK = 20_000
+
+
+class TextFeatures:
+    """The words that are features, and their idf.
+
+    Args:
+        words: names of the columns.
+        idf: (N,) weight of each word.
+    """
+
+    def __init__(self, words: Vocabulary, idf: np.ndarray) -> None:
+        self.words = words
+        self.idf = np.asarray(idf, dtype=np.float32)
+        if self.idf.shape != (len(words),):
+            raise ValueError(f"Parameter `idf` should have shape ({len(words)},). Found {self.idf.shape}.")
+
+    @classmethod
+    def fit(cls, texts: Iterable[str], *, minimum: int = 2, max_features: int = 200_000) -> tuple[TextFeatures, CSR]:
+        """Choose the words from training texts, and give the features of these texts.
+
+        Args:
+            texts: m training texts, read once.
+            minimum: words in fewer texts are left out (1 where that would leave none).
+            max_features: at most this many words, those in the most texts.
+
+        Returns:
+            The words, and the (m, N) float32 features.
+        """
+        ids: defaultdict[str, int] = defaultdict()
+        ids.default_factory = ids.__len__
+        counts = _counts(texts, lambda words: map(ids.__getitem__, words), lambda: len(ids))
+        in_texts = np.bincount(counts.indices, minlength=len(ids))
+        frequency = dict(zip(ids, in_texts.tolist(), strict=True))
+        words = Vocabulary.from_counts(frequency, minimum=minimum, max_size=max_features)
+        if len(words) == 0:
+            words = Vocabulary.from_counts(frequency, max_size=max_features)
+        chosen = np.array([ids[word] for word in words], dtype=np.int64)
+        idf = 1.0 + np.log((1.0 + counts.shape[0]) / (1.0 + in_texts[chosen]))
+        made = cls(words, idf)
+        return made, made._weighted(counts[:, chosen])
+
+    def transform(self, texts: Iterable[str]) -> CSR:
+        """(m, N) float32 features of m texts; words that are no feature are left out."""
+        known = self.words.as_dict
+        counts = _counts(texts, lambda words: (known[w] for w in words if w in known), lambda: len(known))
+        return self._weighted(counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {"words": self.words.names, "idf": self.idf.tolist()}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> TextFeatures:
+        """What ``to_dict`` gave."""
+        return cls(Vocabulary(saved["words"]), np.array(saved["idf"], dtype=np.float32))
+
+    def _weighted(self, counts: CSR) -> CSR:
+        weights = counts.astype(np.float32)
+        weights.sort_indices()
+        weights.data = (1.0 + np.log(weights.data)) * self.idf[weights.indices]
+        rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+        norms = np.sqrt(np.bincount(rows, weights=weights.data**2, minlength=weights.shape[0]))
+        weights.data = (weights.data / norms[rows]).astype(np.float32)
+        return weights
+
+
+def _counts(texts: Iterable[str], ids_of: Callable[[list[str]], Iterable[int]], num_words: Callable[[], int]) -> CSR:
+    """(m, N) how often each word occurs in each text, gathered in chunks of texts to bound the memory."""
+    chunks: list[CSR] = []
+    ids, ends = array("q"), array("q", [0])
+
+    def close_chunk() -> None:
+        nonlocal ids, ends
+        parts = (np.ones(len(ids), dtype=np.int32), np.array(ids), np.array(ends))
+        chunk = scipy.sparse.csr_matrix(parts, shape=(len(ends) - 1, num_words()))
+        chunk.sum_duplicates()
+        chunks.append(chunk)
+        ids, ends = array("q"), array("q", [0])
+
+    for text in texts:
+        ids.extend(ids_of(words_of(text)))
+        ends.append(len(ids))
+        if len(ends) > _CHUNK:
+            close_chunk()
+    close_chunk()
+    for chunk in chunks:
+        chunk.resize(chunk.shape[0], num_words())
+    return scipy.sparse.vstack(chunks, format="csr")

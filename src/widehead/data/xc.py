@@ -1,0 +1,141 @@
+"""The text format of the Extreme Classification repository: "rows features labels", then "l1,l2 f:v f:v" a row."""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse
+
+from widehead.data.files import FilePath, open_text, shortened
+from widehead.data.labels import LabelSchema, MultiLabel, assemble, examples_of
+from widehead.errors import DataError
+
+__all__ = ["HEADER", "read_xc", "xc_header"]
+
+HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
+"""The first line of a file of this format."""
+
+_LIMIT = 2**31 - 1
+
+
+class _XC:
+    """Rows of XC text as they are read."""
+
+    def __init__(self, num_features: int, num_labels: int) -> None:
+        self.num_features, self.num_labels = num_features, num_labels
+        self.labels, self.features, self.values = array("q"), array("q"), array("d")
+        self.label_ends, self.feature_ends = array("q", [0]), array("q", [0])
+
+    def add(self, line: str) -> None:
+        """Raises ValueError, saying what was expected and found."""
+        if "_" in line:  # int() and float() would take 1_000
+            raise ValueError("expected numbers. Found '_'")
+        labels, _, features = line.partition(" ")
+        if labels.strip():
+            self.labels.extend([_index(label, self.num_labels, "label") for label in labels.split(",")])
+        for pair in features.split():
+            feature, colon, value = pair.partition(":")
+            if not colon:
+                raise ValueError(f"expected feature:value. Found {shortened(pair)}")
+            self.features.append(_index(feature, self.num_features, "feature"))
+            self.values.append(_finite(value))
+        self.label_ends.append(len(self.labels))
+        self.feature_ends.append(len(self.features))
+
+    def __len__(self) -> int:
+        return len(self.label_ends) - 1
+
+
+def read_xc(
+    path: FilePath,
+    header: tuple[int, int, int],
+    lines: Iterator[tuple[int, str]],
+    schema: LabelSchema | None,
+    labels_path: FilePath | None,
+) -> MultiLabel:
+    """Read the rows after the header.
+
+    Args:
+        path: for messages.
+        header: numbers of rows, features and labels.
+        lines: numbered lines after the header.
+        schema: of the training file, or None; another number of features is refused, labels beyond it are unreachable.
+        labels_path: names of the labels, one a line, or None.
+    """
+    _, num_features, num_labels = header
+    schema = schema or LabelSchema(num_features, num_labels, names=_names(labels_path, num_labels))
+    if schema.text is not None or schema.num_features != num_features:
+        expected = "label<tab>text" if schema.text is not None else f"{schema.num_features} features"
+        raise DataError(
+            f"{path}: expected {expected}, as in the training file. Found XC text of {num_features} features."
+        )
+    rows = _rows(path, header, lines)
+    features = scipy.sparse.csr_matrix(
+        (np.array(rows.values, dtype=np.float32), np.array(rows.features), np.array(rows.feature_ends)),
+        shape=(len(rows), num_features),
+    )
+    features.sum_duplicates()
+    example, label = examples_of(rows.label_ends), np.array(rows.labels, dtype=np.int64)
+    return assemble(path, features, example, label, label >= schema.num_labels, schema)
+
+
+def xc_header(path: FilePath, line: int, found: re.Match[str]) -> tuple[int, int, int]:
+    """Numbers of rows, features and labels of a matched header; raises DataError where one is 0 or too large."""
+    rows, features, labels = (int(n) for n in found.groups())
+    if max(features, labels) > _LIMIT or min(rows, features, labels) < 1:
+        raise DataError(
+            f"{path}, line {line}: expected 'rows features labels', each at least 1 and the last two at most {_LIMIT}. "
+            f"Found {shortened(found.string)}."
+        )
+    return rows, features, labels
+
+
+def _rows(path: FilePath, header: tuple[int, int, int], lines: Iterator[tuple[int, str]]) -> _XC:
+    promised, num_features, num_labels = header
+    rows = _XC(num_features, num_labels)
+    for number, line in lines:
+        if len(rows) == promised and not line.strip():
+            continue
+        if len(rows) == promised:
+            raise DataError(f"{path}, line {number}: expected {promised} rows, as the header says. Found more.")
+        try:
+            rows.add(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}.") from error
+    if len(rows) < promised:
+        raise DataError(f"{path}: expected {promised} rows, as the header says. Found {len(rows)}.")
+    return rows
+
+
+def _index(text: str, limit: int, what: str) -> int:
+    try:
+        index = int(text)
+    except ValueError:
+        index = -1
+    if not 0 <= index < limit:
+        raise ValueError(f"expected a {what} id in [0, {limit}). Found {shortened(text)}")
+    return index
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= 1e30:  # sums of repeated features stay finite in float32
+        raise ValueError(f"expected a finite value of a feature. Found {shortened(text)}")
+    return value
+
+
+def _names(labels_path: FilePath | None, num_labels: int) -> list[str] | None:
+    if labels_path is None:
+        return None
+    with open_text(labels_path) as lines:
+        names = list(lines)
+    if len(names) != num_labels:
+        raise DataError(f"{labels_path}: expected {num_labels} lines, one for each label. Found {len(names)}.")
+    return names
