@@ -7,8 +7,8 @@ names of their paths in the tree ("encoder.embeddings.weight"); the rest is JSON
     header           {"__metadata__": {"crc32": ..., "widehead": JSON of the tree}, NAME: {dtype, shape, offsets}, ...}
     payload          the tensors, one after the other
 
-The file is written here rather than by the safetensors package, because the check sum (over header and payload) and the
-sync to disk belong to it; tensors go to the file from where they lie, without a copy. Reading is the package's.
+The file is written here rather than by the safetensors package, because the check sum (over all of it) and the sync to
+disk belong to it; tensors go to the file from where they lie, without a copy. Reading is the package's.
 """
 
 from __future__ import annotations
@@ -84,13 +84,14 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
 
 def _write(file: BinaryIO, tensors: dict[str, Tensor], structure: str) -> None:
     header = _header(tensors, structure)
-    file.write(len(header).to_bytes(8, "little") + header)
-    total = zlib.crc32(header)
+    start = len(header).to_bytes(8, "little") + header
+    file.write(start)
+    total = zlib.crc32(start)
     for tensor in tensors.values():
         for piece in _pieces(tensor):
             file.write(piece)
             total = zlib.crc32(piece, total)
-    # The sum covers the header with zeros in the sum's own place.
+    # The sum covers the whole file with zeros in the sum's own place.
     file.seek(8 + len(_PREFIX))
     file.write(f"{total:08x}".encode())
 
@@ -118,14 +119,15 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
 
 def _verified_structure(path: Path, file: BinaryIO) -> Any:
     """The JSON of the tree, once the file has proved to be a checkpoint of this library and undamaged."""
-    length = int.from_bytes(file.read(8), "little")
+    size = file.read(8)
     start = file.read(len(_PREFIX))
     if start != _PREFIX:
-        what = "an empty file" if not start else "something else"
+        what = "something else" if size else "an empty file"
         raise CheckpointError(f"{path} should be a checkpoint of widehead. Found {what}.")
     found = file.read(len(_NO_SUM))
-    header = _PREFIX + _NO_SUM + file.read(max(0, length - len(_PREFIX) - len(_NO_SUM)))
-    total = zlib.crc32(header)
+    rest = min(int.from_bytes(size, "little"), path.stat().st_size) - len(_PREFIX) - len(_NO_SUM)
+    header = _PREFIX + _NO_SUM + file.read(max(0, rest))
+    total = zlib.crc32(size + header)
     while piece := file.read(_CHUNK):
         total = zlib.crc32(piece, total)
     if f"{total:08x}".encode() != found:

@@ -79,7 +79,6 @@ class TrainingConfig:
     loss: str = "squared-error"
     loss_options: Mapping[str, float | str] = field(default_factory=dict)
     head_lr: float | None = None  # None: the loss's default for this width
-    head_momentum: float = 0.0
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
@@ -244,7 +243,6 @@ _CHECKS: dict[str, _Check] = {
     "loss": _choice(LOSSES),
     "loss_options": (_are_options, "an object of numbers or texts"),
     "head_lr": _or_none(_POSITIVE),
-    "head_momentum": _PROBABILITY,
     "head_weight_decay": _NOT_NEGATIVE,
     "head_max_grad_norm": _or_none(_POSITIVE),
     "encoder_lr": _NOT_NEGATIVE,

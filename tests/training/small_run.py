@@ -1,0 +1,104 @@
+"""A small run for the tests of training: 60 classes, seeded random bags, everything else as in real runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from widehead.heads import ExactHead
+from widehead.models import BagEncoder, WideNetwork
+from widehead.optim import SGD
+from widehead.targets import SparseTargets
+from widehead.training.config import TrainingConfig
+from widehead.training.folder import RunFolder
+from widehead.training.loop import Evaluation, Outcome, Trainer
+from widehead.training.seeding import seed_all
+
+INPUTS, CLASSES = 300, 60
+TIMINGS = ("seconds", "examples_per_second", "head_share")
+
+
+class SmallBatches:
+    """25 batches of 8 bags of 3 ids; the first two decide the targets, which are among the first 4 classes."""
+
+    def __len__(self) -> int:
+        return 25
+
+    def epoch(self, n: int, start: int = 0) -> Iterator[tuple[SparseTargets, SparseTargets]]:
+        generator = torch.Generator().manual_seed(n)
+        ids = torch.randint(INPUTS, (len(self), 8, 3), generator=generator)
+        for batch in ids[start:]:
+            yield SparseTargets.from_ids(batch), SparseTargets.from_ids(batch[:, :2] % 4)
+
+
+def small_config(out: Path, **options: Any) -> TrainingConfig:
+    small: dict[str, Any] = {
+        "train": "unused.txt",
+        "out": str(out),
+        "width": 8,
+        "hidden": (12,),
+        "activation": "tanh",
+        "dropout": 0.2,
+        "input_dropout": 0.3,
+        "loss": "spherical-softmax",
+        "head_lr": 1.0,
+        "encoder_lr": 0.01,
+        "epochs": 4,
+        "schedule": "cosine",
+        "warmup_steps": 10,
+        "log_every": 7,
+        "seed": 3,
+    }
+    return TrainingConfig.for_job("recommender", **{**small, **options})
+
+
+def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
+    seed_all(config.seed)
+    encoder = BagEncoder(
+        INPUTS,
+        config.width,
+        hidden=config.hidden,
+        activation=config.activation,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+    )
+    head = ExactHead(config.width, CLASSES, config.make_loss())
+    network = WideNetwork(encoder, head)
+
+    def metrics() -> dict[str, float]:
+        inputs, targets = next(iter(SmallBatches().epoch(1_000)))
+        with torch.no_grad():
+            return {"loss": float(network(inputs, targets)), "perplexity": 2.0}
+
+    return Trainer(
+        config,
+        network,
+        SGD(head, config.head_lr),
+        SmallBatches(),
+        folder,
+        sizes={"inputs": INPUTS, "classes": CLASSES},
+        evaluation=Evaluation(metrics, "loss", lower_is_better=True),
+    )
+
+
+def start_or_resume(out: Path, **options: Any) -> Outcome:
+    """One call of the program: start the run, or go on from its last checkpoint."""
+    torch.set_num_threads(1)
+    if (out / "config.json").exists():
+        folder, config = RunFolder.open(out)
+        trainer = build(config, folder)
+        if folder.last_checkpoint.exists():
+            trainer.restore()
+    else:
+        config = small_config(out, **options)
+        trainer = build(config, RunFolder.create(config))
+    return trainer.run()
+
+
+def log_without_timings(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]

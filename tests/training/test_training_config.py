@@ -1,0 +1,139 @@
+"""Options: defaults of every job, one clear error for each mistake, and the same options back from config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from widehead.errors import CheckpointError
+from widehead.losses import WeightedSquaredError
+from widehead.training.config import JOB_DEFAULTS, JOBS, LOSSES, TrainingConfig
+from widehead.training.folder import RunFolder
+from widehead.training.intervals import Interval
+
+
+def config_of(job: str = "recommender", **options: object) -> TrainingConfig:
+    files = {} if job == "demo" else {"train": "train.txt"}
+    return TrainingConfig.for_job(job, **{"out": "run", **files, **options})
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_defaults_of_every_job_are_valid_and_come_back_from_json(job: str) -> None:
+    config = config_of(job, loss_options={}, hidden=[32, 16], head_lr=0.5)
+    assert config.hidden == (32, 16)
+    assert TrainingConfig.from_json(config.to_json()) == config
+    defaults = config_of(job)
+    assert all(getattr(defaults, name) == value for name, value in JOB_DEFAULTS[job].items())
+    assert defaults.loss in LOSSES
+
+
+def test_every_option_is_checked() -> None:
+    for option in dataclasses.fields(TrainingConfig):
+        if option.name == "train":
+            continue
+        with pytest.raises(ValueError, match=f"`{option.name}`"):
+            dataclasses.replace(config_of(), **{option.name: object()})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": "12"}, r"`width` should be a whole number, at least 1. Found '12'"),
+        ({"width": True}, "width"),
+        ({"hidden": [0]}, "hidden"),
+        ({"input_dropout": 1.0}, r"in \[0, 1\)"),
+        ({"head_lr": float("nan")}, "head_lr"),
+        ({"loss": "softmax"}, "one of squared-error, weighted-squared-error"),
+        ({"loss_options": {"eps": 0.1}}, r"squared-error takes: no options.*'eps'"),
+        ({"loss": "spherical-softmax", "loss_options": {"eps": -1.0}}, "eps"),
+        ({"loss": "weighted-squared-error"}, "unobserved_weight"),
+        ({"epochs": None}, "`epochs` and `minutes`"),
+        ({"evaluate_every": "often"}, "evaluate_every"),
+        ({"device": "tpu"}, "device"),
+        ({"train": None}, "`train`"),
+        ({"colour": "red"}, "Unknown option 'colour' in options. Options are: job, out, train"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_of(**options)
+
+
+def test_unknown_jobs_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one of recommender.*'speech'"):
+        TrainingConfig.for_job("speech", out="run")
+
+
+def test_the_loss_is_made_with_its_options() -> None:
+    config = config_of(loss="weighted-squared-error", loss_options={"unobserved_weight": 0.1, "values": "weights"})
+    loss = config.make_loss()
+    assert isinstance(loss, WeightedSquaredError)
+    assert (loss.unobserved_weight, loss.values) == (0.1, "weights")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"conf should hold JSON.*line 1"),
+        ("[]", "one JSON object"),
+        ('{"job": "recommender"}', "`out` is missing"),
+        ('{"job": "recommender", "out": "x", "train": "y", "widht": 3}', "Unknown option 'widht' in conf"),
+    ],
+)
+def test_config_files_that_are_wrong_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig.from_json(text, "conf")
+
+
+@pytest.mark.parametrize("text", ["", "0 steps", "1.5 epochs", "-3 steps", "5", "steps", "3 weeks"])
+def test_intervals_that_are_wrong_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="interval"):
+        Interval.parse(text)
+
+
+def test_intervals_are_due_when_they_say() -> None:
+    def steps(interval: Interval) -> list[int]:
+        """Steps at which it is due, with epochs of 4 steps that take 2 seconds each."""
+        due, last = [], 0
+        for step in range(1, 17):
+            if interval.due(step=step, epochs=step // 4, epoch_ends=step % 4 == 0, waited=2.0 * (step - last)):
+                due.append(step)
+                last = step
+        return due
+
+    assert steps(Interval.parse("5 steps")) == [5, 10, 15]
+    assert steps(Interval.parse("2 epochs")) == [8, 16]
+    assert steps(Interval.parse("6 s")) == [3, 6, 9, 12, 15]
+    assert steps(Interval.parse("0.2 minutes")) == [6, 12]
+
+
+def test_a_run_folder_is_made_once_and_found_again(tmp_path: Path) -> None:
+    config = config_of(out=str(tmp_path / "a" / "run"))
+    folder = RunFolder.create(config)
+    assert RunFolder.open(folder.path) == (folder, config)
+    assert json.loads(folder.config_path.read_text())["job"] == "recommender"
+    with pytest.raises(CheckpointError, match=r"should be empty.*resume"):
+        RunFolder.create(config)
+
+
+def test_what_a_kill_at_the_start_leaves_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".config.json.tmp").write_text("{")
+    RunFolder.create(config_of(out=str(tmp_path)))
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"job": "recommender"}'])
+def test_folders_that_hold_no_run_are_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(CheckpointError, match="should be a folder"):
+        RunFolder.create(config_of(out=str(tmp_path / "run")))

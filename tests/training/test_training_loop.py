@@ -1,0 +1,171 @@
+"""The loop: it learns, keeps to its limits and schedule, logs what it says, and stops cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import SmallBatches, build, log_without_timings, small_config
+
+from widehead.errors import CheckpointError, NonFiniteError
+from widehead.training.checkpoint import load_checkpoint
+from widehead.training.folder import RunFolder
+from widehead.training.loop import Trainer
+
+
+def trainer_in(path: Path, **options: object) -> Trainer:
+    config = small_config(path / "run", **options)
+    return build(config, RunFolder.create(config))
+
+
+def test_a_run_learns_and_leaves_a_log_and_a_checkpoint(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, loss="squared-error", head_lr=0.5, schedule="constant", warmup_steps=0, epochs=6)
+    outcome = trainer.run()
+    assert (outcome.status, outcome.step, outcome.epoch) == ("finished", 150, 6.0)
+    lines = log_without_timings(tmp_path / "run")
+    train = [line for line in lines if line["kind"] == "train"]
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    assert [line["step"] for line in train] == [*range(7, 150, 7), 150]
+    assert [line["step"] for line in evaluations] == [25, 50, 75, 100, 125, 150]
+    assert evaluations[-1]["loss"] < 0.95 * evaluations[0]["loss"]
+    assert set(train[0]) == {"kind", "step", "epoch", "loss", "head_lr", "encoder_lr"}
+    assert train[0]["epoch"] == pytest.approx(7 / 25)
+    assert outcome.metrics == {k: v for k, v in evaluations[-1].items() if k in ("loss", "perplexity")}
+    tree = load_checkpoint(trainer.folder.last_checkpoint)
+    assert tree["position"]["step"] == 150
+    assert not trainer.folder.best_checkpoint.exists()
+
+
+def test_log_lines_hold_the_mean_loss_and_a_share_of_time(tmp_path: Path) -> None:
+    import json
+
+    trainer_in(tmp_path, epochs=1).run()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    train = [line for line in lines if line["kind"] == "train"]
+    assert all(0.0 < line["head_share"] < 1.0 for line in train)
+    assert all(line["examples_per_second"] > 0 for line in train)
+    seconds = [line["seconds"] for line in train]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+def test_the_schedule_moves_both_learning_rates(tmp_path: Path) -> None:
+    trainer_in(tmp_path, log_every=1, epochs=2).run()
+    train = [line for line in log_without_timings(tmp_path / "run") if line["kind"] == "train"]
+    head = [line["head_lr"] for line in train]
+    # The rate in a line is the one of the next step: it rises for 10 steps, then falls to nothing.
+    assert head[0] == pytest.approx(0.2 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi / 50))).item())
+    assert max(range(50), key=head.__getitem__) == 8
+    assert head[-1] == pytest.approx(0.0, abs=1e-12)
+    assert [line["encoder_lr"] for line in train] == pytest.approx([0.01 * lr for lr in head])
+
+
+def test_a_limit_in_minutes_ends_the_run(tmp_path: Path) -> None:
+    outcome = trainer_in(tmp_path, epochs=None, minutes=0.005).run()
+    assert outcome.status == "finished"
+    assert 0.3 <= outcome.seconds < 3.0
+
+
+def test_keep_best_keeps_the_checkpoint_with_the_best_objective(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, keep_best=True, epochs=3)
+    values = iter([3.0, 1.0, 2.0])
+    object.__setattr__(trainer.evaluation, "metrics", lambda: {"loss": next(values)})
+    trainer.run()
+    assert load_checkpoint(trainer.folder.best_checkpoint)["position"]["step"] == 50
+    assert load_checkpoint(trainer.folder.last_checkpoint)["position"]["step"] == 75
+
+
+def test_checkpoints_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_in(tmp_path, checkpoint_every="20 steps", epochs=2)
+    steps: list[int] = []
+    monkeypatch.setattr(trainer.state, "save", lambda path: steps.append(trainer.state.position.step))
+    trainer.run()
+    assert steps == [20, 40, 50]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    trainer = trainer_in(tmp_path, epochs=1000)
+    before = signal.getsignal(number)
+    original = trainer.batches.epoch
+
+    def epoch(n: int, start: int = 0):  # type: ignore[no-untyped-def]
+        for i, batch in enumerate(original(n, start)):
+            if (n, i) == (2, 5):
+                os.kill(os.getpid(), number)
+            yield batch
+
+    trainer.batches.epoch = epoch  # type: ignore[method-assign]
+    outcome = trainer.run()
+    assert (outcome.status, outcome.step) == ("interrupted", 56)
+    assert load_checkpoint(trainer.folder.last_checkpoint)["position"]["step"] == 56
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, epochs=1000)
+
+    def slow_evaluation() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the evaluation should have been cut short")
+
+    object.__setattr__(trainer.evaluation, "metrics", slow_evaluation)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, epochs=1)
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(trainer.run()))
+    thread.start()
+    thread.join()
+    assert outcomes[0].status == "finished"
+
+
+@pytest.mark.filterwarnings("ignore::widehead.errors.UnstableStepWarning")
+def test_a_step_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, loss="squared-error", head_lr=0.01, checkpoint_every="10 steps", log_every=1)
+    original = trainer.batches.epoch
+
+    def epoch(n: int, start: int = 0):  # type: ignore[no-untyped-def]
+        for i, batch in enumerate(original(n, start)):
+            if i == 13:
+                trainer.state.schedulers[0].base_lrs[0] = 1e15
+            yield batch
+
+    trainer.batches.epoch = epoch  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteError, match=r"stopped at step 1[4-9].*last good checkpoint is .*last\.safetensors"):
+        trainer.run()
+    tree = load_checkpoint(trainer.folder.last_checkpoint)
+    assert tree["position"]["step"] == 10
+    assert bool(torch.isfinite(tree["head"]["values"]).all())
+
+
+def test_an_infinite_loss_stops_the_run_before_anything_changes(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path)
+    with torch.no_grad():
+        trainer.network.encoder.embeddings.weight.fill_(torch.nan)
+    before = trainer.network.head.weight().clone()
+    with pytest.raises(NonFiniteError, match=r"step 1: .*no checkpoint yet"):
+        trainer.run()
+    assert torch.equal(trainer.network.head.weight(), before)
+
+
+def test_a_full_disk_stops_the_run_with_one_message(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, checkpoint_every="1000 steps")
+    trainer.folder.last_checkpoint.parent.rmdir()
+    with pytest.raises(CheckpointError, match=r"last\.safetensors could not be written"):
+        trainer.run()
+
+
+def test_a_run_needs_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SmallBatches, "__len__", lambda self: 0)
+    with pytest.raises(ValueError, match="at least one example"):
+        trainer_in(tmp_path)

@@ -1,0 +1,166 @@
+"""Resumption: whatever ended a run, it goes on to the same bits as one that nothing ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_run
+import torch
+from small_run import build, log_without_timings, small_config, start_or_resume
+
+from widehead.errors import CheckpointError
+from widehead.training import checkpoint as checkpoint_file
+from widehead.training.checkpoint import load_checkpoint
+from widehead.training.folder import RunFolder
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["small_run"])
+
+
+def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """Every number, text and tensor of a checkpoint's tree, by its path."""
+    if isinstance(tree, dict):
+        return {k: v for name, node in tree.items() for k, v in leaves(node, f"{path}.{name}").items()}
+    if isinstance(tree, list | tuple):
+        return {k: v for i, node in enumerate(tree) for k, v in leaves(node, f"{path}.{i}").items()}
+    return {path: tree}
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    """Both runs ended in the same state, bit for bit, with the same log; only times differ."""
+    assert log_without_timings(a) == log_without_timings(b)
+    one, two = (leaves(load_checkpoint(p / "checkpoints" / "last.safetensors")) for p in (a, b))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if "seconds" in name or "span" in name:
+            continue
+        same = torch.equal(value, two[name]) if isinstance(value, torch.Tensor) else value == two[name]
+        assert same, name
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "whole")
+    for stop in (3, 25, 31, 75):
+        stop_after(tmp_path / "parts", stop)
+    assert start_or_resume(tmp_path / "parts").status == "finished"
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def stop_after(out: Path, step: int) -> None:
+    """Run until ``step`` and stop as Ctrl-C does."""
+    if out.exists():
+        folder, config = RunFolder.open(out)
+    else:
+        config = small_config(out)
+        folder = RunFolder.create(config)
+    trainer = build(config, folder)
+    if folder.last_checkpoint.exists():
+        trainer.restore()
+    original = trainer._step
+
+    def stopping_step(*batch: Any) -> None:
+        original(*batch)
+        if trainer.state.position.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer._step = stopping_step  # type: ignore[method-assign]
+    assert trainer.run().step == step
+
+
+def test_killed_at_random_moments_it_still_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Checkpoints after every second step keep the process busy writing, so that kills hit that too."""
+    options = {"checkpoint_every": "2 steps", "epochs": 16}
+    start_or_resume(tmp_path / "whole", **options)
+    rng = random.Random(0)
+    kills, status = 0, None
+    while status != 0:
+        process = PROCESSES.Process(target=start_or_resume, args=(tmp_path / "parts",), kwargs=options)
+        process.start()
+        process.join(timeout=rng.uniform(0.05, 0.6) if kills < 8 else None)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        status = process.exitcode
+        assert status in (0, -signal.SIGKILL)
+    assert kills >= 2
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def die_while_writing(out: Path, saves: int) -> None:
+    """Be killed in the middle of the payload of checkpoint number ``saves``."""
+    original, seen = checkpoint_file._pieces, []
+
+    def pieces(tensor: torch.Tensor) -> Any:
+        if tensor.shape == (small_run.INPUTS, 12):
+            seen.append(None)
+        for piece in original(tensor):
+            yield piece
+            # Weights, then the two moments of SparseAdam: three such tensors a checkpoint.
+            if len(seen) == 3 * saves - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint_file._pieces = pieces
+    start_or_resume(out, checkpoint_every="10 steps")
+
+
+def test_killed_during_a_write_it_goes_on_from_the_checkpoint_before(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "whole", checkpoint_every="10 steps")
+    process = PROCESSES.Process(target=die_while_writing, args=(tmp_path / "parts", 3))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    left = sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert left == [".last.safetensors.tmp", "last.safetensors"]
+    assert load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.safetensors")["position"]["step"] == 20
+    start_or_resume(tmp_path / "parts")
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    assert sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir()) == ["last.safetensors"]
+
+
+def test_when_checkpoints_are_written_does_not_matter(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "often", checkpoint_every="1 steps")
+    start_or_resume(tmp_path / "never", checkpoint_every="1000 steps")
+    assert_same_end(tmp_path / "often", tmp_path / "never")
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(tmp_path: Path) -> None:
+    constant = {"schedule": "constant"}
+    start_or_resume(tmp_path / "run", epochs=2, **constant)
+    folder, config = RunFolder.open(tmp_path / "run")
+    trainer = build(dataclasses.replace(config, epochs=4), folder)
+    trainer.restore()
+    trainer.run()
+    start_or_resume(tmp_path / "whole", epochs=4, **constant)
+    one, two = (load_checkpoint(tmp_path / name / "checkpoints" / "last.safetensors") for name in ("run", "whole"))
+    assert torch.equal(one["head"]["values"], two["head"]["values"])
+    assert torch.equal(one["encoder"]["embeddings.weight"], two["encoder"]["embeddings.weight"])
+
+
+def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
+    first = start_or_resume(tmp_path / "run", epochs=1)
+    log = log_without_timings(tmp_path / "run")
+    start = time.monotonic()
+    assert start_or_resume(tmp_path / "run") == first
+    assert time.monotonic() - start < 5
+    assert log_without_timings(tmp_path / "run") == log
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "run", epochs=1)
+    folder, config = RunFolder.open(tmp_path / "run")
+    for options, message in (({"hidden": (11,)}, "encoder"), ({"hidden": (12,), "width": 9}, "encoder")):
+        with pytest.raises(CheckpointError, match=message):
+            build(dataclasses.replace(config, **options), folder).restore()
+    trainer = build(config, folder)
+    trainer.state.sizes = {"inputs": 300, "classes": 61}
+    with pytest.raises(CheckpointError, match=r"'classes': 61.*Found.*'classes': 60.*data"):
+        trainer.restore()
