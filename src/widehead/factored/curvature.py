@@ -24,6 +24,11 @@ class CurvatureMonitor:
     def __init__(self) -> None:
         self.vector: Tensor | None = None
 
+    def bound(self, gradient: OutputGradient) -> float:
+        """Upper bound Σ|λ|‖h‖² of λmax(ΛHHᵀ): where even this is small, there is no need to look closer."""
+        hidden = gradient.read.hidden
+        return float(torch.dot(gradient.curvature.abs(), torch.linalg.vecdot(hidden, hidden)))
+
     def largest(self, gradient: OutputGradient, right: Tensor | None = None, *, precise: bool = False) -> float:
         """Lower bound of λmax(ΛHRHᵀ), close after a few calls; at once (to about a percent) with ``precise``."""
         hidden, lam = gradient.read.hidden, gradient.curvature

@@ -65,12 +65,12 @@ class Generations:
 
     def rows_at_newest(self, values: Tensor, rows: Tensor) -> Tensor:
         """(n, d) copy of ``values[rows]`` brought to the newest boundary. Changes nothing."""
-        stamps = self.stamps[rows]
+        stamps = self.stamps.index_select(0, rows)
         counts = torch.bincount(stamps, minlength=1).tolist()
         if len(counts) == self.newest + 1 and counts[self.newest] == rows.numel():
-            return values[rows]
+            return values.index_select(0, rows)
         order = torch.argsort(stamps, stable=True)
-        gathered = values[rows[order]]
+        gathered = values.index_select(0, rows[order])
         begin = 0
         for slot, count in enumerate(counts):
             if count and slot != self.newest:
@@ -141,8 +141,8 @@ class Generations:
         emptied[self.sweeping] = True
         rows = emptied[self.stamps[start : start + count].int()].nonzero().squeeze(1) + start
         if rows.numel():
-            values[rows] = _without_denormals(self.rows_at_newest(values, rows))
-            self.stamps[rows] = self.newest
+            values.index_copy_(0, rows, _without_denormals(self.rows_at_newest(values, rows)))
+            self.stamps.index_fill_(0, rows, self.newest)
             self.moved_rows += rows.numel()
 
     def finish(self, values: Tensor) -> None:

@@ -47,7 +47,7 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
     plan = TargetPlan.of(targets)
     hidden_gram = hidden @ weights.gram.value
     values = weights.generations.rows_at_newest(weights.values, plan.class_ids)
-    rows = torch.addmm(weights.shift.value, values, weights.factor.value)
+    rows = (values @ weights.factor.value).add_(weights.shift.value)
     return Forward(
         hidden=hidden,
         hidden_gram=hidden_gram,
@@ -69,57 +69,57 @@ class OutputGradient:
 
     Attributes:
         read: the forward pass. curvature: (m,) λ. constant: (m,) σ. sparse: (nnz,) g.
+        sparse_rows: (m, d) SW. sparse_sums: (m,) S1. by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
     """
 
     read: Forward
     curvature: Tensor
     constant: Tensor
     sparse: Tensor
+    sparse_rows: Tensor
+    sparse_sums: Tensor
+    by_hidden: Tensor
+
+    @classmethod
+    def of(
+        cls, weights: FactoredWeights, read: Forward, curvature: Tensor, constant: Tensor, sparse: Tensor
+    ) -> OutputGradient:
+        """T with ∇H = TW = ΛHQ + σw̄ᵀ + SW."""
+        sparse_rows = read.plan.times(sparse, read.rows)
+        by_hidden = torch.addcmul(sparse_rows, curvature[:, None], read.hidden_gram)
+        by_hidden.addr_(constant, weights.column_sum.value)
+        return cls(read, curvature, constant, sparse, sparse_rows, read.plan.row_sums(sparse), by_hidden)
 
     def scaled(self, factor: Tensor | float) -> OutputGradient:
         """factor · T."""
-        return replace(
-            self,
-            curvature=self.curvature * factor,
-            constant=self.constant * factor,
-            sparse=self.sparse * factor,
-        )
+        parts = ("curvature", "constant", "sparse", "sparse_rows", "sparse_sums", "by_hidden")
+        return replace(self, **{name: getattr(self, name) * factor for name in parts})
 
-    def sparse_rows(self) -> Tensor:
-        """(m, d) SW."""
-        return self.read.plan.times(self.sparse, self.read.rows)
+    def total(self, weights: FactoredWeights) -> Tensor:
+        """(m,) t = T1 = ΛHw̄ + Dσ + S1."""
+        dense = self.curvature * self.read.hidden_sum + weights.num_classes * self.constant
+        return dense + self.sparse_sums
 
-    def hidden_gradient(self, weights: FactoredWeights, sparse_rows: Tensor) -> Tensor:
-        """(m, d) ∇H = TW = ΛHQ + σw̄ᵀ + SW."""
-        dense = self.curvature[:, None] * self.read.hidden_gram
-        return torch.addr(dense, self.constant, weights.column_sum.value) + sparse_rows
-
-    def gram_times(
-        self, weights: FactoredWeights, right: Tensor, hidden_gradient: Tensor, sparse_rows: Tensor
-    ) -> Tensor:
+    def gram_times(self, weights: FactoredWeights, right: Tensor) -> Tensor:
         """(m, d) TTᵀX for X = HR (m, d), without the D outputs.
 
-        TTᵀ = ∇H·HᵀΛ + tσᵀ + ΛH(SW)ᵀ + σ(S1)ᵀ + SSᵀ with t = T1 = ΛHw̄ + Dσ + S1. Where m ≤ d the m × m products come
-        first, otherwise the d × d ones.
+        TTᵀ = ∇H·HᵀΛ + tσᵀ + ΛH(SW)ᵀ + σ(S1)ᵀ + SSᵀ. Where m ≤ d the m × m products come first, otherwise the d × d
+        ones.
         """
-        read, lam, sigma = self.read, self.curvature, self.constant
-        hidden, plan = read.hidden, read.plan
-        ones = plan.row_sums(self.sparse)
-        total = lam * read.hidden_sum + weights.num_classes * sigma + ones
+        lam, hidden, plan = self.curvature, self.read.hidden, self.read.plan
         if hidden.shape[0] <= hidden.shape[1]:
-            kernel = (hidden_gradient @ hidden.T) * lam + lam[:, None] * (hidden @ sparse_rows.T)
+            kernel = (self.by_hidden @ hidden.T) * lam + lam[:, None] * (hidden @ self.sparse_rows.T)
             out = kernel @ right
         else:
-            out = hidden_gradient @ (hidden.T @ (lam[:, None] * right))
-            out += lam[:, None] * (hidden @ (sparse_rows.T @ right))
-        out.addr_(total, sigma @ right).addr_(sigma, ones @ right)
+            out = self.by_hidden @ (hidden.T @ (lam[:, None] * right))
+            out += lam[:, None] * (hidden @ (self.sparse_rows.T @ right))
+        out.addr_(self.total(weights), self.constant @ right)
+        out.addr_(self.constant, self.sparse_sums @ right)
         return out + plan.times(self.sparse, plan.transposed_times(self.sparse, right))
 
     def norm(self, weights: FactoredWeights) -> Tensor:
         """() exact ‖∇W‖_F of ∇W = TᵀH, which is never formed: ‖∇W‖² = ⟨TTᵀH, H⟩."""
-        sparse_rows = self.sparse_rows()
-        gradient = self.hidden_gradient(weights, sparse_rows)
-        product = self.gram_times(weights, self.read.hidden, gradient, sparse_rows)
+        product = self.gram_times(weights, self.read.hidden)
         return torch.sum(product * self.read.hidden, dtype=torch.float64).clamp_min(0.0).sqrt()
 
 
@@ -129,12 +129,9 @@ def accumulate(weights: FactoredWeights, parts: list[OutputGradient]) -> OutputG
         return parts[0]
     targets = _concatenate([part.read.targets for part in parts])
     read = forward(weights, torch.cat([part.read.hidden for part in parts]), targets)
-    return OutputGradient(
-        read,
-        torch.cat([part.curvature for part in parts]),
-        torch.cat([part.constant for part in parts]),
-        torch.cat([part.sparse for part in parts]),
-    )
+    names = ("curvature", "constant", "sparse")
+    curvature, constant, sparse = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+    return OutputGradient.of(weights, read, curvature, constant, sparse)
 
 
 def _concatenate(batches: list[SparseTargets]) -> SparseTargets:

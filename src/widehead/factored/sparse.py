@@ -30,6 +30,7 @@ class TargetPlan:
         positions: (nnz,) place of each target's class in ``class_ids``.
         offsets: (m + 1,) where each example's targets begin.
         by_class: (nnz,) the targets sorted by class; ``class_offsets`` (n + 1,) says where each class begins there.
+        examples_by_class: (nnz,) ``examples[by_class]``.
     """
 
     class_ids: Tensor
@@ -38,6 +39,7 @@ class TargetPlan:
     offsets: Tensor
     by_class: Tensor
     class_offsets: Tensor
+    examples_by_class: Tensor
 
     @classmethod
     def of(cls, targets: SparseTargets) -> TargetPlan:
@@ -49,7 +51,8 @@ class TargetPlan:
         positions = torch.empty_like(ids)
         positions[by_class] = begins.cumsum(0) - 1
         class_offsets = pad(starts, (0, 1), value=ids.numel())
-        return cls(ids[starts], targets.example_ids, positions, targets.offsets, by_class, class_offsets)
+        examples = targets.example_ids
+        return cls(ids[starts], examples, positions, targets.offsets, by_class, class_offsets, examples[by_class])
 
     def times(self, values: Tensor, right: Tensor) -> Tensor:
         """S·X: (nnz,) values, (n, c) → (m, c)."""
@@ -57,19 +60,20 @@ class TargetPlan:
 
     def transposed_times(self, values: Tensor, right: Tensor) -> Tensor:
         """Sᵀ·Y: (nnz,) values, (m, c) → (n, c)."""
-        return _bag_sum(self.examples[self.by_class], right, self.class_offsets, values[self.by_class])
+        return _bag_sum(self.examples_by_class, right, self.class_offsets, values[self.by_class])
 
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
         out = left.new_empty(self.positions.numel())
         for a in range(0, out.numel(), _DOT_BLOCK):
             b = a + _DOT_BLOCK
-            torch.linalg.vecdot(left[self.examples[a:b]], right[self.positions[a:b]], out=out[a:b])
+            at_example = left.index_select(0, self.examples[a:b])
+            torch.linalg.vecdot(at_example, right.index_select(0, self.positions[a:b]), out=out[a:b])
         return out
 
     def row_sums(self, values: Tensor) -> Tensor:
         """S·1: (nnz,) → (m,)."""
-        return self.times(values, values.new_ones(self.class_ids.numel(), 1)).squeeze(1)
+        return torch.segment_reduce(values, "sum", lengths=self.offsets.diff(), initial=0.0, unsafe=True)
 
 
 def _bag_sum(rows: Tensor, matrix: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ c = 1 − η·decay. A step with decay is the step with η/c followed by W ← c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -82,8 +83,8 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     else:
         weights.inverse = change.inverse
     generations = weights.generations
-    weights.values[change.class_ids] = change.rows
-    generations.stamps[change.class_ids] = generations.newest
+    weights.values.index_copy_(0, change.class_ids, change.rows)
+    generations.stamps.index_fill_(0, change.class_ids, generations.newest)
     weights.version += 1
     generations.sweep(weights.values, generations.rows_due(change.class_ids.numel()))
 
@@ -96,33 +97,35 @@ def exact_step(weights: FactoredWeights, gradient: OutputGradient, lr: float, *,
 def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float, keep: float) -> Change:
     read = gradient.read
     dtype = weights.values.dtype
-    sparse_rows = gradient.sparse_rows()
-    hidden_gradient = gradient.hidden_gradient(weights, sparse_rows)
-    z = eta * hidden_gradient
-    z -= (0.5 * eta * eta) * gradient.gram_times(weights, right, hidden_gradient, sparse_rows)
+    z = torch.add(eta * gradient.by_hidden, gradient.gram_times(weights, right), alpha=-0.5 * eta * eta)
     half = right.T @ z
-    gram = (weights.gram.master - (half + half.T)) * keep**2
-
+    gram = weights.gram.master - (half + half.T)
     dense_outputs = gradient.curvature * (read.hidden @ weights.shift.value) + gradient.constant
-    shift = (weights.shift.master - eta * (dense_outputs @ right)) * keep
-    total = gradient.curvature * read.hidden_sum + weights.num_classes * gradient.constant
-    total = total + read.plan.row_sums(gradient.sparse)
-    column_sum = (weights.column_sum.master - eta * (total @ right)) * keep
+    shift = weights.shift.master - eta * (dense_outputs @ right)
+    column_sum = weights.column_sum.master - eta * (gradient.total(weights) @ right)
 
-    factor, inverse, solved = _new_factors(weights, gradient, right, eta, keep)
-    if _well_conditioned(factor, inverse, solved, right):
+    factor, inverse, solved = _new_factors(weights, gradient, right, eta)
+    if keep != 1.0:  # W ← cW
+        factor, inverse, gram, shift, column_sum = (
+            factor * keep,
+            inverse / keep,
+            gram * keep**2,
+            shift * keep,
+            column_sum * keep,
+        )
+    new_factor, new_inverse = Squares.of(factor, dtype), Squares.of(inverse, dtype)
+    good = _well_conditioned(new_factor, new_inverse, solved, right)
+    if good:
         rows = read.values - eta * read.plan.transposed_times(gradient.sparse, solved)
-        kept_inverse: Squares | None = inverse
     else:  # the dense part first, close, then the sparse part at U = I, where no inverse is needed
-        rows = read.values @ factor.value
+        rows = read.values @ new_factor.value
         rows -= (eta * keep) * read.plan.transposed_times(gradient.sparse, right)
-        kept_inverse = None
     return Change(
         version=weights.version,
         class_ids=read.plan.class_ids,
         rows=rows,
-        factor=factor,
-        inverse=kept_inverse,
+        factor=new_factor,
+        inverse=new_inverse if good else None,
         shift=Squares.of(shift, dtype),
         gram=Squares.of(gram, dtype),
         column_sum=Squares.of(column_sum, dtype),
@@ -130,9 +133,9 @@ def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta
 
 
 def _new_factors(
-    weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float, keep: float
-) -> tuple[Squares, Squares, Tensor]:
-    """New U, new U⁻¹ and C = Hr U⁻¹ (for c = 1), by m × m systems where m ≤ d and d × d ones otherwise.
+    weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """New U and U⁻¹ (float64) and C = Hr U_new⁻¹, by m × m systems where m ≤ d and d × d ones otherwise.
 
     U ← UP with P = I − ηHᵀΛHr; push-through: Hr P⁻¹ = (I − ηHrHᵀΛ)⁻¹ Hr, hence U⁻¹ ← U⁻¹ + ηHᵀΛC. Where P is
     singular the results are infinite or NaN, which the caller meets as ill conditioned.
@@ -140,20 +143,20 @@ def _new_factors(
     hidden, lam = gradient.read.hidden, gradient.curvature
     u, u_inv = weights.factor, weights.inverse
     m, d = hidden.shape
+    scaled = (eta * lam)[:, None] * hidden  # ηΛH
     if m <= d:
-        system = torch.eye(m, dtype=hidden.dtype, device=hidden.device) - eta * (right @ hidden.T) * lam
+        system = torch.eye(m, dtype=hidden.dtype, device=hidden.device) - right @ scaled.T
         solved, _ = torch.linalg.solve_ex(system, right @ u_inv.value)
-        factor = u.master - (eta * lam[:, None] * (hidden @ u.value.T)).T @ right
-        inverse = u_inv.master + (eta * lam[:, None] * hidden).T @ solved
+        factor = u.master - (scaled @ u.value.T).T @ right
+        inverse = u_inv.master + scaled.T @ solved
     else:
-        curvature = (eta * lam[:, None] * hidden).T @ right  # ηB
+        curvature = scaled.T @ right  # ηB
         system = torch.eye(d, dtype=hidden.dtype, device=hidden.device) - curvature
         gained, _ = torch.linalg.solve_ex(system, curvature @ u_inv.value)
         factor = u.master - u.value @ curvature
         inverse = u_inv.master + gained
         solved = right @ inverse.to(hidden.dtype)
-    dtype = hidden.dtype
-    return Squares.of(factor * keep, dtype), Squares.of(inverse / keep, dtype), solved
+    return factor, inverse, solved
 
 
 def _well_conditioned(factor: Squares, inverse: Squares, solved: Tensor, right: Tensor) -> bool:
@@ -163,16 +166,24 @@ def _well_conditioned(factor: Squares, inverse: Squares, solved: Tensor, right: 
     lengths = torch.linalg.vector_norm(right, dim=1)
     growth = torch.linalg.vector_norm(solved, dim=1) / lengths.clamp_min(torch.finfo(dtype).tiny)
     amplification = scale * growth.max() if growth.numel() else scale.new_zeros(())
-    probe = torch.cos(torch.arange(1.0, d + 1.0, dtype=torch.float64, device=factor.master.device) * 1.7)
-    drift = torch.linalg.vector_norm(factor.master @ (inverse.master @ probe) - probe) / torch.linalg.vector_norm(probe)
+    probe = _probe(d, factor.master.device)
+    drift = torch.linalg.vector_norm(factor.master @ (inverse.master @ probe) - probe)
     good = (amplification <= _AMPLIFICATION_LIMIT[dtype]) & (condition <= _CONDITION_LIMIT[dtype])
     good &= (drift <= _DRIFT_LIMIT[dtype]) & (scale < _SCALE_LIMIT) & (scale > 1.0 / _SCALE_LIMIT)
     return bool(good)
 
 
+@cache
+def _probe(d: int, device: torch.device) -> Tensor:
+    """(d,) a fixed vector of length 1 with no preferred direction."""
+    vector = torch.cos(1.7 * torch.arange(1.0, d + 1.0, dtype=torch.float64, device=device))
+    unit: Tensor = vector / torch.linalg.vector_norm(vector)
+    return unit
+
+
 def _check_finite(change: Change, gradient: OutputGradient) -> None:
     parts = (change.factor.value, change.rows, change.shift.value, change.gram.value, change.column_sum.value)
-    if bool(torch.stack([torch.isfinite(part).all() for part in parts]).all()):
+    if bool(torch.isfinite(torch.stack([part.sum() for part in parts])).all()):  # a sum meets every NaN and infinity
         return
     named = {
         "the hidden layer": gradient.read.hidden,

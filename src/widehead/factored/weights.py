@@ -94,7 +94,7 @@ class FactoredWeights:
     def dense_rows(self, rows: Tensor) -> Tensor:
         """(n, d) present rows of W."""
         at_newest = self.generations.rows_at_newest(self.values, rows)
-        return torch.addmm(self.shift.value, at_newest, self.factor.value)
+        return (at_newest @ self.factor.value).add_(self.shift.value)
 
     def blocks(self, size: int = _BLOCK) -> Iterator[tuple[int, Tensor]]:
         """Present W in blocks: pairs (first row, (≤ size, d) rows). Never more than one block in memory."""

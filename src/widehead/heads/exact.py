@@ -150,7 +150,7 @@ class ExactHead(nn.Module):
             return None
         if self._pending[0].read.version != self.weights.version:
             raise StaleGraphError(
-                "The weights changed after the pending backward pass. Call zero_grad(), then forward and backward again."
+                "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
             )
         self._pending = [factored.accumulate(self.weights, self._pending)]
         return self._pending[0]
@@ -347,16 +347,10 @@ class _Statistics(torch.autograd.Function):
                 "The head's weights changed between forward and backward (a step, a load or a move). "
                 "Run the forward pass again."
             )
-        gradient = OutputGradient(read, 2.0 * by_q, by_s, by_a)
+        gradient = OutputGradient.of(head.weights, read, 2.0 * by_q, by_s, by_a)
         if ctx.remember:
             head._record(gradient)
-        needed = ctx.needs_input_grad[0]
-        return (
-            gradient.hidden_gradient(head.weights, gradient.sparse_rows()) if needed else None,
-            None,
-            None,
-            None,
-        )
+        return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None
 
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -105,7 +105,7 @@ class SGD(torch.optim.Optimizer):
         return change
 
     def _warn_if_unstable(self, index: int, head: FactoredHead, gradient: OutputGradient, lr: float) -> None:
-        if lr * head.curvature.largest(gradient) <= 2.0:
+        if lr * head.curvature.bound(gradient) <= 2.0 or lr * head.curvature.largest(gradient) <= 2.0:
             return
         stable = 2.0 / head.curvature.largest(gradient, precise=True)
         self._warned.add(index)
