@@ -1,0 +1,25 @@
+"""Metrics: pure functions of tensors, and ``Evaluation``, which adds them up over batches."""
+
+from widehead.metrics.evaluation import Evaluation
+from widehead.metrics.mean_rank import mean_rank, target_ranks
+from widehead.metrics.ndcg import ndcg_at_k
+from widehead.metrics.perplexity import perplexity
+from widehead.metrics.precision import precision_at_k
+from widehead.metrics.propensity import Propensities, best_psp_at_k, psp_at_k
+from widehead.metrics.recall import recall_at_k
+from widehead.metrics.relevance import hits, mean_over_examples
+
+__all__ = [
+    "Evaluation",
+    "Propensities",
+    "best_psp_at_k",
+    "hits",
+    "mean_over_examples",
+    "mean_rank",
+    "ndcg_at_k",
+    "perplexity",
+    "precision_at_k",
+    "psp_at_k",
+    "recall_at_k",
+    "target_ranks",
+]

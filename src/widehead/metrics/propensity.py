@@ -1,0 +1,102 @@
+"""Propensity-scored precision@k (Jain, Prabhu, Varma 2016, "Extreme multi-label loss functions …").
+
+Rare labels are missing more often from the true labels than frequent ones; a hit of label l counts 1/p_l:
+
+    1/p_l = 1 + C·exp(-A·ln(N_l + B)),   C = (ln N - 1)·(B + 1)^A
+
+with N training examples, N_l of which have the label l. The value of a data set is the sum of PSP@k over its examples
+divided by the sum of the best possible one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from widehead.metrics.relevance import distinct_pairs, hits, relevant_counts, undefined_without_relevant
+from widehead.targets import SparseTargets
+
+__all__ = ["Propensities", "best_psp_at_k", "psp_at_k"]
+
+
+@dataclass(frozen=True)
+class Propensities:
+    """Inverse propensities of labels.
+
+    Attributes:
+        inverse: (D,) float64, 1/p_l.
+        unseen: 1/p of a label without training examples, the largest there can be.
+    """
+
+    inverse: Tensor
+    unseen: float
+
+    @classmethod
+    def from_counts(cls, counts: Tensor, num_examples: int, *, a: float = 0.55, b: float = 1.5) -> Propensities:
+        """From (D,) training examples of each label; a and b as in the paper, whose usual values are the defaults.
+
+        With fewer than e training examples C would be negative; it is 0 there, so that no 1/p is below 1.
+
+        Raises:
+            ValueError: a count or ``num_examples`` is negative, a is negative, or b is not positive.
+        """
+        if num_examples < 0 or a < 0.0 or b <= 0.0 or bool((counts < 0).any()):
+            raise ValueError(
+                "Counts, `num_examples` and `a` should be at least 0, and `b` above 0. "
+                f"Found num_examples = {num_examples}, a = {a}, b = {b}."
+            )
+        c = max(0.0, math.log(max(num_examples, 1)) - 1.0) * (b + 1.0) ** a
+        return cls(1.0 + c * (counts.to(torch.float64) + b) ** -a, 1.0 + c * b**-a)
+
+
+def psp_at_k(
+    ranked: Tensor, relevant: SparseTargets, k: int, propensities: Propensities, unreachable: Tensor | None = None
+) -> Tensor:
+    """(m,) float64: Σ 1/p over the hits among the first k, divided by k; not yet divided by the best possible value.
+
+    NaN for examples without a relevant class.
+
+    Args:
+        ranked: (m, at least k) class ids, best first.
+        relevant: relevant classes of the m examples.
+        k: at least 1.
+        propensities: of all D classes.
+        unreachable: (m,) how many more relevant classes there are that no ranking can hold, or None.
+
+    Raises:
+        TypeError, ValueError: see ``relevance.hits``; or a hit is no class of ``propensities``.
+    """
+    relevant.check_classes(len(propensities.inverse))
+    found = hits(ranked, relevant, k)
+    gains = propensities.inverse.to(ranked.device)[torch.where(found, ranked[:, :k].to(torch.int64), 0)] * found
+    return undefined_without_relevant(gains.sum(dim=1) / k, relevant_counts(relevant, unreachable))
+
+
+def best_psp_at_k(
+    relevant: SparseTargets, k: int, propensities: Propensities, unreachable: Tensor | None = None
+) -> Tensor:
+    """(m,) float64: the largest value of ``psp_at_k``; an unreachable class counts like a label never seen.
+
+    NaN for examples without a relevant class.
+
+    Raises:
+        ValueError: a class is not below D, k is below 1, or ``unreachable`` is wrong.
+    """
+    if k < 1:
+        raise ValueError(f"Parameter `k` should be at least 1. Found {k}.")
+    relevant.check_classes(len(propensities.inverse))
+    examples, classes = distinct_pairs(relevant)
+    counts = relevant_counts(relevant, unreachable)
+    known = torch.bincount(examples, minlength=len(relevant))
+    # Each example's classes by falling 1/p: by 1/p, then, keeping that order, by example.
+    gains, order = propensities.inverse.to(classes.device)[classes].sort(descending=True)
+    examples, again = examples[order].sort(stable=True)
+    place = torch.arange(len(examples), device=examples.device) - (known.cumsum(0) - known)[examples]
+    # Unreachable classes, of the largest 1/p there is, take the first places.
+    unseen = (counts - known).clamp(max=k)
+    taken = torch.where(place < (k - unseen)[examples], gains[again], 0.0)
+    best = (unseen * propensities.unseen).index_add(0, examples, taken)
+    return undefined_without_relevant(best / k, counts)
