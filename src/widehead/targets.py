@@ -6,6 +6,7 @@ Letters: m examples, D classes, nnz targets in all (an example may have none, an
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -17,7 +18,11 @@ __all__ = ["SparseTargets", "TargetsLike"]
 
 TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
 
-_INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_INTEGER = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+)
+_LARGEST_ID = 2**63 - 1
 
 
 class SparseTargets:
@@ -86,18 +91,20 @@ class SparseTargets:
         table = table.to(torch.int64)
         table = table[:, None] if table.ndim == 1 else table
         kept = table != ignore_index
-        class_ids = table[kept]
-        _check_ids(class_ids, None, hint=f" Entries to leave out should equal ignore_index = {ignore_index}.")
-        return cls._trusted(class_ids, _offsets_of(kept.sum(1)), None)
+        class_ids, offsets = table[kept], _offsets_of(kept.sum(1))
+        hint = f" Entries to leave out should equal ignore_index = {ignore_index}."
+        _check_ids(class_ids, None, offsets, hint)
+        return cls._trusted(class_ids, offsets, None)
 
     @classmethod
     def from_csr(cls, matrix: Any) -> SparseTargets:
         """Targets from an (m, D) torch sparse CSR or COO tensor, or any scipy sparse matrix; stored zeros are kept."""
         if isinstance(matrix, Tensor):
             return cls._from_torch_sparse(matrix)
-        if not hasattr(matrix, "tocsr"):
+        if not hasattr(matrix, "tocsr") or matrix.ndim != 2:
             raise TypeError(
-                f"Parameter `matrix` should be a torch or scipy sparse matrix. Found {type(matrix).__name__}."
+                f"Parameter `matrix` should be a two-dimensional torch or scipy sparse matrix. "
+                f"Found {type(matrix).__name__}."
             )
         rows = matrix.tocsr()
         return cls(
@@ -108,10 +115,11 @@ class SparseTargets:
 
     @classmethod
     def _from_torch_sparse(cls, matrix: Tensor) -> SparseTargets:
-        if matrix.layout not in (torch.sparse_csr, torch.sparse_coo) or matrix.ndim != 2:
+        hybrid = matrix.layout == torch.sparse_coo and matrix.dense_dim() > 0
+        if matrix.layout not in (torch.sparse_csr, torch.sparse_coo) or matrix.ndim != 2 or hybrid:
             raise TypeError(
                 f"Parameter `matrix` should be a two-dimensional sparse CSR or COO tensor. "
-                f"Found layout {matrix.layout} with {matrix.ndim} dimensions."
+                f"Found layout {matrix.layout} with {matrix.ndim} dimensions{', some of them dense' if hybrid else ''}."
             )
         if matrix.layout == torch.sparse_csr:
             return cls(matrix.col_indices(), matrix.crow_indices(), matrix.values())
@@ -130,16 +138,15 @@ class SparseTargets:
         >>> SparseTargets.from_lists([[3], [], [1, 2]]).offsets.tolist()
         [0, 1, 1, 3]
         """
+        if not isinstance(lists, Iterable):
+            raise TypeError(f"Parameter `lists` should hold lists of class ids. Found {type(lists).__name__}.")
         rows = [_row(b, row) for b, row in enumerate(lists)]
         flat = [c for row in rows for c in row]
         offsets = np.cumsum([0, *(len(row) for row in rows)])
         if values is None:
             return cls(torch.tensor(flat, dtype=torch.int64), offsets)
-        value_rows = [list(row) for row in values]
-        if [len(row) for row in value_rows] != [len(row) for row in rows]:
-            raise ValueError("Parameter `values` should have as many entries in each row as `lists`.")
-        flat_values = [float(v) for row in value_rows for v in row]
-        return cls(torch.tensor(flat, dtype=torch.int64), offsets, torch.tensor(flat_values))
+        flat_values = _flat_values(list(values), [len(row) for row in rows])
+        return cls(torch.tensor(flat, dtype=torch.int64), offsets, torch.tensor(flat_values, dtype=torch.float64))
 
     @classmethod
     def convert(cls, targets: TargetsLike, ignore_index: int = -100) -> SparseTargets:
@@ -151,10 +158,10 @@ class SparseTargets:
         if hasattr(targets, "tocsr"):
             return cls.from_csr(targets)
         if isinstance(targets, np.ndarray):
-            return cls.from_ids(torch.from_numpy(targets), ignore_index)
+            return cls.from_ids(targets, ignore_index)
         if isinstance(targets, Sequence) and not isinstance(targets, str | bytes):
             if all(isinstance(t, int | np.integer) for t in targets) and len(targets) > 0:
-                return cls.from_ids(torch.tensor(targets), ignore_index)
+                return cls.from_ids(np.asarray(targets), ignore_index)
             return cls.from_lists(targets)
         raise TypeError(
             "Targets should be SparseTargets, an integer tensor (m,) or (m, K), a sparse (m, D) matrix or a list of "
@@ -236,7 +243,9 @@ class SparseTargets:
         self.check_classes(num_classes)
         data = self.values_or_ones(torch.float64).cpu().numpy()
         shape = (len(self), num_classes)
-        matrix = scipy.sparse.csr_matrix((data, self.class_ids.cpu().numpy(), self.offsets.cpu().numpy()), shape)
+        parts = (data, self.class_ids.cpu().numpy(), self.offsets.cpu().numpy())
+        # A copy: sum_duplicates sorts in place, and these arrays are the memory of the tensors.
+        matrix = scipy.sparse.csr_matrix(parts, shape, copy=True)
         matrix.sum_duplicates()
         return matrix
 
@@ -247,17 +256,42 @@ class SparseTargets:
 
 def _row(b: int, row: Any) -> list[int]:
     try:
-        return [int(c) for c in row if _is_integer(c)]
+        ids = [_index(c) for c in row]
     except TypeError as error:
         raise TypeError(
             f"Parameter `lists` should hold one list of integer class ids an example. Found lists[{b}] = {row!r}."
         ) from error
+    if max(ids, default=0) > _LARGEST_ID or min(ids, default=0) < -_LARGEST_ID:
+        raise ValueError(f"Class ids should be at most {_LARGEST_ID}. Found lists[{b}] = {row!r}.")
+    return ids
 
 
-def _is_integer(c: Any) -> bool:
-    if isinstance(c, bool) or not hasattr(c, "__index__"):
+def _index(c: Any) -> int:
+    if isinstance(c, bool) or getattr(c, "dtype", None) == torch.bool:
         raise TypeError(f"{c!r} is not an integer")
-    return True
+    return operator.index(c)
+
+
+def _flat_values(rows: list[Any], lengths: list[int]) -> list[float]:
+    if len(rows) != len(lengths):
+        raise ValueError(
+            f"Parameter `values` should have as many rows as `lists`. Found {len(rows)} and {len(lengths)}."
+        )
+    flat: list[float] = []
+    for b, row in enumerate(rows):
+        try:
+            numbers = [float(v) for v in row]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(
+                f"Parameter `values` should hold one list of numbers an example. Found values[{b}] = {row!r}."
+            ) from error
+        if len(numbers) != lengths[b]:
+            raise ValueError(
+                f"Parameter `values` should have as many entries in each row as `lists`. "
+                f"Found {len(numbers)} and {lengths[b]} in row {b}."
+            )
+        flat += numbers
+    return flat
 
 
 def _offsets_of(counts: Tensor) -> Tensor:
@@ -273,7 +307,11 @@ def _as_tensor(name: str, value: Any) -> Tensor:
         array = np.asarray(value)
         if array.size == 0 and not isinstance(value, np.ndarray):
             array = array.astype(np.int64)
-        return torch.from_numpy(np.ascontiguousarray(array))
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        # torch takes neither negative strides nor, without a warning, memory that may not be written.
+        ready = all(step > 0 for step in array.strides) and array.flags.writeable
+        return torch.from_numpy(array if ready else array.copy())
     except (TypeError, ValueError) as error:
         raise TypeError(f"Parameter `{name}` should be a tensor of numbers. Found {type(value).__name__}.") from error
 
