@@ -15,7 +15,7 @@ from widehead.optim import SGD
 from widehead.targets import SparseTargets
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
-from widehead.training.loop import Evaluation, Outcome, Trainer
+from widehead.training.loop import Evaluator, Outcome, Trainer
 from widehead.training.seeding import seed_all
 
 INPUTS, CLASSES = 300, 60
@@ -81,7 +81,7 @@ def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
         SmallBatches(),
         folder,
         sizes={"inputs": INPUTS, "classes": CLASSES},
-        evaluation=Evaluation(metrics, "loss", lower_is_better=True),
+        evaluator=Evaluator(metrics, "loss", lower_is_better=True),
     )
 
 

@@ -73,7 +73,7 @@ def test_a_limit_in_minutes_ends_the_run(tmp_path: Path) -> None:
 def test_keep_best_keeps_the_checkpoint_with_the_best_objective(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path, keep_best=True, epochs=3)
     values = iter([3.0, 1.0, 2.0])
-    object.__setattr__(trainer.evaluation, "metrics", lambda: {"loss": next(values)})
+    object.__setattr__(trainer.evaluator, "metrics", lambda: {"loss": next(values)})
     trainer.run()
     assert load_checkpoint(trainer.folder.best_checkpoint)["position"]["step"] == 50
     assert load_checkpoint(trainer.folder.last_checkpoint)["position"]["step"] == 75
@@ -114,7 +114,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the evaluation should have been cut short")
 
-    object.__setattr__(trainer.evaluation, "metrics", slow_evaluation)
+    object.__setattr__(trainer.evaluator, "metrics", slow_evaluation)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from widehead.losses import Loss, SphericalSoftmax, SquaredError, TaylorSoftmax, WeightedSquaredError, ZLoss
 from widehead.models.layers import ACTIVATIONS
@@ -34,18 +34,27 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "loss": "spherical-softmax",
         "activation": "tanh",
         "hidden": (256,),
+        "holdout": 0.01,
         "minimum_count": 5,
         "at": (1, 10),
-        "evaluate_at_most": 10_000,
+        "rank_at_most": 2_000,
     },
     "word-embeddings": {
         "loss": "spherical-softmax",
+        "holdout": 0.01,
         "minimum_count": 5,
         "at": (1, 10),
-        "evaluate_at_most": 10_000,
+        "rank_at_most": 2_000,
     },
-    "multilabel": {"loss": "spherical-softmax", "hidden": (256,), "activation": "relu", "at": (1, 3, 5), "epochs": 10},
-    "demo": {"input_dropout": 0.5, "batch_size": 256, "epochs": 5},
+    "multilabel": {
+        "loss": "spherical-softmax",
+        "hidden": (256,),
+        "activation": "relu",
+        "minimum_count": 2,
+        "at": (1, 3, 5),
+        "epochs": 10,
+    },
+    "demo": {"input_dropout": 0.5, "holdout": 0.2, "batch_size": 256, "epochs": 5},
 }
 
 
@@ -62,10 +71,15 @@ class TrainingConfig:
     out: str  # run folder
     train: str | None = None  # training file; None only for the demo
     test: str | None = None  # file for evaluation while training
+    holdout: float = 0.0  # without a test file: the part of the training data that is held out to be one
+    labels: str | None = None  # names of the labels, one a line (multilabel)
     # Examples.
+    ratings: bool = False  # whether ratings count; otherwise all pairs are alike (recommender)
+    tokens: Literal["words", "whitespace"] = "words"  # how text is cut (language-model, word-embeddings)
     context: int = 5  # words before the target (language-model)
     window: int = 5  # words on each side of the centre (word-embeddings)
-    minimum_count: int = 1  # rarer words are unknown (language-model, word-embeddings)
+    subsample: float | None = None  # threshold of the thinning of frequent words (word-embeddings)
+    minimum_count: int = 1  # rarer words are unknown, or no features (language-model, word-embeddings, multilabel)
     # Network.
     width: int = 256  # d: size of the last hidden layer
     hidden: tuple[int, ...] = ()  # sizes of the layers before it (not for word-embeddings)
@@ -93,7 +107,7 @@ class TrainingConfig:
     warmup_steps: int = 0  # steps of linear rise from 0
     # Evaluation, checkpoints, log.
     evaluate_every: str = "1 epoch"
-    evaluate_at_most: int | None = None  # examples of an evaluation; None: all
+    rank_at_most: int | None = None  # examples that an evaluation ranks; None: all
     at: tuple[int, ...] = (20,)  # cutoffs k of the metrics
     checkpoint_every: str = "60 seconds"
     keep_best: bool = False  # also keep the checkpoint with the best evaluation
@@ -218,6 +232,7 @@ def _are_options(value: Any) -> bool:
     return all(isinstance(k, str) and (_is_number(v) or isinstance(v, str)) for k, v in value.items())
 
 
+_FLAG: _Check = (lambda v: isinstance(v, bool), "true or false")
 _TEXT: _Check = (lambda v: isinstance(v, str) and v != "", "a path")
 _POSITIVE = _number(lambda v: v > 0, "above 0")
 _NOT_NEGATIVE = _number(lambda v: v >= 0, "at least 0")
@@ -229,8 +244,13 @@ _CHECKS: dict[str, _Check] = {
     "out": _TEXT,
     "train": _or_none(_TEXT),
     "test": _or_none(_TEXT),
+    "holdout": _PROBABILITY,
+    "labels": _or_none(_TEXT),
+    "ratings": _FLAG,
+    "tokens": _choice(("words", "whitespace")),
     "context": _whole(1),
     "window": _whole(1),
+    "subsample": _or_none(_POSITIVE),
     "minimum_count": _whole(1),
     "width": _whole(1),
     "hidden": _wholes(0),
@@ -254,10 +274,10 @@ _CHECKS: dict[str, _Check] = {
     "schedule": _choice(("constant", "cosine", "linear")),
     "warmup_steps": _whole(0),
     "evaluate_every": _INTERVAL,
-    "evaluate_at_most": _or_none(_whole(1)),
+    "rank_at_most": _or_none(_whole(1)),
     "at": _wholes(1),
     "checkpoint_every": _INTERVAL,
-    "keep_best": (lambda v: isinstance(v, bool), "true or false"),
+    "keep_best": _FLAG,
     "log_every": _whole(1),
     "seed": _whole(0),
 }

@@ -9,8 +9,9 @@ report.html
 
 from __future__ import annotations
 
+import filecmp
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,28 +50,59 @@ class RunFolder:
         return self.path / "report.html"
 
     def vocabulary_path(self, name: str) -> Path:
-        """The file of the vocabulary ``name``, such as "items" or "words"."""
-        return self.path / "vocabularies" / f"{name}.txt"
+        """A file of what ids mean, such as "items.txt"."""
+        return self.path / "vocabularies" / name
+
+    def keep(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write the vocabulary file ``name``; where it is there, see that it would be the same.
+
+        Raises:
+            CheckpointError: it is there with another content: the data are not those that the run started from.
+        """
+        path = self.vocabulary_path(name)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{name}.tmp")
+        try:
+            write(temporary)
+            if not path.exists():
+                temporary.replace(path)
+            elif not filecmp.cmp(path, temporary, shallow=False):
+                raise CheckpointError(
+                    f"The training data changed since the run {self.path} began: {name} is different."
+                )
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def create(cls, config: TrainingConfig) -> RunFolder:
         """Make the folder ``config.out`` and write config.json.
 
         Raises:
-            CheckpointError: the folder is there and holds something.
+            CheckpointError: the folder is there and holds something, or it cannot be made.
         """
         folder = cls(Path(config.out))
-        if folder.path.exists() and not folder.path.is_dir():
-            raise CheckpointError(f"The run folder {folder.path} should be a folder. Found a file.")
-        if folder.path.exists() and any(not _is_leftover(p) for p in folder.path.iterdir()):
+        folder.check_free()
+        try:
+            folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            folder.write_config(config)
+        except OSError as error:
+            raise CheckpointError(f"The run folder {folder.path} cannot be made: {error.strerror or error}.") from error
+        return folder
+
+    def check_free(self) -> None:
+        """Raise CheckpointError where a run cannot start because the folder holds something."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"The run folder {self.path} should be a folder. Found a file.")
+        if self.path.exists() and any(not _is_leftover(p) for p in self.path.iterdir()):
             raise CheckpointError(
-                f"The run folder {folder.path} should be empty or not there. Found files in it: resume that run, or "
+                f"The run folder {self.path} should be empty or not there. Found files in it: resume that run, or "
                 "choose another folder."
             )
-        folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder.config_path) as file:
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """Write config.json, whole or not at all."""
+        with atomic_write(self.config_path) as file:
             file.write(config.to_json().encode())
-        return folder
 
     @classmethod
     def open(cls, path: Path | str) -> tuple[RunFolder, TrainingConfig]:

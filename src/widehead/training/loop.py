@@ -28,7 +28,7 @@ from widehead.training.position import Position
 from widehead.training.state import RunState
 from widehead.training.timing import HeadClock, rate_factor
 
-__all__ = ["Evaluation", "Outcome", "Trainer", "TrainingBatches"]
+__all__ = ["Evaluator", "Outcome", "Trainer", "TrainingBatches"]
 
 
 class TrainingBatches(Protocol):
@@ -42,7 +42,7 @@ class TrainingBatches(Protocol):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluator:
     """How a run is judged while it trains.
 
     Args:
@@ -78,7 +78,7 @@ class Trainer:
         batches: examples to train on.
         folder: where metrics and checkpoints go.
         sizes: what the network was built for ("inputs", "classes"), kept in checkpoints and checked on return.
-        evaluation: how to judge, or None.
+        evaluator: how to judge, or None.
         display: what people see; nothing by default.
 
     Raises:
@@ -94,7 +94,7 @@ class Trainer:
         folder: RunFolder,
         *,
         sizes: Mapping[str, int],
-        evaluation: Evaluation | None = None,
+        evaluator: Evaluator | None = None,
         display: Display | None = None,
     ) -> None:
         if len(batches) == 0:
@@ -103,7 +103,7 @@ class Trainer:
         self.network = network
         self.batches = batches
         self.folder = folder
-        self.evaluation = evaluation
+        self.evaluator = evaluator
         self._display: Display = SilentDisplay() if display is None else display
         self._log = MetricsLog(folder.metrics_path)
         self._evaluate_every = Interval.parse(config.evaluate_every)
@@ -209,8 +209,8 @@ class Trainer:
         if position.step % self.config.log_every == 0 or finished:
             self._write_line()
         waited = position.seconds - position.evaluated_seconds
-        if self.evaluation is not None and (finished or self._due(self._evaluate_every, waited)):
-            self._evaluate(self.evaluation)
+        if self.evaluator is not None and (finished or self._due(self._evaluate_every, waited)):
+            self._evaluate(self.evaluator)
         waited = position.seconds - position.saved_seconds
         if stops or self._due(self._checkpoint_every, waited):
             position.saved_seconds = position.seconds
@@ -236,18 +236,18 @@ class Trainer:
         self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
         position.forget()
 
-    def _evaluate(self, evaluation: Evaluation) -> None:
+    def _evaluate(self, evaluator: Evaluator) -> None:
         position = self.state.position
         self.network.eval()
-        metrics = dict(evaluation.metrics())
+        metrics = dict(evaluator.metrics())
         position.metrics = metrics
         position.evaluated_step, position.evaluated_seconds = position.step, position.seconds
         where = position.where(len(self.batches))
         self._log.write({"kind": "evaluation", **where, **metrics})
         figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._display.say(f"epoch {where['epoch']:.2f}, step {position.step:,}: {figures}")
-        objective = metrics[evaluation.objective]
-        goodness = -objective if evaluation.lower_is_better else objective
+        objective = metrics[evaluator.objective]
+        goodness = -objective if evaluator.lower_is_better else objective
         if position.best is None or goodness > position.best:
             position.best = goodness
             if self.config.keep_best:

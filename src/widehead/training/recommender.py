@@ -1,0 +1,111 @@
+"""Recommender: the items of a user in, the items of a user out. The demo is one, on the Moby thesaurus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import nn
+
+from widehead.data import (
+    Interactions,
+    RowExamples,
+    Vocabulary,
+    binary,
+    pair,
+    read_interactions,
+    read_thesaurus,
+    split_rows,
+)
+from widehead.models import BagEncoder, WideNetwork
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.config import TrainingConfig
+from widehead.training.folder import RunFolder
+from widehead.training.jobs import Job, JobData, Prediction
+from widehead.training.judging import RankingTest, ranked_rows
+
+__all__ = ["Recommender"]
+
+
+class Recommender(Job):
+    """Items in, items out.
+
+    The training pairs stay in the run folder (history.safetensors), because judging by a test file needs what each
+    of its users took before.
+
+    Args:
+        train: the training pairs; ratings are ones unless the option ``ratings`` is on.
+        ratings: whether ratings of files to come count.
+    """
+
+    def __init__(self, train: Interactions, ratings: bool) -> None:
+        self.train = train
+        self.ratings = ratings
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {"inputs": len(self.train.items), "classes": len(self.train.items)}
+
+    @classmethod
+    def read(cls, config: TrainingConfig) -> JobData:
+        train = read_thesaurus() if config.train is None else read_interactions(config.train)
+        matrix = train.matrix if config.ratings else binary(train.matrix)
+        hidden = None
+        if config.test is None and config.holdout > 0.0:
+            matrix, hidden = split_rows(matrix, config.holdout, config.seed)
+        job = cls(Interactions(matrix, train.users, train.items, train.unreachable), config.ratings)
+        test = None if config.test is None else job.read_test(config.test)
+        if hidden is not None:
+            test = RankingTest(matrix, hidden, train.unreachable, exclude_inputs=True)
+        rows = np.flatnonzero(np.diff(matrix.indptr))
+        return JobData(job, RowExamples(matrix[rows]), test)
+
+    def save(self, folder: RunFolder) -> None:
+        matrix = self.train.matrix
+        tree = {
+            "offsets": torch.from_numpy(matrix.indptr.astype(np.int64)),
+            "items": torch.from_numpy(matrix.indices.astype(np.int32)),
+            "ratings": torch.from_numpy(matrix.data) if self.ratings else None,
+        }
+        folder.keep("items.txt", self.train.items.save)
+        folder.keep("users.txt", Vocabulary(self.train.users).save)
+        folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree))
+
+    @classmethod
+    def load(cls, folder: RunFolder, config: TrainingConfig) -> Recommender:
+        items = Vocabulary.load(folder.vocabulary_path("items.txt"))
+        users = Vocabulary.load(folder.vocabulary_path("users.txt")).names
+        tree = load_checkpoint(folder.vocabulary_path("history.safetensors"))
+        columns, offsets = tree["items"].numpy(), tree["offsets"].numpy()
+        ratings = np.ones(len(columns), dtype=np.float32) if tree["ratings"] is None else tree["ratings"].numpy()
+        matrix = scipy.sparse.csr_matrix((ratings, columns, offsets), shape=(len(users), len(items)))
+        return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
+
+    def encoder(self, config: TrainingConfig) -> nn.Module:
+        return BagEncoder(
+            self.sizes["inputs"],
+            config.width,
+            hidden=config.hidden,
+            activation=config.activation,
+            dropout=config.dropout,
+            input_dropout=config.input_dropout,
+        )
+
+    def metric_names(self, at: tuple[int, ...]) -> list[str]:
+        return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
+
+    def read_test(self, path: Path | str) -> RankingTest:
+        """Users that were not in the training file are left out: nothing is known about them."""
+        test = pair(self.train, read_interactions(path)).test
+        return RankingTest(self.train.matrix, test.matrix, test.unreachable, exclude_inputs=True)
+
+    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
+        """For each user of a file, the best items that are not among those the file names."""
+        given = read_interactions(path, items=self.train.items)
+        matrix = given.matrix if self.ratings else binary(given.matrix)
+        names = self.train.items
+        for row, classes, scores in ranked_rows(network, matrix, k, exclude_inputs=True):
+            yield Prediction(given.users[row], [names[c] for c in classes], scores)

@@ -1,0 +1,177 @@
+"""Runs from beginning to end: train, resume, and load for use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from widehead.data import Batches
+from widehead.models import WideNetwork
+from widehead.optim import SGD
+from widehead.training.checkpoint import load_checkpoint
+from widehead.training.config import TrainingConfig
+from widehead.training.folder import RunFolder
+from widehead.training.jobs import Job, JobData, Prediction, build_network
+from widehead.training.logging import Display, display_for
+from widehead.training.loop import Evaluator, Outcome, Trainer
+from widehead.training.multilabel import Multilabel
+from widehead.training.recommender import Recommender
+from widehead.training.state import restore_network
+from widehead.training.words import LanguageModel, WordEmbeddings
+
+__all__ = ["JOB_CLASSES", "Run", "load_run", "resume", "train"]
+
+JOB_CLASSES: dict[str, type[Job]] = {
+    "recommender": Recommender,
+    "language-model": LanguageModel,
+    "word-embeddings": WordEmbeddings,
+    "multilabel": Multilabel,
+    "demo": Recommender,
+}
+
+# Options that a resumed run may be given anew: none of them changes a step that was already made.
+_MAY_CHANGE = frozenset({"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device"})
+_LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
+
+
+def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
+    """Start a run in the folder ``config.out`` and train to its limit, or until Ctrl-C.
+
+    Args:
+        config: options; relative paths are kept as absolute ones, so that the run can be resumed from anywhere.
+        quiet: show nothing on standard error.
+
+    Raises:
+        DataError: a file cannot be read; nothing was written.
+        CheckpointError: the folder holds something already, or cannot be written to.
+        NonFiniteError: see ``Trainer.run``.
+        ValueError: options that do not fit the data.
+    """
+    config = _with_absolute_paths(config)
+    RunFolder(Path(config.out)).check_free()
+    data = JOB_CLASSES[config.job].read(config)
+    _check_cutoffs(config, data.job)
+    folder = RunFolder.create(config)
+    return _train(config, folder, data, display_for(quiet))
+
+
+def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
+    """Go on with the run in the folder ``out``, from its last checkpoint or, where it has none yet, from the start.
+
+    Args:
+        out: the run folder.
+        quiet: show nothing on standard error.
+        changes: new values of limits and cadences, such as ``epochs=20``.
+
+    Raises:
+        CheckpointError: there is no run, its checkpoint is damaged, or the training data changed.
+        DataError, NonFiniteError, ValueError: as ``train``; also a change of an option that cannot change.
+    """
+    folder, config = RunFolder.open(out)
+    if fixed := sorted(set(changes) - _MAY_CHANGE):
+        raise ValueError(f"A resumed run may change: {', '.join(sorted(_MAY_CHANGE))}. Found {fixed[0]!r}.")
+    config = _with_absolute_paths(dataclasses.replace(config, out=str(out), **changes))
+    data = JOB_CLASSES[config.job].read(config)
+    folder.write_config(config)
+    return _train(config, folder, data, display_for(quiet))
+
+
+def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Display) -> Outcome:
+    data.job.save(folder)
+    network = build_network(data.job, config)
+    trainer = Trainer(
+        config,
+        network,
+        SGD(
+            network.head,
+            config.head_lr,
+            weight_decay=config.head_weight_decay,
+            max_grad_norm=config.head_max_grad_norm,
+        ),
+        Batches(data.examples, config.batch_size, config.seed),
+        folder,
+        sizes=data.job.sizes,
+        evaluator=_evaluator(config, network, data),
+        display=display,
+    )
+    try:
+        if folder.last_checkpoint.exists():
+            trainer.restore()
+        return trainer.run()
+    finally:
+        display.close()
+
+
+def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:
+    test = data.test
+    if test is None:
+        return None
+    names = data.job.metric_names(config.at)
+    return Evaluator(
+        lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in _LOWER_IS_BETTER
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, for use.
+
+    Attributes:
+        folder: where it lies.
+        config: its options.
+        job: what its inputs and classes are.
+        network: encoder and head, in eval mode.
+        step: training steps that the weights have seen.
+    """
+
+    folder: RunFolder
+    config: TrainingConfig
+    job: Job
+    network: WideNetwork
+    step: int
+
+    def evaluate(
+        self, test: Path | str, at: tuple[int, ...] | None = None, at_most: int | None = None
+    ) -> dict[str, float]:
+        """Metrics on a file of held-out examples, at the cutoffs ``at`` (those of the run by default)."""
+        config = self.config if at is None else dataclasses.replace(self.config, at=at)
+        _check_cutoffs(config, self.job)
+        return self.job.read_test(test).metrics(
+            self.network, self.job.metric_names(config.at), at_most, self.config.seed
+        )
+
+    def predict(self, inputs: Path | str, k: int = 10) -> Iterator[Prediction]:
+        """The k best classes for each input of a file."""
+        return self.job.predict(self.network, inputs, min(k, self.job.sizes["classes"]))
+
+
+def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run:
+    """The network of a run's last (or best) checkpoint and what its ids mean. Nothing in the folder is executed.
+
+    Raises:
+        CheckpointError: there is no run or no such checkpoint, or a file is damaged.
+    """
+    folder, config = RunFolder.open(out)
+    config = dataclasses.replace(config, device=device)
+    job = JOB_CLASSES[config.job].load(folder, config)
+    path = folder.best_checkpoint if best else folder.last_checkpoint
+    tree = load_checkpoint(path, device)
+    network = build_network(job, config)
+    restore_network(network, tree, job.sizes, path)
+    return Run(folder, config, job, network.eval(), tree["position"]["step"])
+
+
+def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
+    if max(config.at) > job.sizes["classes"]:
+        raise ValueError(
+            f"Option `at` should not exceed the number of classes, {job.sizes['classes']}. Found {max(config.at)}."
+        )
+
+
+def _with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
+    paths = {name: getattr(config, name) for name in ("out", "train", "test", "labels")}
+    absolute: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+    return dataclasses.replace(config, **absolute)
