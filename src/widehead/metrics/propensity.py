@@ -98,5 +98,5 @@ def best_psp_at_k(
     # Unreachable classes, of the largest 1/p there is, take the first places.
     unseen = (counts - known).clamp(max=k)
     taken = torch.where(place < (k - unseen)[examples], gains[again], 0.0)
-    best = (unseen * propensities.unseen).index_add(0, examples, taken)
+    best = (unseen.to(torch.float64) * propensities.unseen).index_add(0, examples, taken)
     return undefined_without_relevant(best / k, counts)

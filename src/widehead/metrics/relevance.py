@@ -66,7 +66,8 @@ def relevant_counts(relevant: SparseTargets, unreachable: Tensor | None = None) 
     if unreachable.shape != counts.shape or bool((unreachable < 0).any()):
         raise ValueError(
             f"Parameter `unreachable` should hold a number, at least 0, for each of {len(relevant)} examples. "
-            f"Found shape {tuple(unreachable.shape)}" + (f", least {unreachable.min()}." if len(unreachable) else ".")
+            f"Found shape {tuple(unreachable.shape)}"
+            + (f", least {unreachable.min().item()}." if unreachable.numel() else ".")
         )
     return counts + unreachable.to(counts)
 
