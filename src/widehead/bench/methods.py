@@ -1,0 +1,65 @@
+"""One training step of an output layer by each method: forward, backward, gradient to the encoder, update of W."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from widehead.bench.problem import OutputLayerProblem
+from widehead.heads import ExactHead
+from widehead.losses import SquaredError
+from widehead.optim import SGD
+from widehead.targets import SparseTargets
+
+__all__ = ["METHODS", "Method"]
+
+_LR = 1e-4  # far below the limit of stability, so that no method leaves the range of ordinary numbers
+
+
+class Method(Protocol):
+    """A layer that can make a step; `step` returns the loss."""
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> float: ...
+
+
+class Exact:
+    """The exact head."""
+
+    def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
+        self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)
+        self.optimizer = SGD(self.head, lr=_LR)
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
+        loss = self.head(hidden.requires_grad_(), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+class Dense:
+    """The same loss on an ordinary nn.Linear with torch.optim.SGD; no one-hot matrix is formed."""
+
+    def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
+        self.loss = SquaredError()
+        self.layer = nn.Linear(problem.width, 1, bias=False, device="meta")
+        weight = torch.empty(problem.classes, problem.width, device=device)
+        nn.init.normal_(weight, std=self.loss.initial_std(problem.width, problem.classes))
+        self.layer.weight = nn.Parameter(weight)
+        self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=_LR)
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
+        outputs = self.layer(hidden.requires_grad_())
+        at_targets = outputs[targets.example_ids, targets.class_ids]
+        squared_norm = torch.linalg.vecdot(outputs, outputs)
+        loss = self.loss(squared_norm, outputs.sum(1), at_targets, targets, outputs.shape[1]).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {"exact": Exact, "dense": Dense}
