@@ -16,12 +16,12 @@ import itertools
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from widehead.data.files import FilePath, first_bytes, first_filled, open_text, shortened
-from widehead.data.sparse import CSR, csr_from_pairs
+from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.tables import Row, parquet_rows, separated_rows
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
@@ -114,8 +114,21 @@ def pair(train: Interactions, test: Interactions) -> Pair:
     table.user_ids, table.item_ids = array("q", coo.row.astype(np.int64)), array("q", coo.col.astype(np.int64))
     table.ratings = array("d", coo.data.astype(np.float64))
     aligned = _aligned(table, train.items, train.users)
-    both = train.matrix.astype(bool).multiply(aligned.matrix.astype(bool))
-    return Pair(train, aligned, int(both.nnz))
+    repeated = binary(train.matrix).multiply(binary(aligned.matrix)).nnz
+    return Pair(train, _with_earlier_losses(aligned, test), int(repeated))
+
+
+def _with_earlier_losses(aligned: Interactions, test: Interactions) -> Interactions:
+    """Add what was already missing when ``test`` was read with given rows and columns."""
+    rows = Vocabulary(aligned.users).ids(test.users)
+    unreachable = aligned.unreachable.copy()
+    np.add.at(unreachable, rows[rows >= 0], test.unreachable[rows >= 0])
+    return replace(
+        aligned,
+        unreachable=unreachable,
+        unknown_users=[*test.unknown_users, *aligned.unknown_users],
+        unknown_items=[*test.unknown_items, *aligned.unknown_items],
+    )
 
 
 class _Table:

@@ -50,7 +50,7 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
     """Rows of a CSV (quotes are understood) or TSV file (quotes are ordinary characters).
 
     The first row is a header where it names a column of users and one of items; other columns are then ignored.
-    Without a header the columns are user, item and, as the third one, the rating.
+    Without a header the columns are user, item and, as the third one, the rating. Rows of empty cells are left out.
 
     Raises:
         DataError: names the line.
@@ -62,21 +62,45 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
         reader = csv.reader(ended, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
     try:
         first = next((cells for cells in reader if _filled(cells)), [])
+        if not first:
+            return
         columns = Columns.named(first)
+        doubtful = None
         if columns is None:
             columns = _unnamed(path, reader.line_num, first)
-            yield _row(path, reader.line_num, first, columns)
-        for cells in reader:
-            if len(cells) != len(first):
-                if not _filled(cells):
-                    continue
-                raise DataError(
-                    f"{path}, line {reader.line_num}: expected {len(first)} columns, as in the first row. "
-                    f"Found {len(cells)}."
-                )
-            yield _row(path, reader.line_num, cells, columns)
+            doubtful = _row(path, reader.line_num, first, columns)
+            yield doubtful
+        yield from _unlike(path, doubtful, _rest(path, reader, len(first), columns))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: expected separated columns. Found: {error}.") from error
+
+
+def _rest(path: FilePath, reader: Any, width: int, columns: Columns) -> Iterator[Row]:
+    """The rows after the first one; rows of empty cells are left out."""
+    for cells in reader:
+        if not _filled(cells):
+            continue
+        if len(cells) != width:
+            raise DataError(
+                f"{path}, line {reader.line_num}: expected {width} columns, as in the first row. Found {len(cells)}."
+            )
+        yield _row(path, reader.line_num, cells, columns)
+
+
+def _unlike(path: FilePath, first: Row | None, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows; refuses a first row of words where all the others hold numbers, as it must be a header."""
+    doubtful = first is not None and not first.user.isdigit() and not first.item.isdigit()
+    numbers = 0
+    for row in rows:
+        if doubtful:
+            doubtful = row.user.isdigit() and row.item.isdigit()
+            numbers += 1
+        yield row
+    if first is not None and doubtful and numbers > 0:
+        raise DataError(
+            f"{path}, line {first.line}: expected numbers, as in all other rows, or a header such as {_NAMES}. "
+            f"Found {_shown([first.user, first.item])}."
+        )
 
 
 def parquet_rows(path: FilePath) -> Iterator[Row]:
@@ -141,7 +165,7 @@ def _row(path: FilePath, line: int, cells: list[str], columns: Columns) -> Row:
 
 
 def _filled(cells: list[str]) -> bool:
-    return any(cell.strip() for cell in cells)
+    return bool("".join(cells).strip())
 
 
 def _position(names: list[str], wanted: Sequence[str]) -> int | None:
