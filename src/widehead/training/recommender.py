@@ -20,6 +20,7 @@ from widehead.data import (
     read_thesaurus,
     split_rows,
 )
+from widehead.errors import CheckpointError
 from widehead.models import BagEncoder, WideNetwork
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
@@ -68,6 +69,7 @@ class Recommender(Job):
         tree = {
             "offsets": torch.from_numpy(matrix.indptr.astype(np.int64)),
             "items": torch.from_numpy(matrix.indices.astype(np.int32)),
+            "num_items": matrix.shape[1],
             "ratings": torch.from_numpy(matrix.data) if self.ratings else None,
         }
         folder.keep("items.txt", self.train.items.save)
@@ -78,8 +80,14 @@ class Recommender(Job):
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Recommender:
         items = Vocabulary.load(folder.vocabulary_path("items.txt"))
         users = Vocabulary.load(folder.vocabulary_path("users.txt")).names
-        tree = load_checkpoint(folder.vocabulary_path("history.safetensors"))
+        path = folder.vocabulary_path("history.safetensors")
+        tree = load_checkpoint(path)
         columns, offsets = tree["items"].numpy(), tree["offsets"].numpy()
+        if (len(users), len(items)) != (len(offsets) - 1, tree["num_items"]):
+            raise CheckpointError(
+                f"{path} should be of as many users and items as there are names beside it, {len(users)} and "
+                f"{len(items)}. Found {len(offsets) - 1} and {tree['num_items']}."
+            )
         ratings = np.ones(len(columns), dtype=np.float32) if tree["ratings"] is None else tree["ratings"].numpy()
         matrix = scipy.sparse.csr_matrix((ratings, columns, offsets), shape=(len(users), len(items)))
         return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
