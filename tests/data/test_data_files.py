@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packing import PACK
 
 from widehead.data.files import first_filled, open_text, text_blocks
 from widehead.errors import DataError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from packing import PACK
 
 TEXT = "first line\nsecond ü line\n\nlast, without an end"
 LINES = ["first line", "second ü line", "", "last, without an end"]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars
 import pytest
+from packing import PACK
 
 from widehead.data import Interactions, Vocabulary, pair, read_interactions
 from widehead.errors import DataError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from packing import PACK
 
 
 def read(folder: Path, text: str | bytes, **options: Any) -> Interactions:

@@ -49,7 +49,7 @@ def read_thesaurus(path: Path | None = None) -> Interactions:
     with open_text(path) as lines:
         for line in lines:
             root, *others = (cell.strip() for cell in line.split(","))
-            found = [synonyms.setdefault(name, len(synonyms)) for name in others if name]
+            found = [synonyms.setdefault(name, len(synonyms)) for name in dict.fromkeys(others) if name]
             if root:
                 rows += [roots.setdefault(root, len(roots))] * len(found)
                 columns += found

@@ -32,7 +32,8 @@ class NgramExamples:
         if before < 0:
             raise ValueError(f"Parameter `before` should be a word id, at least 0. Found {before}.")
         self.context = context
-        self._padded = np.concatenate([np.full(context, before, dtype=ids.dtype), ids])
+        dtype = np.promote_types(ids.dtype, np.min_scalar_type(before))
+        self._padded = np.concatenate([np.full(context, before, dtype=dtype), ids])
 
     def __len__(self) -> int:
         return len(self._padded) - self.context
