@@ -244,7 +244,12 @@ def begin_or_resume(config: TrainingConfig) -> None:
 
 @pytest.mark.parametrize("job", ["recommender", "language-model"])
 def test_killed_whole_runs_end_like_whole_ones(tmp_path: Path, job: str) -> None:
-    options = {"checkpoint_every": "5 steps", "epochs": 12 if job == "recommender" else 3, "dropout": 0.1}
+    options = {
+        "checkpoint_every": "5 steps",
+        "head_bias": True,
+        "epochs": 12 if job == "recommender" else 3,
+        "dropout": 0.1,
+    }
     config = config_of(job, tmp_path, out=str(tmp_path / "parts"), **options)
     begin_or_resume(config_of(job, tmp_path, out=str(tmp_path / "whole"), **options))
     rng, kills, status = random.Random(1), 0, None

@@ -87,6 +87,14 @@ def test_checkpoints_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.
     assert steps == [20, 40, 50]
 
 
+def test_an_evaluation_without_a_value_is_never_the_best(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, keep_best=True, epochs=3)
+    values = iter([float("nan"), 2.0, float("nan")])
+    object.__setattr__(trainer.evaluator, "metrics", lambda: {"loss": next(values)})
+    trainer.run()
+    assert load_checkpoint(trainer.folder.best_checkpoint)["position"]["step"] == 50
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
     trainer = trainer_in(tmp_path, epochs=1000)

@@ -77,14 +77,14 @@ def stop_after(out: Path, step: int) -> None:
 
 def test_killed_at_random_moments_it_still_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Checkpoints after every second step keep the process busy writing, so that kills hit that too."""
-    options = {"checkpoint_every": "2 steps", "epochs": 16}
+    options = {"checkpoint_every": "2 steps", "epochs": 10}
     start_or_resume(tmp_path / "whole", **options)
     rng = random.Random(0)
     kills, status = 0, None
     while status != 0:
         process = PROCESSES.Process(target=start_or_resume, args=(tmp_path / "parts",), kwargs=options)
         process.start()
-        process.join(timeout=rng.uniform(0.05, 0.6) if kills < 8 else None)
+        process.join(timeout=rng.uniform(0.1, 0.6) if kills < 6 else None)
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             process.join()

@@ -54,18 +54,12 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = _pack(tree, "", tensors)
-    try:
-        with atomic_write(path) as file:
-            _write(file, tensors, json.dumps(structure, separators=(",", ":")))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(
-            f"Checkpoint {path} could not be written: {reason}. The one before it, where there was one, is still valid."
-        ) from error
+    with atomic_write(path) as file:
+        _write(file, tensors, json.dumps(structure, separators=(",", ":")))
 
 
-def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """The tree that ``save_checkpoint`` wrote, its tensors on ``device``.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The tree that ``save_checkpoint`` wrote; its tensors are views of the file until they are written to.
 
     Raises:
         CheckpointError: names the file and whether it is missing, no checkpoint of this library, or damaged.
@@ -73,7 +67,7 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             structure = _verified_structure(path, file)
-        with safetensors.safe_open(path, framework="pt", device=device) as opened:
+        with safetensors.safe_open(path, framework="pt") as opened:
             tree: dict[str, Any] = _unpack(structure, opened)
             return tree
     except FileNotFoundError as error:

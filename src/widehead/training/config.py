@@ -93,6 +93,7 @@ class TrainingConfig:
     loss: str = "squared-error"
     loss_options: Mapping[str, float | str] = field(default_factory=dict)
     head_lr: float | None = None  # None: the loss's default for this width
+    head_bias: bool = False
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
@@ -263,6 +264,7 @@ _CHECKS: dict[str, _Check] = {
     "loss": _choice(LOSSES),
     "loss_options": (_are_options, "an object of numbers or texts"),
     "head_lr": _or_none(_POSITIVE),
+    "head_bias": _FLAG,
     "head_weight_decay": _NOT_NEGATIVE,
     "head_max_grad_norm": _or_none(_POSITIVE),
     "encoder_lr": _NOT_NEGATIVE,

@@ -57,12 +57,13 @@ class RunFolder:
         """Write the vocabulary file ``name``; where it is there, see that it would be the same.
 
         Raises:
-            CheckpointError: it is there with another content: the data are not those that the run started from.
+            CheckpointError: it is there with another content: the data are not those that the run started from; or
+                it cannot be written.
         """
         path = self.vocabulary_path(name)
-        path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{name}.tmp")
         try:
+            path.parent.mkdir(exist_ok=True)
             write(temporary)
             if not path.exists():
                 temporary.replace(path)
@@ -70,6 +71,8 @@ class RunFolder:
                 raise CheckpointError(
                     f"The training data changed since the run {self.path} began: {name} is different."
                 )
+        except OSError as error:
+            raise _not_written(path, error) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -84,9 +87,9 @@ class RunFolder:
         folder.check_free()
         try:
             folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            folder.write_config(config)
         except OSError as error:
             raise CheckpointError(f"The run folder {folder.path} cannot be made: {error.strerror or error}.") from error
+        folder.write_config(config)
         return folder
 
     def check_free(self) -> None:
@@ -131,6 +134,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Whatever happens meanwhile (an error, a full disk, a kill, a power cut), ``path`` is what it was before. An
     error removes the temporary file, which lies beside ``path``.
+
+    Raises:
+        CheckpointError: the system refused, as on a full disk.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -139,10 +145,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _not_written(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+
+
+def _not_written(path: Path, error: OSError) -> CheckpointError:
+    reason = error.strerror or str(error)
+    return CheckpointError(f"{path} could not be written: {reason}. What it held before, if anything, is still valid.")
 
 
 def _sync_folder(path: Path) -> None:

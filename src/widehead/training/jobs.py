@@ -94,5 +94,12 @@ def build_network(job: Job, config: TrainingConfig) -> WideNetwork:
     seed_all(config.seed)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     encoder = job.encoder(config).to(device=config.device, dtype=dtype)
-    head = ExactHead(config.width, job.sizes["classes"], config.make_loss(), device=config.device, dtype=dtype)
+    head = ExactHead(
+        config.width,
+        job.sizes["classes"],
+        config.make_loss(),
+        bias=config.head_bias,
+        device=config.device,
+        dtype=dtype,
+    )
     return WideNetwork(encoder, head)

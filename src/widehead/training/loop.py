@@ -248,7 +248,7 @@ class Trainer:
         self._display.say(f"epoch {where['epoch']:.2f}, step {position.step:,}: {figures}")
         objective = metrics[evaluator.objective]
         goodness = -objective if evaluator.lower_is_better else objective
-        if position.best is None or goodness > position.best:
+        if not math.isnan(goodness) and (position.best is None or goodness > position.best):
             position.best = goodness
             if self.config.keep_best:
                 self.state.save(self.folder.best_checkpoint)

@@ -158,7 +158,7 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     config = dataclasses.replace(config, device=device)
     job = JOB_CLASSES[config.job].load(folder, config)
     path = folder.best_checkpoint if best else folder.last_checkpoint
-    tree = load_checkpoint(path, device)
+    tree = load_checkpoint(path)
     network = build_network(job, config)
     restore_network(network, tree, job.sizes, path)
     return Run(folder, config, job, network.eval(), tree["position"]["step"])

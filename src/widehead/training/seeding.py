@@ -28,6 +28,6 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Go back to a state taken by ``random_state``; one taken on another kind of device sets what they share."""
-    torch.set_rng_state(state["cpu"].cpu())
+    torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+        torch.cuda.set_rng_state(state["cuda"], device)

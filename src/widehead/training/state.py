@@ -57,7 +57,7 @@ class RunState:
         Raises:
             CheckpointError: the file is missing, damaged, or from a run on other data or another network.
         """
-        tree = load_checkpoint(path, str(self.device))
+        tree = load_checkpoint(path)
         restore_network(self.network, tree, self.sizes, path)
         try:
             self.encoder_optimizer.load_state_dict(tree["encoder_optimizer"])
