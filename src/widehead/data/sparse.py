@@ -52,8 +52,7 @@ def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
         raise ValueError(f"Parameter `fraction` should be in (0, 1). Found {fraction}.")
     matrix = matrix.tocsr()
     counts = np.diff(matrix.indptr)
-    hidden_counts = np.clip(np.rint(fraction * counts).astype(np.int64), 1, np.maximum(counts - 1, 0))
-    hidden_counts = np.minimum(hidden_counts, np.maximum(counts - 1, 0))
+    hidden_counts = np.minimum(np.maximum(np.rint(fraction * counts), 1), np.maximum(counts - 1, 0))
     rows = np.repeat(np.arange(matrix.shape[0]), counts)
     order = np.lexsort((np.random.default_rng(seed).random(len(rows)), rows))
     # Place of each entry in the shuffled order of its row: the first ones are hidden.
