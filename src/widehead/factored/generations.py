@@ -22,7 +22,7 @@ __all__ = ["Generations"]
 
 FANOUT = 8
 CAPACITY = 256  # slots, as a stamp is one byte
-SOFT_LIMIT = 128  # sweeps are paced so that no more slots than this are live
+_FEWEST, _MOST = 40, 128  # bounds of the number of live slots that sweeps are paced to keep below
 _BLOCK = 1 << 14  # rows moved at a time
 _TINY = 1e-30  # smaller factors are set to zero: products of denormal numbers are very slow
 
@@ -116,11 +116,13 @@ class Generations:
         """How many rows the sweep should look at in this step.
 
         Enough to keep up with rows that targets bring back to the newest boundary (they retire once a tier), and
-        enough to end before the live slots reach ``SOFT_LIMIT`` at the present rate of closing.
+        enough to end before the live slots reach a limit at the present rate of closing. A close costs 2d³ flops a
+        live slot, a sweep at most 2d² a row; a limit near √(2D/d) balances the two.
         """
         if not self.sweeping and not self.retired:
             return 0
-        slack = max(1, SOFT_LIMIT - len(self.live))
+        balanced = int((2 * self.stamps.numel() / self.transforms.shape[1]) ** 0.5)
+        slack = max(1, min(max(balanced, _FEWEST), _MOST) - len(self.live))
         rows_left = self.stamps.numel() - self.cursor
         return max(2 * touched, 64, int(rows_left / (0.5 * slack * self.steps_per_close)) + 1)
 

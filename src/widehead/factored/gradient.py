@@ -23,10 +23,9 @@ class Forward:
     """What a forward pass reads of W, kept for the backward pass and the step.
 
     Attributes:
-        hidden: (m, d) H. hidden_gram: (m, d) HQ. hidden_sum: (m,) Hw̄, which is also the statistic s.
+        hidden: (m, d) H. hidden_gram: (m, d) HQ. hidden_sum: (m,) Hw̄.
         plan, targets: the batch's target classes. values: (n, d) their rows of V at the newest boundary.
-        rows: (n, d) their rows of W. outputs: (nnz,) the statistic a. squared_norm: (m,) the statistic q.
-        version, layout: those of the weights that were read.
+        rows: (n, d) their rows of W. version, layout: those of the weights that were read.
     """
 
     hidden: Tensor
@@ -36,28 +35,29 @@ class Forward:
     plan: TargetPlan
     values: Tensor
     rows: Tensor
-    squared_norm: Tensor
-    outputs: Tensor
     version: int
     layout: int
 
+    def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,)."""
+        # Q ⪰ 0, so q ≥ 0; rounding may say otherwise.
+        squared_norm = torch.linalg.vecdot(self.hidden_gram, self.hidden).clamp_min(0.0)
+        return squared_norm, self.hidden_sum.clone(), self.plan.dots(self.hidden, self.rows)
+
 
 def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) -> Forward:
-    """Read the statistics q = ‖o‖², s = Σo and a = o at the targets: O(d²) an example and O(d) a target."""
+    """Read what the statistics, their gradient and the step need of W: O(d²) an example and a target."""
     plan = TargetPlan.of(targets)
-    hidden_gram = hidden @ weights.gram.value
     values = weights.generations.rows_at_newest(weights.values, plan.class_ids)
     rows = (values @ weights.factor.value).add_(weights.shift.value)
     return Forward(
         hidden=hidden,
-        hidden_gram=hidden_gram,
+        hidden_gram=hidden @ weights.gram.value,
         hidden_sum=hidden @ weights.column_sum.value,
         targets=targets,
         plan=plan,
         values=values,
         rows=rows,
-        squared_norm=torch.linalg.vecdot(hidden_gram, hidden).clamp_min(0.0),  # Q ⪰ 0; rounding may say otherwise
-        outputs=plan.dots(hidden, rows),
         version=weights.version,
         layout=weights.layout,
     )

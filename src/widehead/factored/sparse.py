@@ -16,8 +16,9 @@ from widehead.targets import SparseTargets
 
 __all__ = ["TargetPlan"]
 
-# Dot products of targets gather this many rows at a time, so that memory does not grow with the number of targets.
-_DOT_BLOCK = 1 << 14
+# Dot products of targets gather this many numbers at a time: memory does not grow with the number of targets, and
+# small buffers are used again while large ones are mapped anew, page by page, each time.
+_DOT_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class TargetPlan:
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
         out = left.new_empty(self.positions.numel())
-        for a in range(0, out.numel(), _DOT_BLOCK):
-            b = a + _DOT_BLOCK
+        step = max(1, _DOT_BLOCK // left.shape[1])
+        for a in range(0, out.numel(), step):
+            b = a + step
             at_example = left.index_select(0, self.examples[a:b])
             torch.linalg.vecdot(at_example, right.index_select(0, self.positions[a:b]), out=out[a:b])
         return out

@@ -118,8 +118,7 @@ class ExactHead(nn.Module):
     def _statistics(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
         hidden = self._widened(hidden)
         if not torch.is_grad_enabled() or not (self.training or hidden.requires_grad):
-            read = factored.forward(self.weights, hidden.detach(), targets)
-            return read.squared_norm, read.hidden_sum, read.outputs
+            return factored.forward(self.weights, hidden.detach(), targets).statistics()
         # The hook makes the statistics differentiable even where the hidden layer is plain data.
         hook = torch.zeros((), device=hidden.device, requires_grad=True)
         q, s, a = _Statistics.apply(hidden, hook, self, targets)
@@ -334,8 +333,9 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, hook: Tensor, head: ExactHead, targets: SparseTargets) -> Any:
         read = factored.forward(head.weights, hidden.detach(), targets)
+        # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
         ctx.head, ctx.read, ctx.remember = head, read, head.training
-        return read.squared_norm, read.hidden_sum, read.outputs
+        return read.statistics()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
