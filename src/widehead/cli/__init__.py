@@ -1,0 +1,19 @@
+"""The command line. ``main`` is the entry point ``widehead``; every command is a file of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from widehead.cli.app import app
+from widehead.cli.errors import run_guarded
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line (that of the process by default) and exit with its code.
+
+    Codes: 0 done, 1 a bug of ours (with a traceback), 2 bad input or options (one line says what), 130 interrupted.
+    """
+    sys.exit(run_guarded(app, sys.argv[1:] if arguments is None else arguments))

@@ -1,0 +1,71 @@
+"""How commands talk: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["printable", "say", "show_json", "show_metrics", "show_table", "working"]
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """One JSON object on standard output; numbers that are not finite become null."""
+    print(json.dumps(_finite(result), allow_nan=False))
+
+
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; columns after the first are right-aligned if they hold figures."""
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for column, name in enumerate(header):
+        figures = column > 0 and all(row[column][:1].isdigit() or row[column] == "–" for row in rows)
+        table.add_column(name, justify="right" if figures else "left")
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
+    Console(markup=False, highlight=False).print(table)
+
+
+def show_metrics(metrics: Mapping[str, float]) -> None:
+    """A table of metrics."""
+    from widehead.report.tables import number
+
+    show_table("", ["metric", "value"], [[name, number(value)] for name, value in metrics.items()])
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Something that turns on a terminal's standard error while there is nothing else to see."""
+    console = Console(stderr=True, markup=False, highlight=False)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def printable(text: str) -> str:
+    """Text from data without what a terminal could take for a command.
+
+    >>> printable("a\\x1b[31mb")
+    'a�[31mb'
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,151 @@
+"""``widehead demo``: the Moby thesaurus completes itself; everything from data to report in one command."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from widehead.cli.console import say, show_json, show_table, working
+from widehead.cli.files import new_run_folder, remove_run
+from widehead.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from widehead.training import Outcome, Prediction, Run
+
+__all__ = ["demo"]
+
+_WORDS = ("ocean", "happy", "music", "calculate", "brave", "mountain")
+_SHOWN = 8
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", help="Run folder. An earlier demo in it is replaced; anything else is refused.")
+    ] = Path("runs/demo"),
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the data.", show_default="that of the demo")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an autoencoder of the Moby thesaurus (102,428 outputs), evaluate it and write a report.
+
+    A fifth of each entry's synonyms is hidden; the network learns to name them from the others.
+    """
+    from widehead.cli.train import finish
+    from widehead.report import write_report
+    from widehead.training import load_run
+
+    outcome = _trained(out, epochs, resume, quiet)
+    finish(outcome, out, f"widehead demo --out {shlex.quote(str(out))} --resume")
+    run = load_run(out)
+    with working("Measuring popularity and an untrained network on the same split"):
+        baselines, found = _compared(run)
+    with working("Timing one exact step beside one dense step"):
+        timing = _timed(run)
+    metrics = {"trained": dict(outcome.metrics), **baselines}
+    tables = [_suggestion_table(found), _timing_table(timing)]
+    report = write_report(out, comparisons=baselines, tables=tables)
+    if as_json:
+        suggestions = {prediction.name: prediction.classes for prediction, _ in found}
+        show_json(
+            {"out": str(out), "report": str(report), **metrics, "suggestions": suggestions, "output_layer": timing}
+        )
+        return
+    _tell(metrics, tables, out, report)
+
+
+def _trained(out: Path, epochs: int | None, again: bool, quiet: bool) -> Outcome:
+    from widehead.data.demo import thesaurus_path
+    from widehead.training import RunFolder, TrainingConfig, resume, train
+
+    thesaurus_path()
+    chosen = {} if epochs is None else {"epochs": epochs}
+    if again:
+        return resume(out, quiet=quiet, **chosen)
+    config = TrainingConfig.for_job("demo", out=str(out), **chosen)
+    if RunFolder(out).config_path.exists() and RunFolder.open(out)[1].job == "demo":
+        remove_run(out)
+    if not quiet:
+        say("Moby thesaurus: 30,259 entries, 102,428 synonyms to rank. Hiding a fifth of each entry's and training.")
+    with new_run_folder(out):
+        return train(config, quiet=quiet)
+
+
+def _compared(run: Run) -> tuple[dict[str, dict[str, float]], list[tuple[Prediction, set[str]]]]:
+    """Metrics of popularity and of an untrained network on the run's own split, and what the run suggests."""
+    import numpy as np
+
+    from widehead.cli.thesaurus import known_synonyms, popularity_network, suggest
+    from widehead.data import binary, read_thesaurus
+    from widehead.training import build_network
+    from widehead.training.judging import RankingTest
+
+    thesaurus, known = read_thesaurus(), known_synonyms(run).matrix
+    hidden = (binary(thesaurus.matrix) - known).tocsr()
+    hidden.eliminate_zeros()
+    test = RankingTest(known, hidden, np.zeros(known.shape[0], dtype=np.int64), exclude_inputs=True)
+    names = run.job.metric_names(run.config.at)
+    networks = {"popularity": popularity_network(known), "untrained": build_network(run.job, run.config)}
+    measured = {
+        who: test.metrics(network, names, run.config.rank_at_most, run.config.seed) for who, network in networks.items()
+    }
+    rows = {name: row for row, name in enumerate(thesaurus.users)}
+    words = [word for word in _WORDS if word in rows]
+    real = [{thesaurus.items[c] for c in hidden[rows[word]].indices} for word in words]
+    return measured, list(zip(suggest(run, words, _SHOWN), real, strict=True))
+
+
+def _timed(run: Run) -> list[dict[str, Any]]:
+    """One exact step and one dense step of PyTorch, in the run's own shapes."""
+    from widehead.bench import compare_step
+    from widehead.cli.thesaurus import known_synonyms
+
+    known = known_synonyms(run).matrix
+    targets = max(1, round(known.nnz / known.shape[0]))
+    return compare_step(known.shape[1], run.config.width, run.config.batch_size, targets, methods=("exact", "dense"))
+
+
+def _suggestion_table(found: list[tuple[Prediction, set[str]]]) -> Any:
+    from widehead.report import Table
+
+    rows = [
+        [prediction.name, ", ".join(f"{name} *" if name in real else name for name in prediction.classes)]
+        for prediction, real in found
+    ]
+    note = "None of these was a known synonym in training. A * marks one that the thesaurus has, but that was hidden."
+    return Table("What it suggests", ["word", "suggestions"], rows, note)
+
+
+def _timing_table(timing: list[dict[str, Any]]) -> Any:
+    from widehead.report import Table
+
+    names = {"exact": "exact head", "dense": "dense PyTorch"}
+    rows = [
+        [names[row["method"]], f"{1000 * row['seconds']:.2f} ms", f"{row['ratio_to_dense']:,.0f} times"]
+        for row in timing
+    ]
+    shape = "{classes:,} outputs, width {width}, batch {batch}, {targets_per_example} targets an example".format(
+        **timing[0]
+    )
+    note = f"The same step by both, taking turns in one process; medians. {shape}."
+    return Table("One training step of the output layer", ["method", "time", "faster than dense"], rows, note)
+
+
+def _tell(metrics: dict[str, dict[str, float]], tables: list[Any], out: Path, report: Path) -> None:
+    from widehead.report.tables import comparison
+
+    compared = comparison(metrics)
+    show_table("How well hidden synonyms are found", ["model", *compared.header[1:]], compared.rows)
+    for table in tables:
+        show_table(table.title, table.header, table.rows)
+        print(table.note)
+    place = shlex.quote(str(out))
+    print(f"\nReport: {report}\nNext:")
+    print(f"  echo courage | widehead predict {place} --input -")
+    print(f"  widehead export {place} --format safetensors")
+    print("  widehead train recommender FILE --test FILE --out runs/mine")

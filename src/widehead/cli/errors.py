@@ -1,0 +1,113 @@
+"""What users see when something is wrong: one line on standard error. This is the one place that decides it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from widehead.errors import CheckpointError, DataError, NonFiniteError, WideheadWarning
+
+__all__ = ["Interrupted", "run_guarded"]
+
+_BAD_INPUT, _INTERRUPTED = 2, 130
+
+
+class Interrupted(Exception):
+    """Ctrl-C was heard and everything is in order; the message says how to go on."""
+
+
+def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; bad input becomes one line, a bug of ours stays an exception."""
+    _prepare_streams()
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="widehead", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as with ``widehead predict … | head``: whoever reads has seen enough
+        _abandon_output()
+        return 0
+    except Interrupted as error:
+        return _say(str(error), _INTERRUPTED)
+    except Exception as error:
+        line = _line(error)
+        if line is None:
+            raise
+        _abandon_output()
+        return _say(f"error: {line}", _BAD_INPUT)
+    if code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        return _say("interrupted.", _INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _line(error: Exception) -> str | None:
+    """The line for an error that is not our bug; None for a bug."""
+    if isinstance(error, typer.TyperException):
+        return f"{error.format_message()} (see --help)"
+    if isinstance(error, DataError | CheckpointError | NonFiniteError):
+        return str(error)
+    if isinstance(error, OSError):
+        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+    if _is_out_of_memory(error):
+        return "there is not enough memory for a network of this size. Smaller --width, --hidden or --batch-size help."
+    if isinstance(error, ValueError) and _raised_in_the_library(error):
+        return re.sub(r"Option `(\w+)`", _as_flag, str(error))
+    return None
+
+
+def _as_flag(found: re.Match[str]) -> str:
+    """An option's name as it is written on the command line."""
+    return f"Option --{found[1].replace('_', '-')}"
+
+
+def _raised_in_the_library(error: BaseException) -> bool:
+    """Whether our own code raised it, as for options out of range; numpy's and torch's mean a bug of ours."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("widehead.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    )
+
+
+def _say(text: str, code: int) -> int:
+    print(f"widehead: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _prepare_streams() -> None:
+    """Characters that a terminal cannot show are replaced, and warnings of the library are one line too."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    shown = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        if issubclass(category, WideheadWarning):
+            _say(f"warning: {message}", 0)
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+
+
+def _abandon_output() -> None:
+    """Drop what is still buffered for standard output: it cannot be written, or should not be."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # not a real file, as under tests
+        return

@@ -1,0 +1,99 @@
+"""Files that commands take and leave: standard input, outputs that are whole or not there, run folders."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from widehead.errors import CheckpointError, DataError
+
+__all__ = ["input_file", "new_run_folder", "output_file", "remove_run"]
+
+_RUN_FILES = ("config.json", "metrics.jsonl", "report.html")
+_RUN_FOLDERS = ("checkpoints", "vocabularies")
+
+
+@contextmanager
+def input_file(path: Path) -> Iterator[Path]:
+    """The file itself, or for "-" a temporary one with what standard input holds; errors name standard input then."""
+    if str(path) != "-":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="widehead-") as folder:
+        copy = Path(folder) / "standard-input"
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield copy
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), "standard input")) from error
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """A path to write to, beside ``path``, that takes its place on leaving without an error.
+
+    Raises:
+        CheckpointError: ``path`` is a folder or a device, or it cannot be written; what it held is as it was.
+    """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(
+            f"The output {path} should be a file. Found {'a folder' if path.is_dir() else 'a device'}."
+        )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.touch()  # before the work for it is done
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"The output {path} could not be written: {error.strerror or error}.") from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_run_folder(path: Path) -> Iterator[None]:
+    """Remove what a failed command left of a run that has no checkpoint yet, with the folders made for it.
+
+    A run that made a checkpoint stays, as it can be resumed.
+
+    Raises:
+        CheckpointError: on entering, where no run can start because the folder holds something or cannot be made.
+    """
+    from widehead.training import RunFolder
+
+    folder = RunFolder(path)
+    folder.check_free()
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    if missing and not missing[-1].parent.is_dir():
+        raise CheckpointError(f"The run folder {path} cannot be made: {missing[-1].parent} is a file.")
+    try:
+        yield
+    except BaseException:
+        if not folder.last_checkpoint.exists():
+            remove_run(path)
+            _remove_empty(missing)
+        raise
+
+
+def remove_run(path: Path) -> None:
+    """Remove the files of a run, and its folder where nothing else is in it."""
+    if not path.is_dir():
+        return
+    for name in _RUN_FILES:
+        (path / name).unlink(missing_ok=True)
+    for name in _RUN_FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
+    _remove_empty([path])
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, as far as they are empty."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

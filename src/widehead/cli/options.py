@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["BestOption", "DeviceOption", "JsonOption", "RunArgument", "check_device", "whole_numbers"]
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `train` or `demo` left it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+BestOption = Annotated[
+    bool, typer.Option("--best", help="The best checkpoint (train --keep-best) instead of the last.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read "512,256"; the empty text is no number.
+
+    >>> whole_numbers("512, 256"), whole_numbers("")
+    ((512, 256), ())
+    """
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError as error:
+        raise typer.BadParameter(f"expected whole numbers with commas between them. Found {text!r}") from error
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have, before anything is read or written."""
+    import torch
+
+    if device == "cpu":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
+        raise typer.BadParameter(f"this machine has no usable device {device!r}", param_hint="--device") from error

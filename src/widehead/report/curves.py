@@ -1,0 +1,162 @@
+"""Curves of a run: which ones there are, and each as a pair of SVG pictures, for light and for dark pages.
+
+matplotlib draws into memory through Agg's SVG sibling; no window system is touched and no global state is changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from widehead.report.tables import number
+
+__all__ = ["Curve", "Picture", "curves_of", "draw"]
+
+_SIZE = (4.6, 2.9)  # inches; at this size the letters stay readable on a phone
+_BASELINES = ("--", ":", "-.")
+_SETTINGS = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "widehead",
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.linewidth": 0.6,
+    "grid.alpha": 0.16,
+    "lines.linewidth": 1.8,
+    "path.simplify": True,
+}
+_INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+# Ink, and colours after Okabe and Ito's palette, which colour-blind people can tell apart; lighter on dark.
+_THEMES = {
+    "light": ("#1d2430", ("#0072b2", "#c55a00", "#00805c", "#a0508a", "#5b6b00", "#6a6a6a")),
+    "dark": ("#d7dde6", ("#56b4e9", "#f0a34a", "#2fc898", "#dc8fc0", "#d8d060", "#b0b0b0")),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One plot: lines over a common axis.
+
+    Attributes:
+        title: heading.
+        x_label, x: name and numbers of the axis.
+        lines: numbers by name, each as long as ``x``; None where there is no number.
+        baselines: constants to compare with, by name.
+        percent: whether the numbers are shares of 1, to be shown from 0 % to 100 %.
+        from_zero: whether the vertical axis starts at 0.
+    """
+
+    title: str
+    x_label: str
+    x: Sequence[float]
+    lines: Mapping[str, Sequence[float | None]]
+    baselines: Mapping[str, float]
+    percent: bool = False
+    from_zero: bool = False
+
+    def describe(self) -> str:
+        """The curve in words, for those who do not see it."""
+        parts = []
+        for name, values in self.lines.items():
+            known = [v for v in values if v is not None]
+            parts.append(f"{name} goes from {number(known[0])} to {number(known[-1])}")
+        parts += [f"{name} is {number(value)}" for name, value in self.baselines.items()]
+        return f"{self.title} against {self.x_label}: {'; '.join(parts)}."
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A curve as data URIs, with its text."""
+
+    title: str
+    text: str
+    light: str
+    dark: str
+
+
+def curves_of(
+    records: Sequence[Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Curve]:
+    """The curves that the lines of a metrics.jsonl give: loss, metrics, throughput; those without numbers left out."""
+    train = [r for r in records if r["kind"] == "train"]
+    evaluations = [r for r in records if r["kind"] == "evaluation"]
+    made = [_curve("Training loss", "step", train, ["loss"])]
+    for title, names in _groups(evaluations).items():
+        first = names[0]
+        baselines = {f"{first}, {who}": m[first] for who, m in (comparisons or {}).items() if first in m}
+        made += [_curve(title, axis, evaluations, names, baselines) for axis in ("step", "minutes")]
+    made.append(_curve("Examples per second", "step", train, ["examples_per_second"], from_zero=True))
+    made.append(_curve("Head's share of the time", "step", train, ["head_share"], percent=True))
+    return [curve for curve in made if curve.lines]
+
+
+def draw(curve: Curve) -> Picture:
+    """A curve as pictures."""
+    return Picture(curve.title, curve.describe(), *(_svg(curve, *_THEMES[theme]) for theme in ("light", "dark")))
+
+
+def _groups(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Names of metrics that share a plot: the shares of 1, such as recall@20, in one; each other metric alone."""
+    names = dict.fromkeys(name for r in evaluations for name in r if name not in ("kind", "step", "epoch", "seconds"))
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        title = "Ranking metrics" if "@" in name else name.replace("_", " ").capitalize()
+        groups.setdefault(title, []).append(name)
+    return groups
+
+
+def _curve(
+    title: str,
+    axis: str,
+    records: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    baselines: Mapping[str, float] | None = None,
+    **options: bool,
+) -> Curve:
+    x = [r["step"] if axis == "step" else r["seconds"] / 60.0 for r in records]
+    lines = {name.replace("_", " "): [r.get(name) for r in records] for name in names}
+    known = {name: values for name, values in lines.items() if any(v is not None for v in values)}
+    label = "step" if axis == "step" else "minutes of training"
+    return Curve(title, label, x, known, baselines or {}, **options)
+
+
+def _svg(curve: Curve, ink: str, colours: Sequence[str]) -> str:
+    """A data URI of one plot in one theme, on a transparent ground."""
+    settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        _plot(axes, curve, ink, colours)
+        made = io.BytesIO()
+        figure.savefig(made, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(made.getvalue()).decode()
+
+
+def _plot(axes: Axes, curve: Curve, ink: str, colours: Sequence[str]) -> None:
+    for i, (name, values) in enumerate(curve.lines.items()):
+        numbers = [float("nan") if v is None else v for v in values]
+        marker = "o" if len(numbers) <= 25 else ""
+        axes.plot(list(curve.x), numbers, label=name, color=colours[i % len(colours)], marker=marker, markersize=3.5)
+    for i, (name, value) in enumerate(curve.baselines.items()):
+        axes.axhline(value, label=name, color=ink, linewidth=1.2, linestyle=_BASELINES[i % len(_BASELINES)])
+    axes.set_xlabel(curve.x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=curve.x_label == "step"))
+    if curve.percent:
+        axes.set_ylim(0.0, 1.0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    elif curve.from_zero or curve.baselines:
+        axes.set_ylim(bottom=0.0)
+    if len(curve.lines) + len(curve.baselines) > 1:
+        axes.figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)

@@ -1,0 +1,91 @@
+"""The report of a run: one HTML file, pictures inside, that asks nothing of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from widehead.report.curves import curves_of, draw
+from widehead.report.tables import Table, comparison, duration, number, options_table
+from widehead.training import RunFolder, TrainingConfig, read_metrics
+from widehead.training.folder import atomic_write
+
+__all__ = ["write_report"]
+
+_WHAT = {
+    "recommender": "A recommender",
+    "language-model": "A language model",
+    "word-embeddings": "Word embeddings",
+    "multilabel": "A multi-label classifier",
+    "demo": "A thesaurus that completes itself: an autoencoder of the Moby thesaurus",
+}
+
+
+def write_report(
+    run: Path | str,
+    *,
+    comparisons: Mapping[str, Mapping[str, float]] | None = None,
+    tables: Sequence[Table] = (),
+) -> Path:
+    """Write report.html into a run folder, from its config.json and metrics.jsonl; returns its path.
+
+    Args:
+        run: the run folder.
+        comparisons: metrics of other models on the same test, by name, such as {"popularity": {"recall@20": 0.02}}.
+        tables: more tables, such as examples of predictions.
+
+    Raises:
+        CheckpointError: this is no run folder, or a file of it is damaged.
+        OSError: the file cannot be written; an earlier report is as it was.
+    """
+    folder, config = RunFolder.open(run)
+    html = _render(folder, config, comparisons or {}, tables)
+    with atomic_write(folder.report_path) as file:
+        file.write(html.encode())
+    return folder.report_path
+
+
+def _render(
+    folder: RunFolder, config: TrainingConfig, comparisons: Mapping[str, Mapping[str, float]], tables: Sequence[Table]
+) -> str:
+    records = read_metrics(folder.metrics_path)
+    metrics = _last_metrics(records)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("widehead.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=folder.path.absolute().name,
+        summary=_summary(config, records, metrics),
+        metrics=comparison({"this run": metrics, **comparisons}) if metrics else None,
+        pictures=[draw(curve) for curve in curves_of(records, comparisons)],
+        tables=tables,
+        configuration=options_table(vars(config)),
+    )
+
+
+def _last_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last evaluation, without where it was made."""
+    last: Mapping[str, Any] = next((r for r in reversed(records) if r["kind"] == "evaluation"), {})
+    return {k: v for k, v in last.items() if k not in ("kind", "step", "epoch", "seconds")}
+
+
+def _summary(config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
+    """One paragraph: what was trained, for how long, to what end."""
+    data = "" if config.train is None else f", trained on {Path(config.train).name}"
+    said = (
+        f"{_WHAT[config.job]}{data} with {config.loss} as its loss and {config.width} hidden units before the output."
+    )
+    if not records:
+        return f"{said} No step was made yet."
+    last = records[-1]
+    said += f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}."
+    if metrics:
+        said += " Its last evaluation: " + ", ".join(f"{k} {number(v)}" for k, v in metrics.items()) + "."
+    return said
