@@ -25,7 +25,15 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
     gens = weights.generations
     groups = [(slot, level) for level, tier in enumerate(gens.tiers) for slot in tier]
     groups += [(slot, _RETIRED) for slot in gens.retired] + [(slot, _SWEEPING) for slot in gens.sweeping]
-    counters = (gens.newest, gens.cursor, gens.steps_per_close, gens.closes, gens.moved_rows, weights.segment_steps)
+    counters = (
+        gens.newest,
+        gens.cursor,
+        gens.steps_per_close,
+        gens.closes,
+        gens.moved_rows,
+        weights.segment_steps,
+        weights.steps,
+    )
     state = {"values": weights.values, "stamps": gens.stamps, "transforms": gens.transforms}
     state |= {name: getattr(weights, name).master for name in _SQUARES}
     state["boundaries"] = torch.tensor(groups, dtype=torch.int64)
@@ -54,7 +62,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
         "shift": (width,),
         "column_sum": (width,),
         "boundaries": (state["boundaries"].shape[0], 2),
-        "counters": (6,),
+        "counters": (7,),
     }
     for name, shape in shapes.items():
         if tuple(state[name].shape) != shape:
@@ -66,6 +74,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
         version=like.version + 1,
         layout=like.layout + 1,
         segment_steps=int(state["counters"][5]),
+        steps=int(state["counters"][6]),
         **squares,
     )
 

@@ -65,6 +65,10 @@ def plan_step(
     keep = 1.0 - lr * weight_decay
     if keep <= 0.0:
         raise ValueError(f"lr * weight_decay should be below 1. Found {lr} * {weight_decay} = {lr * weight_decay}.")
+    if not lr / keep < torch.finfo(weights.values.dtype).max ** 0.5:  # its square enters the step
+        raise NonFiniteError(
+            f"A step should be finite. Found lr = {lr}, which is too large. The weights are unchanged."
+        )
     hidden = gradient.read.hidden
     right = hidden if preconditioner is None else hidden @ preconditioner
     change = _plan(weights, gradient, right, lr / keep, keep)
@@ -78,6 +82,7 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     weights.factor, weights.shift = change.factor, change.shift
     weights.gram, weights.column_sum = change.gram, change.column_sum
     weights.segment_steps += 1
+    weights.steps += 1
     if change.inverse is None:
         weights.close_segment()
     else:
@@ -192,5 +197,5 @@ def _check_finite(change: Change, gradient: OutputGradient) -> None:
         "the loss's derivative by the targets' outputs": gradient.sparse,
     }
     found = [name for name, part in named.items() if not bool(torch.isfinite(part).all())]
-    cause = " and ".join(found) if found else "the updated weights (the step is too large: lower the lr)"
+    cause = " and ".join(found) if found else "the updated weights (the lr is too large)"
     raise NonFiniteError(f"A step should be finite. Found NaN or infinity in {cause}. The weights are unchanged.")

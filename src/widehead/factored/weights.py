@@ -52,7 +52,7 @@ class FactoredWeights:
         factor, inverse: U and U⁻¹ of the open segment.
         gram: Q. shift: ω. column_sum: w̄.
         version: rises whenever W changes. layout: rises whenever V's rows change their meaning while W does not.
-        segment_steps: steps since the open segment began.
+        segment_steps: steps since the open segment began. steps: since the beginning.
     """
 
     values: Tensor
@@ -65,6 +65,7 @@ class FactoredWeights:
     version: int = 0
     layout: int = 0
     segment_steps: int = 0
+    steps: int = 0
 
     @classmethod
     def from_dense(cls, weight: Tensor) -> FactoredWeights:

@@ -318,9 +318,16 @@ class ExactHead(nn.Module):
         if missing:
             return
         try:
+            self._refuse_own_memory(own["values"], own["counters"])
             self._replace(factored.from_state(own, self.weights))
         except ValueError as error:
             error_msgs.append(str(error))
+
+    def _refuse_own_memory(self, values: Tensor, counters: Tensor) -> None:
+        """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
+        shared = values.data_ptr() == self.weights.values.data_ptr() and values.numel() > 0
+        if shared and not torch.equal(counters, factored.to_state(self.weights)["counters"]):
+            raise ValueError("The state shares memory with this head, trained since. Keep copy.deepcopy(state_dict()).")
 
     def extra_repr(self) -> str:
         loss = type(self.loss).__name__

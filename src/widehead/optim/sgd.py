@@ -5,28 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from widehead.errors import UnstableStepWarning
-from widehead.factored import Change, CurvatureMonitor, FactoredWeights, OutputGradient, apply_step, plan_step
-from widehead.losses import Loss
+from widehead.factored import Change, OutputGradient, apply_step, plan_step
+from widehead.optim.clipping import clip_factor
+from widehead.optim.heads import FactoredHead, as_heads
 
-__all__ = ["SGD", "FactoredHead"]
-
-
-class FactoredHead(Protocol):
-    """What an optimiser needs of a head: its factored weights and what the backward passes left."""
-
-    weights: FactoredWeights
-    curvature: CurvatureMonitor
-    loss: Loss
-    in_features: int
-
-    def pending_gradient(self) -> OutputGradient | None: ...
-    def drop_pending(self) -> None: ...
+__all__ = ["SGD"]
 
 
 class SGD(torch.optim.Optimizer):
@@ -56,12 +44,7 @@ class SGD(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
     ) -> None:
-        self._heads: list[FactoredHead] = list(heads) if isinstance(heads, Iterable) else [heads]
-        for head in self._heads:
-            if not isinstance(getattr(head, "weights", None), FactoredWeights):
-                raise TypeError(f"`heads` should be ExactHead modules. Found {type(head).__name__}.")
-        if len({id(head) for head in self._heads}) != len(self._heads):
-            raise ValueError("`heads` should name each head once.")
+        self._heads = as_heads(heads)
         _check_at_least_zero("lr", 0.0 if lr is None else lr)
         _check_at_least_zero("weight_decay", weight_decay)
         if max_grad_norm is not None and not max_grad_norm > 0.0:
@@ -115,11 +98,6 @@ class SGD(torch.optim.Optimizer):
             UnstableStepWarning,
             stacklevel=4,
         )
-
-
-def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
-    """() the factor of torch.nn.utils.clip_grad_norm_: min(1, max_norm / (norm + 1e-6))."""
-    return (max_norm / (norm + 1e-6)).clamp_max(1.0)
 
 
 def _check_at_least_zero(name: str, value: float) -> None:

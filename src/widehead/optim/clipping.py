@@ -1,0 +1,41 @@
+"""Clipping by the exact norm of a gradient that nobody formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from widehead.optim.heads import FactoredHead, as_heads
+
+__all__ = ["clip_factor", "clip_grad_norm_"]
+
+
+def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
+    """() the factor of torch.nn.utils.clip_grad_norm_: min(1, max_norm / (norm + 1e-6))."""
+    return (max_norm / (norm + 1e-6)).clamp_max(1.0)
+
+
+@torch.no_grad()
+def clip_grad_norm_(
+    parameters: Iterable[Tensor], heads: FactoredHead | Iterable[FactoredHead], max_norm: float
+) -> Tensor:
+    """Clip an encoder's gradients and its heads' pending steps by their norm together, in place.
+
+    What torch.nn.utils.clip_grad_norm_ does, with the heads' D × d gradients included at O(d²) an example.
+
+    Returns:
+        () the norm before clipping.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    taking_part = as_heads(heads)
+    norms = [torch.linalg.vector_norm(g.coalesce().values() if g.is_sparse else g).double() for g in gradients]
+    norms += [head.grad_norm() for head in taking_part]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[-1].device) for n in norms]))
+    factor = clip_factor(norm, max_norm)
+    for gradient in gradients:
+        gradient.mul_(factor.to(gradient))
+    for head in taking_part:
+        head.scale_pending(factor)
+    return norm
