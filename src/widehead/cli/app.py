@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from widehead.cli.bench import bench
 from widehead.cli.demo import demo
 from widehead.cli.evaluate import evaluate
 from widehead.cli.export import export
@@ -92,3 +93,4 @@ app.add_typer(_train, name="train")
 app.command()(evaluate)
 app.command()(predict)
 app.command()(export)
+app.add_typer(bench, name="bench")
