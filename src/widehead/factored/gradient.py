@@ -23,41 +23,45 @@ class Forward:
     """What a forward pass reads of W, kept for the backward pass and the step.
 
     Attributes:
-        hidden: (m, d) H. hidden_gram: (m, d) HQ. hidden_sum: (m,) Hw̄.
-        plan, targets: the batch's target classes. values: (n, d) their rows of V at the newest boundary.
-        rows: (n, d) their rows of W. version, layout: those of the weights that were read.
+        hidden: (m, d) H. hidden_gram: (m, d) HQ. hidden_factor: (m, d) HUᵀ. hidden_sum: (m,) Hw̄.
+        hidden_shift: (m,) Hω. plan, targets: the batch's target classes.
+        values: (n, d) their rows of V at the newest boundary. version, layout: those of the weights that were read.
     """
 
     hidden: Tensor
     hidden_gram: Tensor
+    hidden_factor: Tensor
     hidden_sum: Tensor
+    hidden_shift: Tensor
     targets: SparseTargets
     plan: TargetPlan
     values: Tensor
-    rows: Tensor
     version: int
     layout: int
 
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,)."""
+        """q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,).
+
+        a = h·(v U + ω) = (h Uᵀ)·v + h·ω: U meets the m hidden rows, not the n target rows, which may be many more.
+        """
         # Q ⪰ 0, so q ≥ 0; rounding may say otherwise.
         squared_norm = torch.linalg.vecdot(self.hidden_gram, self.hidden).clamp_min(0.0)
-        return squared_norm, self.hidden_sum.clone(), self.plan.dots(self.hidden, self.rows)
+        outputs = self.plan.dots(self.hidden_factor, self.values) + self.hidden_shift[self.plan.examples]
+        return squared_norm, self.hidden_sum.clone(), outputs
 
 
 def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) -> Forward:
     """Read what the statistics, their gradient and the step need of W: O(d²) an example and a target."""
     plan = TargetPlan.of(targets)
-    values = weights.generations.rows_at_newest(weights.values, plan.class_ids)
-    rows = (values @ weights.factor.value).add_(weights.shift.value)
     return Forward(
         hidden=hidden,
         hidden_gram=hidden @ weights.gram.value,
+        hidden_factor=hidden @ weights.factor.value.T,
         hidden_sum=hidden @ weights.column_sum.value,
+        hidden_shift=hidden @ weights.shift.value,
         targets=targets,
         plan=plan,
-        values=values,
-        rows=rows,
+        values=weights.generations.rows_at_newest(weights.values, plan.class_ids),
         version=weights.version,
         layout=weights.layout,
     )
@@ -84,11 +88,13 @@ class OutputGradient:
     def of(
         cls, weights: FactoredWeights, read: Forward, curvature: Tensor, constant: Tensor, sparse: Tensor
     ) -> OutputGradient:
-        """T with ∇H = TW = ΛHQ + σw̄ᵀ + SW."""
-        sparse_rows = read.plan.times(sparse, read.rows)
+        """T with ∇H = TW = ΛHQ + σw̄ᵀ + SW, where SW = (SV)U + (S1)ωᵀ."""
+        sparse_sums = read.plan.row_sums(sparse)
+        sparse_rows = read.plan.times(sparse, read.values) @ weights.factor.value
+        sparse_rows.addr_(sparse_sums, weights.shift.value)
         by_hidden = torch.addcmul(sparse_rows, curvature[:, None], read.hidden_gram)
         by_hidden.addr_(constant, weights.column_sum.value)
-        return cls(read, curvature, constant, sparse, sparse_rows, read.plan.row_sums(sparse), by_hidden)
+        return cls(read, curvature, constant, sparse, sparse_rows, sparse_sums, by_hidden)
 
     def scaled(self, factor: Tensor | float) -> OutputGradient:
         """factor · T."""

@@ -105,7 +105,7 @@ def _plan(weights: FactoredWeights, gradient: OutputGradient, right: Tensor, eta
     z = torch.add(eta * gradient.by_hidden, gradient.gram_times(weights, right), alpha=-0.5 * eta * eta)
     half = right.T @ z
     gram = weights.gram.master - (half + half.T)
-    dense_outputs = gradient.curvature * (read.hidden @ weights.shift.value) + gradient.constant
+    dense_outputs = gradient.curvature * read.hidden_shift + gradient.constant
     shift = weights.shift.master - eta * (dense_outputs @ right)
     column_sum = weights.column_sum.master - eta * (gradient.total(weights) @ right)
 
@@ -152,7 +152,7 @@ def _new_factors(
     if m <= d:
         system = torch.eye(m, dtype=hidden.dtype, device=hidden.device) - right @ scaled.T
         solved, _ = torch.linalg.solve_ex(system, right @ u_inv.value)
-        factor = u.master - (scaled @ u.value.T).T @ right
+        factor = u.master - ((eta * lam)[:, None] * gradient.read.hidden_factor).T @ right
         inverse = u_inv.master + scaled.T @ solved
     else:
         curvature = scaled.T @ right  # ηB
