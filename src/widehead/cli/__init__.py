@@ -14,6 +14,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line (that of the process by default) and exit with its code.
 
-    Codes: 0 done, 1 a bug of ours (with a traceback), 2 bad input or options (one line says what), 130 interrupted.
+    Codes: 0 done; 1 a bug of ours (with a traceback), or the reader of a pipe has gone (silently); 2 bad input or
+    options (one line says what); 130 interrupted.
     """
     sys.exit(run_guarded(app, sys.argv[1:] if arguments is None else arguments))

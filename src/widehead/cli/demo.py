@@ -65,10 +65,13 @@ def _trained(out: Path, epochs: int | None, again: bool, quiet: bool) -> Outcome
 
     thesaurus_path()
     chosen = {} if epochs is None else {"epochs": epochs}
+    earlier = RunFolder.open(out)[1].job if again or RunFolder(out).config_path.exists() else None
+    if again and earlier != "demo":
+        raise typer.BadParameter(f"the run in {out} is of the job {earlier}. Found demo", param_hint="--resume")
     if again:
         return resume(out, quiet=quiet, **chosen)
     config = TrainingConfig.for_job("demo", out=str(out), **chosen)
-    if RunFolder(out).config_path.exists() and RunFolder.open(out)[1].job == "demo":
+    if earlier == "demo":
         remove_run(out)
     if not quiet:
         say("Moby thesaurus: 30,259 entries, 102,428 synonyms to rank. Hiding a fifth of each entry's and training.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from widehead.errors import CheckpointError, DataError, NonFiniteError, Widehead
 
 __all__ = ["Interrupted", "run_guarded"]
 
-_BAD_INPUT, _INTERRUPTED = 2, 130
+_CUT_SHORT, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
 
 class Interrupted(Exception):
@@ -24,21 +25,25 @@ class Interrupted(Exception):
 
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; bad input becomes one line, a bug of ours stays an exception."""
-    _prepare_streams()
-    try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="widehead", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # as with ``widehead predict … | head``: whoever reads has seen enough
-        _abandon_output()
-        return 0
-    except Interrupted as error:
-        return _say(str(error), _INTERRUPTED)
-    except Exception as error:
-        line = _line(error)
-        if line is None:
-            raise
-        _abandon_output()
-        return _say(f"error: {line}", _BAD_INPUT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal does not have is no reason to stop
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code = typer.main.get_command(app).main(list(arguments), prog_name="widehead", standalone_mode=False)
+            sys.stdout.flush()
+        except BrokenPipeError:  # as with ``widehead predict … | head``: whoever reads has seen enough
+            _abandon_output()
+            return _CUT_SHORT
+        except Interrupted as error:
+            return _say(str(error), _INTERRUPTED)
+        except Exception as error:
+            line = _line(error)
+            if line is None:
+                raise
+            _abandon_output()
+            return _say(f"error: {line}", _BAD_INPUT)
     if code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
         return _say("interrupted.", _INTERRUPTED)
     return code if isinstance(code, int) else 0
@@ -73,11 +78,11 @@ def _raised_in_the_library(error: BaseException) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
+    """Whether there is not enough memory; torch says so in several ways."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
-    )
+    said = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 def _say(text: str, code: int) -> int:
@@ -85,29 +90,22 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _prepare_streams() -> None:
-    """Characters that a terminal cannot show are replaced, and warnings of the library are one line too."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    shown = warnings.showwarning
-
-    def show(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
-    ) -> None:
-        if issubclass(category, WideheadWarning):
-            _say(f"warning: {message}", 0)
-        else:
-            shown(message, category, filename, lineno, file, line)
-
-    warnings.showwarning = show
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """A warning of the library is for users: one line. Others keep the place in the code that they come from."""
+    if issubclass(category, WideheadWarning):
+        _say(f"warning: {message}", 0)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _abandon_output() -> None:
     """Drop what is still buffered for standard output: it cannot be written, or should not be."""
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        target = sys.stdout.fileno()
     except (OSError, ValueError):  # not a real file, as under tests
         return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, target)
+    os.close(nowhere)

@@ -60,7 +60,7 @@ def output_file(path: Path) -> Iterator[Path]:
 def new_run_folder(path: Path) -> Iterator[None]:
     """Remove what a failed command left of a run that has no checkpoint yet, with the folders made for it.
 
-    A run that made a checkpoint stays, as it can be resumed.
+    A folder that was there before, empty, is removed too. A run that made a checkpoint stays, as it can be resumed.
 
     Raises:
         CheckpointError: on entering, where no run can start because the folder holds something or cannot be made.
@@ -82,14 +82,18 @@ def new_run_folder(path: Path) -> Iterator[None]:
 
 
 def remove_run(path: Path) -> None:
-    """Remove the files of a run, and its folder where nothing else is in it."""
+    """Remove the files of a run, and its folder; CheckpointError, with nothing removed, where it holds others too."""
     if not path.is_dir():
         return
+    if others := sorted({p.name for p in path.iterdir()} - {*_RUN_FILES, *_RUN_FOLDERS}):
+        raise CheckpointError(
+            f"The run folder {path} should hold a run alone. Found {others[0]}: choose another folder."
+        )
     for name in _RUN_FILES:
         (path / name).unlink(missing_ok=True)
     for name in _RUN_FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
-    _remove_empty([path])
+    path.rmdir()
 
 
 def _remove_empty(folders: list[Path]) -> None:

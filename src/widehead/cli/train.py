@@ -58,7 +58,7 @@ def job_command(job: str) -> Any:
     jobs = tuple(_TASKS.values()) if job == "language-model" else (job,)
 
     def command(**given: Any) -> None:
-        _run(_TASKS[given.pop("task")] if "task" in given else job, given)
+        _run(_task_job(given.pop("task")) if "task" in given else job, given)
 
     parameters = [*_common(job), *(parameter(option, *jobs) for option in options_of(*jobs)), _json()]
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
@@ -110,6 +110,12 @@ def _run(job: str, given: _Given) -> None:
     finish(outcome, out, again_line)
     if not as_json:
         _tell(outcome, out, report)
+
+
+def _task_job(task: str) -> str:
+    if task not in _TASKS:
+        raise typer.BadParameter(f"expected one of {', '.join(_TASKS)}. Found {task!r}", param_hint="--task")
+    return _TASKS[task]
 
 
 def _words(job: str) -> str:

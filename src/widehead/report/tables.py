@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
     """A time for people.
 
     >>> duration(7.25), duration(75), duration(3700)
-    ('7.2 seconds', '1 min 15 s', '1 h 2 min')
+    ('7.2 seconds', '1 min 15 s', '1 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} seconds"

@@ -182,6 +182,7 @@ class TrainingConfig:
             ) from error
 
 
+_LIMIT = 2**31  # of whole numbers, far inside what torch takes
 _Check = tuple[Callable[[Any], bool], str]
 
 
@@ -198,7 +199,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _whole(least: int) -> _Check:
-    return lambda v: _is_integer(v) and v >= least, f"a whole number, at least {least}"
+    return lambda v: _is_integer(v) and least <= v < _LIMIT, f"a whole number, at least {least} and below 2^31"
 
 
 def _number(test: Callable[[float], bool], should: str) -> _Check:
@@ -215,9 +216,9 @@ def _choice(names: Any) -> _Check:
 
 def _wholes(least_length: int) -> _Check:
     def holds(value: Any) -> bool:
-        return isinstance(value, tuple) and len(value) >= least_length and all(_is_integer(n) and n > 0 for n in value)
+        return isinstance(value, tuple) and len(value) >= least_length and all(_is_integer(n) and 0 < n < _LIMIT for n in value)
 
-    return holds, "a list of positive whole numbers"
+    return holds, "a list of positive whole numbers below 2^31"
 
 
 def _is_interval(value: Any) -> bool:

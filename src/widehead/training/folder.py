@@ -119,6 +119,8 @@ class RunFolder:
             return folder, TrainingConfig.load(folder.config_path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CheckpointError(f"{folder.path} should be a run folder. Found no config.json in it.") from error
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{folder.config_path} should hold JSON. Found bytes that are no text.") from error
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 

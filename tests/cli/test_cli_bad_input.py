@@ -1,0 +1,444 @@
+"""Bad input, command by command: one line that says what and where, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_runs import FILES, JOBS, assert_refused, call, train, tree
+
+Trained = dict[str, tuple[Path, object]]
+
+TEXT = "u1 a b c d e\nu2 c d e\n" * 50
+
+
+def _missing(path: Path) -> str:
+    return "there is no such file"
+
+
+def _folder(path: Path) -> str:
+    path.mkdir()
+    return "expected a file. Found a folder"
+
+
+def _below_a_file(path: Path) -> str:
+    path.parent.rmdir()
+    path.parent.write_text("a file")
+    return "cannot be read (Not a directory)"
+
+
+def _empty(path: Path) -> str:
+    path.touch()
+    return "the file is empty"
+
+
+def _binary(path: Path) -> str:
+    path.write_bytes(b"\x7fELF\x02\x01\x00\x00" + bytes(500))
+    return "this is a binary file"
+
+
+def _latin(path: Path) -> str:
+    path.write_bytes("u1 caf\xe9 na\xefve\n".encode("latin-1"))
+    return "line 1: expected UTF-8 text"
+
+
+def _truncated_gzip(path: Path) -> str:
+    path.write_bytes(gzip.compress(TEXT.encode())[:-12])
+    return "gzip data are truncated"
+
+
+def _corrupt_gzip(path: Path) -> str:
+    data = bytearray(gzip.compress(TEXT.encode()))
+    data[25] ^= 0xFF
+    path.write_bytes(bytes(data))
+    return "gzip data are corrupt"
+
+
+ANY_FILE: list[Callable[[Path], str]] = [
+    _missing,
+    _folder,
+    _below_a_file,
+    _empty,
+    _binary,
+    _latin,
+    _truncated_gzip,
+    _corrupt_gzip,
+]
+
+# What is wrong with the content, for each kind of data: text and what the line says.
+CONTENT: dict[str, list[tuple[str, str]]] = {
+    "recommender": [
+        ("u1 a b\nu2\tc\n", "line 2: expected 'user item item …'"),
+        ("u1\nu2\n", "expected pairs of users and items"),
+        ("user,item,rating\nu1,a,5\nu2,b,much\n", "line 3: expected a rating that is a finite number. Found 'much'"),
+        ("user\titem\nu1\n", "line 2"),
+    ],
+    "language-model": [("... !!!\n--\n", "expected words. Found none")],
+    "word-embeddings": [("... !!!\n--\n", "expected words. Found none")],
+    "multilabel": [
+        ("just words\n", "line 1: expected the header"),
+        ("L1\tgood text\nno tab here\n", "line 2: expected 'label label<tab>text'. Found no tab"),
+        ("2 5 3\n0 1:0.5\n7 2:1\n", "line 3: expected a label id in [0, 3). Found '7'"),
+        ("2 5 3\n0 1:0.5\n1 99999999999:1\n", "line 3: expected a feature id in [0, 5). Found '99999999999'"),
+        ("2 5 3\n0 1:0.5\n", "expected 2 rows, as the header says. Found 1"),
+        ("1 5 3\n0 1:nan\n", "line 2: expected a finite value"),
+    ],
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where a bad file goes: alone in its folder, so that the folder can become a file."""
+    (tmp_path / "bad").mkdir()
+    return tmp_path / "bad" / "file.txt"
+
+
+def refused_everywhere(place: Path, what: str, calls: Iterator[list[str | Path]]) -> None:
+    for arguments in calls:
+        before = tree(place.parents[1])
+        assert_refused(call(*arguments), what, place.name if what != "there is no such file" else str(place))
+        assert tree(place.parents[1]) == before
+
+
+def training_calls(job: str, place: Path) -> Iterator[list[str | Path]]:
+    out = place.parents[1] / "new" / "run"
+    yield ["train", *JOBS[job], place, "--out", out]
+    yield ["train", *JOBS[job], place, "--out", out, "--json"]
+
+
+def using_calls(job: str, place: Path, trained: Trained) -> Iterator[list[str | Path]]:
+    folder = trained[job][0]
+    out = place.parents[1] / "new" / "run"
+    yield ["train", *JOBS[job], folder / "train.txt", "--test", place, "--out", out, "--at", "2"]
+    yield ["evaluate", folder / "run", "--test", place, "--json"]
+    yield ["predict", folder / "run", "--input", place]
+    yield ["predict", folder / "run", "--input", place, "--json"]
+
+
+@pytest.mark.parametrize("bad", ANY_FILE, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("job", FILES)
+def test_files_that_cannot_be_read(job: str, bad: Callable[[Path], str], place: Path, trained: Trained) -> None:
+    what = bad(place)
+    refused_everywhere(place, what, training_calls(job, place))
+    refused_everywhere(place, what, using_calls(job, place, trained))
+
+
+@pytest.mark.parametrize(("job", "content", "what"), [(job, c, w) for job in CONTENT for c, w in CONTENT[job]])
+def test_files_of_another_format(job: str, content: str, what: str, place: Path) -> None:
+    place.write_text(content)
+    refused_everywhere(place, what, training_calls(job, place))
+
+
+def test_a_test_file_of_another_kind(trained: Trained, tmp_path: Path) -> None:
+    folder = trained["multilabel"][0]
+    (tmp_path / "xc.txt").write_text("1 5 3\n0 1:0.5\n")
+    for option in ("--test", "--input"):
+        command = "evaluate" if option == "--test" else "predict"
+        assert_refused(call(command, folder / "run", option, tmp_path / "xc.txt"), "expected label<tab>text", "xc.txt")
+
+
+@pytest.mark.parametrize("bad", [_missing, _empty, _binary], ids=lambda f: f.__name__)
+def test_files_of_label_names(bad: Callable[[Path], str], place: Path, trained: Trained) -> None:
+    what = bad(place)
+    xc = place.parents[1] / "train.txt"
+    xc.write_text("2 5 3\n0 1:0.5\n1 2:1\n")
+    out = place.parents[1] / "run"
+    refused_everywhere(place, what, iter([["train", "multilabel", xc, "--labels", place, "--out", out]]))
+
+
+def test_standard_input_is_named(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with (tmp_path / "empty").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert_refused(call("predict", trained["recommender"][0] / "run", "--input", "-"), "standard input: ", "empty")
+
+
+# -- run folders ------------------------------------------------------------------------------------------------------
+
+
+def _no_folder(run: Path) -> str:
+    shutil.rmtree(run)
+    return "Found no config.json"
+
+
+def _a_file(run: Path) -> str:
+    shutil.rmtree(run)
+    run.write_text("a file")
+    return "Found no config.json"
+
+
+def _empty_folder(run: Path) -> str:
+    shutil.rmtree(run)
+    run.mkdir()
+    return "Found no config.json"
+
+
+def _foreign(run: Path) -> str:
+    (run / "config.json").write_text('{"model_type": "bert", "hidden_size": 768}')
+    return "config.json"
+
+
+def _no_json(run: Path) -> str:
+    (run / "config.json").write_text("width: 12\n")
+    return "should hold JSON"
+
+
+def _binary_config(run: Path) -> str:
+    (run / "config.json").write_bytes(b"\xff\x00\x80")
+    return "config.json"
+
+
+def _other_values(run: Path) -> str:
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"width": 8', '"width": "eight"'))
+    return "width"
+
+
+def _another_width(run: Path) -> str:
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"width": 8', '"width": 9'))
+    return "last.safetensors"
+
+
+def _cut_checkpoint(run: Path) -> str:
+    path = run / "checkpoints" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    return "last.safetensors"
+
+
+def _foreign_checkpoint(run: Path) -> str:
+    (run / "checkpoints" / "last.safetensors").write_bytes(b"\x80\x04\x95 a pickle")
+    return "should be a checkpoint of widehead"
+
+
+def _no_vocabulary(run: Path) -> str:
+    (run / "vocabularies" / "items.txt").unlink()
+    return "items.txt"
+
+
+FOLDERS: list[Callable[[Path], str]] = [
+    _no_folder,
+    _a_file,
+    _empty_folder,
+    _foreign,
+    _no_json,
+    _binary_config,
+    _other_values,
+    _another_width,
+    _cut_checkpoint,
+    _foreign_checkpoint,
+    _no_vocabulary,
+]
+USES: dict[str, list[str]] = {
+    "evaluate": ["evaluate", "RUN", "--test", "DATA/test.txt"],
+    "predict": ["predict", "RUN", "--input", "DATA/input.txt"],
+    "export": ["export", "RUN", "--format", "torch", "--output", "NEW"],
+    "resume": ["train", "recommender", "--out", "RUN", "--resume", "--epochs", "14", "--quiet"],
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("damage", FOLDERS, ids=lambda f: f.__name__)
+def test_run_folders_that_are_none(use: str, damage: Callable[[Path], str], trained: Trained, tmp_path: Path) -> None:
+    if use == "resume" and damage is _no_vocabulary:
+        pytest.skip("resuming reads the data again and writes the vocabulary anew")
+    data = trained["recommender"][0]
+    run = tmp_path / "run"
+    shutil.copytree(data / "run", run)
+    what = damage(run)
+    places = {"RUN": str(run), "NEW": str(tmp_path / "new.pt")}
+    arguments = [places.get(word, word.replace("DATA", str(data))) for word in USES[use]]
+    before = tree(tmp_path)
+    before.pop("run/config.json", None)  # resuming may note the new limit before it finds the damage
+    assert_refused(call(*arguments), what)
+    after = tree(tmp_path)
+    after.pop("run/config.json", None)
+    assert after == before
+
+
+def test_a_missing_best_checkpoint(trained: Trained) -> None:
+    run = trained["recommender"][0] / "run"
+    assert_refused(call("evaluate", run, "--best"), "There is no checkpoint", "best.safetensors")
+
+
+# -- where things go --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("out", "what"),
+    [
+        ("a_file", "should be a folder. Found a file"),
+        ("a_file/run", "a_file is a file"),
+        ("a_file/below/run", "a_file is a file"),
+        ("full", "Found files in it: resume that run, or choose another folder"),
+        ("/dev/full", "should be a folder. Found a file"),
+        ("/dev/full/run", "/dev/full is a file"),
+    ],
+)
+def test_run_folders_that_cannot_be_made(out: str, what: str, tmp_path: Path, trained: Trained) -> None:
+    (tmp_path / "a_file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    before = tree(tmp_path)
+    data = trained["recommender"][0] / "train.txt"
+    assert_refused(call("train", "recommender", data, "--out", tmp_path / out), what)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("to", ["torch", "safetensors", "word2vec"])
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        ("a_file/weights", "Not a directory"),
+        ("nowhere/weights", "No such file or directory"),
+        ("a_folder", "should be a file. Found a folder"),
+        ("/dev/full", "should be a file. Found a device"),
+    ],
+)
+def test_outputs_that_cannot_be_written(to: str, output: str, what: str, tmp_path: Path, trained: Trained) -> None:
+    (tmp_path / "a_file").write_text("mine")
+    (tmp_path / "a_folder").mkdir()
+    before = tree(tmp_path)
+    run = trained["recommender"][0] / "run"
+    assert_refused(call("export", run, "--format", to, "--output", tmp_path / output), what, output)
+    assert tree(tmp_path) == before
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB, where the system lets tests mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("job", FILES)
+def test_a_full_disk_while_training(job: str, small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(56 * 1024))
+    called = train(job, tmp_path, "--out", small_disk / "deep" / "run", "--width", "64")
+    assert_refused(called, "could not be written: No space left on device", str(small_disk))
+    assert list(tree(small_disk)) == ["ballast"]
+
+
+@pytest.mark.parametrize("to", ["torch", "safetensors", "word2vec"])
+def test_a_full_disk_while_exporting(to: str, small_disk: Path, trained: Trained) -> None:
+    (small_disk / "ballast").write_bytes(bytes(60 * 1024))
+    run = trained["multilabel"][0] / "run"
+    output = small_disk / "weights"
+    output.write_text("what was there before")
+    assert_refused(call("export", run, "--format", to, "--output", output), "could not be written", str(output))
+    assert list(tree(small_disk)) == ["ballast", "weights"]
+    assert output.read_text() == "what was there before"
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--width", "0"], "Option --width should be a whole number, at least 1 and below 2^31. Found 0"),
+        (["--width", "wide"], "--width"),
+        (["--hidden", "12,x"], "expected whole numbers with commas between them. Found '12,x'"),
+        (["--hidden", "12,0"], "Option --hidden should be a list of positive whole numbers"),
+        (["--dropout", "1"], "Option --dropout should be a number in [0, 1). Found 1"),
+        (["--dropout", "nan"], "Option --dropout"),
+        (["--input-dropout", "-0.1"], "Option --input-dropout"),
+        (["--holdout", "2"], "Option --holdout"),
+        (["--activation", "sine"], "Option --activation should be one of none, tanh, relu, gelu. Found 'sine'"),
+        (["--loss", "mse"], "Option --loss should be one of squared-error"),
+        (["--loss-options", "eps"], "expected NAME=VALUE. Found 'eps'"),
+        (["--loss-options", "eps=1"], "Option --loss-options should hold what the loss squared-error takes"),
+        (["--loss", "spherical-softmax", "--loss-options", "eps=-1"], "eps"),
+        (["--head-lr", "0"], "Option --head-lr should be a number above 0"),
+        (["--head-lr", "inf"], "Option --head-lr"),
+        (["--head-weight-decay", "-1"], "Option --head-weight-decay"),
+        (["--head-max-grad-norm", "0"], "Option --head-max-grad-norm"),
+        (["--encoder-lr", "-1"], "Option --encoder-lr"),
+        (["--batch-size", "0"], "Option --batch-size"),
+        (["--epochs", "0"], "Option --epochs"),
+        (["--minutes", "0"], "Option --minutes"),
+        (["--schedule", "sawtooth"], "Option --schedule"),
+        (["--warmup-steps", "-1"], "Option --warmup-steps"),
+        (["--evaluate-every", "now and then"], "Option --evaluate-every should be an interval such as"),
+        (["--checkpoint-every", "0 steps"], "Option --checkpoint-every"),
+        (["--at", "0"], "Option --at"),
+        (["--at", ""], "Option --at"),
+        (["--at", "61"], "Option --at should not exceed the number of classes, 60. Found 61"),
+        (["--log-every", "0"], "Option --log-every"),
+        (["--seed", "-1"], "Option --seed"),
+        (["--seed", "99999999999999999999999999"], "seed"),
+        (["--dtype", "float16"], "Option --dtype should be one of float32, float64"),
+        (["--device", "abacus"], "abacus"),
+        (["--device", "cuda:99"], "this machine has no usable device 'cuda:99'"),
+        (["--width", "2000000000", "--hidden", "2000000000"], "not enough memory"),
+        (["--width", "9" * 30], "Option --width should be a whole number, at least 1 and below 2^31"),
+        (["--hidden", "9" * 30], "Option --hidden"),
+        (["--context", "4"], "No such option: --context"),
+        (["--wdith", "4"], "No such option: --wdith"),
+        (["another.txt"], "another.txt"),
+    ],
+)
+def test_options_out_of_range(options: list[str], what: str, tmp_path: Path) -> None:
+    FILES["recommender"](tmp_path)
+    before = tree(tmp_path)
+    called = call("train", "recommender", tmp_path / "train.txt", "--out", tmp_path / "run", *options)
+    assert_refused(called, what)
+    assert tree(tmp_path) == before
+
+
+def test_options_of_the_other_task(tmp_path: Path) -> None:
+    data = ["train", "language-model", tmp_path / "train.txt", "--out", tmp_path / "run"]
+    assert_refused(call(*data, "--window", "3"), "--window", "this is an option of word-embeddings")
+    embeddings = [*data, "--task", "word-embeddings"]
+    assert_refused(call(*embeddings, "--context", "3"), "--context", "this is an option of language-model")
+    assert_refused(call(*data, "--task", "translation"), "--task", "next-word, word-embeddings", "translation")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["paint"], "No such command 'paint'"),
+        (["train", "painter", "x.txt"], "the job should be one of recommender, language-model, multilabel"),
+        (["train", "recommender"], "a training file is needed"),
+        (["evaluate"], "RUN"),
+        (["evaluate", "RUN", "--at", "0"], "Option --at"),
+        (["evaluate", "RUN", "--at", "6,"], "expected whole numbers"),
+        (["evaluate", "RUN", "--at", "1000"], "should not exceed the number of classes"),
+        (["evaluate", "RUN", "--rank-at-most", "0"], "--rank-at-most"),
+        (["evaluate", "RUN", "--device", "abacus"], "no usable device 'abacus'"),
+        (["predict", "RUN"], "--input"),
+        (["predict", "RUN", "--input", "x.txt", "--top", "0"], "--top"),
+        (["export", "RUN"], "--format"),
+        (["export", "RUN", "--format", "onnx"], "onnx"),
+        (["demo", "--epochs", "0"], "--epochs"),
+        (["--loud"], "No such option: --loud"),
+    ],
+)
+def test_wrong_command_lines(arguments: list[str], what: str, trained: Trained) -> None:
+    run = str(trained["recommender"][0] / "run")
+    assert_refused(call(*(run if word == "RUN" else word for word in arguments)), what)
+
+
+def test_a_run_resumed_with_other_options(trained: Trained, tmp_path: Path) -> None:
+    data = trained["recommender"][0]
+    run = tmp_path / "run"
+    shutil.copytree(data / "run", run)
+    before = tree(run)
+    again = ["train", "recommender", "--out", run, "--resume"]
+    assert_refused(call(*again, "--width", "9"), "A resumed run may change", "'width'")
+    assert_refused(call("train", "multilabel", "--out", run, "--resume"), "is of the job recommender")
+    other = ["train", "recommender", tmp_path / "other.txt", "--out", run, "--resume"]
+    assert_refused(call(*other), "was trained on", "other.txt")
+    assert tree(run) == before

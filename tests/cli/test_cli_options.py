@@ -1,0 +1,68 @@
+"""The table of training options against TrainingConfig, and what the help shows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from cli_runs import JOBS, call
+
+import widehead
+from widehead.cli.console import printable, show_json
+from widehead.cli.training_options import OPTIONS, options_of
+from widehead.training import JOB_DEFAULTS, TrainingConfig
+
+# Fields that are no options of their own: the job is the command, FILE the argument, --out stands with the command.
+ELSEWHERE = {"job", "train", "out"}
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+
+
+def test_every_field_is_an_option() -> None:
+    assert {option.name for option in OPTIONS} == {f.name for f in dataclasses.fields(TrainingConfig)} - ELSEWHERE
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_default_of_a_job_belongs_to_an_option_of_it(job: str) -> None:
+    assert set(JOB_DEFAULTS[job]) <= {option.name for option in options_of(job)}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_shows_options_and_defaults(job: str) -> None:
+    called = call("train", JOBS[job][0], "--help")
+    assert called.code == 0
+    assert called.err == ""
+    for option in options_of(job):
+        assert option.flag in called.out
+    for text in ("Example", "Network", "[default: 256]", "--resume", f"[default: runs/{JOBS[job][0]}]"):
+        assert text in called.out
+
+
+def test_help_shows_the_defaults_of_the_job() -> None:
+    assert "Passes over the data. [default: 20]" in call("train", "recommender", "--help").out
+    assert "Passes over the data. [default: 10]" in call("train", "multilabel", "--help").out
+
+
+def test_help_shows_every_command() -> None:
+    called = call("--help")
+    assert called.code == 0
+    for command in ("demo", "train", "evaluate", "predict", "export", "bench"):
+        assert command in called.out
+        assert call(command, "--help").code == 0
+
+
+def test_version() -> None:
+    assert call("--version").out == f"widehead {widehead.__version__}\n"
+
+
+def test_numbers_that_json_lacks_become_null(capsys: pytest.CaptureFixture[str]) -> None:
+    show_json({"perplexity": float("inf"), "list": [1.0, float("nan")], "nested": {"x": -float("inf")}})
+    assert capsys.readouterr().out == '{"perplexity": null, "list": [1.0, null], "nested": {"x": null}}\n'
+
+
+def test_names_cannot_command_a_terminal() -> None:
+    assert printable("a\x1b]0;title\x07b\nc") == "a�]0;title�b�c"
