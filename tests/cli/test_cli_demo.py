@@ -27,7 +27,7 @@ def small_thesaurus(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("widehead.data.demo.thesaurus_path", lambda: path)
         patch.setattr("widehead.training.config.JOB_DEFAULTS", {"demo": DEFAULTS})
-        patch.setattr("widehead.bench.measure._SLICE", 0.0)
+        patch.setattr("widehead.bench.measure._SLICE", 1e-9)
         yield
 
 
