@@ -134,7 +134,11 @@ class TrainingConfig:
         """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
         if job not in JOBS:
             raise ValueError(f"Option `job` should be {_one_of(JOBS)}. Found {job!r}.")
-        return cls._from_mapping({**JOB_DEFAULTS[job], **options, "job": job}, "options")
+        defaults = dict(JOB_DEFAULTS[job])
+        if "loss" in options and options["loss"] != defaults.get("loss"):
+            for name in ("loss_options", "head_lr"):  # measured with the job's own loss
+                defaults.pop(name, None)
+        return cls._from_mapping({**defaults, **options, "job": job}, "options")
 
     @classmethod
     def from_json(cls, text: str, source: str = "config.json") -> TrainingConfig:
