@@ -66,7 +66,7 @@ def multilabel_files(folder: Path) -> list[str]:
     lines = [f"L{g} M{g // 2}\t" + " ".join(f"t{g}x{k}" for k in rng.choice(6, 4)) for g in rng.integers(0, 12, 300)]
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[:40]))
-    (folder / "input.txt").write_text("\tt3x1 t3x2 t3x3\n\tt8x0 t8x4\n")
+    (folder / "input.txt").write_text("L0 L5\tt3x1 t3x2 t3x3\nt8x0 t8x4\n")
     return ["--width", "12", "--hidden", "16", "--epochs", "12", "--encoder-lr", "0.02", "--at", "1,2"]
 
 

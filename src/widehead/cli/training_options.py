@@ -6,7 +6,7 @@ Names, checks and defaults are those of TrainingConfig; this table adds how an o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
@@ -82,7 +82,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("device", _NETWORK, "cpu, cuda or cuda:N.", metavar="NAME"),
     TrainOption("loss", _LOSS, f"What is minimised: {_one_of(LOSSES)}.", metavar="NAME"),
     TrainOption("loss_options", _LOSS, "A parameter of the loss; once for each.", dict, metavar="NAME=VALUE"),
-    TrainOption("head_lr", _LOSS, "Learning rate of the output layer; by default, by loss and width.", float),
+    TrainOption("head_lr", _LOSS, "Learning rate of the output layer; each loss has its own default.", float),
     TrainOption("head_bias", _LOSS, "Give the output layer a bias.", bool),
     TrainOption("head_weight_decay", _LOSS, "Weight decay of the output layer.", float),
     TrainOption("head_max_grad_norm", _LOSS, "Clip the gradient of the output layer at this norm.", float),
@@ -132,4 +132,6 @@ def _shown_default(option: TrainOption, jobs: tuple[str, ...]) -> str:
     value = JOB_DEFAULTS[job].get(option.name, fields[option.name])
     if isinstance(value, tuple):
         value = ",".join(str(n) for n in value) or None
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{parameter}={number}" for parameter, number in value.items()) or None
     return f" [default: {value}]" if isinstance(value, int | float | str) and not isinstance(value, bool) else ""

@@ -29,11 +29,23 @@ LOSSES: dict[str, type[Loss]] = {
 
 # One table of defaults; an option that is not here has the default of its field.
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
-    "recommender": {"input_dropout": 0.5, "batch_size": 256, "epochs": 20},
+    "recommender": {
+        "loss": "weighted-squared-error",
+        "loss_options": {"unobserved_weight": 0.05},
+        "head_lr": 5.0,
+        "encoder_lr": 3e-3,
+        "schedule": "cosine",
+        "input_dropout": 0.5,
+        "batch_size": 512,
+        "epochs": 15,
+        "evaluate_every": "5 epochs",
+    },
     "language-model": {
         "loss": "spherical-softmax",
+        "head_lr": 3.0,
         "activation": "tanh",
         "hidden": (256,),
+        "batch_size": 256,
         "holdout": 0.01,
         "minimum_count": 5,
         "at": (1, 10),
@@ -41,20 +53,35 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "word-embeddings": {
         "loss": "spherical-softmax",
+        "batch_size": 256,
         "holdout": 0.01,
         "minimum_count": 5,
         "at": (1, 10),
         "rank_at_most": 2_000,
     },
     "multilabel": {
-        "loss": "spherical-softmax",
+        "loss": "weighted-squared-error",
+        "loss_options": {"unobserved_weight": 0.05},
+        "head_lr": 4.0,
+        "schedule": "cosine",
         "hidden": (256,),
         "activation": "relu",
         "minimum_count": 2,
         "at": (1, 3, 5),
-        "epochs": 10,
+        "epochs": 15,
+        "evaluate_every": "5 epochs",
     },
-    "demo": {"input_dropout": 0.5, "holdout": 0.2, "batch_size": 256, "epochs": 5},
+    "demo": {
+        "loss": "weighted-squared-error",
+        "loss_options": {"unobserved_weight": 0.02},
+        "head_lr": 5.0,
+        "encoder_lr": 3e-3,
+        "schedule": "cosine",
+        "input_dropout": 0.5,
+        "holdout": 0.2,
+        "batch_size": 512,
+        "epochs": 5,
+    },
 }
 
 
@@ -92,7 +119,7 @@ class TrainingConfig:
     # Loss and head.
     loss: str = "squared-error"
     loss_options: Mapping[str, float | str] = field(default_factory=dict)
-    head_lr: float | None = None  # None: the loss's default for this width
+    head_lr: float | None = None  # None: the loss's default for the hidden layer's size in the first batch
     head_bias: bool = False
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
@@ -219,8 +246,10 @@ def _choice(names: Any) -> _Check:
 
 
 def _wholes(least_length: int) -> _Check:
+    positive, _ = _whole(1)
+
     def holds(value: Any) -> bool:
-        return isinstance(value, tuple) and len(value) >= least_length and all(_is_integer(n) and 0 < n < _LIMIT for n in value)
+        return isinstance(value, tuple) and len(value) >= least_length and all(positive(n) for n in value)
 
     return holds, "a list of positive whole numbers below 2^31"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from widehead.data import LabelSchema, MultiLabel, RowExamples, read_multilabel
+from widehead.data import LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
+from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError
 from widehead.models import BagEncoder, WideNetwork
 from widehead.training.config import TrainingConfig
@@ -76,10 +77,16 @@ class Multilabel(Job):
         return _test(test, np.arange(test.features.shape[0]))
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """For each document of a file, named by its number from 1, the best labels."""
-        given = read_multilabel(path, schema=self.schema)
-        for row, classes, scores in ranked_rows(network, given.features, k, exclude_inputs=False):
+        """For each document of a file, named by its number from 1, the best labels; of text, labels may be left out."""
+        for row, classes, scores in ranked_rows(network, self._features(path), k, exclude_inputs=False):
             yield Prediction(str(row + 1), [self.schema.name(c) for c in classes], scores)
+
+    def _features(self, path: Path | str) -> CSR:
+        text = self.schema.text
+        if text is None:
+            return read_multilabel(path, schema=self.schema).features
+        with open_text(path) as lines:
+            return text.transform(line.partition("\t")[2] if "\t" in line else line for line in lines)
 
 
 def _test(documents: MultiLabel, rows: np.ndarray) -> RankingTest:
