@@ -67,7 +67,7 @@ def test_reduce_on_plateau_and_state_round_trip() -> None:
 def test_default_lr_is_the_losss_own() -> None:
     heads = [make(), wh.ExactHead(WIDTH, D, wh.losses.SphericalSoftmax())]
     optimizer = wh.optim.SGD(heads)
-    assert [group["lr"] for group in optimizer.param_groups] == [h.loss.default_lr(WIDTH) for h in heads]
+    assert [group["lr"] for group in optimizer.param_groups] == [h.loss.default_lr(WIDTH, WIDTH) for h in heads]
 
 
 def test_zero_grad_drops_the_pending_step_and_step_uses_it_up() -> None:

@@ -50,6 +50,7 @@ def small_config(out: Path, **options: Any) -> TrainingConfig:
         "epochs": 4,
         "schedule": "cosine",
         "warmup_steps": 10,
+        "evaluate_every": "1 epoch",
         "log_every": 7,
         "seed": 3,
     }

@@ -39,7 +39,7 @@ def text_files(folder: Path) -> dict[str, Any]:
     lines = [" ".join(f"w{(start + j) % 20}" for j in range(15)) for start in rng.integers(0, 20, 150)]
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[:20]))
-    return {"width": 16, "epochs": 3, "encoder_lr": 0.02, "at": (1, 10)}
+    return {"width": 16, "epochs": 3, "batch_size": 128, "encoder_lr": 0.02, "head_lr": 0.1, "at": (1, 10)}
 
 
 def multilabel_files(folder: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def multilabel_files(folder: Path) -> dict[str, Any]:
     lines = [f"L{g} M{g // 2}\t" + " ".join(f"t{g}x{k}" for k in rng.choice(6, 4)) for g in rng.integers(0, 12, 300)]
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join([*lines[:40], "L1 never\tt1x1 unseen"]))
-    options = {"width": 12, "hidden": (16,), "epochs": 15, "encoder_lr": 0.02, "at": (1, 2)}
+    options = {"width": 12, "hidden": (16,), "epochs": 15, "batch_size": 32, "encoder_lr": 0.02, "at": (1, 2)}
     return {**options}
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import Loss, mean_over_targets
+from widehead.losses.base import CAUTION, Loss, mean_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["SphericalSoftmax"]
@@ -37,6 +37,6 @@ class SphericalSoftmax(Loss):
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         return torch.log(q + num_classes * self.eps)
 
-    def default_lr(self, in_features: int) -> float:
-        """The gradient at a target is at most 1/√ε; a step moves such an output by a few √ε at most."""
-        return 32.0 * math.sqrt(self.eps) / in_features
+    def default_lr(self, dense: float, targets: float) -> float:
+        """The gradient at a target is at most 1/√ε."""
+        return 3.0 * CAUTION * math.sqrt(self.eps) / targets

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from widehead.losses.base import Loss, sum_over_targets
+from widehead.losses.base import CAUTION, Loss, sum_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["SquaredError"]
@@ -29,6 +29,6 @@ class SquaredError(Loss):
         """Small enough that ‖o‖² is about ‖h‖²/d: D outputs of ordinary size would drown the targets."""
         return 1.0 / math.sqrt(in_features * num_classes)
 
-    def default_lr(self, in_features: int) -> float:
-        """Half the largest stable step where hidden units are at most 1 in size: Λ = 2, λmax(HᵀH/m) ≤ d."""
-        return 0.5 / in_features
+    def default_lr(self, dense: float, targets: float) -> float:
+        """Λ = 2 on all outputs alike."""
+        return CAUTION / max(dense, targets)

@@ -30,7 +30,3 @@ class TaylorSoftmax(Loss):
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         # s + q/2 ≥ −D/2 always (each term of the sum is at least −1/2); rounding may say otherwise.
         return torch.log((num_classes + s + 0.5 * q).clamp_min(0.5 * num_classes))
-
-    def default_lr(self, in_features: int) -> float:
-        """The gradient at a target is at most 1 in size."""
-        return 16.0 / in_features

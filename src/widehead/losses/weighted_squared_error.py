@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from widehead.losses.base import Loss, sum_over_targets
+from widehead.losses.base import CAUTION, Loss, sum_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["WeightedSquaredError"]
@@ -28,7 +28,7 @@ class WeightedSquaredError(Loss):
 
     def __init__(
         self,
-        unobserved_weight: float,
+        unobserved_weight: float = 0.1,
         target_weight: float = 1.0,
         values: Literal["targets", "weights"] = "targets",
     ) -> None:
@@ -55,6 +55,6 @@ class WeightedSquaredError(Loss):
         """As for squared error."""
         return 1.0 / math.sqrt(in_features * num_classes)
 
-    def default_lr(self, in_features: int) -> float:
-        """Half the largest stable step for an observed class whose examples fill the batch, |h_i| ≤ 1."""
-        return 0.5 / (in_features * max(self.target_weight, self.unobserved_weight))
+    def default_lr(self, dense: float, targets: float) -> float:
+        """Λ = 2α₀ on all outputs, 2w on targets."""
+        return CAUTION / max(self.unobserved_weight * dense, self.target_weight * targets)

@@ -41,7 +41,3 @@ class ZLoss(Loss):
         examples = targets.example_ids
         z = (a - mean[examples]) / std[examples]
         return mean_over_targets(softplus(self.a * (self.b - z)) / self.a, targets)
-
-    def default_lr(self, in_features: int) -> float:
-        """The gradient by z is at most 1, and outputs to begin with have a standard deviation of about 1/√3."""
-        return 16.0 / in_features

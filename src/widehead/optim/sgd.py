@@ -25,7 +25,8 @@ class SGD(torch.optim.Optimizer):
 
     Args:
         heads: an ExactHead or several.
-        lr: step size; None for each loss's default.
+        lr: step size; None for one that is safe for each loss whatever the targets, where hidden units
+            are at most about 1 in size (mean ‖h‖² ≤ d).
         weight_decay: coupled decay: λW is added to the gradient.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 
@@ -52,7 +53,10 @@ class SGD(torch.optim.Optimizer):
         self._warned: set[int] = set()
         # torch's bookkeeping wants a tensor in each group; W itself is no parameter, so an empty one stands for it.
         groups = [
-            {"params": [torch.empty(0)], "lr": head.loss.default_lr(head.in_features) if lr is None else lr}
+            {
+                "params": [torch.empty(0)],
+                "lr": head.loss.default_lr(head.in_features, head.in_features) if lr is None else lr,
+            }
             for head in self._heads
         ]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm})

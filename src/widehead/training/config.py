@@ -32,7 +32,6 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     "recommender": {
         "loss": "weighted-squared-error",
         "loss_options": {"unobserved_weight": 0.05},
-        "head_lr": 5.0,
         "encoder_lr": 3e-3,
         "schedule": "cosine",
         "input_dropout": 0.5,
@@ -62,7 +61,6 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     "multilabel": {
         "loss": "weighted-squared-error",
         "loss_options": {"unobserved_weight": 0.05},
-        "head_lr": 4.0,
         "schedule": "cosine",
         "hidden": (256,),
         "activation": "relu",
@@ -74,7 +72,6 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     "demo": {
         "loss": "weighted-squared-error",
         "loss_options": {"unobserved_weight": 0.02},
-        "head_lr": 5.0,
         "encoder_lr": 3e-3,
         "schedule": "cosine",
         "input_dropout": 0.5,
@@ -119,7 +116,7 @@ class TrainingConfig:
     # Loss and head.
     loss: str = "squared-error"
     loss_options: Mapping[str, float | str] = field(default_factory=dict)
-    head_lr: float | None = None  # None: the loss's default for the hidden layer's size in the first batch
+    head_lr: float | None = None  # None: by loss, from the first hidden layers and targets
     head_bias: bool = False
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
