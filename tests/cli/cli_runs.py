@@ -21,6 +21,10 @@ JOBS: dict[str, list[str]] = {
 }
 
 
+# Said in full, so that other defaults change nothing here.
+PLAIN = ["--schedule", "constant", "--evaluate-every", "1 epoch", "--encoder-lr", "0.02"]
+
+
 @dataclass(frozen=True)
 class Called:
     """How a call of the program ended."""
@@ -47,7 +51,8 @@ def recommender_files(folder: Path) -> list[str]:
     (folder / "train.txt").write_text("".join(" ".join(line[:7]) + "\n" for line in lines))
     (folder / "test.txt").write_text("".join(" ".join([line[0], *line[7:]]) + "\n" for line in lines))
     (folder / "input.txt").write_text("alice i0 i1 i2 i3 unheard\nbob i12 i13\n")
-    return ["--width", "8", "--batch-size", "16", "--epochs", "12", "--encoder-lr", "0.02", "--at", "6"]
+    sizes = ["--width", "8", "--batch-size", "16", "--epochs", "12", "--at", "6"]
+    return [*PLAIN, "--loss", "squared-error", "--head-lr", "0.0625", *sizes]
 
 
 def text_files(folder: Path) -> list[str]:
@@ -57,7 +62,8 @@ def text_files(folder: Path) -> list[str]:
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[:20]))
     (folder / "input.txt").write_text("w3 w4 w5 w6 w7\nw18\n")
-    return ["--width", "16", "--epochs", "3", "--encoder-lr", "0.02", "--at", "1,10"]
+    sizes = ["--width", "16", "--batch-size", "128", "--epochs", "3", "--at", "1,10"]
+    return [*PLAIN, "--loss", "spherical-softmax", "--head-lr", "1", *sizes]
 
 
 def multilabel_files(folder: Path) -> list[str]:
@@ -67,7 +73,8 @@ def multilabel_files(folder: Path) -> list[str]:
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[:40]))
     (folder / "input.txt").write_text("L0 L5\tt3x1 t3x2 t3x3\nt8x0 t8x4\n")
-    return ["--width", "12", "--hidden", "16", "--epochs", "12", "--encoder-lr", "0.02", "--at", "1,2"]
+    sizes = ["--width", "12", "--hidden", "16", "--batch-size", "128", "--epochs", "12", "--at", "1,2"]
+    return [*PLAIN, "--loss", "spherical-softmax", "--head-lr", "1", *sizes]
 
 
 FILES: dict[str, Callable[[Path], list[str]]] = {

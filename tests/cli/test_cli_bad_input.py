@@ -357,7 +357,10 @@ def test_a_full_disk_while_exporting(to: str, small_disk: Path, trained: Trained
         (["--activation", "sine"], "Option --activation should be one of none, tanh, relu, gelu. Found 'sine'"),
         (["--loss", "mse"], "Option --loss should be one of squared-error"),
         (["--loss-options", "eps"], "expected NAME=VALUE. Found 'eps'"),
-        (["--loss-options", "eps=1"], "Option --loss-options should hold what the loss squared-error takes"),
+        (
+            ["--loss", "squared-error", "--loss-options", "eps=1"],
+            "Option --loss-options should hold what the loss squared-error takes",
+        ),
         (["--loss", "spherical-softmax", "--loss-options", "eps=-1"], "eps"),
         (["--head-lr", "0"], "Option --head-lr should be a number above 0"),
         (["--head-lr", "inf"], "Option --head-lr"),

@@ -32,6 +32,8 @@ def small_thesaurus(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 DEFAULTS = {
+    "loss": "squared-error",
+    "head_lr": 0.0625,
     "input_dropout": 0.3,
     "holdout": 0.2,
     "batch_size": 8,

@@ -18,8 +18,7 @@ ELSEWHERE = {"job", "train", "out"}
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("COLUMNS", "400")
 
 
 def test_every_field_is_an_option() -> None:
@@ -38,13 +37,18 @@ def test_help_shows_options_and_defaults(job: str) -> None:
     assert called.err == ""
     for option in options_of(job):
         assert option.flag in called.out
-    for text in ("Example", "Network", "[default: 256]", "--resume", f"[default: runs/{JOBS[job][0]}]"):
+    for text in ("Example", "Network", "--resume", f"[default: runs/{JOBS[job][0]}]"):
         assert text in called.out
 
 
-def test_help_shows_the_defaults_of_the_job() -> None:
-    assert "Passes over the data. [default: 20]" in call("train", "recommender", "--help").out
-    assert "Passes over the data. [default: 10]" in call("train", "multilabel", "--help").out
+@pytest.mark.parametrize("job", JOBS)
+def test_help_shows_the_defaults_of_the_job(job: str) -> None:
+    shown = call("train", JOBS[job][0], "--help").out
+    defaults = JOB_DEFAULTS[JOBS[job][0]]
+    for name, value in defaults.items():
+        if isinstance(value, float | str) or (isinstance(value, int) and not isinstance(value, bool)):
+            line = next(line for line in shown.splitlines() if line.startswith(f"│ --{name.replace('_', '-')} "))
+            assert f"[default: {value}]" in line
 
 
 def test_help_shows_every_command() -> None:
@@ -53,6 +57,14 @@ def test_help_shows_every_command() -> None:
     for command in ("demo", "train", "evaluate", "predict", "export", "bench"):
         assert command in called.out
         assert call(command, "--help").code == 0
+
+
+@pytest.mark.parametrize("group", [[], ["train"], ["bench"]])
+def test_groups_without_a_command_show_their_help(group: list[str]) -> None:
+    called = call(*group)
+    assert called.code == 2
+    assert "Commands" in called.out
+    assert called.err == "widehead: error: a command is missing (see --help)\n"
 
 
 def test_version() -> None:

@@ -281,10 +281,10 @@ def test_minutes_alone_end_a_run(tmp_path: Path) -> None:
 
 
 def test_loss_options_reach_the_loss(tmp_path: Path) -> None:
-    more = ["--epochs", "1", "--loss", "weighted-squared-error", "--loss-options", "unobserved_weight=0.25"]
+    more = ["--epochs", "1", "--loss", "z-loss", "--loss-options", "a=0.5", "--loss-options", "b=2"]
     called = train("recommender", tmp_path, *more, "--json")
     only_json(called)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["loss_options"] == {"unobserved_weight": 0.25}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["loss_options"] == {"a": 0.5, "b": 2.0}
 
 
 def test_a_failure_that_left_a_checkpoint_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
