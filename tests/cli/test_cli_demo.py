@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cli_runs import Called, assert_refused, call, tree
 
-WORDS = ("ocean", "happy", "music")
+WORDS = ("happy", "music", "ocean")
 
 
 @pytest.fixture(scope="module", autouse=True)

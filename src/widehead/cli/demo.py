@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_WORDS = ("ocean", "happy", "music", "calculate", "brave", "mountain")
+_WORDS = ("happy", "brave", "music", "calculate", "mountain", "ocean")
 _SHOWN = 8
 
 
@@ -117,7 +117,7 @@ def _suggestion_table(found: list[tuple[Prediction, set[str]]]) -> Any:
     from widehead.report import Table
 
     rows = [
-        [prediction.name, ", ".join(f"{name} *" if name in real else name for name in prediction.classes)]
+        [prediction.name, ", ".join(f"{name}*" if name in real else name for name in prediction.classes)]
         for prediction, real in found
     ]
     note = "None of these was a known synonym in training. A * marks one that the thesaurus has, but that was hidden."
