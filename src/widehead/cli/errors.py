@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from widehead.cli.console import say
 from widehead.errors import CheckpointError, DataError, NonFiniteError, WideheadWarning
 
 __all__ = ["Interrupted", "run_guarded"]
@@ -86,7 +87,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"widehead: {' '.join(text.split())}", file=sys.stderr)
+    say(f"widehead: {' '.join(text.split())}")
     return code
 
 

@@ -15,7 +15,6 @@ from widehead.cli.errors import Interrupted
 from widehead.cli.files import new_run_folder
 from widehead.cli.options import JsonOption, check_device
 from widehead.cli.training_options import TrainOption, options_of, parameter
-from widehead.report import write_report
 from widehead.training import JOB_DEFAULTS, Outcome, RunFolder, TrainingConfig, resume, train
 
 __all__ = ["finish", "job_command"]
@@ -98,6 +97,8 @@ def _json() -> Parameter:
 
 
 def _run(job: str, given: _Given) -> None:
+    from widehead.report import write_report  # plots are slow to import, and no help needs them
+
     file, again, quiet, as_json = (given.pop(name) for name in ("file", "resume", "quiet", "as_json"))
     out = given.pop("out") or Path("runs") / job
     options = _options(job, given)
