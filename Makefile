@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/widehead demo
 
+# One thread a process: small tensors gain nothing from more, and processes that share cores wait for one another.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
