@@ -78,6 +78,7 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "holdout": 0.2,
         "batch_size": 512,
         "epochs": 5,
+        "rank_at_most": 5_000,
     },
 }
 
