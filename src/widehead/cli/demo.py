@@ -74,7 +74,7 @@ def _trained(out: Path, epochs: int | None, again: bool, quiet: bool) -> Outcome
     if earlier == "demo":
         remove_run(out)
     if not quiet:
-        say("Moby thesaurus: 30,259 entries, 102,428 synonyms to rank. Hiding a fifth of each entry's, training on the rest.")
+        say("Moby thesaurus: 30,259 entries, 102,428 synonyms to rank. Training with a fifth of them hidden.")
     with new_run_folder(out):
         return train(config, quiet=quiet)
 
