@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from widehead.factored.weights import FactoredWeights
+from widehead.factored.weights import FactoredWeights, gram_and_sum
 
 __all__ = ["Audit", "audit"]
 
@@ -35,14 +35,8 @@ class Audit:
 
 def audit(weights: FactoredWeights) -> Audit:
     """Recompute Q, w̄ and UU⁻¹ densely in float64, O(D d²), block by block; changes nothing."""
-    gram = torch.zeros_like(weights.gram.master)
-    column_sum = torch.zeros_like(weights.column_sum.master)
-    finite = True
-    for _, rows in weights.blocks():
-        block = rows.to(torch.float64)
-        gram.addmm_(block.T, block)
-        column_sum += block.sum(0)
-        finite = finite and bool(torch.isfinite(rows).all())
+    blocks = (rows for _, rows in weights.blocks())
+    gram, column_sum = gram_and_sum(blocks, torch.zeros_like(weights.column_sum.master))
     eye = torch.eye(weights.width, dtype=torch.float64, device=gram.device)
     scale = (weights.num_classes * torch.trace(gram)).sqrt()
     generations = weights.generations
@@ -50,7 +44,7 @@ def audit(weights: FactoredWeights) -> Audit:
         gram=_relative(weights.gram.master - gram, torch.linalg.matrix_norm(gram)),
         column_sum=_relative(weights.column_sum.master - column_sum, scale),
         inverse=_relative(weights.factor.master @ weights.inverse.master - eye, torch.linalg.matrix_norm(eye)),
-        finite=finite,
+        finite=bool(torch.isfinite(column_sum).all()),  # a sum meets every NaN and infinity
         live_boundaries=len(generations.live),
         closes=generations.closes,
         moved_rows=generations.moved_rows,

@@ -1,6 +1,6 @@
-"""How large a step is for the curvature of the loss: the largest eigenvalue of ΛHRHᵀ, followed from step to step.
+"""How large a step is for the curvature of the loss: the largest eigenvalue of ΛHHᵀ, followed from step to step.
 
-Letters: H (m, d) hidden, Λ = diag(λ) (m,), R (d, d) preconditioner. A step of size η is stable while ηλmax < 2.
+Letters: H (m, d) hidden, Λ = diag(λ) (m,). A step of size η is stable while ηλmax < 2.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class CurvatureMonitor:
         hidden = gradient.read.hidden
         return float(torch.dot(gradient.curvature.abs(), torch.linalg.vecdot(hidden, hidden)))
 
-    def largest(self, gradient: OutputGradient, right: Tensor | None = None, *, precise: bool = False) -> float:
-        """Lower bound of λmax(ΛHRHᵀ), close after a few calls; at once (to about a percent) with ``precise``."""
+    def largest(self, gradient: OutputGradient, *, precise: bool = False) -> float:
+        """Lower bound of λmax(ΛHHᵀ), close after a few calls; at once (to about a percent) with ``precise``."""
         hidden, lam = gradient.read.hidden, gradient.curvature
         if hidden.shape[0] == 0:
             return 0.0
@@ -42,9 +42,8 @@ class CurvatureMonitor:
             vector, iterations = hidden[worst], _PRECISE if precise else _FIRST
         quotient = vector.new_zeros(())
         for _ in range(iterations):
-            image = vector if right is None else right @ vector
-            along = hidden @ image
-            quotient = (lam * along * along).sum() / torch.dot(vector, image)
+            along = hidden @ vector
+            quotient = (lam * along * along).sum() / torch.dot(vector, vector)
             vector = hidden.T @ (lam * along)
             vector = vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)
         # A vector that is zero or not finite would stay so for ever.

@@ -1,4 +1,4 @@
-"""Rows in generations: which transforms each row of V still has to go through (algorithm.md, section 3).
+"""Rows in generations: which transforms each row of V still has to go through (docs/method.md).
 
 A *boundary* is a moment at which a segment of steps was closed. Row i of V carries the slot of the boundary it was
 last rewritten at; ``transforms[slot]`` is the product of all segments closed since then, so the row's value at the

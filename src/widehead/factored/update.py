@@ -1,6 +1,6 @@
 """The exact step W ← cW − η TᵀHR in O(d²) an example, without forming T (m × D) or W (D × d).
 
-Letters (algorithm.md, sections 1 and 2): W = V·U + 1ωᵀ, Q = WᵀW, w̄ = Wᵀ1, T = ΛO + σ1ᵀ + S, Hr = HR, η step size,
+Letters (docs/method.md): W = V·U + 1ωᵀ, Q = WᵀW, w̄ = Wᵀ1, T = ΛO + σ1ᵀ + S, Hr = HR, η step size,
 c = 1 − η·decay. A step with decay is the step with η/c followed by W ← cW.
 """
 
@@ -18,7 +18,7 @@ from widehead.factored.weights import FactoredWeights, Squares
 
 __all__ = ["Change", "apply_step", "exact_step", "plan_step"]
 
-# A segment is closed when one of these is passed (deviation from algorithm.md: κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
+# A segment is closed when one of these is passed (κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
 # strongly contracted direction among many, and W's error in float32 was ten times larger with it alone):
 # amplification max_b ‖C_b‖ / ‖(Hr)_b‖ · ‖U‖_F / √d, by which rounding errors of the rows written now are magnified;
 _AMPLIFICATION_LIMIT = {torch.float32: 8.0, torch.float64: 64.0}

@@ -1,12 +1,12 @@
 """The record of a factored weight matrix W = V·U + 1ωᵀ with its Gram matrix, and how it is read.
 
-Letters (algorithm.md, section 1): D classes, d width, V (D, d) values, U (d, d) factor of the open segment,
+Letters (docs/method.md): D classes, d width, V (D, d) values, U (d, d) factor of the open segment,
 ω (d,) shift, Q = WᵀW (d, d), w̄ = Wᵀ1 (d,). Row i of V stands for V_i · transforms[stamp_i] · U + ω.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from widehead.factored.generations import Generations
 
-__all__ = ["FactoredWeights", "Squares"]
+__all__ = ["FactoredWeights", "Squares", "gram_and_sum"]
 
 _BLOCK = 1 << 14
 
@@ -44,7 +44,7 @@ class Squares:
 
 @dataclass
 class FactoredWeights:
-    """All that stands for W. Changed only by the functions in update.py and by ``consolidate`` and ``load`` here.
+    """All that stands for W. Changed only by ``apply_step`` in update.py and by the methods here.
 
     Attributes:
         values: (D, d) V.
@@ -73,7 +73,7 @@ class FactoredWeights:
         dtype, (num_classes, width) = weight.dtype, weight.shape
         zero = torch.zeros(width, dtype=torch.float64, device=weight.device)
         eye = torch.eye(width, dtype=torch.float64, device=weight.device)
-        gram, column_sum = gram_and_sum(weight)
+        gram, column_sum = gram_and_sum(weight.split(_BLOCK), zero)
         return cls(
             values=weight,
             generations=Generations.fresh(num_classes, width, weight),
@@ -97,11 +97,11 @@ class FactoredWeights:
         at_newest = self.generations.rows_at_newest(self.values, rows)
         return (at_newest @ self.factor.value).add_(self.shift.value)
 
-    def blocks(self, size: int = _BLOCK) -> Iterator[tuple[int, Tensor]]:
-        """Present W in blocks: pairs (first row, (≤ size, d) rows). Never more than one block in memory."""
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """Present W in blocks: pairs (first row, (n, d) rows). Never more than one block in memory."""
         settled = self.generations.live == [self.generations.newest] and self.segment_steps == 0
-        for start in range(0, self.num_classes, size):
-            stop = min(start + size, self.num_classes)
+        for start in range(0, self.num_classes, _BLOCK):
+            stop = min(start + _BLOCK, self.num_classes)
             if settled:
                 yield start, self.values[start:stop] + self.shift.value
             else:
@@ -158,11 +158,10 @@ class FactoredWeights:
         self.layout += 1
 
 
-def gram_and_sum(weight: Tensor, size: int = _BLOCK) -> tuple[Tensor, Tensor]:
-    """WᵀW (d, d) and Wᵀ1 (d,) in float64, block by block."""
-    gram = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
-    total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-    for rows in weight.split(size):
+def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
+    """WᵀW (d, d) and Wᵀ1 (d,) in float64, from W in blocks of rows; ``zero`` is a float64 zero vector (d,)."""
+    gram, total = torch.outer(zero, zero), zero.clone()
+    for rows in blocks:
         block = rows.to(torch.float64)
         gram.addmm_(block.T, block)
         total += block.sum(0)

@@ -207,8 +207,7 @@ class ExactHead(nn.Module):
         if isinstance(class_ids, SparseTargets):
             return self.statistics(hidden, class_ids)
         table = class_ids if class_ids.ndim == 2 else class_ids[:, None]
-        counts = torch.full((table.shape[0],), table.shape[1], device=table.device)
-        offsets = nn.functional.pad(counts.cumsum(0), (1, 0))
+        offsets = torch.arange(table.shape[0] + 1, device=table.device) * table.shape[1]
         q, s, a = self.statistics(hidden, SparseTargets(table.reshape(-1), offsets))
         return q, s, a.view(class_ids.shape)
 
@@ -335,7 +334,7 @@ class ExactHead(nn.Module):
 
 
 class _Statistics(torch.autograd.Function):
-    """The statistics of the outputs; the backward pass leaves the step for the optimiser (algorithm.md, section 1)."""
+    """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/method.md)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, hook: Tensor, head: ExactHead, targets: SparseTargets) -> Any:

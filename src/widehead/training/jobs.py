@@ -13,12 +13,12 @@ from torch import nn
 
 from widehead.data import Examples
 from widehead.heads import ExactHead
-from widehead.models import WideNetwork
+from widehead.models import BagEncoder, WideNetwork
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.seeding import seed_all
 
-__all__ = ["Job", "JobData", "Prediction", "Test", "build_network"]
+__all__ = ["Job", "JobData", "Prediction", "Test", "bag_encoder", "build_network"]
 
 
 class Test(Protocol):
@@ -87,6 +87,18 @@ class JobData:
     job: Job
     examples: Examples
     test: Test | None
+
+
+def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
+    """The encoder of jobs whose inputs are bags of ids."""
+    return BagEncoder(
+        num_inputs,
+        config.width,
+        hidden=config.hidden,
+        activation=config.activation,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+    )
 
 
 def build_network(job: Job, config: TrainingConfig) -> WideNetwork:

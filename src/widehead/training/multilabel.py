@@ -12,10 +12,10 @@ from torch import nn
 from widehead.data import LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError
-from widehead.models import BagEncoder, WideNetwork
+from widehead.models import WideNetwork
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
-from widehead.training.jobs import Job, JobData, Prediction
+from widehead.training.jobs import Job, JobData, Prediction, bag_encoder
 from widehead.training.judging import RankingTest, ranked_rows
 
 __all__ = ["Multilabel"]
@@ -60,14 +60,7 @@ class Multilabel(Job):
             raise CheckpointError(f"{path} should hold the labels of the run. Found: {error}.") from error
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
-        return BagEncoder(
-            self.sizes["inputs"],
-            config.width,
-            hidden=config.hidden,
-            activation=config.activation,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-        )
+        return bag_encoder(self.sizes["inputs"], config)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for kind in ("precision", "ndcg") for k in at]

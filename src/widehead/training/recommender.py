@@ -21,11 +21,11 @@ from widehead.data import (
     split_rows,
 )
 from widehead.errors import CheckpointError
-from widehead.models import BagEncoder, WideNetwork
+from widehead.models import WideNetwork
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
-from widehead.training.jobs import Job, JobData, Prediction
+from widehead.training.jobs import Job, JobData, Prediction, bag_encoder
 from widehead.training.judging import RankingTest, ranked_rows
 
 __all__ = ["Recommender"]
@@ -93,14 +93,7 @@ class Recommender(Job):
         return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
-        return BagEncoder(
-            self.sizes["inputs"],
-            config.width,
-            hidden=config.hidden,
-            activation=config.activation,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-        )
+        return bag_encoder(self.sizes["inputs"], config)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
