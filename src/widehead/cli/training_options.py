@@ -82,7 +82,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("device", _NETWORK, "cpu, cuda or cuda:N.", metavar="NAME"),
     TrainOption("loss", _LOSS, f"What is minimised: {_one_of(LOSSES)}.", metavar="NAME"),
     TrainOption("loss_options", _LOSS, "A parameter of the loss; once for each.", dict, metavar="NAME=VALUE"),
-    TrainOption("head_lr", _LOSS, "Learning rate of the output layer; each loss has its own default.", float),
+    TrainOption("head_lr", _LOSS, "Learning rate of the output layer; by default found from the data.", float),
     TrainOption("head_bias", _LOSS, "Give the output layer a bias.", bool),
     TrainOption("head_weight_decay", _LOSS, "Weight decay of the output layer.", float),
     TrainOption("head_max_grad_norm", _LOSS, "Clip the gradient of the output layer at this norm.", float),
