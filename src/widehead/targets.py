@@ -207,6 +207,19 @@ class SparseTargets:
         values = None if self.values is None else self.values[picked]
         return SparseTargets._trusted(self.class_ids[picked], offsets, values)
 
+    @classmethod
+    def concatenate(cls, batches: Sequence[SparseTargets]) -> SparseTargets:
+        """The examples of several batches (at least one), one batch after the other.
+
+        >>> SparseTargets.concatenate([SparseTargets.from_lists([[1], []]), SparseTargets.from_lists([[2, 3]])]).to_lists()
+        [[1], [], [2, 3]]
+        """
+        values = None
+        if any(batch.values is not None for batch in batches):
+            values = torch.cat([batch.values_or_ones(torch.get_default_dtype()) for batch in batches])
+        counts = torch.cat([batch.counts for batch in batches])
+        return cls._trusted(torch.cat([batch.class_ids for batch in batches]), _offsets_of(counts), values)
+
     def coalesced(self) -> SparseTargets:
         """The same targets with the values of a class named twice by one example added up (1 each where none given).
 

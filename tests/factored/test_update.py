@@ -10,7 +10,7 @@ import torch
 
 from widehead import factored
 from widehead.errors import NonFiniteError
-from widehead.factored import FactoredWeights, OutputGradient
+from widehead.factored import FactoredWeights, OutputGradient, StepRule
 from widehead.targets import SparseTargets
 
 D = 40
@@ -63,7 +63,8 @@ def test_one_step(m: int, d: int, decay: float, preconditioned: bool) -> None:
         assert torch.allclose(gradient.by_hidden, t @ weight, rtol=1e-9, atol=1e-9)
         assert torch.isclose(gradient.norm(weights), (t.T @ parts[0]).norm(), rtol=1e-10)
         weight = reference.sgd(weight, t.T @ parts[0], lr, decay, right)
-        change = factored.plan_step(weights, gradient, lr, weight_decay=decay, preconditioner=right)
+        hidden_right = None if right is None else parts[0] @ right
+        change = factored.plan_step(weights, gradient, StepRule.sgd(lr, decay), hidden_right)
         factored.apply_step(weights, change)
         assert torch.allclose(weights.dense(), weight, rtol=1e-9, atol=1e-9)
         assert torch.allclose(weights.gram.master, weight.T @ weight, rtol=1e-9, atol=1e-9)
@@ -112,16 +113,15 @@ def test_a_step_that_overflows_is_refused_before_anything_changes() -> None:
     gradient = gradient_of(weights, tuple(parts))
     for lr in (1e30, 1e300):
         with pytest.raises(NonFiniteError, match="too large"):
-            factored.plan_step(weights, gradient, lr)
+            factored.plan_step(weights, gradient, StepRule.sgd(lr))
     assert torch.equal(weights.dense(), weight.float())
     assert weights.version == 0
 
 
 def test_decay_that_would_wipe_out_the_weights_is_refused() -> None:
-    weight, *parts = problem(3, 7)
-    weights = FactoredWeights.from_dense(weight)
-    with pytest.raises(ValueError, match="below 1"):
-        factored.plan_step(weights, gradient_of(weights, tuple(parts)), 0.5, weight_decay=2.0)
+    for make in (StepRule.sgd, lambda lr, weight_decay: StepRule.heavy_ball(lr, 0.9, weight_decay=weight_decay)):
+        with pytest.raises(ValueError, match="below 1"):
+            make(0.5, weight_decay=2.0)
 
 
 def test_small_updates_are_not_lost_in_float32() -> None:

@@ -185,13 +185,16 @@ def test_loading_weights_between_forward_and_backward_is_noticed() -> None:
         loss.backward()
 
 
-def test_consolidating_between_backward_and_step_is_harmless() -> None:
+def test_consolidating_between_forward_backward_and_step_is_harmless() -> None:
     head, twin = make(dtype=torch.float64), make(dtype=torch.float64)
     for model, consolidates in ((head, True), (twin, False)):
         optimizer = wh.optim.SGD(model, lr=0.05)
         for step in range(30):
             hidden = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-            model(hidden, torch.arange(4) + step).backward()
+            loss = model(hidden, torch.arange(4) + step)
+            if consolidates and step % 3 == 1:
+                model.consolidate()
+            loss.backward()
             if consolidates and step % 3 == 0:
                 model.consolidate()
             optimizer.step()

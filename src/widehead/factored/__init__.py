@@ -4,6 +4,7 @@ from widehead.factored.audit import Audit, audit
 from widehead.factored.curvature import CurvatureMonitor
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
 from widehead.factored.state import STATE_NAMES, from_state, to_state
+from widehead.factored.rule import StepRule
 from widehead.factored.update import Change, apply_step, exact_step, plan_step
 from widehead.factored.weights import FactoredWeights
 
@@ -15,6 +16,7 @@ __all__ = [
     "FactoredWeights",
     "Forward",
     "OutputGradient",
+    "StepRule",
     "accumulate",
     "apply_step",
     "audit",

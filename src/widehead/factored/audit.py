@@ -18,6 +18,7 @@ class Audit:
 
     Attributes:
         gram: of Q against WᵀW. column_sum: of w̄ against Wᵀ1, relative to √D ‖W‖_F. inverse: of UU⁻¹ against I.
+            (Where momentum is kept, X = [W, M] stands in the place of W.)
         finite: whether every entry of W is finite.
         live_boundaries: boundaries that rows may stand at. closes: segments closed since the beginning.
         moved_rows: rows rewritten by sweeps. segment_steps: steps in the open segment.
@@ -35,9 +36,9 @@ class Audit:
 
 def audit(weights: FactoredWeights) -> Audit:
     """Recompute Q, w̄ and UU⁻¹ densely in float64, O(D d²), block by block; changes nothing."""
-    blocks = (rows for _, rows in weights.blocks())
+    blocks = (rows for _, rows in weights.blocks(slice(None)))
     gram, column_sum = gram_and_sum(blocks, torch.zeros_like(weights.column_sum.master))
-    eye = torch.eye(weights.width, dtype=torch.float64, device=gram.device)
+    eye = torch.eye(weights.order * weights.width, dtype=torch.float64, device=gram.device)
     scale = (weights.num_classes * torch.trace(gram)).sqrt()
     generations = weights.generations
     return Audit(

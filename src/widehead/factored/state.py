@@ -42,7 +42,7 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
 
 
 def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWeights:
-    """A record from ``state``, on the device and in the type of ``like``; ``like`` is not changed.
+    """A record from ``state``, on the device and in the type of ``like``, with momentum where the state has one.
 
     Raises:
         ValueError: a part is missing, has the wrong shape, or the parts contradict one another.
@@ -50,7 +50,9 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     missing = [name for name in STATE_NAMES if name not in state]
     if missing:
         raise ValueError(f"The state of an exact head should hold {', '.join(missing)}. Found {sorted(state)}.")
-    device, dtype, (rows, width) = like.values.device, like.values.dtype, like.values.shape
+    device, dtype, rows = like.values.device, like.values.dtype, like.num_classes
+    order = 2 if tuple(state["values"].shape) == (rows, 2 * like.width) else 1  # 2: with momentum
+    width = order * like.width
     slots = state["transforms"].shape[0]
     shapes = {
         "values": (rows, width),
@@ -71,6 +73,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     return FactoredWeights(
         values=state["values"].to(device=device, dtype=dtype, copy=True),
         generations=_generations(state, device, dtype),
+        order=order,
         version=like.version + 1,
         layout=like.layout + 1,
         segment_steps=int(state["counters"][5]),

@@ -2,6 +2,9 @@
 
 Letters (docs/method.md): D classes, d width, V (D, d) values, U (d, d) factor of the open segment,
 ω (d,) shift, Q = WᵀW (d, d), w̄ = Wᵀ1 (d,). Row i of V stands for V_i · transforms[stamp_i] · U + ω.
+
+Where momentum M (D, d) is kept, all this holds for the rows x = (w, m) of X = [W, M]: V is D × 2d, U and Q are
+2d × 2d, ω and w̄ have 2d entries, and W is the first half of X. ``order`` is the number of halves, 1 or 2.
 """
 
 from __future__ import annotations
@@ -47,10 +50,11 @@ class FactoredWeights:
     """All that stands for W. Changed only by ``apply_step`` in update.py and by the methods here.
 
     Attributes:
-        values: (D, d) V.
+        values: (D, order·d) V.
         generations: stamps and transforms of V's rows.
         factor, inverse: U and U⁻¹ of the open segment.
-        gram: Q. shift: ω. column_sum: w̄.
+        gram: XᵀX. shift: ω. column_sum: Xᵀ1.
+        order: 1, or 2 where momentum is kept.
         version: rises whenever W changes. layout: rises whenever V's rows change their meaning while W does not.
         segment_steps: steps since the open segment began. steps: since the beginning.
     """
@@ -62,27 +66,39 @@ class FactoredWeights:
     gram: Squares
     shift: Squares
     column_sum: Squares
+    order: int = 1
     version: int = 0
     layout: int = 0
     segment_steps: int = 0
     steps: int = 0
 
     @classmethod
-    def from_dense(cls, weight: Tensor) -> FactoredWeights:
-        """Take over ``weight`` (D, d), float32 or float64, as V (not copied)."""
-        dtype, (num_classes, width) = weight.dtype, weight.shape
-        zero = torch.zeros(width, dtype=torch.float64, device=weight.device)
-        eye = torch.eye(width, dtype=torch.float64, device=weight.device)
+    def from_dense(cls, weight: Tensor, order: int = 1) -> FactoredWeights:
+        """Take over ``weight`` (D, d), float32 or float64, as V (not copied); with ``order`` 2, X (D, 2d)."""
+        dtype, (num_classes, size) = weight.dtype, weight.shape
+        zero = torch.zeros(size, dtype=torch.float64, device=weight.device)
+        eye = torch.eye(size, dtype=torch.float64, device=weight.device)
         gram, column_sum = gram_and_sum(weight.split(_BLOCK), zero)
         return cls(
             values=weight,
-            generations=Generations.fresh(num_classes, width, weight),
+            generations=Generations.fresh(num_classes, size, weight),
             factor=Squares.of(eye, dtype),
             inverse=Squares.of(eye.clone(), dtype),
             gram=Squares.of(gram, dtype),
             shift=Squares.of(zero, dtype),
             column_sum=Squares.of(column_sum, dtype),
+            order=order,
         )
+
+    def with_order(self, order: int) -> FactoredWeights:
+        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself where nothing changes."""
+        if order == self.order:
+            return self
+        rows = torch.zeros(self.num_classes, order * self.width, dtype=self.values.dtype, device=self.values.device)
+        for start, block in self.blocks():
+            rows[start : start + block.shape[0], : self.width] = block
+        fresh = FactoredWeights.from_dense(rows, order)
+        return replace(fresh, version=self.version, layout=self.layout + 1, steps=self.steps)
 
     @property
     def num_classes(self) -> int:
@@ -90,29 +106,36 @@ class FactoredWeights:
 
     @property
     def width(self) -> int:
-        return self.values.shape[1]
+        """d."""
+        return self.values.shape[1] // self.order
 
-    def dense_rows(self, rows: Tensor) -> Tensor:
-        """(n, d) present rows of W."""
-        at_newest = self.generations.rows_at_newest(self.values, rows)
-        return (at_newest @ self.factor.value).add_(self.shift.value)
+    def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Present W in blocks: pairs (first row, (n, d) rows). Never more than one block in memory.
 
-    def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """Present W in blocks: pairs (first row, (n, d) rows). Never more than one block in memory."""
-        settled = self.generations.live == [self.generations.newest] and self.segment_steps == 0
+        ``columns`` reads other columns of X than those of W.
+        """
+        columns = slice(self.width) if columns is None else columns
+        factor, shift = self.factor.value[:, columns], self.shift.value[columns]
+        settled = self.generations.live == [self.generations.newest] and self.segment_steps == 0 and self.order == 1
         for start in range(0, self.num_classes, _BLOCK):
             stop = min(start + _BLOCK, self.num_classes)
             if settled:
-                yield start, self.values[start:stop] + self.shift.value
+                yield start, self.values[start:stop] + shift
             else:
-                yield start, self.dense_rows(torch.arange(start, stop, device=self.values.device))
+                rows = torch.arange(start, stop, device=self.values.device)
+                yield start, self.generations.rows_at_newest(self.values, rows).matmul(factor).add_(shift)
 
-    def dense(self) -> Tensor:
-        """(D, d) present W."""
-        out = torch.empty_like(self.values)
-        for start, rows in self.blocks():
+    def dense(self, columns: slice | None = None) -> Tensor:
+        """(D, d) present W, or other ``columns`` of X."""
+        columns = slice(self.width) if columns is None else columns
+        out = self.values.new_empty(self.num_classes, len(range(*columns.indices(self.order * self.width))))
+        for start, rows in self.blocks(columns):
             out[start : start + rows.shape[0]] = rows
         return out
+
+    def momentum(self) -> Tensor:
+        """(D, d) present M, where momentum is kept."""
+        return self.dense(slice(self.width, None))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> FactoredWeights:
         """The same W on another device or in another type; itself where nothing changes.
@@ -120,7 +143,7 @@ class FactoredWeights:
         A change of type starts from the dense W, as Q and the limits on conditioning differ between types.
         """
         if self.values.dtype != dtype:
-            fresh = FactoredWeights.from_dense(self.dense().to(device=device, dtype=dtype))
+            fresh = FactoredWeights.from_dense(self.dense(slice(None)).to(device=device, dtype=dtype), self.order)
             return replace(fresh, version=self.version + 1, layout=self.layout + 1)
         if self.values.device == device:
             return self
@@ -138,22 +161,35 @@ class FactoredWeights:
             layout=self.layout + 1,
         )
 
-    def close_segment(self) -> None:
-        """Append the open factor to the generations and begin a new segment at U = I. W stays as it is."""
-        if self.segment_steps == 0:
-            return
+    def close_segment(self, basis: float = 0.0) -> None:
+        """Append the open factor to the generations and begin a new segment. X stays as it is.
+
+        Args:
+            basis: r of `StepRule.basis`: rows of the new segment are kept as (w + r·m, m), so U begins at the matrix
+                that leads from there to (w, m) rather than at I.
+        """
         gens = self.generations
         gens.steps_per_close += 0.1 * (self.segment_steps - gens.steps_per_close)
-        gens.close(self.factor.value, self.values)
-        eye = torch.eye(self.width, dtype=torch.float64, device=self.values.device)
-        self.factor = Squares.of(eye, self.values.dtype)
-        self.inverse = Squares.of(eye.clone(), self.values.dtype)
+        factor, inverse = self.opening(basis)
+        gens.close((self.factor.master @ inverse.master).to(self.values.dtype), self.values)
+        self.factor, self.inverse = factor, inverse
         self.segment_steps = 0
         self.layout += 1
 
+    def opening(self, basis: float) -> tuple[Squares, Squares]:
+        """U and U⁻¹ at the beginning of a segment whose rows are kept as (w + basis·m, m)."""
+        d, dtype = self.width, self.values.dtype
+        factor = torch.eye(self.order * d, dtype=torch.float64, device=self.values.device)
+        inverse = factor.clone()
+        if self.order == 2:
+            factor[d:, :d].fill_diagonal_(-basis)
+            inverse[d:, :d].fill_diagonal_(basis)
+        return Squares.of(factor, dtype), Squares.of(inverse, dtype)
+
     def consolidate(self) -> None:
-        """Bring every row forward, O(D d²): afterwards W = V + 1ωᵀ, and reading W costs nothing extra."""
-        self.close_segment()
+        """Bring every row forward, O(D d²): afterwards X = V + 1ωᵀ, and reading W costs nothing extra."""
+        if self.segment_steps > 0 or self.order == 2:  # with momentum a segment may begin at another matrix than I
+            self.close_segment()
         self.generations.gather_all(self.values)
         self.layout += 1
 

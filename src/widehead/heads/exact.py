@@ -91,8 +91,9 @@ class ExactHead(nn.Module):
             TypeError, ValueError: wrong shapes, types or class ids.
         """
         prepared = self.loss.prepare(self._targets(hidden, targets))
-        q, s, a = self._statistics(hidden, prepared)
-        losses = self.loss(q, s, a, prepared, self.num_classes)
+        ticket = _Ticket()
+        q, s, a = self._statistics(hidden, prepared, ticket)
+        losses = _Tap.apply(self.loss(q, s, a, prepared, self.num_classes), ticket)
         counted = (prepared.counts > 0).to(losses.dtype) if self.loss.needs_targets else torch.ones_like(losses)
         if weight is not None:
             if weight.shape != losses.shape:
@@ -113,15 +114,15 @@ class ExactHead(nn.Module):
 
         Any differentiable function of these is a loss that this head trains exactly.
         """
-        return self._statistics(hidden, self._targets(hidden, targets))
+        return self._statistics(hidden, self._targets(hidden, targets), _Ticket())
 
-    def _statistics(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
+    def _statistics(self, hidden: Tensor, targets: SparseTargets, ticket: _Ticket) -> tuple[Tensor, Tensor, Tensor]:
         hidden = self._widened(hidden)
         if not torch.is_grad_enabled() or not (self.training or hidden.requires_grad):
             return factored.forward(self.weights, hidden.detach(), targets).statistics()
         # The hook makes the statistics differentiable even where the hidden layer is plain data.
         hook = torch.zeros((), device=hidden.device, requires_grad=True)
-        q, s, a = _Statistics.apply(hidden, hook, self, targets)
+        q, s, a = _Statistics.apply(hidden, hook, self, targets, ticket)
         return q, s, a
 
     def _targets(self, hidden: Tensor, targets: TargetsLike) -> SparseTargets:
@@ -337,10 +338,12 @@ class _Statistics(torch.autograd.Function):
     """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/method.md)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, hook: Tensor, head: ExactHead, targets: SparseTargets) -> Any:
+    def forward(
+        ctx: Any, hidden: Tensor, hook: Tensor, head: ExactHead, targets: SparseTargets, ticket: _Ticket
+    ) -> Any:
         read = factored.forward(head.weights, hidden.detach(), targets)
         # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
-        ctx.head, ctx.read, ctx.remember = head, read, head.training
+        ctx.head, ctx.read, ctx.remember, ctx.ticket = head, read, head.training, ticket
         return read.statistics()
 
     @staticmethod
@@ -353,10 +356,31 @@ class _Statistics(torch.autograd.Function):
                 "The head's weights changed between forward and backward (a step, a load or a move). "
                 "Run the forward pass again."
             )
-        gradient = OutputGradient.of(head.weights, read, 2.0 * by_q, by_s, by_a)
+        gradient = OutputGradient.of(head.weights, read, 2.0 * by_q, by_s, by_a, ctx.ticket.example_weight)
         if ctx.remember:
             head._record(gradient)
-        return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None
+        return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None, None
+
+
+class _Ticket:
+    """Carries the weights of the examples' losses from where they are known to the backward pass of the statistics."""
+
+    example_weight: Tensor | None = None
+
+
+class _Tap(torch.autograd.Function):
+    """The losses unchanged; the backward pass notes ∂L/∂ℓ (m,), which includes the reduction and all weights."""
+
+    @staticmethod
+    def forward(ctx: Any, losses: Tensor, ticket: _Ticket) -> Tensor:
+        ctx.ticket = ticket
+        return losses.view_as(losses)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_losses: Tensor) -> Any:
+        ctx.ticket.example_weight = by_losses
+        return by_losses, None
 
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
