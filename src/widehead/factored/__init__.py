@@ -1,7 +1,7 @@
 """The mathematical core: factored weights, exact steps, rows in generations, audit. Tensors and records only."""
 
 from widehead.factored.audit import Audit, audit
-from widehead.factored.curvature import CurvatureMonitor
+from widehead.factored.curvature import CurvatureMonitor, dense_curvature, target_curvature
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
 from widehead.factored.state import STATE_NAMES, from_state, to_state
 from widehead.factored.rule import StepRule
@@ -20,9 +20,11 @@ __all__ = [
     "accumulate",
     "apply_step",
     "audit",
+    "dense_curvature",
     "exact_step",
     "forward",
     "from_state",
     "plan_step",
+    "target_curvature",
     "to_state",
 ]

@@ -1,18 +1,21 @@
-"""How large a step is for the curvature of the loss: the largest eigenvalue of ΛHHᵀ, followed from step to step.
+"""How large a step is for the curvature of the loss: the largest eigenvalue of ΛHHᵀ, or of ΛHRHᵀ.
 
-Letters: H (m, d) hidden, Λ = diag(λ) (m,). A step of size η is stable while ηλmax < 2.
+Letters: H (m, d) hidden, Λ = diag(λ) (m,), R (d, d) preconditioner, Hr = HR. A step of size η is stable while ηλmax < 2.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from widehead.factored.gradient import OutputGradient
+from widehead.factored.sparse import TargetPlan
 
-__all__ = ["CurvatureMonitor"]
+__all__ = ["CurvatureMonitor", "dense_curvature", "target_curvature"]
 
-_FIRST, _LATER, _PRECISE = 20, 2, 60  # power iterations
+_FIRST, _LATER, _PRECISE, _TRUST = 20, 2, 60, 2  # power iterations
 
 
 class CurvatureMonitor:
@@ -50,3 +53,43 @@ class CurvatureMonitor:
         usable = bool(torch.isfinite(vector).all() & (vector != 0).any())
         self.vector = vector if usable else None
         return float(torch.nan_to_num(quotient))
+
+
+def dense_curvature(hidden: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """() λmax of the curvature that all classes share, Σ_b weights_b h_bᵀh_b, in the metric of R: weights (m,) ≥ 0.
+
+    A few power iterations on the m × m matrix √w HRHᵀ √w, from the direction in which all examples agree: a lower bound,
+    close wherever one direction stands out, which is where it matters.
+    """
+    root = weights.sqrt()
+    return _last_growth(lambda x: root * (hidden @ (right.T @ (root * x))), root, _TRUST)
+
+
+def target_curvature(plan: TargetPlan, hidden: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """() the largest λmax over classes c of Σ_{b∋c} weights_bc h_bᵀh_b in the metric of R: weights (nnz,) ≥ 0.
+
+    The same power iterations, for all classes of the batch side by side. One example may move its class's row no
+    further than this allows, however rare the class is.
+    """
+    if weights.numel() == 0:
+        return weights.new_zeros(())
+    root = weights.sqrt()
+    x, growth = root, weights.new_zeros(())
+    for _ in range(_TRUST):
+        y = root * plan.dots(hidden, plan.transposed_times(root * x, right))
+        before, after = plan.class_sums(x * x), plan.class_sums(y * y)
+        growth = (after / before.clamp_min(torch.finfo(x.dtype).tiny)).max().sqrt()
+        x = y
+    return growth
+
+
+def _last_growth(operator: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
+    """() ‖Ax‖ / ‖x‖ after some power iterations; 0 where there is nothing."""
+    x, growth = start, start.new_zeros(())
+    tiny = torch.finfo(start.dtype).tiny
+    for _ in range(iterations):
+        y = operator(x)
+        length = torch.linalg.vector_norm(y)
+        growth = length / torch.linalg.vector_norm(x).clamp_min(tiny)
+        x = y / length.clamp_min(tiny)
+    return growth

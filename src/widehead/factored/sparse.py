@@ -73,6 +73,11 @@ class TargetPlan:
             torch.linalg.vecdot(at_example, right.index_select(0, self.positions[a:b]), out=out[a:b])
         return out
 
+    def class_sums(self, values: Tensor) -> Tensor:
+        """Sᵀ·1: (nnz,) → (n,)."""
+        lengths = self.class_offsets.diff()
+        return torch.segment_reduce(values[self.by_class], "sum", lengths=lengths, initial=0.0, unsafe=True)
+
     def row_sums(self, values: Tensor) -> Tensor:
         """S·1: (nnz,) → (m,)."""
         return torch.segment_reduce(values, "sum", lengths=self.offsets.diff(), initial=0.0, unsafe=True)

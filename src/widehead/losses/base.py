@@ -14,7 +14,7 @@ from torch import Tensor
 
 from widehead.targets import SparseTargets
 
-__all__ = ["CAUTION", "Loss", "SphericalLoss", "mean_over_targets", "sum_over_targets"]
+__all__ = ["CAUTION", "Loss", "SphericalLoss", "mean_over_targets", "shares", "sum_over_targets"]
 
 #: part of the limit of stability that default step sizes take, because hidden layers grow while they train; chosen on
 #: gowalla, Moby, WikiText-2 and citeulike-t, where 0.05 to 0.5 do about as well
@@ -53,6 +53,22 @@ class Loss(ABC):
         """Standard deviation of W's entries to begin with: outputs of ordinary size, as in torch.nn.Linear."""
         return 1.0 / math.sqrt(3.0 * in_features)
 
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
+    ) -> Tensor:
+        """(nnz,) how curved each example's loss is in each target's output, at least 0: |∂²ℓ/∂a²|, or a bound of it.
+
+        Second-order optimisers keep popular classes stable by it. Here by differentiating twice; for losses that mix
+        the targets of one example, the sum of a row of the Hessian stands for its diagonal.
+        """
+        with torch.enable_grad():
+            a = a.detach().requires_grad_()
+            (first,) = torch.autograd.grad(self(q, s, a, targets, num_classes).sum(), a, create_graph=True)
+            if not first.requires_grad:  # linear in a
+                return torch.zeros_like(a)
+            (second,) = torch.autograd.grad(first.sum(), a, allow_unused=True)
+        return torch.zeros_like(a) if second is None else second.detach().abs()
+
     def default_lr(self, dense: float, targets: float) -> float:
         """A step size that trains with a mean over the batch.
 
@@ -89,6 +105,13 @@ def sum_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
     tensor([3., 0., 4.])
     """
     return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
+
+
+def shares(targets: SparseTargets, dtype: torch.dtype) -> Tensor:
+    """(nnz,) the part that each target has in `mean_over_targets`: 1/K, or by value."""
+    weights = targets.values_or_ones(dtype)
+    total = sum_over_targets(weights, targets)[targets.example_ids]
+    return weights / torch.where(total > 0, total, 1.0)
 
 
 def mean_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from widehead.losses.base import CAUTION, Loss, sum_over_targets
@@ -24,6 +25,12 @@ class SquaredError(Loss):
 
     def prepare(self, targets: SparseTargets) -> SparseTargets:
         return targets.coalesced()
+
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
+    ) -> Tensor:
+        """None of its own: targets are in q as all outputs are."""
+        return torch.zeros_like(a)
 
     def initial_std(self, in_features: int, num_classes: int) -> float:
         """Small enough that ‖o‖² is about ‖h‖²/d: D outputs of ordinary size would drown the targets."""

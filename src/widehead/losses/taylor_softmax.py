@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from widehead.losses.base import Loss, mean_over_targets
+from widehead.losses.base import Loss, mean_over_targets, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["TaylorSoftmax"]
@@ -26,6 +26,12 @@ class TaylorSoftmax(Loss):
 
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(1.0 + outputs + 0.5 * outputs**2)
+
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
+    ) -> Tensor:
+        """1: the largest square of the gradient."""
+        return shares(targets, a.dtype)
 
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         # s + q/2 ≥ −D/2 always (each term of the sum is at least −1/2); rounding may say otherwise.

@@ -1,0 +1,97 @@
+"""Newton's method on the weights of exact heads: recursive least squares, and what it is for other losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.factored import OutputGradient
+from widehead.optim.base import check_number
+from widehead.optim.heads import FactoredHead
+from widehead.optim.preconditioned import Curvature, Preconditioned
+
+__all__ = ["Newton"]
+
+
+class Newton(Preconditioned):
+    """W ← W − lr·∇W·(A + δI)⁻¹, with A the curvature of the loss summed over past steps that fade.
+
+    All rows of W share their curvature but for what target terms add, so one d × d matrix stands for a Hessian of
+    D·d × D·d: A ← decay·A + HᵀΛH, where Λ is the mean over all classes of the second derivative by an output. For squared
+    error A is exact, and lr = 1 is recursive least squares with forgetting factor ``decay`` (Haykin, Adaptive Filter
+    Theory, ch. 10); with decay = 1, refresh_every = 1 and damping → 0, W is after each step the least-squares solution
+    of all that was seen. For other losses it is the Gauss–Newton method in W. Classes that are often targets have more
+    curvature than the mean; the step is divided by 1 + the most that any class had lately.
+
+    Args:
+        heads: an ExactHead or several.
+        lr: step size, whose natural scale is 1 whatever the loss and the data.
+        damping: δ, relative to the mean eigenvalue of A.
+        decay: how much of the past A keeps in a step, in [0, 1].
+        refresh_every: steps between two renewals of (A + δI)⁻¹; at the beginning it is renewed in every step.
+        weight_decay: decoupled.
+        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
+
+    Raises (`step`):
+        NonFiniteError: NaN or infinity in some head's step; no head was changed.
+        TypeError: the backward pass did not come from the head's own loss.
+    """
+
+    def __init__(
+        self,
+        heads: FactoredHead | Iterable[FactoredHead],
+        lr: float | None = None,
+        *,
+        damping: float = 1e-3,
+        decay: float = 0.99,
+        refresh_every: int = 10,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        check_number("decay", decay)
+        if decay > 1.0:
+            raise ValueError(f"Parameter `decay` should be at most 1. Found {decay}.")
+        check_number("refresh_every", refresh_every, least=1)
+        super().__init__(
+            heads,
+            lr,
+            damping=damping,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            decay=decay,
+            refresh_every=refresh_every,
+        )
+
+    @staticmethod
+    def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
+        """1: Newton's own."""
+        return 1.0
+
+    def _right(
+        self, head: FactoredHead, gradient: OutputGradient, curvature: Curvature, options: dict[str, Any], state: dict[str, Any]
+    ) -> Tensor:
+        hidden = gradient.read.hidden
+        weights = curvature.mean(gradient, head.weights.num_classes)
+        added = (hidden.T @ (weights[:, None] * hidden)).to(torch.float64)
+        state["curvature"] = added if "curvature" not in state else state["curvature"] * options["decay"] + added
+        state["age"] = state.get("age", 0) + 1
+        due = min(options["refresh_every"], 1 + state["steps"] // 10)
+        if "inverse" not in state or state["age"] >= due:
+            state["inverse"] = damped_inverse(state["curvature"], options["damping"])
+            state["age"] = 0
+        right = hidden @ state["inverse"].to(hidden.dtype)
+        state["popular"] = max(float(curvature.of_targets(gradient, right)), options["decay"] * state.get("popular", 0.0))
+        return right / (1.0 + state["popular"])
+
+
+def damped_inverse(matrix: Tensor, damping: float) -> Tensor:
+    """(A + damping·tr(A)/d·I)⁻¹ of a symmetric positive semidefinite float64 matrix (d, d); NaN where A has NaN."""
+    d = matrix.shape[0]
+    scale = torch.trace(matrix) / d
+    least = torch.finfo(matrix.dtype).eps
+    ridge = scale * max(damping, least) + torch.finfo(matrix.dtype).tiny
+    lower, _ = torch.linalg.cholesky_ex(matrix + ridge * torch.eye(d, dtype=matrix.dtype, device=matrix.device))
+    return torch.cholesky_inverse(lower)
