@@ -15,7 +15,7 @@ import typer
 
 from widehead.cli.options import whole_numbers
 from widehead.models.layers import ACTIVATIONS
-from widehead.training import JOB_DEFAULTS, LOSSES, TrainingConfig
+from widehead.training import HEAD_OPTIMIZERS, JOB_DEFAULTS, LOSSES, TrainingConfig
 
 __all__ = ["OPTIONS", "TrainOption", "options_of", "parameter"]
 
@@ -82,7 +82,12 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("device", _NETWORK, "cpu, cuda or cuda:N.", metavar="NAME"),
     TrainOption("loss", _LOSS, f"What is minimised: {_one_of(LOSSES)}.", metavar="NAME"),
     TrainOption("loss_options", _LOSS, "A parameter of the loss; once for each.", dict, metavar="NAME=VALUE"),
+    TrainOption("head_optimizer", _LOSS, f"Of the output layer: {_one_of(HEAD_OPTIMIZERS)}.", metavar="NAME"),
     TrainOption("head_lr", _LOSS, "Learning rate of the output layer; by default found from the data.", float),
+    TrainOption("head_momentum", _LOSS, "Momentum of sgd; doubles the output layer's memory.", float),
+    TrainOption("head_nesterov", _LOSS, "Nesterov's momentum.", bool),
+    TrainOption("head_decay", _LOSS, "How much of the past newton and shampoo keep in a step.", float),
+    TrainOption("head_damping", _LOSS, "Damping of newton, shampoo and muon.", float),
     TrainOption("head_bias", _LOSS, "Give the output layer a bias.", bool),
     TrainOption("head_weight_decay", _LOSS, "Weight decay of the output layer.", float),
     TrainOption("head_max_grad_norm", _LOSS, "Clip the gradient of the output layer at this norm.", float),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,21 @@ def sum_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
     >>> sum_over_targets(torch.tensor([1.0, 2.0, 4.0]), SparseTargets([0, 1, 2], [0, 2, 2, 3]))
     tensor([3., 0., 4.])
     """
-    return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
+    total: Tensor = _SegmentSum.apply(terms, targets)
+    return total
+
+
+class _SegmentSum(torch.autograd.Function):
+    """`sum_over_targets`, which can be differentiated twice; torch.segment_reduce can be once."""
+
+    @staticmethod
+    def forward(ctx: Any, terms: Tensor, targets: SparseTargets) -> Tensor:
+        ctx.targets = targets
+        return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
+
+    @staticmethod
+    def backward(ctx: Any, by_sums: Tensor) -> Any:
+        return by_sums[ctx.targets.example_ids], None
 
 
 def shares(targets: SparseTargets, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,10 @@
 """Optimisers of exact heads: torch.optim.Optimizer subclasses whose steps cost O(d²) an example."""
 
+from widehead.optim.base import HeadOptimizer
 from widehead.optim.clipping import clip_grad_norm_
+from widehead.optim.muon import Muon
 from widehead.optim.newton import Newton
 from widehead.optim.sgd import SGD
+from widehead.optim.shampoo import Shampoo
 
-__all__ = ["Newton", "SGD", "clip_grad_norm_"]
+__all__ = ["SGD", "HeadOptimizer", "Muon", "Newton", "Shampoo", "clip_grad_norm_"]

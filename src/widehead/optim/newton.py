@@ -71,20 +71,29 @@ class Newton(Preconditioned):
         return 1.0
 
     def _right(
-        self, head: FactoredHead, gradient: OutputGradient, curvature: Curvature, options: dict[str, Any], state: dict[str, Any]
+        self,
+        head: FactoredHead,
+        gradient: OutputGradient,
+        curvature: Curvature,
+        group: dict[str, Any],
+        state: dict[str, Any],
     ) -> Tensor:
         hidden = gradient.read.hidden
         weights = curvature.mean(gradient, head.weights.num_classes)
         added = (hidden.T @ (weights[:, None] * hidden)).to(torch.float64)
-        state["curvature"] = added if "curvature" not in state else state["curvature"] * options["decay"] + added
+        state["curvature"] = added if "curvature" not in state else state["curvature"] * group["decay"] + added
         state["age"] = state.get("age", 0) + 1
-        due = min(options["refresh_every"], 1 + state["steps"] // 10)
+        due = min(group["refresh_every"], 1 + state["steps"] // 10)
         if "inverse" not in state or state["age"] >= due:
-            state["inverse"] = damped_inverse(state["curvature"], options["damping"])
+            state["inverse"] = damped_inverse(state["curvature"], group["damping"])
             state["age"] = 0
-        right = hidden @ state["inverse"].to(hidden.dtype)
-        state["popular"] = max(float(curvature.of_targets(gradient, right)), options["decay"] * state.get("popular", 0.0))
-        return right / (1.0 + state["popular"])
+        right: Tensor = hidden @ state["inverse"].to(hidden.dtype)
+        return right
+
+    def _length(self, group: dict[str, Any], state: dict[str, Any]) -> float:
+        """lr / (1 + the most curvature that targets added lately)."""
+        state["popular"] = max(state["targets"], group["decay"] * state.get("popular", 0.0))
+        return float(group["lr"] / (1.0 + state["popular"]))
 
 
 def damped_inverse(matrix: Tensor, damping: float) -> Tensor:

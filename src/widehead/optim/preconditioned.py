@@ -16,6 +16,7 @@ from widehead.optim.heads import FactoredHead
 
 __all__ = ["Preconditioned", "Trust"]
 
+_RISE = 1.2
 _TOLERANCE = 1.05  # a step is scaled back only where it passes what is allowed by more than rounding
 
 
@@ -57,32 +58,45 @@ class Preconditioned(HeadOptimizer):
 
     @abstractmethod
     def _right(
-        self, head: FactoredHead, gradient: OutputGradient, curvature: Curvature, options: dict[str, Any], state: dict[str, Any]
+        self,
+        head: FactoredHead,
+        gradient: OutputGradient,
+        curvature: Curvature,
+        group: dict[str, Any],
+        state: dict[str, Any],
     ) -> Tensor:
-        """(m, d) HR; changes ``state``, which is a copy."""
+        """(m, d) HR; changes ``state``, which is a copy. ``state["age"]`` is 0 where R is new."""
+
+    def _length(self, group: dict[str, Any], state: dict[str, Any]) -> float:
+        """η, before it is compared with the curvature of the batch."""
+        return float(group["lr"])
 
     def _propose(
         self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any], state: dict[str, Any]
     ) -> Proposal:
+        decay = group["lr"] * group["weight_decay"]
+        check_number("lr * weight_decay", decay, below=1.0)
         state.setdefault("steps", 0)
         state.setdefault("scaled_back", 0)
         curvature = Curvature.of(head, gradient)
         right = self._right(head, gradient, curvature, group, state)
-        lr = self._trusted(gradient, curvature, right, group["lr"], state)
+        _measure_targets(gradient, curvature, right, state)
+        length = self._length(group, state)
+        found = float(dense_curvature(gradient.read.hidden, right, curvature.dense)) + state["targets"]
+        if length * found > _TOLERANCE:
+            length = 1.0 / found
+            state["scaled_back"] += 1
         state["steps"] += 1
-        decay = group["lr"] * group["weight_decay"]
-        check_number("lr * weight_decay", decay, below=1.0)
-        return Proposal(StepRule(((1.0 - decay,),), (-lr,)), right, state)
+        return Proposal(StepRule(((1.0 - decay,),), (-length,)), right, state)
 
-    def _trusted(
-        self, gradient: OutputGradient, curvature: Curvature, right: Tensor, lr: float, state: dict[str, Any]
-    ) -> float:
-        """The largest step up to ``lr`` that does not overshoot on this batch."""
-        found = curvature.largest(gradient, right)
-        if lr * found <= _TOLERANCE:
-            return lr
-        state["scaled_back"] += 1
-        return 1.0 / found
+
+def _measure_targets(
+    gradient: OutputGradient, curvature: Curvature, right: Tensor, state: dict[str, Any]
+) -> None:
+    """Curvature that targets add, in the metric of R: measured when R is new and when a cheap bound of it rises."""
+    bound = float(curvature.bound_of_targets(gradient, right))
+    if state["age"] == 0 or bound > _RISE * state["targets_bound"]:
+        state["targets"], state["targets_bound"] = float(curvature.of_targets(gradient, right)), bound
 
 
 @dataclass(frozen=True)
@@ -114,12 +128,16 @@ class Curvature:
             return self.dense
         return self.dense + gradient.read.plan.row_sums(self.targets) / num_classes
 
-    def largest(self, gradient: OutputGradient, right: Tensor) -> float:
-        """λmax over all classes, in the metric of R, where Hr = ``right``."""
-        return float(dense_curvature(gradient.read.hidden, right, self.dense) + self.of_targets(gradient, right))
-
     def of_targets(self, gradient: OutputGradient, right: Tensor) -> Tensor:
-        """() the part that the target with the most curvature has in it."""
+        """() λmax of what targets add, in the metric of R where Hr = ``right``, for the class that has the most."""
         if self.targets is None:
             return right.new_zeros(())
         return target_curvature(gradient.read.plan, gradient.read.hidden, right, self.targets)
+
+    def bound_of_targets(self, gradient: OutputGradient, right: Tensor) -> Tensor:
+        """() a bound of `of_targets`, by traces: much cheaper, and far above it for classes with many examples."""
+        if self.targets is None:
+            return right.new_zeros(())
+        plan = gradient.read.plan
+        lengths = torch.linalg.vecdot(gradient.read.hidden, right)
+        return plan.class_sums(self.targets * lengths[plan.examples]).max()

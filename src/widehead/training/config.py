@@ -15,7 +15,7 @@ from widehead.losses import Loss, SphericalSoftmax, SquaredError, TaylorSoftmax,
 from widehead.models.layers import ACTIVATIONS
 from widehead.training.intervals import Interval
 
-__all__ = ["JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
+__all__ = ["HEAD_OPTIMIZERS", "JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
 
 JOBS = ("recommender", "language-model", "word-embeddings", "multilabel", "demo")
 
@@ -26,6 +26,8 @@ LOSSES: dict[str, type[Loss]] = {
     "taylor-softmax": TaylorSoftmax,
     "z-loss": ZLoss,
 }
+
+HEAD_OPTIMIZERS = ("sgd", "newton", "shampoo", "muon")
 
 # One table of defaults; an option that is not here has the default of its field.
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -117,7 +119,12 @@ class TrainingConfig:
     # Loss and head.
     loss: str = "squared-error"
     loss_options: Mapping[str, float | str] = field(default_factory=dict)
-    head_lr: float | None = None  # None: by loss, from the first hidden layers and targets
+    head_optimizer: str = "sgd"
+    head_lr: float | None = None  # None: SGD's from the first hidden layers and targets, the others' own
+    head_momentum: float = 0.0  # of SGD
+    head_nesterov: bool = False  # of SGD
+    head_decay: float | None = None  # of Newton and Shampoo: how much of the past a step keeps; None: their own
+    head_damping: float | None = None  # of Newton, Shampoo and Muon; None: their own
     head_bias: bool = False
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
@@ -295,7 +302,12 @@ _CHECKS: dict[str, _Check] = {
     "device": (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N"),
     "loss": _choice(LOSSES),
     "loss_options": (_are_options, "an object of numbers or texts"),
+    "head_optimizer": _choice(HEAD_OPTIMIZERS),
     "head_lr": _or_none(_POSITIVE),
+    "head_momentum": _PROBABILITY,
+    "head_nesterov": _FLAG,
+    "head_decay": _or_none(_PROBABILITY),
+    "head_damping": _or_none(_NOT_NEGATIVE),
     "head_bias": _FLAG,
     "head_weight_decay": _NOT_NEGATIVE,
     "head_max_grad_norm": _or_none(_POSITIVE),

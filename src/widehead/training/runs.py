@@ -13,7 +13,6 @@ import torch
 
 from widehead.data import Batches, Examples
 from widehead.models import WideNetwork
-from widehead.optim import SGD
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
@@ -21,6 +20,7 @@ from widehead.training.jobs import Job, JobData, Prediction, build_network
 from widehead.training.logging import Display, display_for
 from widehead.training.loop import Evaluator, Outcome, Trainer
 from widehead.training.multilabel import Multilabel
+from widehead.training.optimizers import make_head_optimizer
 from widehead.training.recommender import Recommender
 from widehead.training.state import restore_network
 from widehead.training.words import LanguageModel, WordEmbeddings
@@ -37,7 +37,6 @@ JOB_CLASSES: dict[str, type[Job]] = {
 
 # Options that a resumed run may be given anew: none of them changes a step that was already made.
 _MAY_CHANGE = frozenset({"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device"})
-_SAMPLE = 2048  # examples that the default lr of the head is computed from
 _LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 
 
@@ -89,12 +88,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
     trainer = Trainer(
         config,
         network,
-        SGD(
-            network.head,
-            config.head_lr if config.head_lr is not None else _natural_lr(network, data.examples, config.activation),
-            weight_decay=config.head_weight_decay,
-            max_grad_norm=config.head_max_grad_norm,
-        ),
+        make_head_optimizer(config, network, data.examples),
         Batches(data.examples, config.batch_size, config.seed),
         folder,
         sizes=data.job.sizes,
@@ -107,25 +101,6 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         return trainer.run()
     finally:
         display.close()
-
-
-@torch.no_grad()
-def _natural_lr(network: WideNetwork, examples: Examples, activation: str) -> float | None:
-    """The loss's default lr for hidden layers and targets such as some examples have before training.
-
-    Hidden layers grow while they train. Those behind tanh start near 0 and may grow until every unit is ±1, so that is
-    what counts for them; growth by some eight times is within the caution of the losses' defaults.
-    """
-    rows = np.linspace(0, len(examples) - 1, min(_SAMPLE, len(examples))).astype(np.int64)
-    inputs, targets = examples.batch(rows)
-    network.eval()
-    hidden = network.hidden(inputs.to(network.head.device)).cpu()
-    dense = float(torch.linalg.eigvalsh(hidden.T @ hidden)[-1]) / len(rows)
-    squares = hidden.square().sum(1)[targets.example_ids] / len(rows)
-    growth = hidden.shape[1] / float(hidden.square().sum(1).mean().clamp_min(1e-12)) if activation == "tanh" else 1.0
-    most = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float()).max()
-    usable = float(most) > 0.0 and dense > 0.0
-    return network.head.loss.default_lr(growth * dense, growth * float(most)) if usable else None
 
 
 def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:

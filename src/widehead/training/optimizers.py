@@ -1,0 +1,54 @@
+"""The optimiser of a run's head, by the run's options and, where no lr is given, by its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from widehead.data import Examples
+from widehead.models import WideNetwork
+from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
+from widehead.training.config import TrainingConfig
+
+__all__ = ["make_head_optimizer"]
+
+_SAMPLE = 2048  # examples that the default lr of SGD is computed from
+_KINDS: dict[str, type[HeadOptimizer]] = {"newton": Newton, "shampoo": Shampoo, "muon": Muon}
+
+
+def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: Examples) -> HeadOptimizer:
+    """A new optimiser of ``network.head``; ``examples`` are those to train on."""
+    shared: dict[str, Any] = {
+        "weight_decay": config.head_weight_decay,
+        "max_grad_norm": config.head_max_grad_norm,
+    }
+    if config.head_optimizer == "sgd":
+        lr = config.head_lr
+        if lr is None:
+            natural = _natural_lr(network, examples, config.activation)
+            lr = None if natural is None else natural * (1.0 - config.head_momentum)
+        return SGD(network.head, lr, config.head_momentum, nesterov=config.head_nesterov, **shared)
+    own = {"damping": config.head_damping, "decay": config.head_decay}
+    own = {name: value for name, value in own.items() if value is not None}
+    return _KINDS[config.head_optimizer](network.head, config.head_lr, **shared, **own)
+
+
+@torch.no_grad()
+def _natural_lr(network: WideNetwork, examples: Examples, activation: str) -> float | None:
+    """The loss's default lr for hidden layers and targets such as some examples have before training.
+
+    Hidden layers grow while they train. Those behind tanh start near 0 and may grow until every unit is ±1, so that is
+    what counts for them; growth by some eight times is within the caution of the losses' defaults.
+    """
+    rows = np.linspace(0, len(examples) - 1, min(_SAMPLE, len(examples))).astype(np.int64)
+    inputs, targets = examples.batch(rows)
+    network.eval()
+    hidden = network.hidden(inputs.to(network.head.device)).cpu()
+    dense = float(torch.linalg.eigvalsh(hidden.T @ hidden)[-1]) / len(rows)
+    squares = hidden.square().sum(1)[targets.example_ids] / len(rows)
+    growth = hidden.shape[1] / float(hidden.square().sum(1).mean().clamp_min(1e-12)) if activation == "tanh" else 1.0
+    most = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float()).max()
+    usable = float(most) > 0.0 and dense > 0.0
+    return network.head.loss.default_lr(growth * dense, growth * float(most)) if usable else None
