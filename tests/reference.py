@@ -73,3 +73,122 @@ def sgd(weight: Tensor, gradient: Tensor, lr: float, weight_decay: float = 0.0, 
 
 def perplexity(log_p: Tensor) -> float:
     return math.exp(-log_p.mean().item())
+
+
+class DenseSGD:
+    """torch.optim.SGD itself, on a dense matrix; decoupled decay added by hand."""
+
+    def __init__(
+        self, weight: Tensor, lr: float, *, decoupled: bool = False, weight_decay: float = 0.0, **options: float
+    ) -> None:
+        self.parameter = torch.nn.Parameter(weight.clone())
+        self.shrink = 1.0 - lr * weight_decay if decoupled else 1.0
+        self.optimizer = torch.optim.SGD(
+            [self.parameter], lr=lr, weight_decay=0.0 if decoupled else weight_decay, **options
+        )
+
+    @property
+    def weight(self) -> Tensor:
+        return self.parameter.data
+
+    def step(self, hidden: Tensor, t: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        """One step with ∂L/∂O = t (m, D)."""
+        self.parameter.data *= self.shrink
+        self.parameter.grad = t.T @ hidden
+        self.optimizer.step()
+
+
+class DensePreconditioned:
+    """W ← (1 − lr·decay)W − η·G·R with G = TᵀH and a d × d matrix R, η bounded by the curvature of the batch.
+
+    ``curvature`` (m,) is |λ| of each example, ``target_curvature`` (m, D) what its targets add.
+    """
+
+    def __init__(self, weight: Tensor, lr: float, damping: float, weight_decay: float = 0.0, **options: float) -> None:
+        self.weight, self.lr, self.damping, self.weight_decay = weight.clone(), lr, damping, weight_decay
+        self.options = options
+        self.steps = self.age = self.scaled_back = 0
+        self.ratio = 1.0
+        self.right = torch.empty(0)
+
+    def step(self, hidden: Tensor, t: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        gradient = t.T @ hidden
+        self.observe(hidden, gradient, curvature, target_curvature)
+        self.age += 1
+        if self.steps == 0 or self.age >= min(self.options.get("refresh_every", 1), 1 + self.steps // 10):
+            self.right, self.age = self.renewed(), 0
+        kernel = hidden @ self.right @ hidden.T
+        shared = _growth(kernel, curvature)
+        classes = target_curvature.sum(0).nonzero().squeeze(1)
+        bound = max([0.0] + [float((kernel.diagonal() * target_curvature[:, c]).sum()) for c in classes])
+        if self.age == 0 and bound > 0:
+            self.ratio = max(float(_growth(kernel, target_curvature[:, c])) for c in classes) / bound
+        length = self.length(bound * self.ratio)
+        limit = 1.0 / max(float(shared) + bound * self.ratio, 1e-300)
+        self.scaled_back += length > 1.01 * limit
+        self.weight = (1 - self.lr * self.weight_decay) * self.weight - min(length, limit) * gradient @ self.right
+        self.steps += 1
+
+    def observe(self, hidden: Tensor, gradient: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        raise NotImplementedError
+
+    def renewed(self) -> Tensor:
+        raise NotImplementedError
+
+    def length(self, targets: float) -> float:
+        return self.lr
+
+    def ridge(self, matrix: Tensor) -> Tensor:
+        return matrix + self.damping * matrix.trace() / len(matrix) * torch.eye(len(matrix), dtype=matrix.dtype)
+
+
+def _growth(kernel: Tensor, weights: Tensor) -> Tensor:
+    """‖Ax‖ / ‖x‖ after two power iterations with A = √w K √w, from √w."""
+    root = weights.sqrt()
+    matrix = root[:, None] * kernel * root
+    x = matrix @ root
+    return (matrix @ x).norm() / x.norm().clamp_min(1e-300)
+
+
+class DenseNewton(DensePreconditioned):
+    """R = (A + δI)⁻¹, A ← decay·A + Hᵀ·diag(mean curvature over the classes)·H."""
+
+    total: Tensor | float = 0.0
+    popular = 0.0
+
+    def observe(self, hidden: Tensor, gradient: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        mean = curvature + target_curvature.sum(1) / target_curvature.shape[1]
+        self.total = self.options["decay"] * self.total + hidden.T @ torch.diag(mean) @ hidden
+
+    def renewed(self) -> Tensor:
+        return torch.linalg.inv(self.ridge(self.total))
+
+    def length(self, targets: float) -> float:
+        self.popular = max(targets, self.options["decay"] * self.popular)
+        return self.lr / (1 + self.popular)
+
+
+class DenseShampoo(DensePreconditioned):
+    """R = (C + δI)^(−1/2), C the bias-corrected exponential average of GᵀG."""
+
+    average: Tensor | float = 0.0
+
+    def observe(self, hidden: Tensor, gradient: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        decay = self.options["decay"]
+        self.average = decay * self.average + (1 - decay) * gradient.T @ gradient
+
+    def renewed(self) -> Tensor:
+        matrix = self.ridge(self.average / (1 - self.options["decay"] ** (self.steps + 1)))
+        values, vectors = torch.linalg.eigh(matrix)
+        return vectors @ torch.diag((values + 1e-300).rsqrt()) @ vectors.T
+
+
+class DenseMuon(DenseShampoo):
+    """R = (GᵀG + δI)^(−1/2)."""
+
+    def observe(self, hidden: Tensor, gradient: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        self.average = gradient.T @ gradient
+
+    def renewed(self) -> Tensor:
+        self.options["decay"] = 0.0
+        return super().renewed()

@@ -306,7 +306,8 @@ def test_weights_must_not_change_between_forward_and_backward(row: Row) -> None:
 
 @ROWS
 @TYPES
-def test_the_defaults_train(row: Row, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("optimizer_kind", ["SGD", "Newton", "Shampoo", "Muon"])
+def test_the_defaults_train(row: Row, dtype: torch.dtype, optimizer_kind: str) -> None:
     """From its own initial weights and lr, on data that can be learnt, every loss falls and stays finite."""
     torch.manual_seed(0)
     d, classes = 16, 300
@@ -314,7 +315,8 @@ def test_the_defaults_train(row: Row, dtype: torch.dtype) -> None:
     encoder = torch.nn.Sequential(torch.nn.Embedding(classes, d), torch.nn.Linear(d, d), torch.nn.Tanh()).to(
         DEVICE, dtype
     )
-    optimizer, encoder_optimizer = wh.optim.SGD(head), torch.optim.Adam(encoder.parameters(), lr=0.01)
+    optimizer = getattr(wh.optim, optimizer_kind)(head)
+    encoder_optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
     history = []
     for step in range(300):
         x = torch.randint(0, classes, (64,), generator=gen(step)).to(DEVICE)

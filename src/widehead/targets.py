@@ -211,7 +211,9 @@ class SparseTargets:
     def concatenate(cls, batches: Sequence[SparseTargets]) -> SparseTargets:
         """The examples of several batches (at least one), one batch after the other.
 
-        >>> SparseTargets.concatenate([SparseTargets.from_lists([[1], []]), SparseTargets.from_lists([[2, 3]])]).to_lists()
+        >>> SparseTargets.concatenate(
+        ...     [SparseTargets.from_lists([[1], []]), SparseTargets.from_lists([[2, 3]])]
+        ... ).to_lists()
         [[1], [], [2, 3]]
         """
         values = None

@@ -1,6 +1,6 @@
 """How large a step is for the curvature of the loss: the largest eigenvalue of ΛHHᵀ, or of ΛHRHᵀ.
 
-Letters: H (m, d) hidden, Λ = diag(λ) (m,), R (d, d) preconditioner, Hr = HR. A step of size η is stable while ηλmax < 2.
+Letters: H (m, d) hidden, Λ = diag(λ) (m,), R (d, d) preconditioner, Hr = HR. A step η is stable while ηλmax < 2.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class CurvatureMonitor:
 def dense_curvature(hidden: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     """() λmax of the curvature that all classes share, Σ_b weights_b h_bᵀh_b, in the metric of R: weights (m,) ≥ 0.
 
-    A few power iterations on the m × m matrix √w HRHᵀ √w, from the direction in which all examples agree: a lower bound,
-    close wherever one direction stands out, which is where it matters.
+    A few power iterations on the m × m matrix √w HRHᵀ √w, from the direction in which all examples agree: a lower
+    bound, close wherever one direction stands out, which is where it matters.
     """
     root = weights.sqrt()
     return _last_growth(lambda x: root * (hidden @ (right.T @ (root * x))), root, _TRUST)

@@ -39,9 +39,12 @@ class StepRule:
     ) -> StepRule:
         """torch.optim.SGD's momentum: M ← μM + G + λW, then W ← W − lr·M, or − lr·(G + λW + μM) with ``nesterov``.
 
-        With ``decoupled`` λ stays out of M and W is scaled by 1 − lr·λ instead, as in AdamW.
+        With ``decoupled`` λ stays out of M and W is scaled by 1 − lr·λ instead, as in AdamW. Where μ = 0, M is left as
+        it is, as torch leaves its buffer.
         """
         kept = _kept(lr, weight_decay)
+        if momentum == 0.0:
+            return cls(((kept, 0.0), (0.0, 1.0)), (-lr, 0.0))
         gain = (-lr * (1.0 + momentum), 1.0) if nesterov else (-lr, 1.0)
         from_momentum = (-lr * momentum * (momentum if nesterov else 1.0), momentum)
         if decoupled:
@@ -74,7 +77,7 @@ class StepRule:
         In the coordinates (z, m) a step without curvature is diag(1, μ). Errors of rows kept in (w, m) would grow as
         μ⁻ᵗ within a segment, those of rows kept in (z, m) do not: the second coordinate only shrinks.
         """
-        if self.order == 1:
+        if self.order == 1 or self.mix[1][0] == 0.0:
             return 0.0
         (kept, _), (drift, momentum) = self.mix
         return drift / max(kept - momentum, 0.25 * (1.0 - momentum))

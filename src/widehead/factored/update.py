@@ -47,7 +47,11 @@ class Change:
 
 
 def plan_step(
-    weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor | None = None
+    weights: FactoredWeights,
+    gradient: OutputGradient,
+    rule: StepRule,
+    right: Tensor | None = None,
+    gram_right: Tensor | None = None,
 ) -> Change:
     """Compute a step without writing anything; `apply_step` writes it.
 
@@ -56,6 +60,7 @@ def plan_step(
         gradient: T by its factors.
         rule: what becomes of W (and M) and the gradient.
         right: (m, d) HR for a symmetric positive definite R (d, d), or None for R = I.
+        gram_right: (m, d) TTᵀHR, where it is known already.
 
     Raises:
         NonFiniteError: something in the step is NaN or infinite.
@@ -66,7 +71,9 @@ def plan_step(
         raise NonFiniteError(
             f"A step should be finite. Found lr = {abs(rule.gain[0])}, which is too large. The weights are unchanged."
         )
-    change = _plan(weights, gradient, rule, gradient.read.hidden if right is None else right)
+    right = gradient.read.hidden if right is None else right
+    gram_right = gradient.gram_times(weights, right) if gram_right is None else gram_right
+    change = _plan(weights, gradient, rule, right, gram_right)
     _check_finite(change, gradient)
     return change
 
@@ -94,12 +101,14 @@ def exact_step(weights: FactoredWeights, gradient: OutputGradient, lr: float, *,
     apply_step(weights, plan_step(weights, gradient, StepRule.sgd(lr, weight_decay)))
 
 
-def _plan(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor) -> Change:
+def _plan(
+    weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor, gram_right: Tensor
+) -> Change:
     read, d, dtype = gradient.read, weights.width, weights.values.dtype
     dense_outputs = gradient.curvature * read.hidden_shift + gradient.constant
     shift = _advanced(weights.shift.master, rule, dense_outputs @ right)
     column_sum = _advanced(weights.column_sum.master, rule, gradient.total(weights) @ right)
-    gram = _new_gram(weights, gradient, rule, right)
+    gram = _new_gram(weights, gradient, rule, right, gram_right)
     factor, inverse, solved = _new_factors(weights, gradient, rule, right)
     new_factor = Squares.of(factor, dtype)
     new_inverse = None if inverse is None else Squares.of(inverse, dtype)
@@ -127,17 +136,20 @@ def _plan(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, ri
     )
 
 
-def _new_gram(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor) -> Tensor:
+def _new_gram(
+    weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor, gram_right: Tensor
+) -> Tensor:
     """Q ← (p⊗I)ᵀQ(p⊗I) + (Hr f̂)ᵀZ + Zᵀ(Hr f̂) with f̂ = f⊗I and Z = TX(p⊗I) + ½ TTᵀHr f̂ (m × order·d)."""
-    kernel = gradient.gram_times(weights, right)
     read = gradient.by_hidden
     if rule.order == 2:
         read = torch.cat([read, gradient.by_momentum(weights)], dim=1)
     z = _mixed(read, rule.mix)
-    z = z + torch.cat([kernel * (0.5 * gain) for gain in rule.gain], dim=1)
+    z = z + torch.cat([gram_right * (0.5 * gain) for gain in rule.gain], dim=1)
     half = right.T @ z
     added = torch.cat([half * gain for gain in rule.gain])
-    return _mixed(_mixed(weights.gram.master, rule.mix).T, rule.mix) + (added + added.T)
+    transposed = tuple(zip(*rule.mix, strict=True))
+    kept = _mixed_rows(_mixed(weights.gram.master, rule.mix), transposed, weights.width)
+    return kept + (added + added.T)
 
 
 def _new_factors(
@@ -247,7 +259,8 @@ def _natural_gain(rule: StepRule, like: Tensor) -> Tensor:
 def _block_norms(matrix: Tensor, d: int) -> Tensor:
     """(order, order) Frobenius norms of the d × d blocks."""
     k = matrix.shape[0] // d
-    return torch.linalg.vector_norm(matrix.view(k, d, k, d), dim=(1, 3))
+    norms: Tensor = torch.linalg.vector_norm(matrix.view(k, d, k, d), dim=(1, 3))
+    return norms
 
 
 def _drift(factor: Squares, inverse: Squares, d: int) -> Tensor:

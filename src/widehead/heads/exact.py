@@ -93,7 +93,7 @@ class ExactHead(nn.Module):
         prepared = self.loss.prepare(self._targets(hidden, targets))
         ticket = _Ticket()
         q, s, a = self._statistics(hidden, prepared, ticket)
-        losses = _Tap.apply(self.loss(q, s, a, prepared, self.num_classes), ticket)
+        losses: Tensor = _Tap.apply(self.loss(q, s, a, prepared, self.num_classes), ticket)
         counted = (prepared.counts > 0).to(losses.dtype) if self.loss.needs_targets else torch.ones_like(losses)
         if weight is not None:
             if weight.shape != losses.shape:

@@ -15,11 +15,16 @@ from torch import Tensor
 
 from widehead.targets import SparseTargets
 
-__all__ = ["CAUTION", "Loss", "SphericalLoss", "mean_over_targets", "shares", "sum_over_targets"]
+__all__ = ["CAUTION", "SURPRISE", "Loss", "SphericalLoss", "mean_over_targets", "shares", "sum_over_targets"]
 
 #: part of the limit of stability that default step sizes take, because hidden layers grow while they train; chosen on
 #: gowalla, Moby, WikiText-2 and citeulike-t, where 0.05 to 0.5 do about as well
 CAUTION = 0.15
+
+
+#: probability up to which one example may bring a class whose output was 0; preconditioned optimisers keep steps below.
+#: Chosen on WikiText-2 with the spherical softmax, where 0.1 and 0.001 are worse
+SURPRISE = 0.01
 
 
 class Loss(ABC):
@@ -54,13 +59,12 @@ class Loss(ABC):
         """Standard deviation of W's entries to begin with: outputs of ordinary size, as in torch.nn.Linear."""
         return 1.0 / math.sqrt(3.0 * in_features)
 
-    def target_curvature(
-        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
-    ) -> Tensor:
-        """(nnz,) how curved each example's loss is in each target's output, at least 0: |∂²ℓ/∂a²|, or a bound of it.
+    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        """(nnz,) how curved each example's loss is in each target's output, as a step sees it; at least 0.
 
-        Second-order optimisers keep popular classes stable by it. Here by differentiating twice; for losses that mix
-        the targets of one example, the sum of a row of the Hessian stands for its diagonal.
+        Preconditioned optimisers keep steps of target rows in bounds by it. For a quadratic loss it is ∂²ℓ/∂a²; for one
+        whose minimum is far away, the largest gradient over the way there. Here |∂²ℓ/∂a²|, by differentiating twice;
+        for losses that mix the targets of one example, the sum of a row of the Hessian stands for its diagonal.
         """
         with torch.enable_grad():
             a = a.detach().requires_grad_()

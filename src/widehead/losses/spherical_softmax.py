@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, Loss, mean_over_targets, shares
+from widehead.losses.base import CAUTION, SURPRISE, Loss, mean_over_targets, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["SphericalSoftmax"]
@@ -37,11 +37,12 @@ class SphericalSoftmax(Loss):
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         return torch.log(q + num_classes * self.eps)
 
-    def target_curvature(
-        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
-    ) -> Tensor:
-        """1/ε: the largest square of the gradient, and half of the largest |curvature|."""
-        return shares(targets, a.dtype) / self.eps
+    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        """1/(ε√(cD)): the largest gradient, 1/√ε, over the output √(cDε) that has probability c = `SURPRISE` at first.
+
+        ∂²ℓ/∂a² is no guide: negative where |a| < √ε, and beyond it the loss falls for ever.
+        """
+        return shares(targets, a.dtype) / (self.eps * math.sqrt(SURPRISE * num_classes))
 
     def default_lr(self, dense: float, targets: float) -> float:
         """The gradient at a target is at most 1/√ε."""

@@ -26,9 +26,7 @@ class SquaredError(Loss):
     def prepare(self, targets: SparseTargets) -> SparseTargets:
         return targets.coalesced()
 
-    def target_curvature(
-        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
-    ) -> Tensor:
+    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         """None of its own: targets are in q as all outputs are."""
         return torch.zeros_like(a)
 

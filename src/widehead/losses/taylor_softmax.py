@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from widehead.losses.base import Loss, mean_over_targets, shares
+from widehead.losses.base import SURPRISE, Loss, mean_over_targets, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["TaylorSoftmax"]
@@ -27,11 +29,9 @@ class TaylorSoftmax(Loss):
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(1.0 + outputs + 0.5 * outputs**2)
 
-    def target_curvature(
-        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
-    ) -> Tensor:
-        """1: the largest square of the gradient."""
-        return shares(targets, a.dtype)
+    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+        """1/√(2cD): the largest gradient, 1, over the output √(2cD) that has probability c = `SURPRISE` at first."""
+        return shares(targets, a.dtype) / math.sqrt(2.0 * SURPRISE * num_classes)
 
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         # s + q/2 ≥ −D/2 always (each term of the sum is at least −1/2); rounding may say otherwise.

@@ -48,9 +48,7 @@ class WeightedSquaredError(Loss):
         terms = self.target_weight * w * (y - a) ** 2 - self.unobserved_weight * a**2
         return self.unobserved_weight * q + sum_over_targets(terms, targets)
 
-    def target_curvature(
-        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int
-    ) -> Tensor:
+    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         """2(w − α₀), where positive: what targets weigh above the other outputs."""
         w = targets.values_or_ones(a.dtype) if self.values == "weights" else torch.ones_like(a)
         return 2.0 * (self.target_weight * w - self.unobserved_weight).clamp_min(0.0)

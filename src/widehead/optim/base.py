@@ -1,4 +1,4 @@
-"""What all optimisers of exact heads share: groups, pending steps, clipping, and steps that happen whole or not at all."""
+"""What all optimisers of exact heads share: groups, pending steps, clipping, steps that happen whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class Proposal:
 
     Attributes:
         rule: what becomes of W and the gradient.
-        right: (m, d) HR, or None for R = I.
+        right: (m, d) HR, or None for R = I. gram_right: (m, d) TTᵀHR, where it is known.
         state: what the optimiser will remember of this step, once it has been made.
     """
 
     rule: StepRule
     right: Tensor | None
     state: dict[str, Any]
+    gram_right: Tensor | None = None
 
 
 class HeadOptimizer(torch.optim.Optimizer):
@@ -116,7 +117,7 @@ class HeadOptimizer(torch.optim.Optimizer):
                 gradient = gradient.scaled(clip_factor(gradient.norm(head.weights), group["max_grad_norm"]))
             key = group["params"][0]
             proposal = self._propose(head, gradient, group, dict(self.state.get(key, {})))
-            change = plan_step(head.weights, gradient, proposal.rule, proposal.right)
+            change = plan_step(head.weights, gradient, proposal.rule, proposal.right, proposal.gram_right)
             self._watch(head, gradient, group)
             planned.append((head, change, key, proposal.state))
         for head, change, key, state in planned:

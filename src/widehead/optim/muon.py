@@ -47,8 +47,8 @@ class Muon(Preconditioned):
 
     @staticmethod
     def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
-        """A fixed length."""
-        return 0.1
+        """A fixed length; what it is too much for, trust scales back."""
+        return 0.3
 
     def _right(
         self,
@@ -57,15 +57,17 @@ class Muon(Preconditioned):
         curvature: Curvature,
         group: dict[str, Any],
         state: dict[str, Any],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         state["age"] = 0
         hidden = gradient.read.hidden
         m, d = hidden.shape
         if m > d:
-            second = hidden.T @ gradient.gram_times(head.weights, hidden)
-            return hidden @ inverse_root(second.to(torch.float64), group["damping"]).to(hidden.dtype)
+            product = gradient.gram_times(head.weights, hidden)
+            root = inverse_root((hidden.T @ product).to(torch.float64), group["damping"]).to(hidden.dtype)
+            return hidden @ root, product @ root
         kernel = gradient.gram_times(head.weights, torch.eye(m, dtype=hidden.dtype, device=hidden.device))
-        return _root_by_examples(hidden, kernel, group["damping"]).to(hidden.dtype)
+        right = _root_by_examples(hidden, kernel, group["damping"]).to(hidden.dtype)
+        return right, kernel @ right
 
 
 def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
@@ -78,4 +80,5 @@ def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
     inner = lower.T @ kernel.to(torch.float64) @ lower
     # δ is relative to the mean of d eigenvalues, of which d − m are 0; `inverse_root` takes the mean of m.
     root = inverse_root(inner, damping * m / d)
-    return lower @ (root @ torch.linalg.solve_triangular(lower, precise, upper=False))
+    right: Tensor = lower @ (root @ torch.linalg.solve_triangular(lower, precise, upper=False))
+    return right

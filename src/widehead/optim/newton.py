@@ -20,11 +20,11 @@ class Newton(Preconditioned):
     """W ← W − lr·∇W·(A + δI)⁻¹, with A the curvature of the loss summed over past steps that fade.
 
     All rows of W share their curvature but for what target terms add, so one d × d matrix stands for a Hessian of
-    D·d × D·d: A ← decay·A + HᵀΛH, where Λ is the mean over all classes of the second derivative by an output. For squared
-    error A is exact, and lr = 1 is recursive least squares with forgetting factor ``decay`` (Haykin, Adaptive Filter
-    Theory, ch. 10); with decay = 1, refresh_every = 1 and damping → 0, W is after each step the least-squares solution
-    of all that was seen. For other losses it is the Gauss–Newton method in W. Classes that are often targets have more
-    curvature than the mean; the step is divided by 1 + the most that any class had lately.
+    D·d × D·d: A ← decay·A + HᵀΛH, where Λ is the mean over all classes of the second derivative by an output. For
+    squared error A is exact, and lr = 1 is recursive least squares with forgetting factor ``decay`` (Haykin, Adaptive
+    Filter Theory, ch. 10); with decay = 1, refresh_every = 1 and damping → 0, W is after each step the least-squares
+    solution of all that was seen. For other losses it is the Gauss–Newton method in W. Classes that are often targets
+    have more curvature than the mean; the step is divided by 1 + the most that any class had lately.
 
     Args:
         heads: an ExactHead or several.
@@ -45,8 +45,8 @@ class Newton(Preconditioned):
         heads: FactoredHead | Iterable[FactoredHead],
         lr: float | None = None,
         *,
-        damping: float = 1e-3,
-        decay: float = 0.99,
+        damping: float = 0.1,
+        decay: float = 0.95,
         refresh_every: int = 10,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
@@ -77,7 +77,7 @@ class Newton(Preconditioned):
         curvature: Curvature,
         group: dict[str, Any],
         state: dict[str, Any],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         hidden = gradient.read.hidden
         weights = curvature.mean(gradient, head.weights.num_classes)
         added = (hidden.T @ (weights[:, None] * hidden)).to(torch.float64)
@@ -87,8 +87,7 @@ class Newton(Preconditioned):
         if "inverse" not in state or state["age"] >= due:
             state["inverse"] = damped_inverse(state["curvature"], group["damping"])
             state["age"] = 0
-        right: Tensor = hidden @ state["inverse"].to(hidden.dtype)
-        return right
+        return hidden @ state["inverse"].to(hidden.dtype), None
 
     def _length(self, group: dict[str, Any], state: dict[str, Any]) -> float:
         """lr / (1 + the most curvature that targets added lately)."""

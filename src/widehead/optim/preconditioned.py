@@ -1,7 +1,8 @@
-"""What Newton, Shampoo and Muon share: a right preconditioner R, renewed now and then, and steps it can be trusted with."""
+"""What Newton, Shampoo and Muon share: a right preconditioner R, and steps that it can be trusted with."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +17,7 @@ from widehead.optim.heads import FactoredHead
 
 __all__ = ["Preconditioned", "Trust"]
 
-_RISE = 1.2
-_TOLERANCE = 1.05  # a step is scaled back only where it passes what is allowed by more than rounding
+_TOLERANCE = 1.01  # a step counts as scaled back where it passed what is allowed by more than rounding
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class Preconditioned(HeadOptimizer):
         **options: Any,
     ) -> None:
         check_number("damping", damping)
-        super().__init__(
-            heads, lr, weight_decay=weight_decay, max_grad_norm=max_grad_norm, damping=damping, **options
-        )
+        super().__init__(heads, lr, weight_decay=weight_decay, max_grad_norm=max_grad_norm, damping=damping, **options)
 
     def trust(self) -> list[Trust]:
         """For each head, the steps made and how many of them were scaled back."""
@@ -64,8 +62,8 @@ class Preconditioned(HeadOptimizer):
         curvature: Curvature,
         group: dict[str, Any],
         state: dict[str, Any],
-    ) -> Tensor:
-        """(m, d) HR; changes ``state``, which is a copy. ``state["age"]`` is 0 where R is new."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """(m, d) HR and, where it is known, TTᵀHR; changes ``state``, a copy. ``state["age"]`` is 0 where R is new."""
 
     def _length(self, group: dict[str, Any], state: dict[str, Any]) -> float:
         """η, before it is compared with the curvature of the batch."""
@@ -79,32 +77,30 @@ class Preconditioned(HeadOptimizer):
         state.setdefault("steps", 0)
         state.setdefault("scaled_back", 0)
         curvature = Curvature.of(head, gradient)
-        right = self._right(head, gradient, curvature, group, state)
+        right, gram_right = self._right(head, gradient, curvature, group, state)
         _measure_targets(gradient, curvature, right, state)
         length = self._length(group, state)
         found = float(dense_curvature(gradient.read.hidden, right, curvature.dense)) + state["targets"]
-        if length * found > _TOLERANCE:
+        if not math.isfinite(length * found):  # NaN in the batch, which the step itself will meet and name
+            length = group["lr"]
+        elif length * found > 1.0:
+            state["scaled_back"] += length * found > _TOLERANCE
             length = 1.0 / found
-            state["scaled_back"] += 1
         state["steps"] += 1
-        return Proposal(StepRule(((1.0 - decay,),), (-length,)), right, state)
+        return Proposal(StepRule(((1.0 - decay,),), (-length,)), right, state, gram_right)
 
 
-def _measure_targets(
-    gradient: OutputGradient, curvature: Curvature, right: Tensor, state: dict[str, Any]
-) -> None:
-    """Curvature that targets add, in the metric of R: measured when R is new and when a cheap bound of it rises."""
+def _measure_targets(gradient: OutputGradient, curvature: Curvature, right: Tensor, state: dict[str, Any]) -> None:
+    """Curvature that targets add, in the metric of R: measured when R is new, and meanwhile followed by a bound."""
     bound = float(curvature.bound_of_targets(gradient, right))
-    if state["age"] == 0 or bound > _RISE * state["targets_bound"]:
-        state["targets"], state["targets_bound"] = float(curvature.of_targets(gradient, right)), bound
+    if state["age"] == 0 and bound > 0.0:
+        state["targets_by_bound"] = float(curvature.of_targets(gradient, right)) / bound
+    state["targets"] = bound * state.get("targets_by_bound", 1.0)
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """Curvature of a batch: ``dense`` (m,) |λ|, of every output of an example; ``targets`` (nnz,), of its targets besides.
-
-    ``targets`` is None where there is none.
-    """
+    """Curvature of a batch: ``dense`` (m,) |λ|, of all outputs; ``targets`` (nnz,), what targets add, or None."""
 
     dense: Tensor
     targets: Tensor | None

@@ -65,7 +65,8 @@ class SGD(HeadOptimizer):
     @staticmethod
     def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
         """The loss's own, divided by how much momentum lengthens a step."""
-        return head.loss.default_lr(head.in_features, head.in_features) * (1.0 - options["momentum"])
+        own = head.loss.default_lr(head.in_features, head.in_features)
+        return own * (1.0 - float(options["momentum"]))
 
     def _order(self, group: dict[str, Any]) -> int:
         # Schedulers may bring momentum down to 0 and up again; what was built without it never gets it.
@@ -83,7 +84,7 @@ class SGD(HeadOptimizer):
         return Proposal(rule, None, state)
 
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
-        """Steps are stable below 2/λmax, heavy-ball ones below 2(1 + μ)/λmax, Nesterov's below 2(1 + μ)/(1 + 2μ)/λmax."""
+        """Steps are stable below 2/λmax, heavy-ball ones below (2 + 2μ)/λmax, Nesterov's below that/(1 + 2μ)."""
         if id(head) in self._warned:
             return
         lr, momentum, curvature = group["lr"], group["momentum"], head.curvature

@@ -41,7 +41,7 @@ class Shampoo(Preconditioned):
         heads: FactoredHead | Iterable[FactoredHead],
         lr: float | None = None,
         *,
-        damping: float = 1e-3,
+        damping: float = 0.1,
         decay: float = 0.95,
         refresh_every: int = 20,
         weight_decay: float = 0.0,
@@ -61,8 +61,8 @@ class Shampoo(Preconditioned):
 
     @staticmethod
     def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
-        """A fixed length."""
-        return 0.1
+        """A fixed length; what it is too much for, trust scales back."""
+        return 0.3
 
     def _right(
         self,
@@ -71,7 +71,7 @@ class Shampoo(Preconditioned):
         curvature: Curvature,
         group: dict[str, Any],
         state: dict[str, Any],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         hidden = gradient.read.hidden
         kept = group["decay"] ** (state["steps"] + 1)
         product = gradient.gram_times(head.weights, hidden)
@@ -82,14 +82,15 @@ class Shampoo(Preconditioned):
         if "inverse_root" not in state or state["age"] >= due:
             state["inverse_root"] = inverse_root(state["second_moment"] / (1.0 - kept), group["damping"])
             state["age"] = 0
-        right: Tensor = hidden @ state["inverse_root"].to(hidden.dtype)
-        return right
+        root = state["inverse_root"].to(hidden.dtype)
+        return hidden @ root, product @ root
 
 
 def inverse_root(matrix: Tensor, damping: float) -> Tensor:
-    """(A + damping·tr(A)/d·I)^(−1/2) of a symmetric positive semidefinite float64 matrix (d, d); NaN where A has NaN."""
+    """(A + damping·tr(A)/d·I)^(−1/2) of a symmetric positive semidefinite float64 matrix (d, d); NaN for NaN."""
     if not bool(torch.isfinite(matrix).all()):
         return torch.full_like(matrix, torch.nan)
     values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.T))
     ridge = values.mean() * max(damping, torch.finfo(matrix.dtype).eps) + torch.finfo(matrix.dtype).tiny
-    return (vectors * (values.clamp_min(0.0) + ridge).rsqrt()) @ vectors.T
+    root: Tensor = (vectors * (values.clamp_min(0.0) + ridge).rsqrt()) @ vectors.T
+    return root

@@ -29,9 +29,17 @@ LOSSES: dict[str, type[Loss]] = {
 
 HEAD_OPTIMIZERS = ("sgd", "newton", "shampoo", "muon")
 
+_OF_OPTIMIZERS = {
+    "head_momentum": ("sgd",),
+    "head_nesterov": ("sgd",),
+    "head_decay": ("newton", "shampoo"),
+    "head_damping": ("newton", "shampoo", "muon"),
+}
+
 # One table of defaults; an option that is not here has the default of its field.
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     "recommender": {
+        "head_optimizer": "newton",
         "loss": "weighted-squared-error",
         "loss_options": {"unobserved_weight": 0.05},
         "encoder_lr": 3e-3,
@@ -42,8 +50,8 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "evaluate_every": "5 epochs",
     },
     "language-model": {
+        "head_optimizer": "newton",
         "loss": "spherical-softmax",
-        "head_lr": 3.0,
         "activation": "tanh",
         "hidden": (256,),
         "batch_size": 256,
@@ -53,6 +61,7 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "rank_at_most": 2_000,
     },
     "word-embeddings": {
+        "head_optimizer": "newton",
         "loss": "spherical-softmax",
         "batch_size": 256,
         "holdout": 0.01,
@@ -61,6 +70,9 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "rank_at_most": 2_000,
     },
     "multilabel": {
+        "head_optimizer": "newton",
+        "head_lr": 0.2,
+        "head_damping": 1.0,
         "loss": "weighted-squared-error",
         "loss_options": {"unobserved_weight": 0.05},
         "schedule": "cosine",
@@ -72,6 +84,7 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "evaluate_every": "5 epochs",
     },
     "demo": {
+        "head_optimizer": "newton",
         "loss": "weighted-squared-error",
         "loss_options": {"unobserved_weight": 0.02},
         "encoder_lr": 3e-3,
@@ -152,6 +165,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
+        self._check_head_options()
         self.make_loss()
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
@@ -161,6 +175,16 @@ class TrainingConfig:
                 f"Found job = {self.job!r}, train = {self.train!r}."
             )
 
+    def _check_head_options(self) -> None:
+        for name, kinds in _OF_OPTIMIZERS.items():
+            if getattr(self, name) and self.head_optimizer not in kinds:
+                raise ValueError(
+                    f"Option `{name}` should come with head_optimizer {' or '.join(kinds)}. "
+                    f"Found {self.head_optimizer!r}."
+                )
+        if self.head_nesterov and self.head_momentum == 0.0:
+            raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
+
     @classmethod
     def for_job(cls, job: str, **options: Any) -> TrainingConfig:
         """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
@@ -168,7 +192,9 @@ class TrainingConfig:
             raise ValueError(f"Option `job` should be {_one_of(JOBS)}. Found {job!r}.")
         defaults = dict(JOB_DEFAULTS[job])
         if "loss" in options and options["loss"] != defaults.get("loss"):
-            for name in ("loss_options", "head_lr"):  # measured with the job's own loss
+            defaults.pop("loss_options", None)  # measured with the job's own loss
+        if "head_optimizer" in options and options["head_optimizer"] != defaults.get("head_optimizer"):
+            for name in ("head_lr", "head_damping"):  # measured with the job's own optimiser
                 defaults.pop(name, None)
         return cls._from_mapping({**defaults, **options, "job": job}, "options")
 

@@ -34,7 +34,8 @@ class MetricsLog:
 
     Every object has "kind", "step", "epoch" (a fraction while it runs) and "seconds" (of training, evaluations and
     checkpoints left out). Kind "train" adds "loss" (mean since the last such line), "examples_per_second",
-    "head_share" (part of the time that the head took: forward, backward and step), "head_lr" and "encoder_lr"; kind
+    "head_share" (part of the time that the head took: forward, backward and step), "head_lr", "encoder_lr" and, where
+    the head's optimiser has a preconditioner, "scaled_back" (part of all its steps so far that were scaled back); kind
     "evaluation" adds one key a metric. A number that is not finite is written as null.
     """
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from widehead.errors import NonFiniteError
 from widehead.models import EncoderOptimizer, Inputs, WideNetwork
+from widehead.optim import Preconditioned
 from widehead.targets import SparseTargets
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
@@ -233,6 +234,9 @@ class Trainer:
         self._read_clock()
         position = self.state.position
         rates = {"head_lr": self._head_lr(), "encoder_lr": self.state.encoder_optimizer.lr}
+        if isinstance(self.state.head_optimizer, Preconditioned):
+            trust = self.state.head_optimizer.trust()[0]
+            rates["scaled_back"] = trust.scaled_back / max(trust.steps, 1)
         self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
         position.forget()
 

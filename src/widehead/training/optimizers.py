@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from widehead.training.config import TrainingConfig
 __all__ = ["make_head_optimizer"]
 
 _SAMPLE = 2048  # examples that the default lr of SGD is computed from
-_KINDS: dict[str, type[HeadOptimizer]] = {"newton": Newton, "shampoo": Shampoo, "muon": Muon}
+# SGD's lr where the data do not tell: the hidden layers of a language model grow 100-fold while it trains.
+_MEASURED_LR = {("language-model", "spherical-softmax"): 3.0}
+_KINDS: dict[str, Callable[..., HeadOptimizer]] = {"newton": Newton, "shampoo": Shampoo, "muon": Muon}
 
 
 def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: Examples) -> HeadOptimizer:
@@ -27,10 +30,10 @@ def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: 
     if config.head_optimizer == "sgd":
         lr = config.head_lr
         if lr is None:
-            natural = _natural_lr(network, examples, config.activation)
-            lr = None if natural is None else natural * (1.0 - config.head_momentum)
+            lr = _MEASURED_LR.get((config.job, config.loss)) or _natural_lr(network, examples, config.activation)
+            lr = None if lr is None else lr * (1.0 - config.head_momentum)
         return SGD(network.head, lr, config.head_momentum, nesterov=config.head_nesterov, **shared)
-    own = {"damping": config.head_damping, "decay": config.head_decay}
+    own: dict[str, Any] = {"damping": config.head_damping, "decay": config.head_decay}
     own = {name: value for name, value in own.items() if value is not None}
     return _KINDS[config.head_optimizer](network.head, config.head_lr, **shared, **own)
 

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from widehead.data import Batches, Examples
+from widehead.data import Batches
 from widehead.models import WideNetwork
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.config import TrainingConfig
