@@ -122,13 +122,13 @@ def main() -> None:
         ("SGD", {"lr": 0.02, "momentum": 0.9}),
         *(("SGD", {"lr": lr}) for lr in GRID),
     ]
+    common = {"recipe": "ill_conditioned", "commit": commit(), **hardware(torch.device("cpu"))}
     found = []
     for kind, chosen in runs:
         record = steps_needed(problem, kind, chosen, options.most)
         found.append(record)
         print(json.dumps(record), flush=True)
     with (RESULTS / "ill-conditioned.jsonl").open("a", encoding="utf-8") as lines:
-        common = {"recipe": "ill_conditioned", "commit": commit(), **hardware(torch.device("cpu"))}
         lines.write(json.dumps({**common, "runs": found}) + "\n")
 
 

@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     job, seconds = options.job, options.seconds or SECONDS[options.job]
+    common = {"recipe": "optimizers", "job": job, "commit": commit(), **hardware(torch.device("cpu"))}
     runs: list[dict[str, Any]] = []
     for turn in range(options.rounds):
         for name, chosen in methods(job).items():
@@ -123,7 +124,6 @@ def main() -> None:
             runs.append({"method": name, "round": turn, "seconds": seconds, **record})
             print(f"round {turn + 1}, {name}: {record['steps']} steps, {record['metrics']}", flush=True)
     RESULTS.mkdir(exist_ok=True)
-    common = {"recipe": "optimizers", "job": job, "commit": commit(), **hardware(torch.device("cpu"))}
     with (RESULTS / f"optimizers-{job}.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps({**common, **record}) + "\n" for record in runs)
     plot(job, runs)
