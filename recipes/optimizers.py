@@ -29,7 +29,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 RESULTS = Path(__file__).resolve().parent / "results"
-GRID = {"recommender": (0.5, 1.0, 2.0, 4.0, 8.0), "language-model": (1.0, 3.0, 10.0, 30.0)}
+GRID = {"recommender": (1.0, 2.0, 4.0, 8.0, 16.0), "language-model": (1.0, 3.0, 10.0, 30.0)}
 JOB_OPTIONS: dict[str, dict[str, Any]] = {
     "recommender": {"width": 256, "rank_at_most": 5_000},
     "language-model": {"tokens": "whitespace", "minimum_count": 1},
@@ -58,7 +58,7 @@ def run(job: str, files: tuple[Path, Path], options: dict[str, Any], seconds: fl
         out=str(out),
         epochs=None,
         minutes=seconds / 60.0,
-        evaluate_every=f"{max(1, round(seconds / 8))} seconds",
+        evaluate_every=f"{max(1, round(seconds / 4))} seconds",
         **JOB_OPTIONS[job],
         **options,
     )

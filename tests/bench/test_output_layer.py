@@ -18,6 +18,7 @@ def test_rows_hold_medians_and_ratios() -> None:
     assert dense["ratio_to_dense"] == 1.0
     assert exact["ratio_to_floor"] == pytest.approx(exact["seconds"] / exact["floor_seconds"])
     assert exact["steps"] > 1
+    assert (exact["ratio_to_exact"], dense["ratio_to_exact"]) == (1.0, pytest.approx(exact["ratio_to_dense"]))
     alone = compare_step(500, 8, 4, methods=["exact"], rounds=1)
     assert alone[0]["ratio_to_dense"] is None
 
@@ -34,6 +35,18 @@ def test_rows_hold_medians_and_ratios() -> None:
 def test_wrong_options_are_named(sizes: tuple[int, ...], options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compare_step(*sizes, **options)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"dense"}))
+def test_every_optimizer_of_the_exact_head_can_be_timed(name: str) -> None:
+    torch.manual_seed(0)
+    problem = OutputLayerProblem(300, 6, 5, 2)
+    method = METHODS[name](problem, torch.device("cpu"))
+    before = method.head.weight()  # type: ignore[attr-defined]
+    generator = torch.Generator().manual_seed(0)
+    losses = [method.step(*problem.draw(generator)) for _ in range(5)]
+    assert all(0.0 < loss < 10.0 for loss in losses)
+    assert not torch.equal(method.head.weight(), before)  # type: ignore[attr-defined]
 
 
 def test_every_method_makes_the_same_step() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from widehead.bench.problem import OutputLayerProblem
 from widehead.heads import ExactHead
 from widehead.losses import SquaredError
-from widehead.optim import SGD
+from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
 from widehead.targets import SparseTargets
 
 __all__ = ["METHODS", "Method"]
@@ -26,11 +27,17 @@ class Method(Protocol):
 
 
 class Exact:
-    """The exact head."""
+    """The exact head, with plain SGD or another optimiser."""
 
-    def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
+    def __init__(
+        self,
+        problem: OutputLayerProblem,
+        device: torch.device,
+        optimizer: type[HeadOptimizer] = SGD,
+        **options: float,
+    ) -> None:
         self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)
-        self.optimizer = SGD(self.head, lr=_LR)
+        self.optimizer = optimizer(self.head, **{"lr": _LR, **options})  # type: ignore[arg-type]
 
     def step(self, hidden: Tensor, targets: SparseTargets) -> float:
         loss = self.head(hidden.requires_grad_(), targets)
@@ -62,4 +69,11 @@ class Dense:
         return float(loss.detach())
 
 
-METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {"exact": Exact, "dense": Dense}
+METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
+    "exact": Exact,
+    "exact-momentum": partial(Exact, momentum=0.9),
+    "exact-newton": partial(Exact, optimizer=Newton, lr=1.0),  # its natural scale; no step of it is unstable
+    "exact-shampoo": partial(Exact, optimizer=Shampoo),
+    "exact-muon": partial(Exact, optimizer=Muon),
+    "dense": Dense,
+}

@@ -39,7 +39,8 @@ def compare_step(
 
     Returns:
         One row a method: "method", "seconds" (median of a step), "steps" (how many were timed), "ratio_to_dense" (how
-        many times faster than dense; None without it), "ratio_to_floor" (how many times slower than 14d²m flops at
+        many times faster than dense; None without it), "ratio_to_exact" (how many times as long as a step of the exact
+        head with plain SGD; None without it), "ratio_to_floor" (how many times slower than 14d²m flops at
         the float32 matrix-product rate measured in the same run), the problem's sizes and the hardware.
 
     Raises:
@@ -66,6 +67,7 @@ def compare_step(
             "seconds": medians[name],
             "steps": len(seconds[name]),
             "ratio_to_dense": medians["dense"] / medians[name] if "dense" in medians else None,
+            "ratio_to_exact": medians[name] / medians["exact"] if "exact" in medians else None,
             "ratio_to_floor": medians[name] / floor,
             "floor_seconds": floor,
             "classes": classes,

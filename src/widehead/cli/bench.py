@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from widehead.bench.methods import METHODS
 from widehead.cli.console import show_json, show_table, working
 from widehead.cli.options import DeviceOption, JsonOption, check_device, whole_numbers
 
@@ -31,7 +32,7 @@ def output_layer(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Examples m in a step.")] = 128,
     targets: Annotated[int, typer.Option("--targets", min=1, help="Targets K of an example.")] = 1,
     methods: Annotated[
-        str, typer.Option("--methods", help="Which to time, separated by commas: exact, dense.")
+        str, typer.Option("--methods", help=f"Which to time, separated by commas: {', '.join(METHODS)}.")
     ] = "exact,dense",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that each method gets.")] = 5,
     out: Annotated[
@@ -69,16 +70,17 @@ def _show(rows: list[dict[str, Any]]) -> None:
         f"One training step: width {first['width']}, batch {first['batch']}, {first['targets_per_example']} target(s) "
         f"an example; {first['device']}, {first['threads']} thread(s)"
     )
-    header = ["classes", "method", "milliseconds", "times faster than dense", "times the floor"]
+    header = ["classes", "method", "milliseconds", "times faster than dense", "times exact SGD", "times the floor"]
     show_table(title, header, [_cells(row) for row in rows])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    faster = row["ratio_to_dense"]
+    faster, slower = row["ratio_to_dense"], row["ratio_to_exact"]
     return [
         f"{row['classes']:,}",
         row["method"],
         f"{1e3 * row['seconds']:,.2f}",
         "–" if faster is None else f"{faster:,.1f}",
+        "–" if slower is None else f"{slower:,.2f}",
         f"{row['ratio_to_floor']:,.1f}",
     ]

@@ -116,7 +116,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             if group["max_grad_norm"] is not None:
                 gradient = gradient.scaled(clip_factor(gradient.norm(head.weights), group["max_grad_norm"]))
             key = group["params"][0]
-            proposal = self._propose(head, gradient, group, dict(self.state.get(key, {})))
+            proposal = self._propose(head, gradient, group, self._state_beside(head, key))
             change = plan_step(head.weights, gradient, proposal.rule, proposal.right, proposal.gram_right)
             self._watch(head, gradient, group)
             planned.append((head, change, key, proposal.state))
@@ -126,6 +126,11 @@ class HeadOptimizer(torch.optim.Optimizer):
             if state:
                 self.state[key] = state
         return loss
+
+    def _state_beside(self, head: FactoredHead, key: Tensor) -> dict[str, Any]:
+        """A copy of what is remembered of a head, on the head's device, to which it may have moved meanwhile."""
+        device = head.weights.values.device
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.state.get(key, {}).items()}
 
     def _set_orders(self) -> None:
         """Give each head's rows a momentum, or take it away, as this optimiser needs."""
