@@ -63,6 +63,8 @@ def run(job: str, files: tuple[Path, Path], options: dict[str, Any], seconds: fl
         **options,
     )
     outcome = train(config, quiet=True)
+    if outcome.status == "interrupted":
+        raise SystemExit(130)
     records = read_metrics(out / "metrics.jsonl")
     shutil.rmtree(out.parent)
     losses = [(r["seconds"], r["loss"]) for r in records if r["kind"] == "train"]

@@ -37,7 +37,7 @@ class Exact:
         **options: float,
     ) -> None:
         self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)
-        self.optimizer = optimizer(self.head, **{"lr": _LR, **options})  # type: ignore[arg-type]
+        self.optimizer = optimizer(self.head, **{"lr": _LR, **options})
 
     def step(self, hidden: Tensor, targets: SparseTargets) -> float:
         loss = self.head(hidden.requires_grad_(), targets)

@@ -68,11 +68,12 @@ class Loss(ABC):
         """
         with torch.enable_grad():
             a = a.detach().requires_grad_()
-            (first,) = torch.autograd.grad(self(q, s, a, targets, num_classes).sum(), a, create_graph=True)
-            if not first.requires_grad:  # linear in a
-                return torch.zeros_like(a)
-            (second,) = torch.autograd.grad(first.sum(), a, allow_unused=True)
-        return torch.zeros_like(a) if second is None else second.detach().abs()
+            slope = self(q, s, a, targets, num_classes).sum()
+            for _ in range(2):
+                if not slope.requires_grad:  # constant or linear in a
+                    return torch.zeros_like(a)
+                (slope,) = torch.autograd.grad(slope.sum(), a, create_graph=True, materialize_grads=True)
+        return slope.detach().abs()
 
     def default_lr(self, dense: float, targets: float) -> float:
         """A step size that trains with a mean over the batch.

@@ -1,0 +1,76 @@
+"""What losses say about the curvature of their target terms, against numerical derivatives."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import widehead as wh
+from widehead.losses.base import SURPRISE
+from widehead.targets import SparseTargets
+
+D = 400
+
+
+def statistics() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, SparseTargets]:
+    generator = torch.Generator().manual_seed(0)
+    targets = SparseTargets.from_lists([[1, 2], [3], [], [4, 5, 6]], [[0.5, 2.0], [1.0], [], [1.0, 3.0, 0.25]])
+    q = 5.0 + torch.rand(4, generator=generator, dtype=torch.float64)
+    s = torch.randn(4, generator=generator, dtype=torch.float64)
+    return q, s, torch.randn(6, generator=generator, dtype=torch.float64), targets
+
+
+def second_differences(loss: wh.losses.Loss, step: float = 1e-4) -> torch.Tensor:
+    """(nnz,) ∂²ℓ/∂a² of each target's example by central differences."""
+    q, s, a, targets = statistics()
+
+    def total(moved: torch.Tensor) -> torch.Tensor:
+        return loss(q, s, moved, targets, D)[targets.example_ids]
+
+    unit = torch.eye(6, dtype=torch.float64) * step
+    return torch.stack([(total(a + u) - 2 * total(a) + total(a - u))[k] / step**2 for k, u in enumerate(unit)])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        wh.losses.SquaredError(),
+        wh.losses.WeightedSquaredError(0.3),
+        wh.losses.WeightedSquaredError(0.1, target_weight=2.5),
+        wh.losses.WeightedSquaredError(0.1, values="weights"),
+        wh.losses.ZLoss(0.5, 3.0),
+        wh.losses.SphericalLoss(lambda q, s, a, t: q + wh.losses.mean_over_targets(torch.tanh(a) ** 2, t)),
+        wh.losses.SphericalLoss(lambda q, s, a, t: q * s),
+    ],
+    ids=["squared", "weighted", "target weight", "values as weights", "z-loss", "user's", "user's without targets"],
+)
+def test_it_is_the_second_derivative(loss: wh.losses.Loss) -> None:
+    q, s, a, targets = statistics()
+    found = loss.target_curvature(q, s, a, targets, D)
+    assert found.shape == a.shape
+    assert torch.allclose(found, second_differences(loss).abs(), atol=1e-5)
+
+
+def test_targets_that_weigh_less_than_other_outputs_have_none() -> None:
+    q, s, a, targets = statistics()
+    found = wh.losses.WeightedSquaredError(0.9, values="weights").target_curvature(q, s, a, targets, D)
+    assert found.tolist() == pytest.approx([0.0, 2.2, 0.2, 0.2, 4.2, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "way"),
+    [
+        (wh.losses.SphericalSoftmax(0.2), math.sqrt(SURPRISE * D * 0.2)),
+        (wh.losses.TaylorSoftmax(), math.sqrt(2 * SURPRISE * D)),
+    ],
+)
+def test_softmax_like_losses_take_the_largest_gradient_over_the_way_to_go(loss: wh.losses.Loss, way: float) -> None:
+    """A step of 1/γ at the largest gradient brings an output from 0 to where its class has probability SURPRISE."""
+    outputs = torch.linspace(-10.0, 10.0, 100_001, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss.score(outputs).sum(), outputs)
+    q, s, a, targets = statistics()
+    share = torch.tensor([0.2, 0.8, 1.0, 1 / 4.25, 3 / 4.25, 0.25 / 4.25], dtype=torch.float64)
+    found = loss.target_curvature(q, s, a, targets, D)
+    assert torch.allclose(found, share * slope.max() / way, rtol=1e-6)
