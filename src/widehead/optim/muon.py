@@ -80,5 +80,5 @@ def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
     inner = lower.T @ kernel.to(torch.float64) @ lower
     # δ is relative to the mean of d eigenvalues, of which d − m are 0; `inverse_root` takes the mean of m.
     root = inverse_root(inner, damping * m / d)
-    right: Tensor = lower @ (root @ torch.linalg.solve_triangular(lower, precise, upper=False))
+    right: Tensor = (lower @ root) @ torch.linalg.solve_triangular(lower, precise, upper=False)
     return right
