@@ -29,7 +29,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 RESULTS = Path(__file__).resolve().parent / "results"
-GRID = {"recommender": (1.0, 2.0, 4.0, 8.0, 16.0), "language-model": (1.0, 3.0, 10.0, 30.0)}
+GRID = {"recommender": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "language-model": (1.0, 3.0, 10.0, 30.0, 100.0)}
 JOB_OPTIONS: dict[str, dict[str, Any]] = {
     "recommender": {"width": 256, "rank_at_most": 5_000},
     "language-model": {"tokens": "whitespace", "minimum_count": 1},

@@ -28,7 +28,7 @@ def test_rows_hold_medians_and_ratios() -> None:
     [
         ((0, 8, 4), {}, "`classes`"),
         ((5, 8, 4, 6), {}, "at most classes"),
-        ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, dense"),
+        ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, exact-momentum"),
         ((10**12, 300, 128), {}, "GB free"),
     ],
 )
