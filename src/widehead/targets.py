@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SparseTargets", "TargetsLike"]
+__all__ = ["Inputs", "SparseTargets", "TargetsLike"]
 
 TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
+#: what encoders take: a bag of ids for each example, or an (m, n) int64 tensor of ids
+Inputs: TypeAlias = "SparseTargets | Tensor"
 
 _INTEGER = (
     *(torch.int64, torch.int32, torch.int16, torch.int8),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from widehead.data import Interactions, read_thesaurus, thesaurus_split
+from widehead.data import Interactions, read_thesaurus, split_rows
 from widehead.data import demo as thesaurus_module
 from widehead.errors import DataError
 
@@ -62,10 +62,10 @@ def test_the_installed_thesaurus_has_its_known_sizes(thesaurus: Interactions) ->
 
 
 def test_the_split_hides_a_fifth(thesaurus: Interactions) -> None:
-    kept, hidden = thesaurus_split(thesaurus, seed=5)
+    kept, hidden = split_rows(thesaurus.matrix, 0.2, 5)
     counts = np.diff(thesaurus.matrix.indptr)
     assert np.array_equal(np.diff(hidden.indptr), np.rint(0.2 * counts))
     assert kept.nnz + hidden.nnz == thesaurus.matrix.nnz
     assert kept.multiply(hidden).nnz == 0
-    assert np.array_equal(hidden.indices, thesaurus_split(thesaurus, seed=5)[1].indices)
-    assert not np.array_equal(hidden.indices, thesaurus_split(thesaurus, seed=6)[1].indices)
+    assert np.array_equal(hidden.indices, split_rows(thesaurus.matrix, 0.2, 5)[1].indices)
+    assert not np.array_equal(hidden.indices, split_rows(thesaurus.matrix, 0.2, 6)[1].indices)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from widehead.heads import ExactHead
-from widehead.models import BagEncoder, WideNetwork
+from widehead.models import WideNetwork
 from widehead.optim import SGD
 from widehead.targets import SparseTargets
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
+from widehead.training.jobs import bag_encoder
 from widehead.training.loop import Evaluator, Outcome, Trainer
 from widehead.training.seeding import seed_all
 
@@ -59,16 +64,8 @@ def small_config(out: Path, **options: Any) -> TrainingConfig:
 
 def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
     seed_all(config.seed)
-    encoder = BagEncoder(
-        INPUTS,
-        config.width,
-        hidden=config.hidden,
-        activation=config.activation,
-        dropout=config.dropout,
-        input_dropout=config.input_dropout,
-    )
     head = ExactHead(config.width, CLASSES, config.make_loss())
-    network = WideNetwork(encoder, head)
+    network = WideNetwork(bag_encoder(INPUTS, config), head)
 
     def metrics() -> dict[str, float]:
         inputs, targets = next(iter(SmallBatches().epoch(1_000)))
@@ -98,6 +95,33 @@ def start_or_resume(out: Path, **options: Any) -> Outcome:
         config = small_config(out, **options)
         trainer = build(config, RunFolder.create(config))
     return trainer.run()
+
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["small_run"])
+
+
+def run_through_kills(
+    target: Callable[..., object],
+    args: tuple[object, ...],
+    seed: int,
+    most: int,
+    pause: tuple[float, float],
+    **kwargs: Any,
+) -> int:
+    """Call ``target`` in processes that are killed after random pauses (seconds), until one ends; how many were."""
+    rng, kills, status = random.Random(seed), 0, None
+    while status != 0:
+        process = PROCESSES.Process(target=target, args=args, kwargs=kwargs)
+        process.start()
+        process.join(timeout=rng.uniform(*pause) if kills < most else None)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        status = process.exitcode
+        assert status in (0, -signal.SIGKILL)
+    return kills
 
 
 def log_without_timings(out: Path) -> list[dict[str, Any]]:

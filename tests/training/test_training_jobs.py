@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import random
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_run import log_without_timings
+from small_run import log_without_timings, run_through_kills
 
 from widehead.errors import CheckpointError, DataError
 from widehead.training import JOBS, Outcome, TrainingConfig, load_run, read_metrics, resume, train
 from widehead.training.checkpoint import load_checkpoint
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["small_run"])
 
 
 def recommender_files(folder: Path) -> dict[str, Any]:
@@ -252,17 +246,7 @@ def test_killed_whole_runs_end_like_whole_ones(tmp_path: Path, job: str) -> None
     }
     config = config_of(job, tmp_path, out=str(tmp_path / "parts"), **options)
     begin_or_resume(config_of(job, tmp_path, out=str(tmp_path / "whole"), **options))
-    rng, kills, status = random.Random(1), 0, None
-    while status != 0:
-        process = PROCESSES.Process(target=begin_or_resume, args=(config,))
-        process.start()
-        process.join(timeout=rng.uniform(0.3, 0.9) if kills < 4 else None)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-        status = process.exitcode
-        assert status in (0, -signal.SIGKILL)
+    run_through_kills(begin_or_resume, (config,), seed=1, most=4, pause=(0.3, 0.9))
     assert log_without_timings(tmp_path / "parts") == log_without_timings(tmp_path / "whole")
     one, two = (load_checkpoint(tmp_path / n / "checkpoints" / "last.safetensors") for n in ("parts", "whole"))
     for part in ("encoder", "head"):

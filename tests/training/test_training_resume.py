@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -14,15 +12,12 @@ from typing import Any
 import pytest
 import small_run
 import torch
-from small_run import build, log_without_timings, small_config, start_or_resume
+from small_run import PROCESSES, build, log_without_timings, run_through_kills, small_config, start_or_resume
 
 from widehead.errors import CheckpointError
 from widehead.training import checkpoint as checkpoint_file
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.folder import RunFolder
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["small_run"])
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
@@ -79,19 +74,8 @@ def test_killed_at_random_moments_it_still_goes_on_to_the_same_bits(tmp_path: Pa
     """Checkpoints after every second step keep the process busy writing, so that kills hit that too."""
     options = {"checkpoint_every": "2 steps", "epochs": 10}
     start_or_resume(tmp_path / "whole", **options)
-    rng = random.Random(0)
-    kills, status = 0, None
-    while status != 0:
-        process = PROCESSES.Process(target=start_or_resume, args=(tmp_path / "parts",), kwargs=options)
-        process.start()
-        process.join(timeout=rng.uniform(0.1, 0.6) if kills < 6 else None)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-        status = process.exitcode
-        assert status in (0, -signal.SIGKILL)
-    assert kills >= 2
+    parts = tmp_path / "parts"
+    assert run_through_kills(start_or_resume, (parts,), seed=0, most=6, pause=(0.1, 0.6), **options) >= 2
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 

@@ -15,7 +15,8 @@ from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.errors import DataError
 from widehead.heads import ExactHead
 from widehead.losses import SquaredError
-from widehead.models import Inputs, WideNetwork
+from widehead.models import WideNetwork
+from widehead.targets import Inputs
 from widehead.training import Prediction, Run
 from widehead.training.judging import ranked_rows
 from widehead.training.recommender import Recommender

@@ -1,7 +1,7 @@
 """Readers: files to batches of inputs and SparseTargets."""
 
-from widehead.data.batches import Batch, Batches, Examples, Inputs, RowExamples
-from widehead.data.demo import read_thesaurus, thesaurus_split
+from widehead.data.batches import Batch, Batches, Examples, RowExamples
+from widehead.data.demo import read_thesaurus
 from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, Pair, pair, read_interactions
 from widehead.data.multilabel import LabelSchema, MultiLabel, read_multilabel
@@ -17,7 +17,6 @@ __all__ = [
     "Batch",
     "Batches",
     "Examples",
-    "Inputs",
     "Interactions",
     "LabelSchema",
     "MultiLabel",
@@ -38,5 +37,4 @@ __all__ = [
     "read_words",
     "split_rows",
     "subsample",
-    "thesaurus_split",
 ]

@@ -8,15 +8,11 @@ from collections.abc import Iterator
 from typing import Protocol, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
 from widehead.data.sparse import CSR
-from widehead.targets import SparseTargets
+from widehead.targets import Inputs, SparseTargets
 
-__all__ = ["Batch", "Batches", "Examples", "Inputs", "RowExamples"]
-
-Inputs: TypeAlias = SparseTargets | Tensor
-"""A bag of input ids for each example, or an (m, n) int64 tensor of ids."""
+__all__ = ["Batch", "Batches", "Examples", "RowExamples"]
 
 Batch: TypeAlias = tuple[Inputs, SparseTargets]
 
@@ -69,34 +65,22 @@ class Batches:
         examples: what to cut into batches.
         batch_size: examples of a batch; the last one of an epoch may be smaller.
         seed: of the shuffling. The order of epoch n depends on (seed, n) alone.
-        shuffle: False: always in the order of the examples, for evaluation.
-        drop_last: leave out a last batch that is smaller.
         prefetch: how many batches a thread prepares ahead; 0: no thread.
 
     Raises:
         ValueError: a parameter is out of range.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        batch_size: int,
-        seed: int = 0,
-        *,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        prefetch: int = 4,
-    ) -> None:
+    def __init__(self, examples: Examples, batch_size: int, seed: int = 0, *, prefetch: int = 4) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             if value < least:
                 raise ValueError(f"Parameter `{name}` should be at least {least}. Found {value}.")
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
-        self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
+        self.prefetch = prefetch
 
     def __len__(self) -> int:
         """Batches of one epoch."""
-        whole, rest = divmod(len(self.examples), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        return -(-len(self.examples) // self.batch_size)
 
     def rows(self, n: int, start: int = 0) -> Iterator[np.ndarray]:
         """The (m,) rows of each batch of epoch n, from batch ``start`` on."""
@@ -105,8 +89,7 @@ class Batches:
                 f"Epoch and start should be at least 0, and start at most {len(self)}. Found {n}, {start}."
             )
         order = np.arange(len(self.examples))
-        if self.shuffle:
-            np.random.default_rng([self.seed, n]).shuffle(order)
+        np.random.default_rng([self.seed, n]).shuffle(order)
         return (order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self)))
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:

@@ -13,11 +13,11 @@ import numpy as np
 
 from widehead.data.files import open_text
 from widehead.data.interactions import Interactions
-from widehead.data.sparse import CSR, csr_from_pairs, split_rows
+from widehead.data.sparse import csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
 
-__all__ = ["read_thesaurus", "thesaurus_path", "thesaurus_split"]
+__all__ = ["read_thesaurus", "thesaurus_path"]
 
 
 def thesaurus_path() -> Path:
@@ -56,11 +56,6 @@ def read_thesaurus(path: Path | None = None) -> Interactions:
     if not rows:
         raise DataError(f"{path}: expected 'root,synonym,synonym,…' on each line. Found no synonym.")
     return _interactions(list(roots), list(synonyms), rows, columns)
-
-
-def thesaurus_split(thesaurus: Interactions, seed: int = 0) -> tuple[CSR, CSR]:
-    """Two matrices like ``thesaurus.matrix``: four fifths of each root's synonyms, and the hidden fifth."""
-    return split_rows(thesaurus.matrix, 0.2, seed)
 
 
 def _interactions(roots: list[str], synonyms: list[str], rows: list[int], columns: list[int]) -> Interactions:

@@ -5,7 +5,7 @@ from widehead.factored.curvature import CurvatureMonitor, dense_curvature, targe
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
 from widehead.factored.rule import StepRule
 from widehead.factored.state import STATE_NAMES, from_state, to_state
-from widehead.factored.update import Change, apply_step, exact_step, plan_step
+from widehead.factored.update import Change, apply_step, plan_step
 from widehead.factored.weights import FactoredWeights
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "apply_step",
     "audit",
     "dense_curvature",
-    "exact_step",
     "forward",
     "from_state",
     "plan_step",

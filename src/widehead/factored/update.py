@@ -18,7 +18,7 @@ from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.weights import FactoredWeights, Squares
 
-__all__ = ["Change", "apply_step", "exact_step", "plan_step"]
+__all__ = ["Change", "apply_step", "plan_step"]
 
 # A segment is closed when one of these is passed (κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
 # strongly contracted direction among many, and W's error in float32 was ten times larger with it alone):
@@ -94,11 +94,6 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     generations.stamps.index_fill_(0, change.class_ids, generations.newest)
     weights.version += 1
     generations.sweep(weights.values, generations.rows_due(change.class_ids.numel()))
-
-
-def exact_step(weights: FactoredWeights, gradient: OutputGradient, lr: float, *, weight_decay: float = 0.0) -> None:
-    """Plan and apply one plain step."""
-    apply_step(weights, plan_step(weights, gradient, StepRule.sgd(lr, weight_decay)))
 
 
 def _plan(

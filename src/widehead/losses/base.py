@@ -21,7 +21,6 @@ __all__ = ["CAUTION", "SURPRISE", "Loss", "SphericalLoss", "mean_over_targets", 
 #: gowalla, Moby, WikiText-2 and citeulike-t, where 0.05 to 0.5 do about as well
 CAUTION = 0.15
 
-
 #: probability up to which one example may bring a class whose output was 0; preconditioned optimisers keep steps below.
 #: Chosen on WikiText-2 with the spherical softmax, where 0.1 and 0.001 are worse
 SURPRISE = 0.01

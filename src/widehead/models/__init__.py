@@ -1,8 +1,8 @@
 """Networks: an encoder for each kind of input, and the wide output layer on top."""
 
 from widehead.models.bag import BagEncoder
-from widehead.models.network import Inputs, WideNetwork
+from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
 from widehead.models.words import ContextEncoder, WordEncoder
 
-__all__ = ["BagEncoder", "ContextEncoder", "EncoderOptimizer", "Inputs", "WideNetwork", "WordEncoder"]
+__all__ = ["BagEncoder", "ContextEncoder", "EncoderOptimizer", "WideNetwork", "WordEncoder"]

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from widehead.targets import SparseTargets, TargetsLike
+from widehead.targets import Inputs, TargetsLike
 
-__all__ = ["Inputs", "WideNetwork"]
-
-Inputs = SparseTargets | Tensor
+__all__ = ["WideNetwork"]
 
 
 class WideNetwork(nn.Module):

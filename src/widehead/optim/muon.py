@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from widehead.factored import OutputGradient
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Curvature, Preconditioned
-from widehead.optim.shampoo import inverse_root
+from widehead.optim.preconditioned import Batch, Preconditioned
+from widehead.optim.shampoo import inverse_root, inverse_root_factors
 
 __all__ = ["Muon"]
 
@@ -25,7 +23,7 @@ class Muon(Preconditioned):
     Args:
         heads: an ExactHead or several.
         lr: how far W goes in a step, in each direction, whatever the size of the gradient.
-        damping: δ, relative to the mean eigenvalue of GᵀG.
+        damping: δ, relative to the mean eigenvalue of GᵀG; None for 0.01.
         weight_decay: decoupled.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 
@@ -34,51 +32,40 @@ class Muon(Preconditioned):
         TypeError: the backward pass did not come from the head's own loss.
     """
 
-    def __init__(
-        self,
-        heads: FactoredHead | Iterable[FactoredHead],
-        lr: float | None = None,
-        *,
-        damping: float = 1e-2,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        super().__init__(heads, lr, damping=damping, weight_decay=weight_decay, max_grad_norm=max_grad_norm)
+    default_damping = 1e-2
 
     @staticmethod
     def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _right(
-        self,
-        head: FactoredHead,
-        gradient: OutputGradient,
-        curvature: Curvature,
-        group: dict[str, Any],
-        state: dict[str, Any],
-    ) -> tuple[Tensor, Tensor | None]:
+    def _right(self, batch: Batch, group: dict[str, Any], state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         state["age"] = 0
-        hidden = gradient.read.hidden
+        hidden = batch.hidden
         m, d = hidden.shape
         if m > d:
-            product = gradient.gram_times(head.weights, hidden)
+            product = batch.gram_times(hidden)
             root = inverse_root((hidden.T @ product).to(torch.float64), group["damping"]).to(hidden.dtype)
             return hidden @ root, product @ root
-        kernel = gradient.gram_times(head.weights, torch.eye(m, dtype=hidden.dtype, device=hidden.device))
-        right = _root_by_examples(hidden, kernel, group["damping"]).to(hidden.dtype)
+        kernel = batch.gram_times(torch.eye(m, dtype=hidden.dtype, device=hidden.device))
+        right = _root_by_examples(hidden, kernel, group["damping"])
         return right, kernel @ right
 
 
 def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
-    """H(HᵀKH + δI)^(−1/2) (m, d) for K = TTᵀ (m, m): with HHᵀ = LLᵀ it is L(LᵀKL + δI)^(−1/2) L⁻¹H."""
+    """H(HᵀKH + δI)^(−1/2) (m, d) for K = TTᵀ (m, m): with HHᵀ = LLᵀ it is L(LᵀKL + δI)^(−1/2) L⁻¹H.
+
+    Only L needs float64: its square is what is given. K is no better than the working type, in which the rest is done;
+    the step is exact whatever R comes of it.
+    """
     m, d = hidden.shape
     precise = hidden.to(torch.float64)
     products = precise @ precise.T
-    jitter = torch.trace(products) * torch.finfo(torch.float64).eps + torch.finfo(torch.float64).tiny
-    lower, _ = torch.linalg.cholesky_ex(products + jitter * torch.eye(m, dtype=torch.float64, device=hidden.device))
-    inner = lower.T @ kernel.to(torch.float64) @ lower
-    # δ is relative to the mean of d eigenvalues, of which d − m are 0; `inverse_root` takes the mean of m.
-    root = inverse_root(inner, damping * m / d)
-    right: Tensor = (lower @ root) @ torch.linalg.solve_triangular(lower, precise, upper=False)
+    jitter = torch.trace(products) * torch.finfo(torch.float64).eps + torch.finfo(hidden.dtype).tiny
+    products.diagonal().add_(jitter)
+    lower = torch.linalg.cholesky_ex(products)[0].to(hidden.dtype)
+    # δ is relative to the mean of d eigenvalues, of which d − m are 0; the root's is to the mean of m.
+    vectors, scales = inverse_root_factors(lower.T @ kernel @ lower, damping * m / d)
+    inverse = torch.linalg.solve_triangular(lower, torch.eye(m, dtype=lower.dtype, device=lower.device), upper=False)
+    right: Tensor = ((lower @ vectors) * scales) @ (vectors.T @ inverse) @ hidden
     return right

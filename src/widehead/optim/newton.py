@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from widehead.factored import OutputGradient
-from widehead.optim.base import check_number
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Curvature, Preconditioned
+from widehead.optim.preconditioned import Batch, Remembering
 
 __all__ = ["Newton"]
 
 
-class Newton(Preconditioned):
+class Newton(Remembering):
     """W ← W − lr·∇W·(A + δI)⁻¹, with A the curvature of the loss summed over past steps that fade.
 
     All rows of W share their curvature but for what target terms add, so one d × d matrix stands for a Hessian of
@@ -29,9 +26,9 @@ class Newton(Preconditioned):
     Args:
         heads: an ExactHead or several.
         lr: step size, whose natural scale is 1 whatever the loss and the data.
-        damping: δ, relative to the mean eigenvalue of A.
+        damping: δ, relative to the mean eigenvalue of A; None for 0.1.
         decay: how much of the past A keeps in a step, in [0, 1].
-        refresh_every: steps between two renewals of (A + δI)⁻¹; at the beginning it is renewed in every step.
+        refresh_every: steps between two renewals of (A + δI)⁻¹ (None: 10); at the beginning in every step.
         weight_decay: decoupled.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 
@@ -40,54 +37,20 @@ class Newton(Preconditioned):
         TypeError: the backward pass did not come from the head's own loss.
     """
 
-    def __init__(
-        self,
-        heads: FactoredHead | Iterable[FactoredHead],
-        lr: float | None = None,
-        *,
-        damping: float = 0.1,
-        decay: float = 0.95,
-        refresh_every: int = 10,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        check_number("decay", decay)
-        if decay > 1.0:
-            raise ValueError(f"Parameter `decay` should be at most 1. Found {decay}.")
-        check_number("refresh_every", refresh_every, least=1)
-        super().__init__(
-            heads,
-            lr,
-            damping=damping,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            decay=decay,
-            refresh_every=refresh_every,
-        )
+    default_refresh = 10
 
     @staticmethod
     def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
         """1: Newton's own."""
         return 1.0
 
-    def _right(
-        self,
-        head: FactoredHead,
-        gradient: OutputGradient,
-        curvature: Curvature,
-        group: dict[str, Any],
-        state: dict[str, Any],
-    ) -> tuple[Tensor, Tensor | None]:
-        hidden = gradient.read.hidden
-        weights = curvature.mean(gradient, head.weights.num_classes)
-        added = (hidden.T @ (weights[:, None] * hidden)).to(torch.float64)
-        state["curvature"] = added if "curvature" not in state else state["curvature"] * group["decay"] + added
-        state["age"] = state.get("age", 0) + 1
-        due = min(group["refresh_every"], 1 + state["steps"] // 10)
-        if "inverse" not in state or state["age"] >= due:
-            state["inverse"] = damped_inverse(state["curvature"], group["damping"])
-            state["age"] = 0
-        return hidden @ state["inverse"].to(hidden.dtype), None
+    def _right(self, batch: Batch, group: dict[str, Any], state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        hidden = batch.hidden
+        added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
+        return hidden @ self._remember(added, group, state), None
+
+    def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:
+        return damped_inverse(total, damping)
 
     def _length(self, group: dict[str, Any], state: dict[str, Any]) -> float:
         """lr / (1 + the most curvature that targets added lately)."""

@@ -13,8 +13,8 @@ from widehead.data import Examples, RowExamples
 from widehead.data.sparse import CSR
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation
-from widehead.models import Inputs, WideNetwork
-from widehead.targets import SparseTargets
+from widehead.models import WideNetwork
+from widehead.targets import Inputs, SparseTargets
 
 __all__ = ["RankingTest", "WordTest", "ranked_rows"]
 

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from widehead.errors import NonFiniteError
-from widehead.models import EncoderOptimizer, Inputs, WideNetwork
+from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import Preconditioned
-from widehead.targets import SparseTargets
+from widehead.targets import Inputs, SparseTargets
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
