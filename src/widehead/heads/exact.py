@@ -6,7 +6,7 @@ Letters: m examples, D classes, d width, K targets, nnz targets in all; H (m, d)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from widehead import factored
 from widehead.errors import StaleGraphError
 from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient
+from widehead.heads.contract import (
+    Reduction,
+    as_table,
+    checked_sizes,
+    checked_targets,
+    checked_weight,
+    linear_of,
+    reduced,
+)
 from widehead.heads.ranking import streaming_top_k
 from widehead.losses import Loss
 from widehead.targets import SparseTargets, TargetsLike
@@ -53,9 +62,7 @@ class ExactHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("num_classes", num_classes)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise ValueError(f"Parameter `{name}` should be a whole number of at least 1. Found {size!r}.")
+        checked_sizes(in_features, num_classes)
         if not isinstance(loss, Loss):
             raise TypeError(f"Parameter `loss` should be one of widehead.losses. Found {type(loss).__name__}.")
         self.in_features = in_features
@@ -77,7 +84,7 @@ class ExactHead(nn.Module):
         targets: TargetsLike,
         *,
         weight: Tensor | None = None,
-        reduction: Literal["mean", "sum", "none"] = "mean",
+        reduction: Reduction = "mean",
     ) -> Tensor:
         """The loss of ``hidden`` (m, d) at ``targets``: () for a mean or sum, (m,) for "none".
 
@@ -95,19 +102,7 @@ class ExactHead(nn.Module):
         q, s, a = self._statistics(hidden, prepared, ticket)
         losses: Tensor = _Tap.apply(self.loss(q, s, a, prepared, self.num_classes), ticket)
         counted = (prepared.counts > 0).to(losses.dtype) if self.loss.needs_targets else torch.ones_like(losses)
-        if weight is not None:
-            if weight.shape != losses.shape:
-                raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
-            counted = counted * weight.to(losses)
-        losses = losses * counted
-        if reduction == "none":
-            return losses
-        if reduction == "sum":
-            return losses.sum()
-        if reduction == "mean":
-            total = counted.sum()
-            return losses.sum() / torch.where(total == 0, 1.0, total)
-        raise ValueError(f'Parameter `reduction` should be "mean", "sum" or "none". Found {reduction!r}.')
+        return reduced(losses, counted, weight, reduction)
 
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,), in the targets' order.
@@ -126,14 +121,7 @@ class ExactHead(nn.Module):
         return q, s, a
 
     def _targets(self, hidden: Tensor, targets: TargetsLike) -> SparseTargets:
-        if not isinstance(hidden, Tensor) or hidden.ndim != 2 or hidden.shape[1] != self.in_features:
-            found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-            raise ValueError(f"`hidden` should be a tensor of shape (m, {self.in_features}). Found {found}.")
-        converted = SparseTargets.convert(targets)
-        if len(converted) != hidden.shape[0]:
-            raise ValueError(f"There should be targets for {hidden.shape[0]} examples. Found {len(converted)}.")
-        converted.check_classes(self.num_classes)
-        return converted.to(hidden.device)
+        return checked_targets(hidden, targets, self.in_features, self.num_classes)
 
     def _widened(self, hidden: Tensor) -> Tensor:
         """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
@@ -207,9 +195,7 @@ class ExactHead(nn.Module):
     def _at(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(class_ids, SparseTargets):
             return self.statistics(hidden, class_ids)
-        table = class_ids if class_ids.ndim == 2 else class_ids[:, None]
-        offsets = torch.arange(table.shape[0] + 1, device=table.device) * table.shape[1]
-        q, s, a = self.statistics(hidden, SparseTargets(table.reshape(-1), offsets))
+        q, s, a = self.statistics(hidden, as_table(class_ids))
         return q, s, a.view(class_ids.shape)
 
     @torch.no_grad()
@@ -249,27 +235,13 @@ class ExactHead(nn.Module):
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights."""
         dense = self.weights.dense()
-        linear = nn.Linear(self.in_features, 1, bias=self.has_bias, device="meta")
-        linear.out_features = self.num_classes
-        linear.weight = nn.Parameter(dense[:, : self.in_features].contiguous())
-        linear.bias = nn.Parameter(dense[:, self.in_features].clone()) if self.has_bias else None  # type: ignore[assignment]
-        return linear
+        bias = dense[:, self.in_features].clone() if self.has_bias else None
+        return linear_of(dense[:, : self.in_features].contiguous(), bias)
 
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros where None)."""
-        if tuple(weight.shape) != (self.num_classes, self.in_features):
-            raise ValueError(
-                f"`weight` should have shape {(self.num_classes, self.in_features)}. Found {tuple(weight.shape)}."
-            )
-        if bias is not None and (not self.has_bias or tuple(bias.shape) != (self.num_classes,)):
-            raise ValueError(f"`bias` should have shape ({self.num_classes},), on a head with bias=True.")
-        values = weight.detach().to(device=self.device, dtype=self.dtype, copy=True)
-        if self.has_bias:
-            column = torch.zeros_like(values[:, :1]) if bias is None else bias.detach().to(values)[:, None]
-            values = torch.cat([values, column], dim=1)
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
-        self._replace(FactoredWeights.from_dense(values))
+        like = self.weights.values[:, : self.in_features + self.has_bias]
+        self._replace(FactoredWeights.from_dense(checked_weight(weight, bias, like, self.has_bias)))
 
     def _replace(self, weights: FactoredWeights) -> None:
         weights.version = self.weights.version + 1

@@ -1,0 +1,221 @@
+"""Base of the heads whose weights are an ordinary parameter, with ordinary or sparse gradients.
+
+Letters: m examples, D classes, d width, nnz targets in all; H (m, d) hidden, O = HWᵀ outputs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from widehead.heads.contract import (
+    Reduction,
+    as_table,
+    checked_sizes,
+    checked_targets,
+    checked_weight,
+    linear_of,
+    reduced,
+)
+from widehead.heads.ranking import streaming_top_k
+from widehead.losses import mean_over_targets
+from widehead.targets import SparseTargets, TargetsLike
+
+__all__ = ["LinearHead", "ParameterHead"]
+
+_BLOCK = 1 << 14  # rows of W that are read at a time
+
+
+class ParameterHead(nn.Module):
+    """The contract of output layers over parameters, whatever their structure.
+
+    An example with several targets has the mean of its targets' losses, by the targets' values where they have some.
+    One without targets has no loss and is left out of means. In eval mode a head that defines probabilities gives
+    the exact −log p, so that losses of different heads can be compared.
+    """
+
+    in_features: int
+    num_classes: int
+    #: whether the head defines probabilities, so that `log_prob` is there
+    has_probabilities: bool = True
+    #: whether gradients of the parameters are sparse: torch.optim.SparseAdam, Adagrad or SGD take them
+    sparse: bool = False
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        checked_sizes(in_features, num_classes)
+        self.in_features = in_features
+        self.num_classes = num_classes
+
+    def forward(
+        self,
+        hidden: Tensor,
+        targets: TargetsLike,
+        *,
+        weight: Tensor | None = None,
+        reduction: Reduction = "mean",
+    ) -> Tensor:
+        """The loss of ``hidden`` (m, d) at ``targets``: () for a mean or sum, (m,) for "none".
+
+        Args:
+            hidden: (m, in_features).
+            targets: SparseTargets or any raw form of them (see `SparseTargets.convert`).
+            weight: (m,) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a target.
+            reduction: "mean", "sum" or "none". The mean over no examples is 0.
+
+        Raises:
+            TypeError, ValueError: wrong shapes, types or class ids.
+        """
+        prepared = checked_targets(hidden, targets, self.in_features, self.num_classes)
+        hidden = hidden.to(self.dtype)
+        if self.training or not self.has_probabilities:
+            losses = self._losses(hidden, prepared)
+        else:
+            losses = -mean_over_targets(self.log_prob(hidden, prepared), prepared)
+        return reduced(losses, (prepared.counts > 0).to(losses.dtype), weight, reduction)
+
+    @abstractmethod
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """(m,) the training loss of each example, anything where it has no targets; hidden is in the head's type."""
+
+    @abstractmethod
+    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
+        """Scores of some classes, by which `top_k` ranks; (m,), (m, K) or, for SparseTargets, (nnz,) as given.
+
+        ``class_ids`` None: all classes, (m, D).
+        """
+
+    @abstractmethod
+    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
+        """log p(class | hidden), normalised over all D classes; shapes as in `scores`.
+
+        Raises:
+            TypeError: the head defines no probabilities.
+        """
+
+    @abstractmethod
+    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
+        """The k best classes of each example, exactly: (scores (m, k), class ids (m, k)), best first.
+
+        Args:
+            hidden: (m, d). k: from 1 to D.
+            exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
+                row has score −inf.
+        """
+
+    def _checked_k(self, hidden: Tensor, k: int, exclude: TargetsLike | None) -> SparseTargets | None:
+        if not 1 <= k <= self.num_classes:
+            raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
+        if exclude is None:
+            return None
+        return checked_targets(hidden, exclude, self.in_features, self.num_classes)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, num_classes={self.num_classes}"
+
+
+class LinearHead(ParameterHead):
+    """A head with one row of weights a class: o = HWᵀ + b, p = softmax(o) where it has probabilities.
+
+    The parameter ``table`` (D, d), or (D, d + 1) with the bias as last column, holds W. Scores are the outputs.
+
+    Args:
+        in_features: d. num_classes: D. bias: an additional output weight for a hidden unit that is always 1.
+        device, dtype: as in torch.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes)
+        self.has_bias = bias
+        self.table = nn.Parameter(torch.empty(num_classes, in_features + bias, device=device, dtype=dtype))
+        nn.init.normal_(self.table, std=(3.0 * in_features) ** -0.5)
+        if bias:
+            with torch.no_grad():
+                self.table[:, in_features] = 0.0
+
+    def _widened(self, hidden: Tensor) -> Tensor:
+        """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
+        hidden = hidden.to(self.dtype)
+        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
+
+    def _rows(self, class_ids: Tensor) -> Tensor:
+        """Rows of the table, in the shape of ``class_ids`` and one more dimension; sparse gradients where said so."""
+        rows: Tensor = nn.functional.embedding(class_ids, self.table, sparse=self.sparse and torch.is_grad_enabled())
+        return rows
+
+    def _target_outputs(self, widened: Tensor, targets: SparseTargets) -> Tensor:
+        """(nnz,) outputs of the targets."""
+        outputs: Tensor = torch.linalg.vecdot(widened[targets.example_ids], self._rows(targets.class_ids))
+        return outputs
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
+        return ((start, self.table[start : start + _BLOCK]) for start in range(0, self.num_classes, _BLOCK))
+
+    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
+        widened = self._widened(hidden)
+        if class_ids is None:
+            return widened @ self.table.T
+        table = as_table(class_ids).to(widened.device)
+        outputs = self._target_outputs(widened, table)
+        return outputs if isinstance(class_ids, SparseTargets) else outputs.view(class_ids.shape)
+
+    def log_normalizer(self, hidden: Tensor) -> Tensor:
+        """(m,) log Σ_j exp(o_j), over all classes, a block of them at a time."""
+        widened = self._widened(hidden)
+        total = widened.new_full((hidden.shape[0],), -torch.inf)
+        for _, rows in self._blocks():
+            total = torch.logaddexp(total, torch.logsumexp(widened @ rows.T, dim=1))
+        return total
+
+    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
+        if not self.has_probabilities:
+            raise TypeError(f"{type(self).__name__} defines no probabilities, so there is no log_prob.")
+        normalizer = self.log_normalizer(hidden)
+        scores = self.scores(hidden, class_ids)
+        if isinstance(class_ids, SparseTargets):
+            return scores - normalizer[class_ids.to(scores.device).example_ids]
+        return scores - normalizer.view(-1, *[1] * (scores.ndim - 1))
+
+    @torch.no_grad()
+    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
+        banned = self._checked_k(hidden, k, exclude)
+        return streaming_top_k(self._widened(hidden), self._blocks(), k, lambda scores: scores, banned)
+
+    def weight(self) -> Tensor:
+        """A dense copy of W, (num_classes, in_features)."""
+        return self.table.detach()[:, : self.in_features].clone()
+
+    def bias(self) -> Tensor | None:
+        """A copy of the bias, (num_classes,), or None."""
+        return self.table.detach()[:, self.in_features].clone() if self.has_bias else None
+
+    def to_linear(self) -> nn.Linear:
+        """An ordinary nn.Linear with the same weights."""
+        return linear_of(self.weight(), self.bias())
+
+    @torch.no_grad()
+    def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros where None)."""
+        self.table.copy_(checked_weight(weight, bias, self.table, self.has_bias))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bias={self.has_bias}"

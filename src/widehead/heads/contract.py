@@ -1,0 +1,105 @@
+"""What all heads do alike: checks of what they are given, and the reduction of examples' losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from widehead.targets import SparseTargets, TargetsLike
+
+__all__ = ["Reduction", "as_table", "checked_sizes", "checked_targets", "checked_weight", "linear_of", "reduced"]
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def checked_sizes(in_features: int, num_classes: int) -> None:
+    """ValueError where one is not a whole number of at least 1."""
+    for name, size in (("in_features", in_features), ("num_classes", num_classes)):
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"Parameter `{name}` should be a whole number of at least 1. Found {size!r}.")
+
+
+def checked_targets(hidden: Tensor, targets: TargetsLike, in_features: int, num_classes: int) -> SparseTargets:
+    """The targets of ``hidden`` (m, in_features), on its device.
+
+    Raises:
+        TypeError, ValueError: wrong shapes, types or class ids.
+    """
+    if not isinstance(hidden, Tensor) or hidden.ndim != 2 or hidden.shape[1] != in_features:
+        found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ValueError(f"`hidden` should be a tensor of shape (m, {in_features}). Found {found}.")
+    if not hidden.dtype.is_floating_point:
+        raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
+    converted = SparseTargets.convert(targets)
+    if len(converted) != hidden.shape[0]:
+        raise ValueError(f"There should be targets for {hidden.shape[0]} examples. Found {len(converted)}.")
+    converted.check_classes(num_classes)
+    return converted.to(hidden.device)
+
+
+def reduced(losses: Tensor, counted: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    """Losses (m,) times ``weight``, as they are, or their sum, or their mean Σ w ℓ / Σ w; that over nothing is 0.
+
+    Args:
+        losses: (m,). counted: (m,) 1 for examples that have a loss, 0 for others. weight: (m,) or None for ones.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        ValueError: a weight of another shape, or another word.
+    """
+    if weight is not None:
+        if weight.shape != losses.shape:
+            raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
+        counted = counted * weight.to(losses)
+    losses = losses * counted
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "mean":
+        total = counted.sum()
+        return losses.sum() / torch.where(total == 0, 1.0, total)
+    raise ValueError(f'Parameter `reduction` should be "mean", "sum" or "none". Found {reduction!r}.')
+
+
+def as_table(class_ids: Tensor | SparseTargets) -> SparseTargets:
+    """Class ids (m,), (m, K) or ragged, as SparseTargets with an example a row."""
+    if isinstance(class_ids, SparseTargets):
+        return class_ids
+    table = class_ids if class_ids.ndim == 2 else class_ids[:, None]
+    offsets = torch.arange(table.shape[0] + 1, device=table.device) * table.shape[1]
+    return SparseTargets(table.reshape(-1), offsets)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """An nn.Linear that holds ``weight`` (D, d) and ``bias`` (D,) or None themselves, not copies."""
+    linear = nn.Linear(weight.shape[1], 1, bias=bias is not None, device="meta")
+    linear.out_features = weight.shape[0]
+    linear.weight = nn.Parameter(weight)
+    linear.bias = None if bias is None else nn.Parameter(bias)  # type: ignore[assignment]
+    return linear
+
+
+def checked_weight(weight: Tensor, bias: Tensor | None, like: Tensor, has_bias: bool) -> Tensor:
+    """A copy of ``weight`` (D, d), with the bias (D,), zeros where None, as last column of a head that has one.
+
+    Args:
+        like: (D, d) or (D, d + 1), a tensor of the type and on the device of what is made.
+
+    Raises:
+        ValueError: another shape, a bias on a head that has none, or NaN or infinity.
+    """
+    shape = (like.shape[0], like.shape[1] - has_bias)
+    if tuple(weight.shape) != shape:
+        raise ValueError(f"`weight` should have shape {shape}. Found {tuple(weight.shape)}.")
+    if bias is not None and (not has_bias or tuple(bias.shape) != shape[:1]):
+        raise ValueError(f"`bias` should have shape ({shape[0]},), on a head with bias=True.")
+    values = weight.detach().to(device=like.device, dtype=like.dtype, copy=True)
+    if has_bias:
+        column = torch.zeros_like(values[:, :1]) if bias is None else bias.detach().to(values)[:, None]
+        values = torch.cat([values, column], dim=1)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
+    return values

@@ -1,0 +1,1 @@
+"""Maximum inner product search: exhaustive, and by an index of FAISS."""
