@@ -9,8 +9,18 @@
 """
 
 from widehead import errors, losses, optim
-from widehead.heads import ExactHead
+from widehead.heads import AdaptiveSoftmaxHead, ExactHead, FullSoftmaxHead, HierarchicalSoftmaxHead
 from widehead.targets import SparseTargets
 
 __version__ = "0.1.0"
-__all__ = ["ExactHead", "SparseTargets", "__version__", "errors", "losses", "optim"]
+__all__ = [
+    "AdaptiveSoftmaxHead",
+    "ExactHead",
+    "FullSoftmaxHead",
+    "HierarchicalSoftmaxHead",
+    "SparseTargets",
+    "__version__",
+    "errors",
+    "losses",
+    "optim",
+]

@@ -1,5 +1,8 @@
 """Output layers to put on a network, one contract for all: forward, scores, top_k, log_prob, to_linear."""
 
+from widehead.heads.adaptive import AdaptiveSoftmaxHead
 from widehead.heads.exact import ExactHead
+from widehead.heads.full_softmax import FullSoftmaxHead
+from widehead.heads.hierarchical import HierarchicalSoftmaxHead
 
-__all__ = ["ExactHead"]
+__all__ = ["AdaptiveSoftmaxHead", "ExactHead", "FullSoftmaxHead", "HierarchicalSoftmaxHead"]

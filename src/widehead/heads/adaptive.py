@@ -1,0 +1,132 @@
+"""Adaptive softmax: frequent classes in a short list, rare ones in clusters of ever smaller width.
+
+Letters: m examples, D classes, d width, nnz targets in all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from widehead.heads.normalized import NormalizedHead, checked_frequencies, ranks_by_frequency
+from widehead.targets import SparseTargets
+
+__all__ = ["AdaptiveSoftmaxHead"]
+
+
+class AdaptiveSoftmaxHead(NormalizedHead):
+    """Adaptive softmax (Grave, Joulin, Cissé, Grangier, Jégou, ICML 2017), around torch.nn.AdaptiveLogSoftmaxWithLoss.
+
+    The head of the tree is a softmax over the classes of the short list and one output a cluster; cluster i reads
+    the hidden layer through a projection to ⌊d / div_value^i⌋ units. Probabilities are exact, and add up to 1: what is
+    given up is the width of rare classes. Classes keep the caller's ids; they are sorted by frequency inside.
+    Gradients are dense. A cluster that no target of a batch is in is not computed and has no gradient.
+
+    Args:
+        in_features: d. num_classes: D, at least 2.
+        cutoffs: where clusters begin, as places in the order of falling frequency, each in [1, D − 1] and rising.
+            None: D/64 and D/8, as many of them as leave a cluster a unit. With classes by Zipf's law and
+            div_value = 4 the short list and the clusters then cost about alike.
+        div_value: what the width is divided by from cluster to cluster, at least 1.
+        frequencies: (D,) how frequent each class is, in any unit; None: ids are sorted already, most frequent first.
+            Their order is part of the state_dict.
+        bias: a bias of the short list and the clusters' outputs (``head_bias`` in torch).
+        device, dtype: as in torch.
+
+    Raises:
+        ValueError: a size, cutoff, div_value or frequency that is none, or a cluster that would have no unit.
+
+    >>> _ = torch.manual_seed(0)
+    >>> head = AdaptiveSoftmaxHead(16, 1000)
+    >>> head.cutoffs
+    (15, 125)
+    >>> head(torch.ones(2, 16), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    ranks: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        cutoffs: Sequence[int] | None = None,
+        div_value: float = 4.0,
+        frequencies: Any = None,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes)
+        if num_classes < 2:
+            raise ValueError("Parameter `num_classes` should be at least 2 for an adaptive softmax. Found 1.")
+        if not 1.0 <= div_value < float("inf"):
+            raise ValueError(f"Parameter `div_value` should be at least 1. Found {div_value}.")
+        if cutoffs is None:
+            cutoffs = _default_cutoffs(in_features, num_classes, div_value)
+        self.cutoffs = _checked_cutoffs(cutoffs, in_features, num_classes, div_value)
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
+            in_features, num_classes, list(self.cutoffs), div_value, head_bias=bias, device=device, dtype=dtype
+        )
+        ranks = ranks_by_frequency(checked_frequencies(frequencies, num_classes), num_classes)
+        self.register_buffer("ranks", ranks.to(self.device))
+
+    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        # torch's own forward takes one target an example; for several it would compute the short list for each.
+        examples, ranks = targets.example_ids, self.ranks[targets.class_ids]
+        short = self.cutoffs[0]
+        cluster = torch.bucketize(ranks, torch.tensor(self.cutoffs, device=ranks.device), right=True)
+        first = log_softmax(self.softmax.head(hidden), dim=1)
+        log_p = first[examples, torch.where(cluster == 0, ranks, short + cluster - 1)]
+        for i, (start, _) in enumerate(self._clusters()):
+            inside = (cluster == i + 1).nonzero().squeeze(1)
+            if inside.numel():
+                readers, at = torch.unique(examples[inside], return_inverse=True)
+                within = log_softmax(self.softmax.tail[i](hidden[readers]), dim=1)
+                log_p = log_p.index_add(0, inside, within[at, ranks[inside] - start])
+        return log_p
+
+    def _all_log_probs(self, hidden: Tensor) -> Tensor:
+        first = log_softmax(self.softmax.head(hidden), dim=1)
+        parts = [first[:, : self.cutoffs[0]]]
+        for i, _ in enumerate(self._clusters()):
+            within = log_softmax(self.softmax.tail[i](hidden), dim=1)
+            parts.append(within + first[:, self.cutoffs[0] + i, None])
+        return torch.cat(parts, dim=1)[:, self.ranks]
+
+    def _clusters(self) -> list[tuple[int, int]]:
+        return list(itertools.pairwise((*self.cutoffs, self.num_classes)))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, cutoffs={self.cutoffs}, div_value={self.softmax.div_value}"
+
+
+def _width(in_features: int, div_value: float, cluster: int) -> int:
+    return int(in_features // div_value ** (cluster + 1))
+
+
+def _default_cutoffs(in_features: int, num_classes: int, div_value: float) -> list[int]:
+    wanted = sorted({max(1, num_classes // 64), max(1, num_classes // 8)})
+    return [cutoff for i, cutoff in enumerate(wanted) if i == 0 or _width(in_features, div_value, i) >= 1]
+
+
+def _checked_cutoffs(cutoffs: Sequence[int], in_features: int, num_classes: int, div_value: float) -> tuple[int, ...]:
+    found = tuple(cutoffs)
+    rising = all(a < b for a, b in itertools.pairwise((0, *found, num_classes)))
+    if not found or not all(isinstance(c, int) for c in found) or not rising:
+        raise ValueError(
+            f"Parameter `cutoffs` should hold rising whole numbers in [1, {num_classes - 1}]. Found {cutoffs}."
+        )
+    for i in range(len(found)):
+        if _width(in_features, div_value, i) < 1:
+            raise ValueError(
+                f"Every cluster should have at least one unit. Found in_features / div_value^{i + 1} = "
+                f"{in_features / div_value ** (i + 1):.3g}: take fewer cutoffs or a smaller `div_value`."
+            )
+    return found

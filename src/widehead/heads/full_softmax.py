@@ -1,0 +1,100 @@
+"""The full softmax: every class at every step. The honest baseline of all estimators.
+
+Letters: m examples, D classes, d width, nnz targets in all; H (m, d) hidden, O = HWᵀ outputs, Z = Σ_j exp(o_j).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.heads.base import LinearHead
+from widehead.losses import mean_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["FullSoftmaxHead"]
+
+_BLOCK_NUMBERS = 1 << 22  # outputs worked on at a time: 16 MiB in float32
+
+
+class FullSoftmaxHead(LinearHead):
+    """Softmax cross-entropy over all classes, ℓ = log Z − Σ_k share_k o_k, with exact dense gradients; O(mDd) a step.
+
+    The same loss as ``cross_entropy(linear(hidden, W), targets)``, worked out a block of classes at a time. The
+    outputs (m, D) are kept for the backward pass where m ≤ d, so that they take no more memory than W's gradient;
+    larger batches keep log Z alone and compute their outputs a second time, a quarter of the work. Gradients are
+    right for any weighting of the examples' losses. They cannot be differentiated again.
+
+    torch.nn.functional.linear_cross_entropy does the same by blocks of examples, and reads and writes all of W for
+    each block: on CPU it is slower than unblocked torch, which this is not.
+
+    Args:
+        in_features: d. num_classes: D. bias: an additional output weight for a hidden unit that is always 1.
+        device, dtype: as in torch.
+
+    Raises:
+        ValueError: a size that is not a whole number of at least 1.
+
+    >>> _ = torch.manual_seed(0)
+    >>> FullSoftmaxHead(8, 1000)(torch.ones(2, 8), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        log_z, outputs = self._outputs(hidden, targets)
+        return mean_over_targets(log_z[targets.example_ids] - outputs, targets)
+
+    def log_normalizer(self, hidden: Tensor) -> Tensor:
+        offsets = torch.zeros(hidden.shape[0] + 1, dtype=torch.int64, device=hidden.device)
+        return self._outputs(hidden, SparseTargets(offsets[:0], offsets))[0]
+
+    def _outputs(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        keeps = torch.is_grad_enabled() and hidden.shape[0] <= self.in_features
+        log_z, outputs = _Outputs.apply(self._widened(hidden), self.table, targets, keeps)
+        return log_z, outputs
+
+
+class _Outputs(torch.autograd.Function):
+    """(hidden, W, targets, whether to keep O) → log Z (m,) and the targets' outputs (nnz,).
+
+    One function for both, because autograd would add up two gradients of the size of W.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: SparseTargets, keeps: bool) -> tuple[Tensor, Tensor]:
+        log_z = hidden.new_full((hidden.shape[0],), -torch.inf)
+        kept = []
+        for rows in table.split(_rows_at_a_time(hidden)):
+            outputs = hidden @ rows.T
+            log_z = torch.logaddexp(log_z, torch.logsumexp(outputs, dim=1))
+            if keeps:
+                kept.append(outputs)
+        ctx.save_for_backward(hidden, table, log_z, *kept)
+        ctx.targets = targets
+        return log_z, torch.linalg.vecdot(hidden[targets.example_ids], table[targets.class_ids])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_log_z: Tensor, by_outputs: Tensor) -> Any:
+        hidden, table, log_z, *kept = ctx.saved_tensors
+        examples, classes = ctx.targets.example_ids, ctx.targets.class_ids
+        by_hidden = torch.zeros_like(hidden).index_add_(0, examples, by_outputs[:, None] * table[classes])
+        by_table = torch.empty_like(table) if ctx.needs_input_grad[1] else None
+        start = 0
+        for i, rows in enumerate(table.split(_rows_at_a_time(hidden))):
+            outputs = kept[i] if kept else hidden @ rows.T
+            # ∂/∂o_j = p_j ∂/∂log Z; not in place on what was kept, which a second backward pass may read.
+            by_block = (outputs - log_z[:, None]).exp_().mul_(by_log_z[:, None])
+            by_hidden.addmm_(by_block, rows)
+            if by_table is not None:
+                torch.mm(by_block.T, hidden, out=by_table[start : start + rows.shape[0]])
+            start += rows.shape[0]
+        if by_table is not None:
+            by_table.index_add_(0, classes, by_outputs[:, None] * hidden[examples])
+        return by_hidden, by_table, None, None
+
+
+def _rows_at_a_time(hidden: Tensor) -> int:
+    return max(_BLOCK_NUMBERS // max(hidden.shape[0], 1), 256)

@@ -1,0 +1,152 @@
+"""Hierarchical softmax: a class's probability is a product of choices along a tree of classes.
+
+Letters: m examples, D classes, d width, nnz targets in all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, log_softmax, logsigmoid
+
+from widehead.heads.normalized import NormalizedHead, checked_frequencies, ranks_by_frequency
+from widehead.heads.trees import WithinClusters, huffman_links, levels, paths
+from widehead.losses import sum_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["HierarchicalSoftmaxHead"]
+
+Tree = Literal["two-level", "huffman"]
+
+
+class HierarchicalSoftmaxHead(NormalizedHead):
+    """Hierarchical softmax: normalised probabilities at a cost far below D a training step, by a model of its own.
+
+    "two-level" (Goodman, ICASSP 2001): about √D clusters of about √D classes, neighbours by falling frequency;
+    p = softmax over clusters × softmax within the cluster. A step costs O(m √D d).
+
+    "huffman" (Morin and Bengio, AISTATS 2005; the tree by frequency of Mikolov et al., NIPS 2013): a binary decision,
+    σ(±o), at every inner node on the way to the class. A step costs O(m d log D), less for frequent classes.
+
+    Neither loses or approximates probability: log p of some classes costs their paths only, and `top_k` and ``scores``
+    of all classes are exact at O(mDd). What is given up is that similar classes may stand far apart in the tree.
+
+    Gradients of all parameters are sparse: rows of the clusters that have a target, or of the inner nodes on the
+    way to one. The clusters' own rows, "two-level", are all in every gradient; they are sparse in form so that one
+    torch.optim.SparseAdam serves the head. The two-level gradients cannot be differentiated again.
+
+    Args:
+        in_features: d. num_classes: D.
+        tree: "two-level" or "huffman".
+        frequencies: (D,) how frequent each class is, in any unit; None: all alike, which gives clusters of
+            neighbouring ids, or a balanced binary tree. The tree that arises is part of the state_dict.
+        bias: an additional weight of every node for a hidden unit that is always 1.
+        device, dtype: as in torch.
+
+    Raises:
+        ValueError: a size or frequency that is none, or another word for ``tree``.
+
+    >>> _ = torch.manual_seed(0)
+    >>> head = HierarchicalSoftmaxHead(8, 1000, tree="huffman")
+    >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    sparse = True
+    tree: Tree
+    ranks: Tensor
+    links: Tensor
+    nodes: nn.Parameter
+    clusters: nn.Parameter
+    classes: nn.Parameter
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        tree: Tree = "two-level",
+        frequencies: Any = None,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes)
+        if tree not in ("two-level", "huffman"):
+            raise ValueError(f'Parameter `tree` should be "two-level" or "huffman". Found {tree!r}.')
+        self.tree = tree
+        self.has_bias = bias
+        checked = checked_frequencies(frequencies, num_classes)
+        # Integers, which a change of the head's type leaves alone: rounded frequencies would give another tree.
+        if tree == "huffman":
+            ones = torch.ones(num_classes, dtype=torch.float64)
+            self.register_buffer("links", huffman_links(ones if checked is None else checked).to(device))
+            sizes = {"nodes": num_classes - 1}
+        else:
+            self.cluster_size = math.isqrt(num_classes - 1) + 1
+            self.register_buffer("ranks", ranks_by_frequency(checked, num_classes).to(device))
+            sizes = {"clusters": -(-num_classes // self.cluster_size), "classes": num_classes}
+        for name, rows in sizes.items():
+            self.register_parameter(name, _initial(rows, in_features, bias, device, dtype))
+
+    def _widened(self, hidden: Tensor) -> Tensor:
+        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
+
+    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        widened = self._widened(hidden)
+        return self._path_log_probs(widened, targets) if self.tree == "huffman" else self._two_levels(widened, targets)
+
+    def _all_log_probs(self, hidden: Tensor) -> Tensor:
+        widened = self._widened(hidden)
+        return self._all_leaves(widened) if self.tree == "huffman" else self._all_clusters(widened)
+
+    # -- two levels ---------------------------------------------------------------------------------------------
+
+    def _two_levels(self, widened: Tensor, targets: SparseTargets) -> Tensor:
+        examples, ranks = targets.example_ids, self.ranks[targets.class_ids]
+        log_p: Tensor = WithinClusters.apply(widened, self.classes, examples, ranks, self.cluster_size)
+        return log_p + self._cluster_log_probs(widened)[examples, ranks // self.cluster_size]
+
+    def _cluster_log_probs(self, widened: Tensor) -> Tensor:
+        every = torch.arange(self.clusters.shape[0], device=widened.device)
+        rows = embedding(every, self.clusters, sparse=torch.is_grad_enabled())
+        return log_softmax(widened @ rows.T, dim=1)
+
+    def _all_clusters(self, widened: Tensor) -> Tensor:
+        outputs = widened @ self.classes.T
+        short = self.clusters.shape[0] * self.cluster_size - self.num_classes
+        padded = nn.functional.pad(outputs, (0, short), value=-torch.inf)
+        within = log_softmax(padded.view(-1, self.clusters.shape[0], self.cluster_size), dim=2)
+        return (within + self._cluster_log_probs(widened)[:, :, None]).flatten(1)[:, self.ranks]
+
+    # -- binary tree --------------------------------------------------------------------------------------------
+
+    def _path_log_probs(self, widened: Tensor, targets: SparseTargets) -> Tensor:
+        steps = paths(self.links, targets.class_ids)
+        rows = embedding(steps.class_ids, self.nodes, sparse=torch.is_grad_enabled())
+        outputs = torch.linalg.vecdot(widened[targets.example_ids[steps.example_ids]], rows)
+        return sum_over_targets(logsigmoid(steps.values_or_ones(outputs.dtype) * outputs), steps)
+
+    def _all_leaves(self, widened: Tensor) -> Tensor:
+        outputs = (widened @ self.nodes.T).T
+        log_p = outputs.new_zeros((2 * self.num_classes - 1, widened.shape[0]))
+        for inner, left, right in levels(self.links):
+            here = log_p[inner + self.num_classes]
+            log_p[left] = here + logsigmoid(outputs[inner])
+            log_p[right] = here + logsigmoid(-outputs[inner])
+        return log_p[: self.num_classes].T
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, tree={self.tree!r}, bias={self.has_bias}"
+
+
+def _initial(
+    rows: int, in_features: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+) -> nn.Parameter:
+    values = torch.empty(rows, in_features + bias, device=device, dtype=dtype)
+    nn.init.normal_(values, std=(3.0 * in_features) ** -0.5)
+    values[:, in_features:] = 0.0
+    return nn.Parameter(values)

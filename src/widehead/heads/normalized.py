@@ -1,0 +1,111 @@
+"""Base of the heads that give log p directly, by a tree of classes, and are no linear layer.
+
+Letters: m examples, D classes, nnz targets in all.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from widehead.heads.base import ParameterHead
+from widehead.heads.contract import as_table
+from widehead.losses import mean_over_targets
+from widehead.targets import SparseTargets, TargetsLike
+
+__all__ = ["NormalizedHead", "checked_frequencies", "ranks_by_frequency"]
+
+_BLOCK_NUMBERS = 1 << 24  # log-probabilities that top_k holds at a time: 64 MiB in float32
+
+
+class NormalizedHead(ParameterHead):
+    """A head whose scores are log p, and whose training loss is −log p exactly.
+
+    log p of a class costs that class's path through the tree only.
+    """
+
+    @abstractmethod
+    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """(nnz,) log p of the targets; hidden is in the head's type."""
+
+    @abstractmethod
+    def _all_log_probs(self, hidden: Tensor) -> Tensor:
+        """(m, D) log p of all classes; hidden is in the head's type."""
+
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        return -mean_over_targets(self._log_probs(hidden, targets), targets)
+
+    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
+        """log p of some classes, of all (m, D) where ``class_ids`` is None; shapes as in `log_prob`."""
+        hidden = hidden.to(self.dtype)
+        return self._all_log_probs(hidden) if class_ids is None else self.log_prob(hidden, class_ids)
+
+    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
+        """log p(class | hidden): (m,), (m, K) or, for SparseTargets, (nnz,) as ``class_ids``."""
+        log_p = self._log_probs(hidden.to(self.dtype), as_table(class_ids).to(hidden.device))
+        return log_p if isinstance(class_ids, SparseTargets) else log_p.view(class_ids.shape)
+
+    @torch.no_grad()
+    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
+        """The k most probable classes of each example, exactly: (log p (m, k), class ids (m, k)), best first.
+
+        Computes log p of all classes, some examples at a time.
+
+        Args:
+            hidden: (m, d). k: from 1 to D.
+            exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
+                row has score −inf.
+        """
+        banned = self._checked_k(hidden, k, exclude)
+        scores = hidden.new_empty((hidden.shape[0], k), dtype=self.dtype)
+        ids = torch.empty(scores.shape, dtype=torch.int64, device=hidden.device)
+        step = max(1, _BLOCK_NUMBERS // self.num_classes)
+        for rows in torch.arange(hidden.shape[0], device=hidden.device).split(step):
+            log_p = self.scores(hidden[rows])
+            if banned is not None:
+                part = banned.select(rows)
+                log_p[part.example_ids, part.class_ids] = -torch.inf
+            scores[rows], ids[rows] = log_p.topk(k, dim=1)
+        return scores, ids
+
+    def to_linear(self) -> NoReturn:
+        """Not to be had.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"{type(self).__name__} multiplies probabilities along a tree of classes, which no single nn.Linear "
+            "followed by a softmax equals, so there is no to_linear."
+        )
+
+
+def checked_frequencies(frequencies: Any, num_classes: int) -> Tensor | None:
+    """(num_classes,) float64 on the CPU, or None where None.
+
+    Raises:
+        ValueError: another shape, or a number that is negative, NaN or infinite.
+    """
+    if frequencies is None:
+        return None
+    values = torch.as_tensor(frequencies).detach().to(device="cpu", dtype=torch.float64)
+    if tuple(values.shape) != (num_classes,):
+        raise ValueError(f"Parameter `frequencies` should have shape ({num_classes},). Found {tuple(values.shape)}.")
+    wrong = ~(torch.isfinite(values) & (values >= 0))
+    if bool(wrong.any()):
+        at = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"Parameter `frequencies` should hold finite numbers of at least 0. Found frequencies[{at}] = {values[at]}."
+        )
+    return values
+
+
+def ranks_by_frequency(frequencies: Tensor | None, num_classes: int) -> Tensor:
+    """(D,) the place of each class by falling frequency, smaller ids first among equals; the ids where None."""
+    if frequencies is None:
+        return torch.arange(num_classes)
+    order = torch.argsort(frequencies, descending=True, stable=True)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(num_classes))

@@ -1,0 +1,139 @@
+"""Trees of classes: the shape of a Huffman tree, and the softmax within clusters with sparse gradients.
+
+Letters: D classes, nnz targets in all, S classes a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.targets import SparseTargets
+
+__all__ = ["WithinClusters", "huffman_links", "levels", "paths"]
+
+
+def huffman_links(frequencies: Tensor) -> Tensor:
+    """(2D − 2,) the Huffman tree of ``frequencies`` (D,): for each node but the root 2 · parent + side.
+
+    Nodes 0 to D − 1 are the classes, the others the D − 1 inner nodes in the order in which they arise, the root last;
+    parents are counted among the inner nodes. Two queues (van Leeuwen 1976), O(D) after sorting. Among equals classes
+    go before inner nodes, which keeps the tree as shallow as can be.
+    """
+    count = frequencies.numel()
+    order = torch.argsort(frequencies, stable=True).tolist()
+    leaf_weights = frequencies.tolist()
+    inner_weights: list[float] = []
+    links = [0] * (2 * count - 2)
+    leaf = inner = 0
+    for parent in range(count - 1):
+        total = 0.0
+        for side in (0, 1):
+            take_leaf = leaf < count and (
+                inner == len(inner_weights) or leaf_weights[order[leaf]] <= inner_weights[inner]
+            )
+            if take_leaf:
+                node, weight = order[leaf], leaf_weights[order[leaf]]
+                leaf += 1
+            else:
+                node, weight = count + inner, inner_weights[inner]
+                inner += 1
+            links[node] = 2 * parent + side
+            total += weight
+        inner_weights.append(total)
+    return torch.tensor(links, dtype=torch.int64)
+
+
+def paths(links: Tensor, class_ids: Tensor) -> SparseTargets:
+    """The inner nodes from each class up to the root, an "example" a class; values +1 to the left, −1 to the right."""
+    num_classes = links.numel() // 2 + 1
+    root = 2 * num_classes - 2
+    node, rows, steps = class_ids, torch.arange(class_ids.numel(), device=links.device), []
+    while rows.numel():
+        below = node != root
+        node, rows = node[below], rows[below]
+        link = links[node]
+        steps.append((rows, link))
+        node = num_classes + link // 2
+    owner = torch.cat([rows for rows, _ in steps]) if steps else rows
+    link = torch.cat([link for _, link in steps]) if steps else rows
+    order = torch.argsort(owner, stable=True)
+    counts = torch.bincount(owner, minlength=class_ids.numel())
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    link = link[order]
+    return SparseTargets._trusted(link // 2, offsets, 1.0 - 2.0 * (link % 2))
+
+
+def levels(links: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """From the root down, a level at a time: inner nodes (n,), their left and their right children (n,) each."""
+    num_classes = links.numel() // 2 + 1
+    children = torch.argsort(links).view(-1, 2)
+    inner = torch.arange(num_classes - 2, num_classes - 1, device=links.device)[: children.shape[0]]
+    while inner.numel():
+        left, right = children[inner].unbind(1)
+        yield inner, left, right
+        below = torch.cat([left, right])
+        inner = below[below >= num_classes] - num_classes
+
+
+class WithinClusters(torch.autograd.Function):
+    """(hidden (m, d), table (D, d), examples (nnz,), ranks (nnz,), S) → (nnz,) log p(class | its cluster).
+
+    Cluster c has rows cS to (c + 1)S. Targets are grouped by cluster, so that each cluster that is needed is read
+    once, as a slice. W's gradient is sparse: all rows of those clusters, each once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, examples: Tensor, ranks: Tensor, size: int) -> Tensor:
+        order = torch.argsort(ranks, stable=True)
+        clusters, counts = torch.unique_consecutive((ranks // size)[order], return_counts=True)
+        ctx.groups = list(zip(clusters.tolist(), counts.tolist(), strict=True))
+        ctx.size, ctx.num_examples = size, hidden.shape[0]
+        readers, places = hidden[examples[order]], (ranks % size)[order, None]
+        outputs = hidden.new_full((ranks.numel(), size), -torch.inf)  # the last cluster may be smaller
+        start = 0
+        for rows, block in _split(table, outputs, ctx.groups, size):
+            block[:, : rows.shape[0]] = readers[start : start + block.shape[0]] @ rows.T
+            start += block.shape[0]
+        log_p = torch.log_softmax(outputs, dim=1)
+        ctx.save_for_backward(readers, table, log_p, places, clusters, order, examples)
+        return torch.empty_like(log_p[:, 0]).index_copy_(0, order, log_p.gather(1, places).squeeze(1))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_log_p: Tensor) -> Any:
+        readers, table, log_p, places, clusters, order, examples = ctx.saved_tensors
+        by = by_log_p[order, None]
+        by_outputs = (-by * log_p.exp()).scatter_add_(1, places, by)
+        by_readers, rows_of_table = torch.empty_like(readers), []
+        start = 0
+        for rows, block in _split(table, by_outputs, ctx.groups, ctx.size):
+            stop, block = start + block.shape[0], block[:, : rows.shape[0]]
+            torch.mm(block, rows, out=by_readers[start:stop])
+            if ctx.needs_input_grad[1]:
+                rows_of_table.append(block.T @ readers[start:stop])
+            start = stop
+        hidden_shape = (ctx.num_examples, readers.shape[1])
+        by_hidden = readers.new_zeros(hidden_shape).index_add_(0, examples[order], by_readers)
+        by_table = _sparse_rows(clusters, rows_of_table, table, ctx.size) if ctx.needs_input_grad[1] else None
+        return by_hidden, by_table, None, None, None
+
+
+def _split(
+    table: Tensor, by_target: Tensor, groups: list[tuple[int, int]], size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each cluster in turn its rows of the table and its targets' rows of ``by_target``."""
+    blocks = by_target.split([count for _, count in groups]) if groups else ()
+    for (cluster, _), block in zip(groups, blocks, strict=True):
+        yield table[cluster * size : (cluster + 1) * size], block
+
+
+def _sparse_rows(clusters: Tensor, blocks: list[Tensor], table: Tensor, size: int) -> Tensor:
+    """Gradients of whole clusters, one block each, as a sparse tensor of the table's shape."""
+    ids = (clusters[:, None] * size + torch.arange(size, device=table.device)).flatten()
+    ids = ids[ids < table.shape[0]]
+    values = torch.cat(blocks) if blocks else table[:0].detach()
+    return torch.sparse_coo_tensor(ids[None], values, table.shape, is_coalesced=True, check_invariants=False)
