@@ -9,8 +9,8 @@
 """
 
 from widehead import errors, losses, optim
-from widehead.heads import ExactHead
+from widehead.heads import ExactHead, RetrievedSoftmaxHead
 from widehead.targets import SparseTargets
 
 __version__ = "0.1.0"
-__all__ = ["ExactHead", "SparseTargets", "__version__", "errors", "losses", "optim"]
+__all__ = ["ExactHead", "RetrievedSoftmaxHead", "SparseTargets", "__version__", "errors", "losses", "optim"]
