@@ -9,7 +9,13 @@
 """
 
 from widehead import errors, losses, optim
-from widehead.heads import AdaptiveSoftmaxHead, ExactHead, FullSoftmaxHead, HierarchicalSoftmaxHead
+from widehead.heads import (
+    AdaptiveSoftmaxHead,
+    ExactHead,
+    FullSoftmaxHead,
+    HierarchicalSoftmaxHead,
+    RetrievedSoftmaxHead,
+)
 from widehead.targets import SparseTargets
 
 __version__ = "0.1.0"
@@ -18,6 +24,7 @@ __all__ = [
     "ExactHead",
     "FullSoftmaxHead",
     "HierarchicalSoftmaxHead",
+    "RetrievedSoftmaxHead",
     "SparseTargets",
     "__version__",
     "errors",

@@ -1,0 +1,292 @@
+"""Softmax over retrieved classes and a sampled tail.
+
+Letters: m examples, n classes, d width, nnz targets in all; k retrieved classes, l draws from the tail;
+W (n, d) weights, o = HWᵀ + b outputs; S retrieved ids, S' = S ∪ targets, T the tail's draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from widehead.heads.base import LinearHead
+from widehead.heads.gumbel import lazy_gumbel_sample
+from widehead.heads.tail import Complement, Drawn, uniform_tail
+from widehead.heads.upkeep import IndexKind, Upkeep
+from widehead.losses import mean_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["RetrievedSoftmaxHead"]
+
+
+class RetrievedSoftmaxHead(LinearHead):
+    """Softmax loss over k retrieved classes, kept exactly, and l classes sampled from the rest, which stand for it.
+
+    With S' = S ∪ {targets} and T drawn with replacement outside S', class j with probability q_j in each draw:
+
+        log Ẑ = logsumexp({o_i : i ∈ S'} ∪ {o_j − log(l q_j) : j ∈ T}),     ℓ = log Ẑ − o_y,
+
+    and q = 1/(n − |S'|) for a uniform tail. Gradients are those of this loss: ∂ℓ/∂h = −w_y + Σ p̂ w and ∂ℓ/∂w_i =
+    (p̂_i − 1[i = y]) h with p̂ = exp(o − log Ẑ) on S' and exp(o)/(l q Ẑ) on T, where a class drawn twice counts twice.
+
+    **Bias.** Ẑ is unbiased whatever the index finds, misses or believes: S is a mere set of ids, logits come from the
+    present weights, and T is drawn outside the set that was really found. log Ẑ, and so the training loss, is low by
+    about ½ Var(Ẑ)/Z²; `relative_std` estimates √(Var(Ẑ)/Z²) from the tail that was drawn (low where heavy classes are
+    seldom drawn). In eval mode the loss is that of the full softmax.
+
+    **The batch's own set** (``shared``, the default). One S' and one T serve all examples: scores are one dense
+    product and gradients have each class once. Every example looks for about 4k/m classes, at least 16, and the batch
+    keeps the k with the largest Σ softmax(o) over its examples. Ẑ is unbiased for each example. The noise of T is
+    common to the batch, so it does not average out over it; but S' is larger than what an example finds itself, and
+    less is left to T. Without ``shared`` each example has k retrieved classes and l draws of its own, at m times the
+    memory, O(m(k + l)d).
+
+    **Tail.** "uniform", or "cells": by the index's cells, q_j ∝ 0.9 exp(h·(mean row of j's cell))/Σ + 0.1/n outside
+    S', the batch's mean where ``shared``.
+
+    **Index.** Built at the first training step, and anew after weights are loaded, moved or copied; it is not in the
+    state_dict. See `widehead.heads.upkeep.Upkeep` for when it is refreshed.
+
+    **Where k + l ≥ n/4** training computes the full softmax: `is_full` is True, and gradients are dense (`sparse` is
+    False). Otherwise the gradient of the table is sparse, for torch.optim.SparseAdam, Adagrad or SGD.
+
+    Source: Igbinedion, Phillips, "Fast Softmax Sampling for Deep Neural Networks" (CS231N poster, 2017), whose printed
+    equations differ from the above in four places that cannot be meant: in the loss the second sum is over the
+    retrieved classes again instead of the sampled ones; the factor (n − k)/l is inverted in the gradient of h; and in
+    the gradient of w it is missing for sampled classes, as is the factor h. Mussmann, Levy, Ermon (UAI 2017) for
+    `sample` and the relative variance (at most n/(kl) · mass of S · mass of the rest, with the exact best k); Levy,
+    Chan, Ermon, "LSH Softmax" (2017).
+
+    Args:
+        in_features: d. num_classes: n.
+        retrieved: k, of an example, or of the batch where ``shared``; None for 4√n.
+        tail: l, likewise, at least 2; None for 4√n.
+        tail_kind: "uniform" or "cells", which needs an index of FAISS.
+        shared: whether examples of a batch share S' and T.
+        index: "exhaustive" (exact, torch), "ivf" (FAISS, on the CPU), or "auto": ivf on the CPU for more than 2,000
+            classes, else exhaustive.
+        recall: what the index is tuned to find of the best classes, if about 16√n rows a query are enough for it
+            (rows without structure would be searched nearly all, and Ẑ is unbiased at any recall).
+        refresh_every: training steps between refreshes of the index.
+        drift_limit: `drift` above which it is refreshed earlier.
+        bias, device, dtype: as in `LinearHead`.
+
+    Raises:
+        ValueError: an option out of range. ImportError: FAISS is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        retrieved: int | None = None,
+        tail: int | None = None,
+        tail_kind: Literal["uniform", "cells"] = "uniform",
+        shared: bool = True,
+        index: IndexKind = "auto",
+        recall: float = 0.9,
+        refresh_every: int = 200,
+        drift_limit: float = 0.4,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        default = math.ceil(4.0 * math.sqrt(num_classes))
+        self.retrieved = default if retrieved is None else retrieved
+        self.tail = default if tail is None else tail
+        for name, number, least in (("retrieved", self.retrieved, 1), ("tail", self.tail, 2)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ValueError(f"Parameter `{name}` should be a whole number of at least {least}. Found {number!r}.")
+        if tail_kind not in ("uniform", "cells"):
+            raise ValueError(f'Parameter `tail_kind` should be "uniform" or "cells". Found {tail_kind!r}.')
+        self.tail_kind, self.shared = tail_kind, shared
+        #: whether training computes the full softmax, with a dense gradient, because k + l ≥ n/4
+        self.is_full = 4 * (self.retrieved + self.tail) >= num_classes
+        self.sparse = not self.is_full
+        self.upkeep = Upkeep(index, recall, refresh_every, drift_limit, tail_kind == "cells")
+        self._reset_monitors()
+
+    def _reset_monitors(self) -> None:
+        #: () std(Ẑ)/Z of the last training step, mean over the batch, from its tail terms
+        self.relative_std = torch.zeros((), device=self.device, dtype=self.dtype)
+        #: () standard deviation of the index's scores minus present ones of the last step's retrieved classes
+        self.drift = torch.zeros((), device=self.device, dtype=self.dtype)
+
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        widened = self._widened(hidden)
+        if self.is_full:
+            normalizer = torch.logsumexp(widened @ self.table.T, dim=1)
+            outputs = torch.linalg.vecdot(widened[targets.example_ids], self.table[targets.class_ids])
+        elif self.shared:
+            normalizer, outputs = self._shared(widened, targets)
+        else:
+            normalizer, outputs = self._each(widened, targets)
+        return mean_over_targets(normalizer[targets.example_ids] - outputs, targets)
+
+    # -- one set of classes for the batch -----------------------------------------------------------------------
+
+    def _shared(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        """log Ẑ (m,) and outputs of targets (nnz,); S' and T are the batch's, so one matrix product does."""
+        with torch.no_grad():
+            scores, found = self._search(widened, self._per_query(widened.shape[0]))
+            members = torch.cat([_heaviest(scores, found, self.retrieved), targets.class_ids]).unique()
+            drawn = self._draw(members[None], widened)
+            ids, log_weights, repeats = _merged(members, drawn)
+        terms = torch.addmm(log_weights, widened, self._rows(ids).T)
+        normalizer = torch.logsumexp(terms, dim=1)
+        with torch.no_grad():
+            self._note_shared_error(terms, normalizer, repeats)
+            columns = torch.searchsorted(ids, found).clamp_max(ids.numel() - 1)
+            kept = (ids[columns] == found) & (repeats[columns] == 0)
+            self._note_drift(scores, terms.gather(1, columns), kept)
+        return normalizer, terms[targets.example_ids, torch.searchsorted(ids, targets.class_ids)]
+
+    def _per_query(self, m: int) -> int:
+        """Classes to look for by an example, so that about `_OVERSAMPLE` times k candidates are found by the batch."""
+        return min(self.retrieved, max(_LEAST_PER_QUERY, math.ceil(_OVERSAMPLE * self.retrieved / max(1, m))))
+
+    def _note_shared_error(self, terms: Tensor, normalizer: Tensor, repeats: Tensor) -> None:
+        parts = (terms - normalizer[:, None]).exp()
+        drawn = (repeats > 0).to(parts.dtype)
+        mean = parts @ drawn / self.tail
+        square = parts.square() @ (drawn / repeats.clamp_min(1)) / self.tail
+        self._note_error(square - mean.square())
+
+    # -- a set of classes for each example ----------------------------------------------------------------------
+
+    def _each(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        """log Ẑ (m,) and outputs of targets (nnz,); S' and T are each example's own."""
+        with torch.no_grad():
+            scores, found = self._search(widened, self.retrieved)
+            own = Complement(torch.cat([found, _padded(targets)], dim=1), self.num_classes)
+            drawn = self._draw(own.ordered, widened)
+        ids = torch.cat([own.ordered.clamp_min(0), drawn.ids], dim=1)
+        outputs = torch.bmm(self._rows(ids), widened[:, :, None]).squeeze(2)
+        members = own.ordered.shape[1]
+        kept = outputs[:, :members].masked_fill(~own.first, -torch.inf)
+        tail = outputs[:, members:] + drawn.log_weights
+        normalizer = torch.logsumexp(torch.cat([kept, tail], dim=1), dim=1)
+        with torch.no_grad():
+            parts = (tail - normalizer[:, None]).exp()
+            self._note_error(parts.square().mean(1) - parts.mean(1).square())
+            columns = torch.searchsorted(own.ordered, found)
+            self._note_drift(scores, outputs.gather(1, columns), found >= 0)
+        return normalizer, self._target_outputs(widened, targets)
+
+    # -- search and tail ----------------------------------------------------------------------------------------
+
+    def _search(self, widened: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, found = self.upkeep.search(self.table, widened, k, self.drift)
+        return scores.to(widened.dtype), found
+
+    def _draw(self, members: Tensor, widened: Tensor) -> Drawn:
+        cells = self.upkeep.cell_tail
+        if cells is None:
+            return uniform_tail(members, self.num_classes, self.tail, self.dtype)
+        return cells.draw(members, cells.log_cell_weights(widened, shared=self.shared), self.tail)
+
+    def _note_error(self, variance: Tensor) -> None:
+        """``variance`` (m,) over the l draws of a draw's part of Ẑ, which is l times smaller in their mean."""
+        unbiased = variance.clamp_min(0) * self.tail / (self.tail - 1)
+        self.relative_std = (self.tail * unbiased).sqrt().sum() / max(1, variance.numel())
+
+    def _note_drift(self, old: Tensor, new: Tensor, counted: Tensor) -> None:
+        """``old``, ``new`` (m, k) scores of the index and of present weights, where ``counted``."""
+        if self.upkeep.index is None:
+            return
+        change = torch.where(counted, old - new, 0.0)
+        number = counted.sum().clamp_min(1)
+        mean = change.sum() / number
+        self.drift = (change.square().sum() / number - mean.square()).clamp_min(0).sqrt()
+
+    # -- exact draws --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self, hidden: Tensor, n: int = 1) -> Tensor:
+        """(m, n) class ids drawn independently from the exact softmax of ``hidden`` (m, d), by lazy Gumbels.
+
+        The method holds only where the best 4√D classes are known without a miss (or within a known gap, which no
+        approximate index gives), so they are found by `top_k`, exactly, whatever index the training uses. Then each
+        draw costs the logits of about √D/4 classes more.
+
+        Raises:
+            ValueError: n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"Parameter `n` should be at least 1. Found {n}.")
+        k = min(self.num_classes, math.ceil(4.0 * math.sqrt(self.num_classes)))
+        scores, ids = self.top_k(hidden, k)
+        widened = self._widened(hidden)
+
+        def outputs(examples: Tensor, classes: Tensor) -> Tensor:
+            found: Tensor = torch.linalg.vecdot(widened[examples], self.table[classes])
+            return found
+
+        draws = [lazy_gumbel_sample(scores, ids, self.num_classes, outputs) for _ in range(n)]
+        return torch.stack(draws, dim=1)
+
+    # -- the index's life ---------------------------------------------------------------------------------------
+
+    def _forget_index(self) -> None:
+        self.upkeep.forget()
+        self._reset_monitors()
+
+    def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().load_weight(weight, bias)
+        self._forget_index()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RetrievedSoftmaxHead:
+        super()._apply(fn, recurse)
+        self._forget_index()
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._forget_index()
+
+    def extra_repr(self) -> str:
+        own = f"retrieved={self.retrieved}, tail={self.tail}, tail_kind={self.tail_kind!r}, shared={self.shared}"
+        return f"{super().extra_repr()}, {own}, index={self.upkeep.kind!r}, full={self.is_full}"
+
+
+_OVERSAMPLE = 4  # candidates that a batch looks for, over the classes it keeps
+_LEAST_PER_QUERY = 16
+
+
+def _heaviest(scores: Tensor, found: Tensor, budget: int) -> Tensor:
+    """At most ``budget`` of the classes found (m, k), those of the largest Σ over examples of softmax(scores)."""
+    parts = torch.softmax(scores, dim=1)
+    ids: Tensor
+    ids, inverse = torch.unique(found, return_inverse=True)
+    mass = torch.zeros(ids.shape, dtype=parts.dtype, device=ids.device)
+    mass.index_add_(0, inverse.reshape(-1), torch.where(found >= 0, parts, 0.0).reshape(-1))
+    if ids.numel() > budget:
+        ids = ids[mass.topk(budget).indices]
+    return ids[ids >= 0]
+
+
+def _merged(members: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
+    """Members (s,) and one row of draws as (ids sorted without repeats, their log weights, times each was drawn)."""
+    classes, inverse, repeats = torch.unique(drawn.ids[0], return_inverse=True, return_counts=True)
+    log_weights = repeats.to(drawn.log_weights.dtype).log().index_copy(0, inverse, drawn.log_weights[0])
+    log_weights = log_weights + repeats.to(log_weights.dtype).log()
+    ids, order = torch.cat([members, classes]).sort()
+    zeros = torch.zeros_like(members)
+    log_weights = torch.cat([zeros.to(log_weights.dtype), log_weights])[order]
+    return ids, log_weights, torch.cat([zeros, repeats])[order]
+
+
+def _padded(targets: SparseTargets) -> Tensor:
+    """(m, K) targets of each example, −1 where it has fewer than the largest number K."""
+    counts = targets.counts
+    width = int(counts.max()) if len(targets) > 0 else 0
+    taken = torch.arange(width, device=counts.device) < counts[:, None]
+    table = torch.full(taken.shape, -1, device=counts.device)
+    table[taken] = targets.class_ids
+    return table

@@ -1,0 +1,141 @@
+"""Search in some cells of rows only: the inverted file of FAISS, with its inner product.
+
+Letters: n rows, d width, m queries, c cells (FAISS: nlist).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.search.exhaustive import ExhaustiveIndex
+from widehead.search.kmeans import nearest_centroids, spherical_kmeans
+from widehead.search.protocol import check_queries, recall
+
+__all__ = ["IVFIndex", "require_faiss"]
+
+
+def require_faiss() -> Any:
+    """The module faiss.
+
+    Raises:
+        ImportError: it is not installed; says how to install it.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError('Search by an index needs FAISS: pip install "widehead[retrieval]".') from error
+    return faiss
+
+
+class IVFIndex:
+    """FAISS IndexIVFFlat over copies of ``rows`` (n, d) in float32 on the CPU; queries may be on any device.
+
+    Rows lie in the cell whose centroid has the largest inner product with them. A query looks at the `probes` cells
+    whose centroids have the largest inner products with the query. Centroids come from spherical k-means and stay
+    where they are on `refresh`, which costs 2ncd; `train` moves them.
+
+    Args:
+        rows: (n, d). num_cells: c; None for √n (2√n below 100,000 rows, where assigning the rows costs little).
+
+    Raises:
+        ImportError: FAISS is not installed.
+        ValueError: rows of another shape, or more cells than rows.
+    """
+
+    def __init__(self, rows: Tensor, num_cells: int | None = None) -> None:
+        require_faiss()
+        if rows.ndim != 2 or rows.shape[0] < 1:
+            raise ValueError(f"Parameter `rows` should have shape (n, d), n ≥ 1. Found {tuple(rows.shape)}.")
+        n, self.width = rows.shape
+        default = math.ceil(math.sqrt(n) * (2 if n < 100_000 else 1))
+        self.num_cells = min(n, default) if num_cells is None else num_cells
+        if not 1 <= self.num_cells <= n:
+            raise ValueError(f"Parameter `num_cells` should be in [1, n = {n}]. Found {num_cells}.")
+        self.centroids: Tensor | None = None
+        #: cells that a query looks at
+        self.probes = max(1, self.num_cells // 32)
+        self.train(rows)
+
+    def train(self, rows: Tensor) -> None:
+        """New centroids for ``rows`` (n, d), going on from the present ones, and hold these rows."""
+        faiss = require_faiss()
+        host = _on_host(rows, self.width)
+        self.centroids = spherical_kmeans(host, self.num_cells, start=self.centroids)
+        self._quantizer = faiss.IndexFlatIP(self.width)
+        self._quantizer.add(self.centroids.numpy())
+        self._index = faiss.IndexIVFFlat(self._quantizer, self.width, self.num_cells, faiss.METRIC_INNER_PRODUCT)
+        self._index.is_trained = True
+        self._hold(host)
+        self._trained_balance = self.balance
+
+    def refresh(self, rows: Tensor) -> None:
+        """Hold ``rows`` (n, d) from now on, in the cells of the present centroids."""
+        self._index.reset()
+        self._hold(_on_host(rows, self.width))
+
+    def _hold(self, host: Tensor) -> None:
+        faiss = require_faiss()
+        assert self.centroids is not None
+        cells = nearest_centroids(host, self.centroids)
+        #: (n,) the cell of each row
+        self.cells = cells
+        ids = torch.arange(host.shape[0])
+        # The cells are known: add_core does not look for them a second time, as add would.
+        arrays = [faiss.swig_ptr(part.numpy()) for part in (host, ids, cells)]
+        self._index.add_core(host.shape[0], *arrays)
+
+    @property
+    def balance(self) -> float:
+        """Σ size² · c / n² over the cells: 1 where all are equal, c where one holds all rows. What a search costs."""
+        sizes = torch.bincount(self.cells, minlength=self.num_cells).double()
+        return float((sizes**2).sum() * self.num_cells / sizes.sum() ** 2)
+
+    @property
+    def out_of_balance(self) -> bool:
+        """Whether cells are twice as uneven as they were after training: time to train again."""
+        return self.balance > 2.0 * self._trained_balance
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """(scores (m, k) float32, ids (m, k)), best first, on the queries' device; id −1 where too few were seen.
+
+        Raises:
+            ValueError: queries of another width, or k < 1.
+        """
+        check_queries(queries, k, self.width)
+        self._index.nprobe = self.probes
+        scores, ids = self._index.search(_on_host(queries, self.width).numpy(), k)
+        return torch.from_numpy(scores).to(queries.device), torch.from_numpy(ids).to(queries.device)
+
+    def tune(self, rows: Tensor, queries: Tensor, k: int, target: float = 0.9, ceiling: float = 1.0) -> float:
+        """Set `probes` to the smallest power of two that finds ``target`` of the best k; returns the recall found.
+
+        Rows without structure (random normal ones) would be searched nearly all: ``ceiling`` is the largest part of
+        the cells that is looked at, whatever the recall.
+
+        Args:
+            rows: (n, d) that the index holds. queries: (m, d) like those to come. k: as in `search`.
+            target, ceiling: in (0, 1].
+        """
+        for name, part in (("target", target), ("ceiling", ceiling)):
+            if not 0.0 < part <= 1.0:
+                raise ValueError(f"Parameter `{name}` should be in (0, 1]. Found {part}.")
+        most = max(1, int(ceiling * self.num_cells))
+        k = min(k, rows.shape[0])
+        _, best = ExhaustiveIndex(rows).search(queries, k)
+        self.probes = 1
+        while True:
+            found = recall(self.search(queries, k)[1], best, rows.shape[0])
+            if found >= target or self.probes == most:
+                return found
+            self.probes = min(2 * self.probes, most)
+
+
+def _on_host(rows: Tensor, width: int) -> Tensor:
+    """FAISS takes contiguous float32 on the CPU alone, and no parameters."""
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ValueError(f"Parameter `rows` should have shape (n, {width}). Found {tuple(rows.shape)}.")
+    return rows.detach().to(device="cpu", dtype=torch.float32).contiguous()

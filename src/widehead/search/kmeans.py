@@ -1,0 +1,46 @@
+"""Spherical k-means: cells of rows that point the same way.
+
+Spherical, because in maximum inner product search a cell is judged by h·c, where a long centroid would win always
+(retrieved_softmax notes: recall 0.89 against 0.75 for k-means after the usual reduction to Euclidean distance).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["nearest_centroids", "spherical_kmeans"]
+
+_ENTRIES = 1 << 22  # scores held at a time
+
+
+@torch.no_grad()
+def nearest_centroids(rows: Tensor, centroids: Tensor) -> Tensor:
+    """(n,) for each of ``rows`` (n, d) the one of ``centroids`` (c, d) with the largest inner product."""
+    step = max(1, _ENTRIES // centroids.shape[0])
+    parts = [(rows[a : a + step] @ centroids.T).argmax(1) for a in range(0, rows.shape[0], step)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def spherical_kmeans(
+    rows: Tensor, num_cells: int, *, start: Tensor | None = None, rounds: int = 8, rows_per_cell: int = 64
+) -> Tensor:
+    """Centroids (num_cells, d) of length 1, by Lloyd's rounds with the cosine as likeness.
+
+    Args:
+        rows: (n, d), n ≥ num_cells. start: (num_cells, d) centroids to go on from; None: rows chosen at random.
+        rounds: at least 1. rows_per_cell: at most this many rows a cell are looked at, chosen at random.
+    """
+    n = rows.shape[0]
+    sample = torch.randperm(n, device=rows.device)[: num_cells * rows_per_cell]
+    units = torch.nn.functional.normalize(rows[sample], dim=1)
+    centroids = units[:num_cells] if start is None else start.to(units)
+    for _ in range(rounds):
+        cells = nearest_centroids(units, centroids)
+        sums = torch.zeros_like(centroids).index_add_(0, cells, units)
+        # A cell that lost all its rows starts again at a row: it would stay empty for ever.
+        empty = torch.bincount(cells, minlength=num_cells) == 0
+        spare = units[torch.randint(units.shape[0], (num_cells,), device=rows.device)]
+        centroids = torch.nn.functional.normalize(torch.where(empty[:, None], spare, sums), dim=1)
+    return centroids

@@ -1,0 +1,426 @@
+"""The retrieved softmax: its gradient, its bias, its tails, the life of its index, its exact draws."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import widehead as wh
+from widehead.heads import upkeep
+from widehead.heads.tail import CellTail, Complement, uniform_tail
+from widehead.search import ExhaustiveIndex
+
+D, WIDTH, M = 300, 6, 5
+TARGETS = [[3], [7, 7, 250], [], [0], [299, 3]]
+MODES = [
+    pytest.param(
+        {"shared": shared, "tail_kind": kind, "index": index}, id=f"{index}-{kind}-{'one' if shared else 'each'}"
+    )
+    for shared, (kind, index) in itertools.product(
+        (True, False), (("uniform", "exhaustive"), ("uniform", "ivf"), ("cells", "ivf"))
+    )
+]
+
+
+def make(seed: int = 0, **options: object) -> wh.RetrievedSoftmaxHead:
+    if options.get("index") == "ivf":
+        pytest.importorskip("faiss", reason="needs FAISS: pip install 'widehead[retrieval]'")
+    torch.manual_seed(seed)
+    options = {"retrieved": 12, "tail": 16, "bias": True, "dtype": torch.float64, **options}
+    head = wh.RetrievedSoftmaxHead(WIDTH, D, **options)  # type: ignore[arg-type]
+    assert not head.is_full
+    lengths = torch.linspace(3.0, 0.2, D, dtype=torch.float64)[:, None]
+    head.load_weight(torch.randn(D, WIDTH, dtype=torch.float64) * lengths, torch.randn(D, dtype=torch.float64))
+    return head
+
+
+def hidden_layer(m: int = M) -> torch.Tensor:
+    return torch.randn(m, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+
+
+def spoil_recall(head: wh.RetrievedSoftmaxHead) -> None:
+    """An index that finds hardly anything of what is best, and too few ids."""
+    found = head.upkeep.search
+
+    def search(table: torch.Tensor, queries: torch.Tensor, k: int, drift: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores, ids = found(table, queries, k, drift)
+        ids = torch.where(ids >= 0, (ids * 37 + 11) % D, -1)
+        return scores, torch.where(torch.arange(k) < k // 2, ids, -1)
+
+    head.upkeep.search = search  # type: ignore[method-assign, assignment]
+
+
+def make_stale(head: wh.RetrievedSoftmaxHead) -> None:
+    head(hidden_layer(), TARGETS)
+    with torch.no_grad():
+        head.table += 0.5 * torch.randn_like(head.table)
+    head.drift.zero_()
+
+
+# -- Ẑ is unbiased, log Ẑ is not ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index_state", ["good", "poor", "stale"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_normaliser_is_unbiased_and_its_logarithm_low(mode: dict[str, object], index_state: str) -> None:
+    """4 standard errors over 400 draws: E Ẑ/Z = 1 whatever the index does; E log Ẑ/Z = −½ Var(Ẑ/Z) + higher terms."""
+    head = make(refresh_every=10**6, **mode)
+    if index_state == "poor":
+        spoil_recall(head)
+    if index_state == "stale":
+        make_stale(head)
+    hidden, targets = hidden_layer(), wh.SparseTargets.convert(TARGETS)
+    truth = head.log_normalizer(hidden)
+    draws = 400
+    with torch.no_grad():
+        estimate = head._shared if head.shared else head._each
+        ratios = torch.stack([(estimate(head._widened(hidden), targets)[0] - truth).exp() for _ in range(draws)])
+    error = ratios.std(0) / math.sqrt(draws)
+    assert bool((error > 0).any())
+    assert bool(((ratios.mean(0) - 1.0).abs() <= 4.0 * error + 1e-9).all())
+    logs = ratios.log()
+    low = -0.5 * ratios.var(0)
+    # The next terms of the expansion: skewness/3, kurtosis/4.
+    centred = ratios - 1.0
+    higher = (centred**3).mean(0).abs() / 3 + (centred**4).mean(0) / 2
+    assert bool(((logs.mean(0) - low).abs() <= 4.0 * logs.std(0) / math.sqrt(draws) + higher + 1e-9).all())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_relative_std_is_what_repeated_draws_show(mode: dict[str, object]) -> None:
+    """Within 10 % over 1000 draws (an std of 1000 draws is itself uncertain by about 2 %); weights without heavy tails,
+    whose rare large terms most draws do not see."""
+    head = make(tail=60, **mode)
+    with torch.no_grad():
+        head.table *= 0.3
+    hidden, targets = hidden_layer(), wh.SparseTargets.convert(TARGETS)
+    truth, estimates, noted = head.log_normalizer(hidden), [], []
+    with torch.no_grad():
+        for _ in range(1000):
+            normalizer, _ = (head._shared if head.shared else head._each)(head._widened(hidden), targets)
+            estimates.append((normalizer - truth).exp())
+            noted.append(head.relative_std)
+    assert float(torch.stack(noted).square().mean().sqrt()) == pytest.approx(
+        float(torch.stack(estimates).std(0).mean()), rel=0.1
+    )
+
+
+# -- the loss and its gradient --------------------------------------------------------------------------------------
+
+
+def dense_loss(head: wh.RetrievedSoftmaxHead, table: torch.Tensor, hidden: torch.Tensor, seen: dict) -> torch.Tensor:
+    """The definition, example by example, at the S' and T that the head drew."""
+    losses = []
+    widened = torch.cat([hidden, torch.ones(len(hidden), 1, dtype=hidden.dtype)], 1)
+    for b, named in enumerate(TARGETS):
+        row = 0 if head.shared else b
+        outputs = table @ widened[b]
+        kept = sorted({int(i) for i in seen["members"][row] if i >= 0})
+        drawn, log_weights = seen["drawn"].ids[row], seen["drawn"].log_weights[row]
+        assert not set(kept) & set(drawn.tolist())
+        normalizer = torch.logsumexp(torch.cat([outputs[kept], outputs[drawn] + log_weights]), 0)
+        losses.append(normalizer - outputs[named].mean() if named else normalizer * 0.0)
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loss_and_gradients_are_those_of_the_definition(mode: dict[str, object]) -> None:
+    head, hidden, seen = make(**mode), hidden_layer().requires_grad_(), {}
+    draw = head._draw
+
+    def spy(members: torch.Tensor, widened: torch.Tensor) -> object:
+        seen.update(members=members, drawn=draw(members, widened))
+        return seen["drawn"]
+
+    head._draw = spy  # type: ignore[method-assign, assignment]
+    weight = torch.rand(M, dtype=torch.float64)
+    losses = head(hidden, TARGETS, reduction="none")
+    (losses * weight).sum().backward()
+    assert head.table.grad is not None
+    assert head.table.grad.is_sparse
+    if head.shared:  # no class twice, in order
+        assert bool((head.table.grad._indices()[0].diff() > 0).all())
+
+    table = head.table.detach().clone().requires_grad_()
+    again = hidden.detach().clone().requires_grad_()
+    expected = dense_loss(head, table, again, seen)
+    (expected * weight).sum().backward()
+    assert torch.allclose(losses, expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(hidden.grad, again.grad, rtol=1e-10, atol=1e-12)  # type: ignore[arg-type]
+    assert torch.allclose(head.table.grad.to_dense(), table.grad, rtol=1e-10, atol=1e-12)  # type: ignore[arg-type]
+
+
+def test_the_full_softmax_where_the_budget_is_a_quarter_of_the_classes() -> None:
+    torch.manual_seed(0)
+    head = wh.RetrievedSoftmaxHead(4, 50, dtype=torch.float64)
+    assert head.is_full
+    assert not head.sparse
+    hidden = torch.randn(3, 4, dtype=torch.float64)
+    target = torch.tensor([1, 49, 1])
+    expected = torch.nn.functional.cross_entropy(hidden @ head.table.T, target)
+    loss = head(hidden, target)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    loss.backward()
+    assert not head.table.grad.is_sparse  # type: ignore[union-attr]
+    assert float(head.eval()(hidden, target).detach()) == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scale", [0.0, 1e-10, 1e4])
+def test_hostile_scales_give_finite_losses_and_gradients(mode: dict[str, object], scale: float) -> None:
+    head, hidden = make(dtype=torch.float32, **mode), hidden_layer().requires_grad_()
+    with torch.no_grad():
+        head.table *= scale
+    loss = head(hidden, TARGETS)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(hidden.grad).all())  # type: ignore[arg-type]
+    assert bool(torch.isfinite(head.table.grad.to_dense()).all())  # type: ignore[union-attr]
+    assert bool(torch.isfinite(head.relative_std))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_batches_and_no_targets(mode: dict[str, object]) -> None:
+    head = make(**mode)
+    loss = head(torch.empty(0, WIDTH, dtype=torch.float64, requires_grad=True), [])
+    loss.backward()
+    assert loss.item() == 0.0
+    assert float(head.relative_std) == 0.0
+    loss = head(hidden_layer(2).requires_grad_(), [[], []])
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_all_classes_may_be_targets(shared: bool) -> None:
+    """Nothing is left for the tail, and Ẑ is Z."""
+    head = make(shared=shared, index="exhaustive")
+    hidden = hidden_layer(2)
+    named = [list(range(D)), list(range(D))]
+    loss = head(hidden, named)
+    loss.backward()
+    expected = head.log_normalizer(hidden) - head.scores(hidden).mean(1)
+    assert loss.item() == pytest.approx(float(expected.mean()), rel=1e-12)
+    assert bool(torch.isfinite(head.table.grad.to_dense()).all())  # type: ignore[union-attr]
+
+
+def test_training_with_sparse_adam_reaches_the_full_softmax() -> None:
+    """300 steps on a fixed problem: eval loss within 2 % of that of the full softmax trained alike."""
+    hidden = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1))
+    target = torch.randint(D, (64,), generator=torch.Generator().manual_seed(2)) // 4
+    ends = []
+    for options in ({"retrieved": D}, {"retrieved": 24, "tail": 24}):
+        torch.manual_seed(0)
+        head = wh.RetrievedSoftmaxHead(WIDTH, D, index="exhaustive", **options)  # type: ignore[arg-type]
+        optimizer = (torch.optim.SparseAdam if head.sparse else torch.optim.Adam)(head.parameters(), lr=0.05)
+        for _ in range(300):
+            optimizer.zero_grad()
+            head(hidden, target).backward()
+            optimizer.step()
+        ends.append(float(head.eval()(hidden, target)))
+    assert ends[0] < 3.0
+    assert ends[1] == pytest.approx(ends[0], rel=0.02)
+
+
+# -- draws outside a set --------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.lists(st.lists(st.integers(-1, 11), min_size=4, max_size=4), min_size=1, max_size=3))
+def test_the_complement_is_numbered_in_order(n: int, rows: list[list[int]]) -> None:
+    members = torch.tensor(rows).clamp_max(n - 1)
+    outside = Complement(members, n)
+    for b, row in enumerate(members.tolist()):
+        expected = [i for i in range(n) if i not in row]
+        assert int(outside.sizes[b]) == len(expected)
+        ranks = torch.arange(len(expected)).expand(len(members), -1).contiguous()
+        assert outside.numbers(ranks)[b].tolist() == expected
+        edges = torch.arange(n + 1)
+        assert outside.ranks_below(edges)[b].tolist() == [sum(i < e for i in expected) for e in range(n + 1)]
+
+
+def test_an_empty_set_leaves_all_numbers() -> None:
+    outside = Complement(torch.empty(2, 0, dtype=torch.int64), 5)
+    assert outside.sizes.tolist() == [5, 5]
+    assert outside.numbers(torch.arange(5).repeat(2, 1))[1].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["uniform", "cells"])
+def test_frequencies_of_draws_are_the_probabilities_that_their_weights_say(kind: str) -> None:
+    """χ² over 200,000 draws against q = 1/(l w): below mean + 4 standard deviations of its distribution."""
+    torch.manual_seed(0)
+    n, draws = 40, 200_000
+    members = torch.tensor([[3, 8, -1, 8, 39, 0]])
+    if kind == "uniform":
+        drawn = uniform_tail(members, n, draws, torch.float64)
+    else:
+        rows, cells = torch.randn(n, 3, dtype=torch.float64), torch.arange(n) % 7
+        cells[cells == 3] = 2  # an empty cell
+        tail = CellTail(rows, cells, 7)
+        log_cells = tail.log_cell_weights(torch.randn(2, 3, dtype=torch.float64), shared=True)
+        drawn = tail.draw(members, log_cells, draws)
+    counts = torch.bincount(drawn.ids[0], minlength=n).double()
+    q = torch.zeros(n, dtype=torch.float64)
+    q[drawn.ids[0]] = (-drawn.log_weights[0]).exp() / draws
+    outside = [i for i in range(n) if i not in (0, 3, 8, 39)]
+    assert float(q.sum()) == pytest.approx(1.0)
+    assert float(counts[[0, 3, 8, 39]].sum()) == 0.0
+    if kind == "cells":
+        assert float(q[outside].max() / q[outside].min()) > 1.5
+    chi2 = ((counts - draws * q)[outside].square() / (draws * q[outside])).sum()
+    free = len(outside) - 1
+    assert float(chi2) < free + 4.0 * math.sqrt(2.0 * free)
+
+
+def test_the_tail_by_cells_has_less_noise_than_the_uniform_tail_on_clustered_weights() -> None:
+    pytest.importorskip("faiss")
+    torch.manual_seed(0)
+    centers = torch.randn(30, WIDTH)
+    rows = 1.5 * centers[torch.randint(30, (D * 10,))] + 0.2 * torch.randn(D * 10, WIDTH)
+    hidden = torch.randn(1, WIDTH)
+    noise = {}
+    for kind in ("uniform", "cells"):
+        head = wh.RetrievedSoftmaxHead(WIDTH, D * 10, retrieved=20, tail=100, tail_kind=kind, index="ivf")  # type: ignore[arg-type]
+        head.load_weight(rows)
+        noise[kind] = sum(float((head(hidden, [[1]]), head.relative_std)[1]) for _ in range(50)) / 50
+    assert noise["cells"] < 0.7 * noise["uniform"]
+
+
+# -- the index's life -----------------------------------------------------------------------------------------------
+
+
+def test_the_index_is_built_at_the_first_step_and_refreshed_on_schedule() -> None:
+    head = make(index="ivf", refresh_every=5)
+    assert head.upkeep.index is None
+    head.eval()(hidden_layer(), TARGETS)
+    assert head.upkeep.index is None
+    head.train()
+    ages = []
+    for _ in range(12):
+        head(hidden_layer(), TARGETS)
+        ages.append((head.upkeep.refreshes, head.upkeep.age))
+    assert ages[:6] == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1)]
+    assert ages[-1] == (2, 2)
+    for _ in range(5 * (upkeep._TRAIN_EVERY - 2)):
+        before = head.upkeep.index.centroids  # type: ignore[union-attr]
+        head(hidden_layer(), TARGETS)
+    assert head.upkeep.refreshes == upkeep._TRAIN_EVERY
+    assert head.upkeep.index.centroids is before  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_drift_is_measured_and_refreshes_early(shared: bool) -> None:
+    head = make(index="ivf", refresh_every=30, drift_limit=0.4, shared=shared)
+    for _ in range(4):
+        head(hidden_layer(), TARGETS)
+    assert float(head.drift) < 1e-4
+    with torch.no_grad():
+        head.table += 0.5 * torch.randn_like(head.table)
+    head(hidden_layer(), TARGETS)
+    # Each score moves by 0.5 ‖(h, 1)‖ times a normal number.
+    size = float((hidden_layer().square().sum(1) + 1).mean().sqrt()) * 0.5
+    assert float(head.drift) == pytest.approx(size, rel=0.4)
+    assert head.upkeep.refreshes == 0
+    head(hidden_layer(), TARGETS)
+    assert head.upkeep.refreshes == 1
+    assert float(head.drift) < 1e-4
+    assert head.drift.shape == head.relative_std.shape == ()
+
+
+def test_new_weights_moves_and_copies_build_the_index_anew() -> None:
+    head = make(index="ivf")
+    head(hidden_layer(), TARGETS)
+    twin = copy.deepcopy(head)
+    assert head.upkeep.index is not None
+    assert twin.upkeep.index is None
+    twin(hidden_layer(), TARGETS)
+    assert torch.equal(twin.table, head.table)
+    for change in (
+        lambda: head.load_state_dict(copy.deepcopy(head.state_dict())),
+        lambda: head.load_weight(head.weight()),
+        lambda: head.float().double(),
+    ):
+        head(hidden_layer(), TARGETS)
+        assert head.upkeep.index is not None
+        change()
+        assert head.upkeep.index is None
+    assert list(head.state_dict()) == ["table"]
+
+
+def test_auto_looks_at_all_few_rows_and_needs_no_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    head = make(index="auto")
+    head(hidden_layer(), TARGETS)
+    assert head.upkeep.index is None
+    assert float(head.drift) == 0.0
+    with pytest.raises(ImportError, match=r"widehead\[retrieval\]"):
+        wh.RetrievedSoftmaxHead(WIDTH, D, index="ivf")
+    with pytest.raises(ImportError, match=r"widehead\[retrieval\]"):
+        wh.RetrievedSoftmaxHead(WIDTH, D, tail_kind="cells")
+
+
+def test_the_batch_keeps_the_classes_that_matter_most() -> None:
+    head = make(index="exhaustive", retrieved=20)
+    hidden, kept = hidden_layer(40), []
+    draw = head._draw
+    head._draw = lambda members, widened: (kept.append(members), draw(members, widened))[1]  # type: ignore[method-assign, func-returns-value]
+    head(hidden, [[0]] * 40)
+    assert kept[0].numel() <= 21
+    share = torch.softmax(head.scores(hidden), 1).sum(0)
+    best = share.topk(20).values.sum()
+    assert float(share[kept[0][0]].sum() / best) > 0.9
+
+
+# -- exact draws ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0])
+def test_samples_are_from_the_exact_softmax(scale: float) -> None:
+    """χ² of 40,000 draws against the dense softmax, classes of fewer than 10 expected draws together."""
+    head = make(index="exhaustive")
+    with torch.no_grad():
+        head.table *= scale
+    hidden = hidden_layer(1)
+    drawn = head.sample(hidden.expand(2000, -1), 20)
+    assert drawn.shape == (2000, 20)
+    expected = torch.softmax(head.scores(hidden)[0], 0) * drawn.numel()
+    counts = torch.bincount(drawn.reshape(-1), minlength=D).double()
+    rare = expected < 10
+    expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    counts = torch.cat([counts[~rare], counts[rare].sum()[None]])
+    kept = expected > 0
+    chi2, free = ((counts - expected).square() / expected)[kept].sum(), int(kept.sum()) - 1
+    assert float(chi2) < free + 4.0 * math.sqrt(2.0 * free)
+    assert int((ExhaustiveIndex(head.table).search(head._widened(hidden), 70)[1] >= 0).sum()) == 70 < D
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------
+
+
+def bad_options() -> Iterator[tuple[dict[str, object], str]]:
+    yield {"retrieved": 0}, "`retrieved` should be a whole number of at least 1. Found 0"
+    yield {"tail": 1}, "`tail` should be a whole number of at least 2. Found 1"
+    yield {"tail_kind": "mixed"}, '`tail_kind` should be "uniform" or "cells". Found \'mixed\''
+    yield {"index": "hnsw"}, '`index` should be "auto", "exhaustive" or "ivf". Found \'hnsw\''
+    yield {"tail_kind": "cells", "index": "exhaustive"}, "needs the cells of an index"
+    yield {"recall": 0.0}, "`recall` should be in"
+    yield {"refresh_every": 0}, "`refresh_every` should be at least 1"
+    yield {"drift_limit": math.nan}, "`drift_limit` should be above 0"
+
+
+@pytest.mark.parametrize(("options", "message"), list(bad_options()))
+def test_options_out_of_range(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wh.RetrievedSoftmaxHead(WIDTH, D, **options)  # type: ignore[arg-type]
+
+
+def test_samples_out_of_range() -> None:
+    with pytest.raises(ValueError, match="`n` should be at least 1"):
+        make(index="exhaustive").sample(hidden_layer(), 0)
