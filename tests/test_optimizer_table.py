@@ -111,6 +111,38 @@ def test_steps_equal_those_of_the_dense_twin(kind: Kind, row: Row, dtype: torch.
         assert relative(head.weights.momentum(), momentum) < TOLERANCE[dtype]
 
 
+@PRECONDITIONED
+@pytest.mark.parametrize("row", [TABLE[2], TABLE[3], TABLE[5]], ids=lambda row: row.name)
+def test_steps_that_are_scaled_back_equal_those_of_the_dense_twin(kind: Kind, row: Row) -> None:
+    head, weight = make_head(row, WIDTH, D, torch.float64)
+    optimizer, twin = kind.make(head, lr=20.0, weight_decay=0.0), kind.twin(weight)
+    twin.lr, twin.weight_decay = 20.0, 0.0
+    generator = torch.Generator().manual_seed(5)
+    for step in range(12):
+        b = batch(row, generator, 25 if step % 5 == 4 else M, WIDTH, D)
+        head_loss(head, b)[0].backward()
+        twin.step(b.hidden, *partials(row, twin.weight, b))
+        optimizer.step()
+        assert relative(head.weight(), twin.weight) < 1e-9
+    assert isinstance(optimizer, wh.optim.Preconditioned)
+    assert optimizer.trust()[0].scaled_back == twin.scaled_back > 0
+
+
+@PRECONDITIONED
+@pytest.mark.parametrize("first", [21, 22, 23])
+def test_targets_that_come_between_two_renewals_of_r_count_by_their_bound(kind: Kind, first: int) -> None:
+    row = TABLE[3]
+    head, weight = make_head(row, WIDTH, D, torch.float64)
+    optimizer, twin = kind.make(head), kind.twin(weight)
+    generator = torch.Generator().manual_seed(6)
+    for step in range(26):
+        b = batch(row, generator, M, WIDTH, D, most=4 if step >= first else 0)
+        head_loss(head, b)[0].backward()
+        twin.step(b.hidden, *partials(row, twin.weight, b))
+        optimizer.step()
+    assert relative(head.weight(), twin.weight) < 1e-11
+
+
 def train(head: wh.ExactHead, optimizer: torch.optim.Optimizer, row: Row, first: int, steps: int) -> None:
     for t in range(first, first + steps):
         b = batch(row, torch.Generator().manual_seed(t), M, head.in_features, head.num_classes, dominant=3.0)

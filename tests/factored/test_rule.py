@@ -39,6 +39,13 @@ def test_in_its_basis_a_step_without_gradient_is_diagonal(nesterov: bool, decay:
     assert torch.allclose(seen, torch.diag(torch.tensor([1.0 - 0.1 * decay, 0.9], dtype=torch.float64)), atol=1e-12)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.99, 1.0, 1.1])
+def test_the_basis_stays_bounded_where_decay_comes_close_to_momentum(decay: float) -> None:
+    """No coordinates separate W from M where both shrink alike; those of four times the way are good enough."""
+    rule = StepRule.heavy_ball(0.1, 0.9, weight_decay=decay, decoupled=True)
+    assert -4.0 * 0.1 * 0.9 / (1.0 - 0.9) * (1.0 + 1e-9) <= rule.basis() < 0.0
+
+
 def test_not_finite_is_seen() -> None:
     assert StepRule.sgd(0.1).is_finite
     assert not StepRule(((1.0,),), (float("nan"),)).is_finite

@@ -44,6 +44,11 @@ def dense_t(weight: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tens
     return t
 
 
+def examples_of(offsets: torch.Tensor) -> torch.Tensor:
+    """(nnz,) the example of each target."""
+    return torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+
+
 def gradient_of(weights: FactoredWeights, parts: tuple[torch.Tensor, ...]) -> OutputGradient:
     hidden, lam, sigma, ids, offsets, values = parts
     dtype = weights.values.dtype
@@ -109,6 +114,43 @@ def test_rows_are_exact_whatever_the_segment_and_the_sweep() -> None:
     assert len(weights.generations.live) > 3
     weights.consolidate()
     assert torch.allclose(weights.values + weights.shift.value, weight, rtol=1e-8, atol=1e-8)
+
+
+RULES = {
+    "sgd": StepRule.sgd(0.002, 0.01),
+    "heavy ball": StepRule.heavy_ball(0.002, 0.9),
+    "nesterov": StepRule.heavy_ball(0.002, 0.9, nesterov=True, weight_decay=0.01),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("m", [3, 20])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_mild_steps_stay_in_their_segment(rule: StepRule, m: int, preconditioned: bool) -> None:
+    """A wrong U⁻¹ would be noticed by its drift and cost a new segment in each step, which no weight shows."""
+    weight, hidden, lam, *rest = problem(m, 7)
+    weights = FactoredWeights.from_dense(weight).with_order(rule.order)
+    right = torch.diag(torch.linspace(0.2, 1.0, 7, dtype=torch.float64)) + 0.1 if preconditioned else None
+    for _ in range(12):
+        gradient = gradient_of(weights, (hidden, lam.abs(), *rest))
+        change = factored.plan_step(weights, gradient, rule, None if right is None else hidden @ right)
+        factored.apply_step(weights, change)
+    found = factored.audit(weights)
+    assert (found.closes, found.segment_steps) == (0, 12)
+    assert max(found.gram, found.inverse) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_factor_that_only_shrinks_is_closed_in_time(dtype: torch.dtype) -> None:
+    """Decay by 0.1 a step leaves U a multiple of I, as well conditioned as can be, and V without bounds."""
+    weight, hidden, _, _, ids, offsets, values = problem(3, 5)
+    weights = FactoredWeights.from_dense(weight.to(dtype))
+    for _ in range(40):
+        gradient = gradient_of(weights, (hidden, torch.zeros(3), torch.zeros(3), ids, offsets, values))
+        factored.apply_step(weights, factored.plan_step(weights, gradient, StepRule.sgd(0.1, 9.0)))
+        assert 1e-11 < weights.factor.value.diagonal().min() <= 1.0
+    step = torch.zeros_like(weight).index_add_(0, ids, values[:, None] * hidden[examples_of(offsets)])
+    assert torch.allclose(weights.dense().double(), -step / 9.0, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_that_overflows_is_refused_before_anything_changes() -> None:

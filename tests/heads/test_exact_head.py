@@ -187,18 +187,24 @@ def test_loading_weights_between_forward_and_backward_is_noticed() -> None:
 
 def test_consolidating_between_forward_backward_and_step_is_harmless() -> None:
     head, twin = make(dtype=torch.float64), make(dtype=torch.float64)
+    reached: dict[wh.ExactHead, list[torch.Tensor | None]] = {head: [], twin: []}
     for model, consolidates in ((head, True), (twin, False)):
         optimizer = wh.optim.SGD(model, lr=0.05)
         for step in range(30):
             hidden = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+            hidden.requires_grad_()
             loss = model(hidden, torch.arange(4) + step)
             if consolidates and step % 3 == 1:
                 model.consolidate()
             loss.backward()
+            reached[model].append(hidden.grad)
             if consolidates and step % 3 == 0:
                 model.consolidate()
             optimizer.step()
     assert torch.allclose(head.weight(), twin.weight(), rtol=1e-12)
+    for found, expected in zip(reached[head], reached[twin], strict=True):
+        assert found is not None
+        assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_moving_to_another_type_keeps_w_and_goes_on() -> None:

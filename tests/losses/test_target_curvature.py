@@ -53,6 +53,18 @@ def test_it_is_the_second_derivative(loss: wh.losses.Loss) -> None:
     assert torch.allclose(found, second_differences(loss).abs(), atol=1e-5)
 
 
+def test_it_is_the_same_where_the_caller_wants_no_graph() -> None:
+    """As in ``optimizer.step()``."""
+    q, s, a, targets = statistics()
+    loss = wh.losses.ZLoss(0.5, 3.0)
+    expected = loss.target_curvature(q, s, a, targets, D)
+    with torch.no_grad():
+        found = loss.target_curvature(q, s, a, targets, D)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+    assert not a.requires_grad
+
+
 def test_targets_that_weigh_less_than_other_outputs_have_none() -> None:
     q, s, a, targets = statistics()
     found = wh.losses.WeightedSquaredError(0.9, values="weights").target_curvature(q, s, a, targets, D)

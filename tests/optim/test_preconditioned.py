@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 import widehead as wh
+from widehead.optim.newton import damped_inverse
+from widehead.optim.shampoo import inverse_root
 
 D, WIDTH = 60, 8
 
@@ -84,6 +89,17 @@ def test_steps_that_overshoot_are_scaled_back_and_counted(kind: str) -> None:
     assert worst < 1.5
 
 
+def test_rounding_is_no_scaling_back() -> None:
+    """Full Newton steps whose R knows their own batch alone are as long as is allowed, give or take float32."""
+    head = make(dtype=torch.float32)
+    optimizer = wh.optim.Newton(head, lr=1.0, decay=0.0, damping=0.0, refresh_every=1)
+    for step in range(20):
+        hidden = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(step))
+        head(hidden, torch.arange(WIDTH)).backward()
+        optimizer.step()
+    assert optimizer.trust()[0] == wh.optim.Trust(steps=20, scaled_back=0)
+
+
 @pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
 def test_popular_classes_do_not_diverge(kind: str) -> None:
     """One class in every example, weighed 100 times what other outputs weigh."""
@@ -110,6 +126,126 @@ def test_a_loss_that_the_head_does_not_know_is_refused(kind: str) -> None:
     (q.sum() - 2 * a.sum()).backward()
     with pytest.raises(TypeError, match="SphericalLoss"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+def test_one_unknown_loss_among_known_ones_is_refused(kind: str) -> None:
+    head = make()
+    optimizer = getattr(wh.optim, kind)(head)
+    hidden, ids = data(4)
+    head(hidden, ids).backward()
+    q, _, a = head.statistics(hidden, ids)
+    (q.sum() - 2 * a.sum()).backward()
+    with pytest.raises(TypeError, match="SphericalLoss"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("loss", [wh.losses.WeightedSquaredError(0.1), wh.losses.SphericalSoftmax()])
+def test_a_step_up_the_loss_is_the_step_down_mirrored(kind: str, loss: wh.losses.Loss) -> None:
+    """What is known of the curvature is its size: it must not matter which way the loss is turned."""
+    moves = []
+    for sign in (1.0, -1.0):
+        head = make(loss)
+        before = head.weight()
+        optimizer = getattr(wh.optim, kind)(head)
+        hidden, ids = data(20)
+        (sign * head(hidden, ids)).backward()
+        optimizer.step()
+        moves.append(sign * (head.weight() - before))
+    assert torch.allclose(moves[0], moves[1], rtol=1e-9, atol=1e-12)
+    assert moves[0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("m", [0, 3, 20])
+def test_a_first_batch_that_says_nothing_changes_nothing(kind: str, m: int) -> None:
+    """There is no curvature yet to be relative to."""
+    head = make()
+    before = head.weight()
+    optimizer = getattr(wh.optim, kind)(head)
+    head(torch.zeros(m, WIDTH), torch.arange(m)).sum().backward()
+    optimizer.step()
+    assert torch.equal(head.weight(), before)
+    hidden, ids = data(20)
+    loss = head(hidden, ids)
+    loss.backward()
+    optimizer.step()
+    assert head(hidden, ids) < loss
+
+
+def test_inverses_of_singular_matrices_are_finite_without_damping() -> None:
+    """Rounding alone bounds them, also where it makes eigenvalues negative that should be 0."""
+    ones = torch.ones(2, 2, dtype=torch.float64)
+    inverse = damped_inverse(ones, 0.0)
+    assert torch.isfinite(inverse).all()
+    assert torch.allclose(ones @ inverse @ ones, ones, rtol=1e-3)
+    for seed in range(20):
+        factor = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        root = inverse_root(factor.T @ factor, 0.0)
+        assert torch.isfinite(root).all()
+        there = factor @ root @ root @ factor.T  # a projection, seen from inside
+        assert torch.allclose(there, torch.eye(3, dtype=torch.float64), atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
+@pytest.mark.parametrize("repeats", [False, True])
+def test_the_root_by_examples_is_the_root(dtype: torch.dtype, close: float, repeats: bool) -> None:
+    """W − lr·G(GᵀG + δI)^(−1/2) with G written out, for fewer examples than d, some of them the same or 0."""
+    head = make(dtype=dtype)
+    weight = head.weight().double()
+    hidden = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    if repeats:
+        hidden[1], hidden[4], hidden[5] = hidden[0], 2 * hidden[0], 0.0
+    ids = torch.arange(12).view(6, 2)
+    head(hidden, ids).backward()
+    optimizer = wh.optim.Muon(head, lr=0.01, damping=0.1)
+    optimizer.step()
+    assert optimizer.trust()[0].scaled_back == 0
+    gradient = (2 / 6 * (hidden.double() @ weight.T - multi_hot(ids))).T @ hidden.double()
+    square = gradient.T @ gradient
+    values, vectors = torch.linalg.eigh(square + 0.1 * square.trace() / WIDTH * torch.eye(WIDTH).double())
+    step = 0.01 * gradient @ (vectors * values.rsqrt()) @ vectors.T
+    assert (weight - step - head.weight().double()).norm() < close * step.norm()
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+def test_decay_that_would_wipe_out_the_weights_stops_the_step(kind: str) -> None:
+    head = make()
+    before = head.weight()
+    optimizer = getattr(wh.optim, kind)(head, lr=0.5, weight_decay=2.0)
+    hidden, ids = data(4)
+    head(hidden, ids).backward()
+    with pytest.raises(ValueError, match=r"`lr \* weight_decay` should be in \[0, 1\). Found 1"):
+        optimizer.step()
+    assert torch.equal(head.weight(), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        ("Newton", {"lr": 1.0, "damping": 0.1, "decay": 0.95, "refresh_every": 10}),
+        ("Shampoo", {"lr": 0.3, "damping": 0.1, "decay": 0.95, "refresh_every": 20}),
+        ("Muon", {"lr": 0.3, "damping": 0.01}),
+    ],
+)
+def test_defaults_are_those_of_the_docstrings(kind: str, defaults: dict[str, float]) -> None:
+    (group,) = getattr(wh.optim, kind)(make()).param_groups
+    del group["params"]
+    assert group == {**defaults, "weight_decay": 0.0, "max_grad_norm": None}
+
+
+def test_what_is_remembered_follows_a_head_that_moves() -> None:
+    head = make()
+    optimizer = wh.optim.Newton(head)
+    hidden, ids = data(4)
+    head(hidden, ids).backward()
+    optimizer.step()
+    (key,) = optimizer.param_groups[0]["params"]
+    moved: Any = SimpleNamespace(weights=SimpleNamespace(values=torch.empty(0, device="meta")))
+    beside = optimizer._state_beside(moved, key)
+    assert {beside[name].device.type for name in ("sum", "right")} == {"meta"}
+    assert {optimizer.state[key][name].device.type for name in ("sum", "right")} == {"cpu"}
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Newton", "Shampoo", "Muon"])
@@ -177,6 +313,24 @@ def test_momentum_comes_and_goes_with_the_optimizer() -> None:
     head(hidden, ids).backward()
     plain.step()
     assert head.weights.values.shape == (D, WIDTH)
+
+
+def test_weights_loaded_after_the_optimizer_was_made_begin_without_momentum() -> None:
+    head, fresh = make(), make()
+    optimizer = wh.optim.SGD(head, lr=0.1, momentum=0.9)
+    weight = head.weight()
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    optimizer.step()
+    head.load_weight(weight)
+    assert head.weights.order == 1
+    other = wh.optim.SGD(fresh, lr=0.1, momentum=0.9)
+    for step in range(3):
+        hidden, ids = data(20, seed=step)
+        for model, own in ((head, optimizer), (fresh, other)):
+            model(hidden, ids).backward()
+            own.step()
+    assert torch.allclose(head.weight(), fresh.weight(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

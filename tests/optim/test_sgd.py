@@ -68,6 +68,9 @@ def test_default_lr_is_the_losss_own() -> None:
     heads = [make(), wh.ExactHead(WIDTH, D, wh.losses.SphericalSoftmax())]
     optimizer = wh.optim.SGD(heads)
     assert [group["lr"] for group in optimizer.param_groups] == [h.loss.default_lr(WIDTH, WIDTH) for h in heads]
+    slower = wh.optim.SGD(heads, momentum=0.75)
+    for group, head in zip(slower.param_groups, heads, strict=True):
+        assert group["lr"] == 0.25 * head.loss.default_lr(WIDTH, WIDTH)
 
 
 def test_zero_grad_drops_the_pending_step_and_step_uses_it_up() -> None:
@@ -117,6 +120,30 @@ def test_the_norm_of_encoder_and_heads_together() -> None:
     assert float(head.grad_norm()) == pytest.approx(float(linear.weight.grad.norm()), rel=1e-9)
 
 
+def test_a_norm_below_the_limit_is_left_alone() -> None:
+    plain, clipped, scaled = make(), make(), make()
+    for head in (plain, clipped, scaled):
+        backward(head)
+    wh.optim.clip_grad_norm_([], scaled, 1e6)
+    for head, limit in ((plain, None), (clipped, 1e6), (scaled, None)):
+        wh.optim.SGD(head, lr=0.1, max_grad_norm=limit).step()
+    assert torch.equal(clipped.weight(), plain.weight())
+    assert torch.equal(scaled.weight(), plain.weight())
+
+
+def test_the_norm_of_sparse_gradients_counts_repeated_rows_together() -> None:
+    encoder = torch.nn.EmbeddingBag(7, WIDTH, mode="sum", sparse=True, dtype=torch.float64)
+    twin = torch.nn.EmbeddingBag.from_pretrained(encoder.weight.detach().clone(), freeze=False, mode="sum")
+    ids = torch.tensor([[0, 1], [0, 2], [0, 0], [3, 1]])
+    norms = []
+    for bag in (encoder, twin):
+        head = make()
+        head(bag(ids), torch.arange(4)).backward()
+        norms.append(float(wh.optim.clip_grad_norm_(bag.parameters(), head, 0.1)))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-12)
+    assert torch.allclose(encoder.weight.grad.to_dense(), twin.weight.grad, rtol=1e-12)
+
+
 def test_an_unstable_step_warns_once_and_names_the_largest_stable_lr() -> None:
     head = make()
     optimizer = wh.optim.SGD(head, lr=10.0)
@@ -140,6 +167,45 @@ def test_a_stable_step_does_not_warn() -> None:
         for _ in range(20):
             optimizer.step()
             backward(head)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.5, False), (0.9, False), (0.5, True), (0.9, True)])
+def test_momentum_moves_the_limit_of_the_warning(momentum: float, nesterov: bool) -> None:
+    """Where a step is stable the roots z of the recurrence of one direction with curvature λ are inside the circle."""
+    head = make()
+    hidden = backward(head)
+    curvature = float(torch.linalg.eigvalsh(2.0 / 4 * hidden.T @ hidden)[-1])
+
+    def grows(lr: float) -> bool:
+        """Whether x and m grow: m ← μm + λx, x ← x − lr·m, or x − lr·(λx + μm)."""
+        by_x, by_m = (curvature * (1 + momentum), momentum**2) if nesterov else (curvature, momentum)
+        step = torch.tensor([[1 - lr * by_x, -lr * by_m], [curvature, momentum]], dtype=torch.float64)
+        return float(torch.linalg.eigvals(step).abs().max()) > 1.0
+
+    scale = (2 + 2 * momentum) / (1 + 2 * momentum if nesterov else 1) / curvature
+    assert not grows(0.999 * scale)
+    assert grows(1.001 * scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wh.optim.SGD(head, lr=0.98 * scale, momentum=momentum, nesterov=nesterov).step()
+    head = make()
+    backward(head)
+    with pytest.warns(UnstableStepWarning, match=f"largest stable lr for this batch is {scale:.3g}"[:-1]):
+        wh.optim.SGD(head, lr=1.02 * scale, momentum=momentum, nesterov=nesterov).step()
+
+
+def test_each_head_is_warned_of_once() -> None:
+    heads = [make(), make(20)]
+    optimizer = wh.optim.SGD(heads, lr=10.0)
+    for head in heads:
+        backward(head)
+        with pytest.warns(UnstableStepWarning):
+            optimizer.step()
+    for head in heads:
+        backward(head)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
 
 
 def test_where_one_head_fails_no_head_moves() -> None:

@@ -53,12 +53,39 @@ def test_every_option_is_checked() -> None:
         ({"evaluate_every": "often"}, "evaluate_every"),
         ({"device": "tpu"}, "device"),
         ({"train": None}, "`train`"),
+        ({"head_momentum": 0.9}, "`head_momentum` should come with head_optimizer sgd. Found 'newton'"),
+        ({"head_nesterov": True}, "`head_nesterov` should come with head_optimizer sgd. Found 'newton'"),
+        ({"head_optimizer": "sgd", "head_nesterov": True}, "`head_nesterov` should come with a head_momentum above 0"),
+        ({"head_optimizer": "sgd", "head_decay": 0.9}, "`head_decay`.*newton or shampoo. Found 'sgd'"),
+        ({"head_optimizer": "muon", "head_decay": 0.9}, "`head_decay`.*newton or shampoo. Found 'muon'"),
+        ({"head_optimizer": "sgd", "head_damping": 0.1}, "`head_damping`.*newton or shampoo or muon. Found 'sgd'"),
         ({"colour": "red"}, "Unknown option 'colour' in options. Options are: job, out, train"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config_of(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head_optimizer": "sgd", "head_momentum": 0.9, "head_nesterov": True},
+        {"head_optimizer": "newton", "head_decay": 0.9, "head_damping": 0.1},
+        {"head_optimizer": "shampoo", "head_decay": 0.9, "head_damping": 0.1},
+        {"head_optimizer": "muon", "head_damping": 0.1},
+    ],
+)
+def test_optimisers_take_options_of_their_own(options: dict[str, object]) -> None:
+    config = config_of(**options)
+    assert {name: getattr(config, name) for name in options} == options
+
+
+def test_what_was_measured_with_the_jobs_optimiser_does_not_go_with_another() -> None:
+    assert (config_of("multilabel").head_lr, config_of("multilabel").head_damping) == (0.2, 1.0)
+    assert config_of("multilabel", head_optimizer="newton") == config_of("multilabel")
+    other = config_of("multilabel", head_optimizer="shampoo")
+    assert (other.head_lr, other.head_damping) == (None, None)
 
 
 def test_unknown_jobs_are_refused() -> None:
