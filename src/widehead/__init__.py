@@ -9,8 +9,19 @@
 """
 
 from widehead import errors, losses, optim
-from widehead.heads import ExactHead
+from widehead.heads import BlackOutHead, ExactHead, NegativeSamplingHead, NoiseContrastiveHead, SampledSoftmaxHead
 from widehead.targets import SparseTargets
 
 __version__ = "0.1.0"
-__all__ = ["ExactHead", "SparseTargets", "__version__", "errors", "losses", "optim"]
+__all__ = [
+    "BlackOutHead",
+    "ExactHead",
+    "NegativeSamplingHead",
+    "NoiseContrastiveHead",
+    "SampledSoftmaxHead",
+    "SparseTargets",
+    "__version__",
+    "errors",
+    "losses",
+    "optim",
+]
