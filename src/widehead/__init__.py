@@ -11,20 +11,28 @@
 from widehead import errors, losses, optim
 from widehead.heads import (
     AdaptiveSoftmaxHead,
+    BlackOutHead,
     ExactHead,
     FullSoftmaxHead,
     HierarchicalSoftmaxHead,
+    NegativeSamplingHead,
+    NoiseContrastiveHead,
     RetrievedSoftmaxHead,
+    SampledSoftmaxHead,
 )
 from widehead.targets import SparseTargets
 
 __version__ = "0.1.0"
 __all__ = [
     "AdaptiveSoftmaxHead",
+    "BlackOutHead",
     "ExactHead",
     "FullSoftmaxHead",
     "HierarchicalSoftmaxHead",
+    "NegativeSamplingHead",
+    "NoiseContrastiveHead",
     "RetrievedSoftmaxHead",
+    "SampledSoftmaxHead",
     "SparseTargets",
     "__version__",
     "errors",

@@ -2,17 +2,25 @@
 
 from widehead.heads.adaptive import AdaptiveSoftmaxHead
 from widehead.heads.base import LinearHead, ParameterHead
+from widehead.heads.black_out import BlackOutHead
 from widehead.heads.exact import ExactHead
 from widehead.heads.full_softmax import FullSoftmaxHead
 from widehead.heads.hierarchical import HierarchicalSoftmaxHead
+from widehead.heads.negative_sampling import NegativeSamplingHead
+from widehead.heads.noise_contrastive import NoiseContrastiveHead
 from widehead.heads.retrieved import RetrievedSoftmaxHead
+from widehead.heads.sampled_softmax import SampledSoftmaxHead
 
 __all__ = [
     "AdaptiveSoftmaxHead",
+    "BlackOutHead",
     "ExactHead",
     "FullSoftmaxHead",
     "HierarchicalSoftmaxHead",
     "LinearHead",
+    "NegativeSamplingHead",
+    "NoiseContrastiveHead",
     "ParameterHead",
     "RetrievedSoftmaxHead",
+    "SampledSoftmaxHead",
 ]

@@ -1,0 +1,69 @@
+"""Negative sampling, as in word2vec.
+
+Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q the distribution of the negatives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from widehead.heads.sampled import Frequencies, SampledHead, accidental_hits, class_sampler, left_out
+from widehead.losses import mean_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["NegativeSamplingHead"]
+
+
+class NegativeSamplingHead(SampledHead):
+    """Scores, not probabilities, by telling targets from a few negatives: Mikolov et al. (NIPS 2013, eq. 4).
+
+        ℓ = mean over targets y of −log σ(o_y) − Σ_{i=1..n} log σ(−o_{j_i}),    j_i ~ q with replacement.
+
+    Negatives that are targets of the example are left out, as in word2vec. This is not a softmax, nor an estimate of
+    one: with one target an example, outputs that minimise it have exp(o_j) = p_j / (n q_j (1 − p_j)), so they rank
+    classes by how much likelier than q they are, and `log_prob` raises TypeError. It is noise-contrastive estimation
+    with n q_j put to 1.
+
+    Bias: none as an estimate of its own expectation, which is linear in the draws; in eval mode it is the same loss,
+    with fresh draws.
+
+    Args:
+        in_features: d. num_classes: D.
+        negatives: n, shared by the batch; 5 to 20 are usual.
+        frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
+        alpha: power of the frequencies, where given.
+        bias: an additional output weight for a hidden unit that is always 1.
+        device, dtype: as in torch.
+
+    Raises:
+        TypeError, ValueError: wrong options.
+
+    >>> head = NegativeSamplingHead(8, 1000)
+    >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    has_probabilities = False
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        negatives: int = 10,
+        frequencies: Frequencies | None = None,
+        alpha: float = 0.75,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
+        self.sampler = class_sampler(None, num_classes, frequencies, alpha, device)
+
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        ids = self.sampler.sample(self.negatives)
+        positive, negative = self._outputs(self._widened(hidden), targets, ids)
+        negative = left_out(negative, accidental_hits(ids, targets))
+        return mean_over_targets(softplus(-positive), targets) + softplus(negative).sum(1)

@@ -1,0 +1,85 @@
+"""Noise-contrastive estimation of the softmax.
+
+Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q the distribution of the noise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from widehead.heads.sampled import Frequencies, SampledHead, class_sampler
+from widehead.losses import mean_over_targets
+from widehead.targets import SparseTargets
+
+__all__ = ["NoiseContrastiveHead"]
+
+
+class NoiseContrastiveHead(SampledHead):
+    """Tells targets from noise: Gutmann and Hyvärinen (AISTATS 2010), for language Mnih and Teh (ICML 2012).
+
+    With Δ_j = o_j − log Z − log n q_j, the log odds that class j is a target rather than one of n draws of noise,
+
+        ℓ = mean over targets y of −log σ(Δ_y) − Σ_{i=1..n} log σ(−Δ_{j_i}),    j_i ~ q with replacement.
+
+    Z is a constant: the loss is least where exp(o_j)/Z is the probability of j, so the outputs normalise themselves as
+    far as they can. Noise that happens to be a target stays in, as that minimum needs it.
+
+    Bias: the loss is no estimate of a cross-entropy and says nothing about perplexity. Its minimum is that of the
+    likelihood for every n: the gradient's mean is 0 there. Elsewhere it tends to that of −o_y + Σ_j exp(o_j)/Z as n
+    grows, which is the likelihood's where Z is the normaliser. In eval mode the loss is −log p of the full softmax
+    of the outputs, whatever Z.
+
+    Args:
+        in_features: d. num_classes: D.
+        negatives: n, shared by the batch; 10 to 100 are usual.
+        sampler: q. "log-uniform" is for classes numbered by falling frequency; "unigram" is f^alpha.
+        frequencies: (D,) how often each class is a target; for "unigram".
+        alpha: power of the frequencies, for "unigram"; 1 as in Mnih and Teh.
+        log_normalizer: log Z; None for log D, so that outputs of 0 say that all classes are alike.
+        bias: an additional output weight for a hidden unit that is always 1.
+        device, dtype: as in torch.
+
+    Raises:
+        TypeError, ValueError: wrong options.
+
+    >>> head = NoiseContrastiveHead(8, 1000, negatives=20)
+    >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        negatives: int = 100,
+        sampler: Literal["log-uniform", "uniform", "unigram"] = "log-uniform",
+        frequencies: Frequencies | None = None,
+        alpha: float = 1.0,
+        log_normalizer: float | None = None,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
+        self.sampler = class_sampler(sampler, num_classes, frequencies, alpha, device)
+        self.fixed_log_normalizer = math.log(num_classes) if log_normalizer is None else float(log_normalizer)
+        if not math.isfinite(self.fixed_log_normalizer):
+            raise ValueError(f"Parameter `log_normalizer` should be finite. Found {log_normalizer}.")
+
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        noise = self.sampler.sample(self.negatives)
+        positive, negative = self._outputs(self._widened(hidden), targets, noise)
+        told = softplus(self._log_noise(targets.class_ids, positive) - positive)
+        mistaken = softplus(negative - self._log_noise(noise, negative))
+        return mean_over_targets(told, targets) + mistaken.sum(1)
+
+    def _log_noise(self, class_ids: Tensor, like: Tensor) -> Tensor:
+        """log(Z n q) of some classes: the output from which on a class is rather a target than noise."""
+        constant = self.fixed_log_normalizer + math.log(self.negatives)
+        return (constant + self.sampler.log_prob(class_ids)).to(like.dtype)

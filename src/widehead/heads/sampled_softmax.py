@@ -1,0 +1,127 @@
+"""The softmax with its normaliser estimated from drawn classes.
+
+Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q the distribution of the negatives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from widehead.heads.sampled import Frequencies, SampledHead, accidental_hits, class_sampler, left_out
+from widehead.losses import mean_over_targets
+from widehead.sampling import QuadraticSampler, Sampler
+from widehead.targets import SparseTargets
+
+__all__ = ["SampledSoftmaxHead"]
+
+SamplerName = Literal["log-uniform", "uniform", "unigram", "in-batch", "quadratic"]
+
+
+class SampledSoftmaxHead(SampledHead):
+    """The softmax, trained with an estimate of its normaliser: Bengio and Senécal (2008), Jean et al. (ACL 2015).
+
+    For an example with targets S, the loss of its target y is −o_y + log Ẑ with
+
+        Ẑ = exp(o_y) + Σ_{i=1..n, j_i ∉ S} exp(o_{j_i} − log n q(j_i)),    j_i ~ q with replacement.
+
+    The negatives' outputs are less the log of their expected count; that of the target is not. Negatives that are
+    targets of the example (accidental hits) are left out, so that E Ẑ = exp(o_y) + Σ_{j ∉ S} exp(o_j): exactly the
+    normaliser for one target. Among several targets each competes with the classes outside S only, not with the
+    other targets, and the example has the mean of their losses, weighted by their values where given.
+
+    Bias: the loss is too low, for E log Ẑ ≤ log E Ẑ, by ½ Var(Ẑ)/Z² + O(n⁻²), which falls like 1/n; its gradient is
+    biased to the same order. In eval mode the loss is that of the full softmax.
+
+    Args:
+        in_features: d. num_classes: D.
+        negatives: n, shared by the batch. In-batch negatives are as many as the batch has targets instead.
+        sampler: q. "log-uniform" is for classes numbered by falling frequency; "unigram" is f^alpha; "in-batch" takes
+            the targets of the other examples, which stand for draws in proportion to f (Yi et al., RecSys 2019);
+            "quadratic" is `widehead.sampling.QuadraticSampler`, which follows the outputs themselves.
+        frequencies: (D,) how often each class is a target; for "unigram" and "in-batch".
+        alpha: power of the frequencies, for "unigram".
+        refresh_every: training steps between two trees, for "quadratic".
+        bias: an additional output weight for a hidden unit that is always 1.
+        device, dtype: as in torch.
+
+    Raises:
+        TypeError, ValueError: wrong options.
+
+    >>> head = SampledSoftmaxHead(8, 1000, negatives=50)
+    >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        negatives: int = 2000,
+        sampler: SamplerName = "log-uniform",
+        frequencies: Frequencies | None = None,
+        alpha: float = 0.75,
+        refresh_every: int = 300,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
+        if sampler not in get_args(SamplerName):
+            names = ", ".join(f'"{name}"' for name in get_args(SamplerName))
+            raise ValueError(f"Parameter `sampler` should be one of {names}. Found {sampler!r}.")
+        self.in_batch = sampler == "in-batch"
+        self.sampler: Sampler | QuadraticSampler
+        if sampler == "quadratic":
+            if frequencies is not None:
+                raise ValueError('Parameter `frequencies` is of no use to the sampler "quadratic". Leave it out.')
+            self.sampler = QuadraticSampler(
+                num_classes, in_features + bias, refresh_every=refresh_every, device=device, dtype=dtype
+            )
+        else:
+            name, power = ("unigram", 1.0) if self.in_batch else (sampler, alpha)
+            self.sampler = class_sampler(name, num_classes, frequencies, power, device)
+
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        positive, negative = self.corrected(hidden, targets)
+        log_rest = torch.logsumexp(negative, dim=1)
+        # log(exp(o_y) + rest) − o_y
+        return mean_over_targets(softplus(log_rest[targets.example_ids] - positive), targets)
+
+    def corrected(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        """(nnz,) outputs of the targets and (m, n) of fresh negatives less log n q, very low at accidental hits.
+
+        log Ẑ of target y is the log of exp(first) + Σ_i exp(second).
+        """
+        widened = self._widened(hidden)
+        if self.in_batch:
+            return self._against_the_batch(widened, targets)
+        ids, log_q = self._draw(widened)
+        positive, negative = self._outputs(widened, targets, ids)
+        negative = negative - (math.log(self.negatives) + log_q).to(negative.dtype)
+        return positive, left_out(negative, accidental_hits(ids, targets))
+
+    def _draw(self, widened: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(self.sampler, QuadraticSampler):
+            return self.sampler.sample(self.negatives, widened.detach(), self.table.detach())
+        ids = self.sampler.sample(self.negatives)
+        return ids, self.sampler.log_prob(ids)
+
+    def _against_the_batch(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.sampler, Sampler)
+        ids = targets.class_ids
+        outputs = widened @ self._rows(ids).T
+        positive = outputs[targets.example_ids, torch.arange(ids.numel(), device=ids.device)]
+        others = (ids.numel() - targets.counts).clamp_min(1)  # draws: targets that are not the example's own
+        expected = others.to(torch.float64).log()[:, None] + self.sampler.log_prob(ids)
+        return positive, left_out(outputs - expected.to(outputs.dtype), accidental_hits(ids, targets))
+
+    def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().load_weight(weight, bias)
+        if isinstance(self.sampler, QuadraticSampler):
+            self.sampler.refresh(self.table.detach())

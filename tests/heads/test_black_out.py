@@ -1,0 +1,136 @@
+"""BlackOut: the definition given the draws, stability where one class has it all, and the stated bias."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import widehead as wh
+from widehead.heads.black_out import _discriminative
+from widehead.sampling import UniformSampler, UnigramSampler
+
+D, WIDTH, NEGATIVES = 12, 4, 8
+FREQUENCIES = 1.0 / torch.arange(1.0, D + 1.0)
+LISTS = [[2], [5, 0], [], [11, 11, 7]]
+
+
+def make(frequencies: Tensor | None = FREQUENCIES, **options: object) -> wh.BlackOutHead:
+    torch.manual_seed(0)
+    given = {"negatives": NEGATIVES, "dtype": torch.float64, "frequencies": frequencies, **options}
+    return wh.BlackOutHead(WIDTH, D, **given)  # type: ignore[arg-type]
+
+
+def hidden_layer(m: int = 4) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(m, WIDTH, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("frequencies", [None, FREQUENCIES])
+def test_loss_and_gradients_are_those_of_the_definition(frequencies: Tensor | None) -> None:
+    head, hidden = make(frequencies), hidden_layer().requires_grad_()
+    table = head.table.detach().clone().requires_grad_()
+    weighted = (hidden @ table.T).exp() / head.sampler.log_prob(torch.arange(D)).exp()
+    torch.manual_seed(4)
+    negatives = head.sampler.sample(NEGATIVES).tolist()
+    assert set(negatives) & {2, 5, 0, 11, 7}  # some are hits
+    losses = []
+    for b, targets in enumerate(LISTS):
+        own = [weighted.new_zeros(())]
+        for y in targets:
+            kept = weighted[b, [j for j in negatives if j not in targets]]
+            total = weighted[b, y] + kept.sum()
+            own.append(-torch.log(weighted[b, y] / total) - torch.log(1.0 - kept / total).sum())
+        losses.append(sum(own, weighted.new_zeros(())) / max(1, len(targets)))
+    expected = torch.stack(losses)
+    torch.manual_seed(4)
+    found = head(hidden, LISTS, reduction="none")
+    torch.testing.assert_close(found, expected)
+    by_table, by_hidden = torch.autograd.grad(expected.sum(), [table, hidden])
+    sparse, found_by_hidden = torch.autograd.grad(found.sum(), [head.table, hidden])
+    assert sparse.is_sparse
+    assert sparse._nnz() == 6 + NEGATIVES
+    torch.testing.assert_close(sparse.to_dense(), by_table)
+    torch.testing.assert_close(found_by_hidden, by_hidden)
+
+
+def test_gradcheck() -> None:
+    head = make()
+    head.sparse = False
+
+    def loss(hidden: Tensor, _: Tensor) -> Tensor:
+        torch.manual_seed(4)
+        return head(hidden, LISTS)
+
+    assert torch.autograd.gradcheck(loss, (hidden_layer().requires_grad_(), head.table))
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
+def test_hostile_outputs(size: float) -> None:
+    head = make(dtype=torch.float32)
+    hidden = (size * hidden_layer().float()).requires_grad_()
+    loss = head(hidden, LISTS)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(hidden.grad).all())
+    assert bool(torch.isfinite(head.table.grad.to_dense()).all())
+
+
+def test_a_negative_that_has_it_all_costs_what_it_should() -> None:
+    """−log p̃_y − log(1 − p̃_k) where p̃_k rounds to 1: both are about 1000 − log of what else there is."""
+    positive = torch.tensor([0.0], requires_grad=True)
+    negative = torch.tensor([[1000.0, 0.0, -1e4]], requires_grad=True)
+    loss = _discriminative(positive, negative, torch.tensor([0]))
+    assert loss.item() == pytest.approx(1000.0 + (1000.0 - math.log(2.0)))
+    by_positive, by_negative = torch.autograd.grad(loss.sum(), [positive, negative])
+    torch.testing.assert_close(by_positive, torch.tensor([-1.5]))
+    torch.testing.assert_close(by_negative, torch.tensor([[2.0, -0.5, 0.0]]))
+    tied = _discriminative(torch.tensor([-1e4]), torch.tensor([[3.0, 3.0]]), torch.tensor([0]))
+    assert float(tied) == pytest.approx(1e4 + 3.0 + 3.0 * math.log(2.0))
+
+
+def mean_gradient(outputs: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean gradient by the outputs (D,) over 800 batches of 64 with 500 negatives, and its standard errors."""
+    head, hidden = make(negatives=500), torch.zeros(64, WIDTH, dtype=torch.float64)
+    hidden[:, 0] = 1.0
+    with torch.no_grad():
+        head.table.zero_()
+        head.table[:, 0] = outputs
+    torch.manual_seed(2)
+    gradients = []
+    for _ in range(800):
+        loss = head(hidden, torch.multinomial(p, 64, replacement=True))
+        gradients.append(torch.autograd.grad(loss, head.table)[0].to_dense()[:, 0])
+    found = torch.stack(gradients)
+    return found.mean(0), found.std(0) / math.sqrt(800)
+
+
+def test_the_stated_bias() -> None:
+    """At π with p_j = π_j Σ_{y ≠ j} p_y/(1 − π_y) the gradient vanishes, to 4.5 standard errors and 4/n; not at p."""
+    pi = torch.softmax(torch.linspace(1.5, -2.0, D, dtype=torch.float64), 0)
+    # p is linear in the unknowns: p = A p with A_jy = π_j/(1 − π_y) off the diagonal; its eigenvalue is 1.
+    matrix = (pi[:, None] / (1.0 - pi)[None, :]).fill_diagonal_(0.0)
+    p = torch.full((D,), 1.0 / D, dtype=torch.float64)
+    for _ in range(2000):
+        p = matrix @ p
+    torch.testing.assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+    assert float(pi[0] - p[0]) > 0.03  # the likely class comes out too likely
+    mean, error = mean_gradient(pi.log(), p)
+    assert bool((mean.abs() < 4.5 * error + 4.0 / 500).all())
+    mean, error = mean_gradient(p.log(), p)
+    assert float(mean[0]) < -0.01 - 4.5 * float(error[0])
+
+
+def test_negatives_are_by_frequency_where_given() -> None:
+    assert isinstance(make(None).sampler, UniformSampler)
+    sampler = make().sampler
+    assert isinstance(sampler, UnigramSampler)
+    assert sampler.alpha == 0.4
+
+
+def test_probabilities_are_those_of_the_full_softmax() -> None:
+    head, hidden, ids = make().eval(), hidden_layer(3), torch.tensor([1, 0, 11])
+    log_p = torch.log_softmax(hidden @ head.table.T, dim=1)
+    torch.testing.assert_close(head(hidden, ids), -log_p[torch.arange(3), ids].mean())
