@@ -153,6 +153,29 @@ def test_a_factor_that_only_shrinks_is_closed_in_time(dtype: torch.dtype) -> Non
     assert torch.allclose(weights.dense().double(), -step / 9.0, rtol=1e-5, atol=1e-6)
 
 
+def test_an_inverse_that_went_wrong_is_noticed_and_done_without() -> None:
+    weight, *parts = problem(3, 5)
+    weights = FactoredWeights.from_dense(weight.clone())
+    weights.inverse.master += 1e-6
+    exact_step(weights, gradient_of(weights, tuple(parts)), 0.001)
+    assert weights.generations.closes == 1
+    weight = weight - 0.001 * dense_t(weight, tuple(parts)).T @ parts[0]
+    assert torch.allclose(weights.dense(), weight, rtol=1e-12)
+
+
+def test_a_segment_is_closed_for_directions_that_no_example_has_now() -> None:
+    """One direction shrinks 50-fold, then another grows 50-fold: no row of today is amplified, the next might be."""
+    weight, *_ = problem(1, 2)
+    weights = FactoredWeights.from_dense(weight.clone())
+    none = SparseTargets([], [0, 0])
+    for hidden, lam, closes in (([1.0, 0.0], 0.98, 0), ([0.0, 1.0], -49.0, 1)):
+        read = factored.forward(weights, torch.tensor([hidden], dtype=torch.float64), none)
+        lam = torch.tensor([lam], dtype=torch.float64)
+        exact_step(weights, OutputGradient.of(weights, read, lam, torch.zeros_like(lam), lam[:0]), 1.0)
+        assert weights.generations.closes == closes
+    assert torch.allclose(weights.dense(), weight * torch.tensor([0.02, 50.0], dtype=torch.float64), rtol=1e-12)
+
+
 def test_a_step_that_overflows_is_refused_before_anything_changes() -> None:
     weight, *parts = problem(3, 7)
     weights = FactoredWeights.from_dense(weight.float())
