@@ -174,12 +174,45 @@ def test_a_first_batch_that_says_nothing_changes_nothing(kind: str, m: int) -> N
     assert head(hidden, ids) < loss
 
 
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("m", [1, 3, 20])
+@pytest.mark.parametrize("damping", [None, 0.0])
+def test_a_gradient_of_rounding_errors_is_no_danger(
+    kind: str, dtype: torch.dtype, m: int, damping: float | None
+) -> None:
+    """The same examples again and again: soon nothing is left to learn, and GGᵀ is as often negative as positive."""
+    head = make(dtype=dtype)
+    optimizer = getattr(wh.optim, kind)(head, damping=damping)
+    hidden, ids = torch.ones(m, WIDTH, dtype=dtype), torch.full((m, 1), 7)
+    first = float(head(hidden, ids).detach())
+    for _ in range(40):
+        loss = head(hidden, ids)
+        loss.backward()
+        optimizer.step()
+    assert abs(float(loss.detach())) < (0.5 if kind == "Newton" else 1.0) * first
+
+
+@pytest.mark.parametrize("m", range(1, WIDTH))
+def test_newton_without_damping_learns_a_batch_smaller_than_d_by_heart(m: int) -> None:
+    """Recursive least squares on fewer equations than unknowns: all of them hold, as far as rounding allows."""
+    for seed in range(10):
+        head = make()
+        optimizer = wh.optim.Newton(head, damping=0.0, decay=1.0)
+        generator = torch.Generator().manual_seed(seed)
+        hidden, ids = torch.randn(m, WIDTH, generator=generator, dtype=torch.float64), torch.arange(m)
+        before = head(hidden, ids)
+        before.backward()
+        optimizer.step()
+        assert head(hidden, ids).detach() < 1e-2 * before.detach()
+
+
 def test_inverses_of_singular_matrices_are_finite_without_damping() -> None:
     """Rounding alone bounds them, also where it makes eigenvalues negative that should be 0."""
     ones = torch.ones(2, 2, dtype=torch.float64)
     inverse = damped_inverse(ones, 0.0)
     assert torch.isfinite(inverse).all()
-    assert torch.allclose(ones @ inverse @ ones, ones, rtol=1e-3)
+    assert torch.allclose(ones @ inverse @ ones, ones, rtol=2e-2)
     for seed in range(20):
         factor = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         root = inverse_root(factor.T @ factor, 0.0)

@@ -262,3 +262,15 @@ def test_two_runs_are_bit_equal() -> None:
         results.append(head.state_dict())
     for name, tensor in results[0].items():
         assert torch.equal(tensor, results[1][name]), name
+
+
+def test_a_head_that_changes_its_type_goes_on_being_watched() -> None:
+    """What is kept of the curvature between steps is of the old type."""
+    head = wh.ExactHead(6, 30, wh.losses.SquaredError())
+    optimizer = wh.optim.SGD(head, lr=1.9 / 12.0)  # λmax of 2HHᵀ/m is 12
+    for _ in range(2):
+        hidden = torch.ones(5, 6, dtype=head.dtype)
+        head(hidden, torch.arange(5)).backward()
+        optimizer.step()
+        head.double()
+    assert head.dtype == torch.float64

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from widehead.bench.problem import OutputLayerProblem
-from widehead.heads import ExactHead
+from widehead.heads import ExactHead, ParameterHead
+from widehead.heads.names import HEADS
 from widehead.losses import SquaredError
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
 from widehead.targets import SparseTargets
@@ -69,6 +70,24 @@ class Dense:
         return float(loss.detach())
 
 
+class Other:
+    """Another head with its own loss, an ordinary softmax or what stands for one, with Adam on what has a gradient."""
+
+    def __init__(self, problem: OutputLayerProblem, device: torch.device, head: str) -> None:
+        made = HEADS[head](problem.width, problem.classes, device=device)
+        assert isinstance(made, ParameterHead)
+        self.head = made
+        kind = torch.optim.SparseAdam if made.sparse else torch.optim.Adam
+        self.optimizer: torch.optim.Optimizer = kind(list(self.head.parameters()), lr=_LR)
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
+        loss = self.head(hidden.requires_grad_(), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
 METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     "exact": Exact,
     "exact-momentum": partial(Exact, momentum=0.9),
@@ -76,4 +95,5 @@ METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     "exact-shampoo": partial(Exact, optimizer=Shampoo),
     "exact-muon": partial(Exact, optimizer=Muon),
     "dense": Dense,
+    **{name: partial(Other, head=name) for name in HEADS if name != "exact"},
 }

@@ -38,10 +38,11 @@ def compare_step(
         methods: names of `widehead.bench.methods.METHODS`. rounds: turns that each method gets.
 
     Returns:
-        One row a method: "method", "seconds" (median of a step), "steps" (how many were timed), "ratio_to_dense" (how
-        many times faster than dense; None without it), "ratio_to_exact" (how many times as long as a step of the exact
-        head with plain SGD; None without it), "ratio_to_floor" (how many times slower than 14d²m flops at
-        the float32 matrix-product rate measured in the same run), the problem's sizes and the hardware.
+        One row a method: "method", "seconds" (median of a step), "steps" (how many were timed), "ratio_to_dense" and
+        "ratio_to_full" (how many times faster than dense, and than the full softmax head; None without them),
+        "ratio_to_exact" (how many times as long as a step of the exact head with plain SGD; None without it),
+        "ratio_to_floor" (how many times slower than 14d²m flops at the float32 matrix-product rate measured in the same
+        run), the problem's sizes and the hardware.
 
     Raises:
         ValueError: an unknown method, a size below 1, or a dense layer that does not fit in memory.
@@ -51,7 +52,7 @@ def compare_step(
     if unknown or not methods:
         raise ValueError(f"Parameter `methods` should name some of {', '.join(METHODS)}. Found {list(methods)}.")
     place = torch.device(device)
-    if "dense" in methods and place.type == "cpu":
+    if {"dense", "full"} & set(methods) and place.type == "cpu":
         _check_memory(problem)
     generator = torch.Generator(device=place).manual_seed(seed)
     steps: dict[str, Callable[[], object]] = {
@@ -67,6 +68,7 @@ def compare_step(
             "seconds": medians[name],
             "steps": len(seconds[name]),
             "ratio_to_dense": medians["dense"] / medians[name] if "dense" in medians else None,
+            "ratio_to_full": medians["full"] / medians[name] if "full" in medians else None,
             "ratio_to_exact": medians[name] / medians["exact"] if "exact" in medians else None,
             "ratio_to_floor": medians[name] / floor,
             "floor_seconds": floor,
@@ -99,5 +101,5 @@ def _check_memory(problem: OutputLayerProblem) -> None:
     if free is not None and problem.dense_bytes > free:
         raise ValueError(
             f"A dense layer of {problem.classes} classes and width {problem.width} needs "
-            f"{problem.dense_bytes / 1e9:.1f} GB. Found {free / 1e9:.1f} GB free: leave the method dense out."
+            f"{problem.dense_bytes / 1e9:.1f} GB. Found {free / 1e9:.1f} GB free: leave dense and full out."
         )

@@ -23,13 +23,15 @@ _HELP = """Trains networks with very many outputs, exactly, at a cost per exampl
 
     widehead train recommender train.txt --test test.txt --out runs/shop
 
+    widehead compare recommender train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2
+
     widehead evaluate runs/shop --test test.txt --at 20
 
     widehead predict runs/shop --input users.txt --top 10
 
     widehead export runs/shop --format safetensors
 """
-_ORDER = ("demo", "train", "evaluate", "predict", "export", "bench")
+_ORDER = ("demo", "train", "compare", "evaluate", "predict", "export", "bench")
 _JOBS = ("recommender", "language-model", "multilabel")
 
 
@@ -41,7 +43,7 @@ class Commands(TyperGroup):
 
 
 class JobGroup(TyperGroup):
-    """The jobs of ``train``. A job's command is built when it is asked for, because its defaults need torch."""
+    """The jobs of a command. A job's command is built when it is asked for, because its defaults need torch."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_JOBS)
@@ -49,9 +51,21 @@ class JobGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _JOBS:
             raise typer.BadParameter(f"the job should be one of {', '.join(_JOBS)}. Found {cmd_name!r}")
+        return self._command(cmd_name)
+
+    def _command(self, job: str) -> Any:
         from widehead.cli.train import job_command
 
-        return job_command(cmd_name)
+        return job_command(job)
+
+
+class CompareGroup(JobGroup):
+    """The jobs of ``compare``."""
+
+    def _command(self, job: str) -> Any:
+        from widehead.cli.compare import compare_command
+
+        return compare_command(job)
 
 
 def _version(wanted: bool) -> None:
@@ -88,8 +102,16 @@ _train = typer.Typer(
     help="Train a network. `widehead train JOB --help` shows every option of a job and its default.",
 )
 
+_compare = typer.Typer(
+    cls=CompareGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Train several output layers on the same data and say which is best.",
+)
+
 app.command()(demo)
 app.add_typer(_train, name="train")
+app.add_typer(_compare, name="compare")
 app.command()(evaluate)
 app.command()(predict)
 app.command()(export)

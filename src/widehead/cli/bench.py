@@ -70,17 +70,26 @@ def _show(rows: list[dict[str, Any]]) -> None:
         f"One training step: width {first['width']}, batch {first['batch']}, {first['targets_per_example']} target(s) "
         f"an example; {first['device']}, {first['threads']} thread(s)"
     )
-    header = ["classes", "method", "milliseconds", "times faster than dense", "times exact SGD", "times the floor"]
+    header = [
+        "classes",
+        "method",
+        "milliseconds",
+        "times faster than dense",
+        "than full softmax",
+        "times exact SGD",
+        "times the floor",
+    ]
     show_table(title, header, [_cells(row) for row in rows])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    faster, slower = row["ratio_to_dense"], row["ratio_to_exact"]
+    dense, full, slower = row["ratio_to_dense"], row["ratio_to_full"], row["ratio_to_exact"]
     return [
         f"{row['classes']:,}",
         row["method"],
         f"{1e3 * row['seconds']:,.2f}",
-        "–" if faster is None else f"{faster:,.1f}",
+        "–" if dense is None else f"{dense:,.1f}",
+        "–" if full is None else f"{full:,.1f}",
         "–" if slower is None else f"{slower:,.2f}",
         f"{row['ratio_to_floor']:,.1f}",
     ]

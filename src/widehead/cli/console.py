@@ -28,7 +28,10 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
         table.add_column(name, justify="right" if figures else "left")
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
-    Console(markup=False, highlight=False).print(table)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:  # a file or a program, which no line is too long for
+        console.width = 10_000
+    console.print(table)
 
 
 def show_metrics(metrics: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from widehead.cli.console import say
 from widehead.errors import DataError
+from widehead.heads import ExactHead, LinearHead
 from widehead.losses import Loss
 from widehead.training import Job, Run
 from widehead.training.multilabel import Multilabel
@@ -70,7 +71,7 @@ def _write_safetensors(run: Run, path: Path) -> None:
     """The tensor "class_names" is a JSON list in UTF-8: there may be more names than the file's header can hold."""
     names = np.frombuffer(json.dumps(class_names(run.job)).encode(), dtype=np.uint8)
     tensors = {**_state(run), "class_names": torch.from_numpy(names.copy())}
-    metadata = {"format": "pt", "job": run.config.job, "loss": run.config.loss, "step": str(run.step)}
+    metadata = {"format": "pt", "job": run.config.job, "head": run.config.head, "step": str(run.step)}
     try:
         safetensors.torch.save_file(tensors, path, metadata)
     except safetensors.SafetensorError as error:
@@ -81,7 +82,7 @@ def _write_word2vec(run: Run, path: Path) -> None:
     """Rows of W; for word embeddings those of the encoder, the vectors that word2vec users mean."""
     names = word2vec_names(class_names(run.job))
     encoder: Tensor = run.network.encoder.state_dict().get("embeddings.weight", torch.empty(0))
-    vectors = encoder if isinstance(run.job, WordEmbeddings) else run.network.head.weight()
+    vectors = encoder if isinstance(run.job, WordEmbeddings) else _linear(run).weight()
     with path.open("wb") as file:
         file.write(f"{len(names)} {vectors.shape[1]}\n".encode())
         for start in range(0, len(names), _BLOCK):
@@ -93,13 +94,13 @@ def _write_word2vec(run: Run, path: Path) -> None:
 def _write_faiss(run: Run, path: Path) -> None:
     """Inner products with the index are outputs; where there is a bias, it is one more column (queries end in 1)."""
     faiss: Any = importlib.import_module("faiss")
-    head = run.network.head
+    head = _linear(run)
     bias = head.bias()
     vectors = head.weight() if bias is None else torch.cat([head.weight(), bias[:, None]], dim=1)
     index = faiss.IndexFlatIP(vectors.shape[1])
     for rows in vectors.split(_BLOCK):
         index.add(rows.float().numpy())
-    if type(head.loss).score is not Loss.score:
+    if isinstance(head, ExactHead) and type(head.loss).score is not Loss.score:
         say(f"Note: {run.config.loss} does not rank by the outputs themselves, as inner products in the index do.")
     try:
         faiss.write_index(index, str(path))
@@ -107,11 +108,19 @@ def _write_faiss(run: Run, path: Path) -> None:
         raise OSError(str(error)) from error
 
 
+def _linear(run: Run) -> ExactHead | LinearHead:
+    """The head, where it is a linear layer."""
+    head = run.network.head
+    if not isinstance(head, ExactHead | LinearHead):
+        raise DataError(f"The run should have one row of weights for each class. Found the head {run.config.head}.")
+    return head
+
+
 def _state(run: Run) -> dict[str, Tensor]:
     """A state_dict of ``encoder`` and of ``head`` as an ordinary nn.Linear."""
     state = {f"encoder.{name}": value.contiguous() for name, value in run.network.encoder.state_dict().items()}
-    state["head.weight"] = run.network.head.weight().contiguous()
-    if (bias := run.network.head.bias()) is not None:
+    state["head.weight"] = _linear(run).weight().contiguous()
+    if (bias := _linear(run).bias()) is not None:
         state["head.bias"] = bias
     return state
 

@@ -17,7 +17,7 @@ from widehead.cli.options import JsonOption, check_device
 from widehead.cli.training_options import TrainOption, options_of, parameter
 from widehead.training import JOB_DEFAULTS, Outcome, RunFolder, TrainingConfig, resume, train
 
-__all__ = ["finish", "job_command"]
+__all__ = ["finish", "given_options", "job_command", "number_or_text"]
 
 _TASKS = {"next-word": "language-model", "word-embeddings": "word-embeddings"}
 _HELP = {
@@ -101,7 +101,7 @@ def _run(job: str, given: _Given) -> None:
 
     file, again, quiet, as_json = (given.pop(name) for name in ("file", "resume", "quiet", "as_json"))
     out = given.pop("out") or Path("runs") / job
-    options = _options(job, given)
+    options = given_options(job, given)
     check_device(options.get("device", "cpu"))
     outcome = _resumed(job, file, out, options, quiet) if again else _started(job, file, out, options, quiet)
     report = write_report(out)
@@ -124,7 +124,7 @@ def _words(job: str) -> str:
     return "language-model --task word-embeddings" if job == "word-embeddings" else job
 
 
-def _options(job: str, given: _Given) -> _Given:
+def given_options(job: str, given: _Given) -> _Given:
     """The options that were given, as TrainingConfig takes them; an option of another job is refused."""
     made: _Given = {}
     for option in options_of(*JOB_DEFAULTS):
@@ -144,11 +144,18 @@ def _pairs(option: TrainOption, texts: list[str]) -> dict[str, float | str]:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise typer.BadParameter(f"expected NAME=VALUE. Found {text!r}", param_hint=option.flag)
-        try:
-            pairs[name] = float(value)
-        except ValueError:
-            pairs[name] = value
+        pairs[name] = number_or_text(value)
     return pairs
+
+
+def number_or_text(value: str) -> float | str:
+    """A whole number, a number or a text, whichever ``value`` is."""
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    return value
 
 
 def _started(job: str, file: Path | None, out: Path, options: _Given, quiet: bool) -> Outcome:

@@ -15,7 +15,7 @@ import typer
 
 from widehead.cli.options import whole_numbers
 from widehead.models.layers import ACTIVATIONS
-from widehead.training import HEAD_OPTIMIZERS, JOB_DEFAULTS, LOSSES, TrainingConfig
+from widehead.training import HEAD_OPTIMIZERS, HEADS, JOB_DEFAULTS, LOSSES, TrainingConfig
 
 __all__ = ["OPTIONS", "TrainOption", "options_of", "parameter"]
 
@@ -80,7 +80,9 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("input_dropout", _NETWORK, "Probability of dropping an input.", float, ("recommender", "multilabel")),
     TrainOption("dtype", _NETWORK, "float32 or float64.", metavar="NAME"),
     TrainOption("device", _NETWORK, "cpu, cuda or cuda:N.", metavar="NAME"),
-    TrainOption("loss", _LOSS, f"What is minimised: {_one_of(LOSSES)}.", metavar="NAME"),
+    TrainOption("head", _LOSS, f"Output layer: {_one_of(HEADS)}.", metavar="NAME"),
+    TrainOption("head_options", _LOSS, "A parameter of the output layer; once for each.", dict, metavar="NAME=VALUE"),
+    TrainOption("loss", _LOSS, f"What the exact head minimises: {_one_of(LOSSES)}.", metavar="NAME"),
     TrainOption("loss_options", _LOSS, "A parameter of the loss; once for each.", dict, metavar="NAME=VALUE"),
     TrainOption("head_optimizer", _LOSS, f"Of the output layer: {_one_of(HEAD_OPTIMIZERS)}.", metavar="NAME"),
     TrainOption("head_lr", _LOSS, "Learning rate of the output layer; by default found from the data.", float),

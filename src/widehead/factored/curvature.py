@@ -39,7 +39,7 @@ class CurvatureMonitor:
             return 0.0
         vector = self.vector
         iterations = _LATER
-        if vector is None or vector.shape != hidden.shape[1:] or vector.device != hidden.device or precise:
+        if vector is None or vector.dtype != hidden.dtype or vector.device != hidden.device or precise:
             # Start at the batch's most curved example: never orthogonal to the dominant direction of its own term.
             worst = torch.argmax(lam.abs() * torch.linalg.vecdot(hidden, hidden))
             vector, iterations = hidden[worst], _PRECISE if precise else _FIRST

@@ -37,7 +37,8 @@ class NoiseContrastiveHead(SampledHead):
     Args:
         in_features: d. num_classes: D.
         negatives: n, shared by the batch; 10 to 100 are usual.
-        sampler: q. "log-uniform" is for classes numbered by falling frequency; "unigram" is f^alpha.
+        sampler: q; None takes "unigram" if there are frequencies, otherwise "log-uniform", which is for
+            classes numbered by falling frequency; "unigram" is f^alpha.
         frequencies: (D,) how often each class is a target; for "unigram".
         alpha: power of the frequencies, for "unigram"; 1 as in Mnih and Teh.
         log_normalizer: log Z; None for log D, so that outputs of 0 say that all classes are alike.
@@ -58,7 +59,7 @@ class NoiseContrastiveHead(SampledHead):
         num_classes: int,
         *,
         negatives: int = 100,
-        sampler: Literal["log-uniform", "uniform", "unigram"] = "log-uniform",
+        sampler: Literal["log-uniform", "uniform", "unigram"] | None = None,
         frequencies: Frequencies | None = None,
         alpha: float = 1.0,
         log_normalizer: float | None = None,
@@ -67,6 +68,8 @@ class NoiseContrastiveHead(SampledHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
+        if sampler is None:
+            sampler = "log-uniform" if frequencies is None else "unigram"
         self.sampler = class_sampler(sampler, num_classes, frequencies, alpha, device)
         self.fixed_log_normalizer = math.log(num_classes) if log_normalizer is None else float(log_normalizer)
         if not math.isfinite(self.fixed_log_normalizer):

@@ -40,8 +40,9 @@ class SampledSoftmaxHead(SampledHead):
     Args:
         in_features: d. num_classes: D.
         negatives: n, shared by the batch. In-batch negatives are as many as the batch has targets instead.
-        sampler: q. "log-uniform" is for classes numbered by falling frequency; "unigram" is f^alpha; "in-batch" takes
-            the targets of the other examples, which stand for draws in proportion to f (Yi et al., RecSys 2019);
+        sampler: q; None takes "unigram" if there are frequencies, otherwise "log-uniform". "log-uniform" is for
+            classes numbered by falling frequency; "unigram" is f^alpha; "in-batch" takes the targets of the other
+            examples, which stand for draws in proportion to f (Yi et al., RecSys 2019);
             "quadratic" is `widehead.sampling.QuadraticSampler`, which follows the outputs themselves.
         frequencies: (D,) how often each class is a target; for "unigram" and "in-batch".
         alpha: power of the frequencies, for "unigram".
@@ -63,7 +64,7 @@ class SampledSoftmaxHead(SampledHead):
         num_classes: int,
         *,
         negatives: int = 2000,
-        sampler: SamplerName = "log-uniform",
+        sampler: SamplerName | None = None,
         frequencies: Frequencies | None = None,
         alpha: float = 0.75,
         refresh_every: int = 300,
@@ -72,6 +73,8 @@ class SampledSoftmaxHead(SampledHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
+        if sampler is None:
+            sampler = "log-uniform" if frequencies is None else "unigram"
         if sampler not in get_args(SamplerName):
             names = ", ".join(f'"{name}"' for name in get_args(SamplerName))
             raise ValueError(f"Parameter `sampler` should be one of {names}. Found {sampler!r}.")

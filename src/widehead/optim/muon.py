@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, Preconditioned
+from widehead.optim.preconditioned import Batch, Preconditioned, damping_of
 from widehead.optim.shampoo import inverse_root, inverse_root_factors
 
 __all__ = ["Muon"]
@@ -43,12 +43,13 @@ class Muon(Preconditioned):
         state["age"] = 0
         hidden = batch.hidden
         m, d = hidden.shape
+        damping = damping_of(group, hidden)
         if m > d:
             product = batch.gram_times(hidden)
-            root = inverse_root((hidden.T @ product).to(torch.float64), group["damping"]).to(hidden.dtype)
+            root = inverse_root((hidden.T @ product).to(torch.float64), damping).to(hidden.dtype)
             return hidden @ root, product @ root
         kernel = batch.gram_times(torch.eye(m, dtype=hidden.dtype, device=hidden.device))
-        right = _root_by_examples(hidden, kernel, group["damping"])
+        right = _root_by_examples(hidden, kernel, damping)
         return right, kernel @ right
 
 

@@ -62,7 +62,7 @@ def damped_inverse(matrix: Tensor, damping: float) -> Tensor:
     """(A + damping·tr(A)/d·I)⁻¹ of a symmetric positive semidefinite float64 matrix (d, d); NaN where A has NaN."""
     d = matrix.shape[0]
     scale = torch.trace(matrix) / d
-    least = torch.finfo(matrix.dtype).eps
+    least = 50 * d * torch.finfo(matrix.dtype).eps  # λmax may be d·scale; two digits are left of what is below
     ridge = scale * max(damping, least) + torch.finfo(matrix.dtype).tiny
     lower, _ = torch.linalg.cholesky_ex(matrix + ridge * torch.eye(d, dtype=matrix.dtype, device=matrix.device))
     return torch.cholesky_inverse(lower)

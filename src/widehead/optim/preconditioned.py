@@ -15,7 +15,7 @@ from widehead.factored import FactoredWeights, OutputGradient, StepRule, dense_c
 from widehead.optim.base import HeadOptimizer, Proposal, check_number
 from widehead.optim.heads import FactoredHead
 
-__all__ = ["Preconditioned", "Remembering", "Trust"]
+__all__ = ["Preconditioned", "Remembering", "Trust", "damping_of"]
 
 _TOLERANCE = 1.01  # a step counts as scaled back where it passed what is allowed by more than rounding
 
@@ -118,10 +118,15 @@ class Remembering(Preconditioned):
         state["age"] = state.get("age", 0) + 1
         due = min(group["refresh_every"], 1 + state["steps"] // 10)
         if "right" not in state or state["age"] >= due:
-            state["right"] = self._made_right(state["sum"], state["weight"], group["damping"])
+            state["right"] = self._made_right(state["sum"], state["weight"], damping_of(group, added))
             state["age"] = 0
         right: Tensor = state["right"]
         return right.to(added.dtype)
+
+
+def damping_of(group: dict[str, Any], like: Tensor) -> float:
+    """The group's damping, or d·ε where it is less: rounding of HR in the type of ``like`` (…, d) would be more."""
+    return max(float(group["damping"]), like.shape[-1] * torch.finfo(like.dtype).eps)
 
 
 def _measure_targets(batch: Batch, right: Tensor, state: dict[str, Any]) -> None:

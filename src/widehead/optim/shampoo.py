@@ -51,7 +51,7 @@ class Shampoo(Remembering):
 
 
 def inverse_root(matrix: Tensor, damping: float) -> Tensor:
-    """(A + damping·tr(A)/d·I)^(−1/2) of a symmetric positive semidefinite matrix (d, d); NaN for NaN."""
+    """(A + damping·tr(A)/d·I)^(−1/2) of a symmetric positive semidefinite matrix (d, d); 0 for 0, NaN for NaN."""
     vectors, scales = inverse_root_factors(matrix, damping)
     root: Tensor = (vectors * scales) @ vectors.T
     return root
@@ -62,6 +62,7 @@ def inverse_root_factors(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor
     if not bool(torch.isfinite(matrix.sum())):  # eigh would raise an error of its own
         return torch.full_like(matrix, torch.nan), matrix.new_ones(matrix.shape[0])
     values, vectors = torch.linalg.eigh(matrix)
-    kind = torch.finfo(matrix.dtype)
-    ridge = values.mean() * max(damping, kind.eps) + kind.tiny
-    return vectors, (values.clamp_min(0.0) + ridge).rsqrt()
+    values = values.clamp_min(0.0)  # what is below 0 is rounding
+    ridge = values.mean() * max(damping, torch.finfo(matrix.dtype).eps)
+    # Where nothing is above 0, the gradient is rounding errors, and no direction is one to go in.
+    return vectors, torch.where(ridge > 0.0, (values + ridge).rsqrt(), 0.0)

@@ -9,19 +9,21 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from widehead.report.tables import number
 
-__all__ = ["Curve", "Picture", "curves_of", "draw"]
+__all__ = ["Curve", "Picture", "curves_of", "draw", "save_png"]
 
 _SIZE = (4.6, 2.9)  # inches; at this size the letters stay readable on a phone
+_PNG_SIZE = (7.0, 4.4)
 _BASELINES = ("--", ":", "-.")
 _SETTINGS = {
     "svg.fonttype": "path",
@@ -39,8 +41,14 @@ _SETTINGS = {
 _INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
 # Ink, and colours after Okabe and Ito's palette, which colour-blind people can tell apart; lighter on dark.
 _THEMES = {
-    "light": ("#1d2430", ("#0072b2", "#c55a00", "#00805c", "#a0508a", "#5b6b00", "#6a6a6a")),
-    "dark": ("#d7dde6", ("#56b4e9", "#f0a34a", "#2fc898", "#dc8fc0", "#d8d060", "#b0b0b0")),
+    "light": (
+        "#1d2430",
+        ("#0072b2", "#c55a00", "#00805c", "#a0508a", "#5b6b00", "#6a6a6a", "#b03060", "#3b4cc0", "#8a5a2b"),
+    ),
+    "dark": (
+        "#d7dde6",
+        ("#56b4e9", "#f0a34a", "#2fc898", "#dc8fc0", "#d8d060", "#b0b0b0", "#f08aa0", "#93a4f0", "#cfa06c"),
+    ),
 }
 
 
@@ -107,6 +115,19 @@ def draw(curve: Curve) -> Picture:
     return Picture(curve.title, curve.describe(), *(_svg(curve, *_THEMES[theme]) for theme in ("light", "dark")))
 
 
+def save_png(curve: Curve, file: BinaryIO) -> None:
+    """Write a curve as a PNG picture on white."""
+    ink, colours = _THEMES["light"]
+    settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=_PNG_SIZE, layout="constrained", dpi=150)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.set_ylabel(curve.title)
+        _plot(axes, curve, ink, colours)
+        figure.savefig(file, format="png", facecolor="white", metadata={"Software": None})
+
+
 def _groups(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Names of metrics that share a plot: the shares of 1, such as recall@20, in one; each other metric alone."""
     names = dict.fromkeys(name for r in evaluations for name in r if name not in ("kind", "step", "epoch", "seconds"))
@@ -147,9 +168,11 @@ def _svg(curve: Curve, ink: str, colours: Sequence[str]) -> str:
 
 def _plot(axes: Axes, curve: Curve, ink: str, colours: Sequence[str]) -> None:
     for i, (name, values) in enumerate(curve.lines.items()):
-        numbers = [float("nan") if v is None else v for v in values]
-        marker = "o" if len(numbers) <= 25 else ""
-        axes.plot(list(curve.x), numbers, label=name, color=colours[i % len(colours)], marker=marker, markersize=3.5)
+        points = [(x, v) for x, v in zip(curve.x, values, strict=True) if v is not None]
+        marker = "o" if len(points) <= 25 else ""
+        axes.plot(
+            *zip(*points, strict=True), label=name, color=colours[i % len(colours)], marker=marker, markersize=3.5
+        )
     for i, (name, value) in enumerate(curve.baselines.items()):
         axes.axhline(value, label=name, color=ink, linewidth=1.2, linestyle=_BASELINES[i % len(_BASELINES)])
     axes.set_xlabel(curve.x_label)

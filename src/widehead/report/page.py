@@ -13,9 +13,9 @@ from widehead.report.tables import Table, comparison, duration, number, options_
 from widehead.training import RunFolder, TrainingConfig, read_metrics
 from widehead.training.folder import atomic_write
 
-__all__ = ["write_report"]
+__all__ = ["WHAT", "render", "write_report"]
 
-_WHAT = {
+WHAT = {
     "recommender": "A recommender",
     "language-model": "A language model",
     "word-embeddings": "Word embeddings",
@@ -53,6 +53,19 @@ def _render(
 ) -> str:
     records = read_metrics(folder.metrics_path)
     metrics = _last_metrics(records)
+    return render(
+        title=folder.path.absolute().name,
+        summary=_summary(config, records, metrics),
+        metrics=comparison({"this run": metrics, **comparisons}) if metrics else None,
+        pictures=[draw(curve) for curve in curves_of(records, comparisons)],
+        tables=tables,
+        configuration=options_table(vars(config)),
+        source="config.json and metrics.jsonl of this run",
+    )
+
+
+def render(**contents: Any) -> str:
+    """The page with its title, summary, tables and pictures."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("widehead.report", "."),
         autoescape=True,
@@ -60,14 +73,7 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja").render(
-        title=folder.path.absolute().name,
-        summary=_summary(config, records, metrics),
-        metrics=comparison({"this run": metrics, **comparisons}) if metrics else None,
-        pictures=[draw(curve) for curve in curves_of(records, comparisons)],
-        tables=tables,
-        configuration=options_table(vars(config)),
-    )
+    return environment.get_template("page.html.jinja").render(**contents)
 
 
 def _last_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -79,9 +85,8 @@ def _last_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _summary(config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
     """One paragraph: what was trained, for how long, to what end."""
     data = "" if config.train is None else f", trained on {Path(config.train).name}"
-    said = (
-        f"{_WHAT[config.job]}{data} with {config.loss} as its loss and {config.width} hidden units before the output."
-    )
+    head = f"the loss {config.loss} on the exact head" if config.loss else f"the head {config.head}"
+    said = f"{WHAT[config.job]}{data} with {head} and {config.width} hidden units before it."
     if not records:
         return f"{said} No step was made yet."
     last = records[-1]

@@ -5,17 +5,32 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from widehead.heads import ExactHead
 from widehead.losses import Loss, SphericalSoftmax, SquaredError, TaylorSoftmax, WeightedSquaredError, ZLoss
 from widehead.models.layers import ACTIVATIONS
-from widehead.training.intervals import Interval
+from widehead.training.checks import (
+    FLAG,
+    INTERVAL,
+    NOT_NEGATIVE,
+    OPTIONS,
+    POSITIVE,
+    PROBABILITY,
+    TEXT,
+    Check,
+    choice,
+    one_of,
+    or_none,
+    whole,
+    wholes,
+)
+from widehead.training.heads import EXACT_OPTIMIZERS, HEAD_OPTIMIZERS, HEADS, OTHER_OPTIMIZERS, head_parameters
 
-__all__ = ["HEAD_OPTIMIZERS", "JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
+__all__ = ["JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
 
 JOBS = ("recommender", "language-model", "word-embeddings", "multilabel", "demo")
 
@@ -27,14 +42,15 @@ LOSSES: dict[str, type[Loss]] = {
     "z-loss": ZLoss,
 }
 
-HEAD_OPTIMIZERS = ("sgd", "newton", "shampoo", "muon")
-
 _OF_OPTIMIZERS = {
     "head_momentum": ("sgd",),
     "head_nesterov": ("sgd",),
     "head_decay": ("newton", "shampoo"),
     "head_damping": ("newton", "shampoo", "muon"),
+    "head_weight_decay": EXACT_OPTIMIZERS,
 }
+# Defaults that were measured with the exact head.
+_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_damping")
 
 # One table of defaults; an option that is not here has the default of its field.
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -129,11 +145,14 @@ class TrainingConfig:
     input_dropout: float = 0.0  # probability of dropping an input id (recommender, multilabel)
     dtype: str = "float32"
     device: str = "cpu"
-    # Loss and head.
-    loss: str = "squared-error"
+    # Head and loss.
+    head: str = "exact"
+    head_options: Mapping[str, float | str] = field(default_factory=dict)  # of heads other than the exact one
+    loss: str | None = None  # of the exact head, which needs one
     loss_options: Mapping[str, float | str] = field(default_factory=dict)
     head_optimizer: str = "sgd"
-    head_lr: float | None = None  # None: SGD's from the first hidden layers and targets, the others' own
+    # None: SGD's from the first hidden layers and targets, Newton's, Shampoo's and Muon's own, else the encoder's
+    head_lr: float | None = None
     head_momentum: float = 0.0  # of SGD
     head_nesterov: bool = False  # of SGD
     head_decay: float | None = None  # of Newton and Shampoo: how much of the past a step keeps; None: their own
@@ -165,8 +184,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
+        self._check_head()
         self._check_head_options()
-        self.make_loss()
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
         if (self.train is None) != (self.job == "demo"):
@@ -175,9 +194,40 @@ class TrainingConfig:
                 f"Found job = {self.job!r}, train = {self.train!r}."
             )
 
+    def _check_head(self) -> None:
+        exact = self.head == "exact"
+        if exact != (self.loss is not None):
+            raise ValueError(
+                "Option `loss` should come with the head exact, and with no other, as the others have their own. "
+                f"Found head = {self.head!r}, loss = {self.loss!r}."
+            )
+        optimizers = EXACT_OPTIMIZERS if exact else OTHER_OPTIMIZERS
+        if self.head_optimizer not in optimizers:
+            raise ValueError(
+                f"Option `head_optimizer` should be {one_of(optimizers)} for the head {self.head}. "
+                f"Found {self.head_optimizer!r}."
+            )
+        takes = head_parameters(self.head)
+        if unknown := sorted(set(self.head_options) - set(takes)):
+            raise ValueError(
+                f"Option `head_options` should hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}. "
+                f"Found {unknown[0]!r}."
+            )
+        if exact:
+            self.make_loss()
+        elif self.loss_options:
+            raise ValueError(f"Option `loss_options` should come with a loss. Found {dict(self.loss_options)}.")
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the head defines log p."""
+        kind: Any = HEADS[self.head]
+        return bool(self.make_loss().has_probabilities if kind is ExactHead else kind.has_probabilities)
+
     def _check_head_options(self) -> None:
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
         for name, kinds in _OF_OPTIMIZERS.items():
-            if getattr(self, name) and self.head_optimizer not in kinds:
+            if getattr(self, name) != defaults[name] and self.head_optimizer not in kinds:
                 raise ValueError(
                     f"Option `{name}` should come with head_optimizer {' or '.join(kinds)}. "
                     f"Found {self.head_optimizer!r}."
@@ -189,8 +239,12 @@ class TrainingConfig:
     def for_job(cls, job: str, **options: Any) -> TrainingConfig:
         """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
         if job not in JOBS:
-            raise ValueError(f"Option `job` should be {_one_of(JOBS)}. Found {job!r}.")
+            raise ValueError(f"Option `job` should be {one_of(JOBS)}. Found {job!r}.")
         defaults = dict(JOB_DEFAULTS[job])
+        if options.get("head", "exact") != "exact":
+            for name in _OF_THE_EXACT_HEAD:
+                defaults.pop(name, None)
+            defaults["head_optimizer"] = "adam"
         if "loss" in options and options["loss"] != defaults.get("loss"):
             defaults.pop("loss_options", None)  # measured with the job's own loss
         if "head_optimizer" in options and options["head_optimizer"] != defaults.get("head_optimizer"):
@@ -231,7 +285,8 @@ class TrainingConfig:
         return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
 
     def make_loss(self) -> Loss:
-        """The loss with its options; ValueError where it does not take them."""
+        """The loss of the exact head with its options; ValueError where it does not take them."""
+        assert self.loss is not None
         kind = LOSSES[self.loss]
         try:
             return kind(**self.loss_options)
@@ -244,112 +299,53 @@ class TrainingConfig:
             ) from error
 
 
-_LIMIT = 2**31  # of whole numbers, far inside what torch takes
-_Check = tuple[Callable[[Any], bool], str]
-
-
-def _one_of(names: Any) -> str:
-    return f"one of {', '.join(names)}"
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
-
-
-def _whole(least: int) -> _Check:
-    return lambda v: _is_integer(v) and least <= v < _LIMIT, f"a whole number, at least {least} and below 2^31"
-
-
-def _number(test: Callable[[float], bool], should: str) -> _Check:
-    return lambda v: _is_number(v) and test(v), f"a number {should}"
-
-
-def _or_none(check: _Check) -> _Check:
-    return lambda v: v is None or check[0](v), f"{check[1]}, or null"
-
-
-def _choice(names: Any) -> _Check:
-    return lambda v: isinstance(v, str) and v in names, _one_of(names)
-
-
-def _wholes(least_length: int) -> _Check:
-    positive, _ = _whole(1)
-
-    def holds(value: Any) -> bool:
-        return isinstance(value, tuple) and len(value) >= least_length and all(positive(n) for n in value)
-
-    return holds, "a list of positive whole numbers below 2^31"
-
-
-def _is_interval(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(Interval.parse(value))
-    except ValueError:
-        return False
-
-
-def _are_options(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    return all(isinstance(k, str) and (_is_number(v) or isinstance(v, str)) for k, v in value.items())
-
-
-_FLAG: _Check = (lambda v: isinstance(v, bool), "true or false")
-_TEXT: _Check = (lambda v: isinstance(v, str) and v != "", "a path")
-_POSITIVE = _number(lambda v: v > 0, "above 0")
-_NOT_NEGATIVE = _number(lambda v: v >= 0, "at least 0")
-_PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")
-_INTERVAL: _Check = (_is_interval, 'an interval such as "500 steps", "1 epoch", "60 seconds" or "5 minutes"')
-
-_CHECKS: dict[str, _Check] = {
-    "job": _choice(JOBS),
-    "out": _TEXT,
-    "train": _or_none(_TEXT),
-    "test": _or_none(_TEXT),
-    "holdout": _PROBABILITY,
-    "labels": _or_none(_TEXT),
-    "ratings": _FLAG,
-    "tokens": _choice(("words", "whitespace")),
-    "context": _whole(1),
-    "window": _whole(1),
-    "subsample": _or_none(_POSITIVE),
-    "minimum_count": _whole(1),
-    "width": _whole(1),
-    "hidden": _wholes(0),
-    "embedding": _whole(1),
-    "activation": _choice(ACTIVATIONS),
-    "dropout": _PROBABILITY,
-    "input_dropout": _PROBABILITY,
-    "dtype": _choice(("float32", "float64")),
+_CHECKS: dict[str, Check] = {
+    "job": choice(JOBS),
+    "out": TEXT,
+    "train": or_none(TEXT),
+    "test": or_none(TEXT),
+    "holdout": PROBABILITY,
+    "labels": or_none(TEXT),
+    "ratings": FLAG,
+    "tokens": choice(("words", "whitespace")),
+    "context": whole(1),
+    "window": whole(1),
+    "subsample": or_none(POSITIVE),
+    "minimum_count": whole(1),
+    "width": whole(1),
+    "hidden": wholes(0),
+    "embedding": whole(1),
+    "activation": choice(ACTIVATIONS),
+    "dropout": PROBABILITY,
+    "input_dropout": PROBABILITY,
+    "dtype": choice(("float32", "float64")),
     "device": (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N"),
-    "loss": _choice(LOSSES),
-    "loss_options": (_are_options, "an object of numbers or texts"),
-    "head_optimizer": _choice(HEAD_OPTIMIZERS),
-    "head_lr": _or_none(_POSITIVE),
-    "head_momentum": _PROBABILITY,
-    "head_nesterov": _FLAG,
-    "head_decay": _or_none(_PROBABILITY),
-    "head_damping": _or_none(_NOT_NEGATIVE),
-    "head_bias": _FLAG,
-    "head_weight_decay": _NOT_NEGATIVE,
-    "head_max_grad_norm": _or_none(_POSITIVE),
-    "encoder_lr": _NOT_NEGATIVE,
-    "encoder_weight_decay": _NOT_NEGATIVE,
-    "encoder_max_grad_norm": _or_none(_POSITIVE),
-    "batch_size": _whole(1),
-    "epochs": _or_none(_whole(1)),
-    "minutes": _or_none(_POSITIVE),
-    "schedule": _choice(("constant", "cosine", "linear")),
-    "warmup_steps": _whole(0),
-    "evaluate_every": _INTERVAL,
-    "rank_at_most": _or_none(_whole(1)),
-    "at": _wholes(1),
-    "checkpoint_every": _INTERVAL,
-    "keep_best": _FLAG,
-    "log_every": _whole(1),
-    "seed": _whole(0),
+    "head": choice(HEADS),
+    "head_options": OPTIONS,
+    "loss": or_none(choice(LOSSES)),
+    "loss_options": OPTIONS,
+    "head_optimizer": choice(HEAD_OPTIMIZERS),
+    "head_lr": or_none(POSITIVE),
+    "head_momentum": PROBABILITY,
+    "head_nesterov": FLAG,
+    "head_decay": or_none(PROBABILITY),
+    "head_damping": or_none(NOT_NEGATIVE),
+    "head_bias": FLAG,
+    "head_weight_decay": NOT_NEGATIVE,
+    "head_max_grad_norm": or_none(POSITIVE),
+    "encoder_lr": NOT_NEGATIVE,
+    "encoder_weight_decay": NOT_NEGATIVE,
+    "encoder_max_grad_norm": or_none(POSITIVE),
+    "batch_size": whole(1),
+    "epochs": or_none(whole(1)),
+    "minutes": or_none(POSITIVE),
+    "schedule": choice(("constant", "cosine", "linear")),
+    "warmup_steps": whole(0),
+    "evaluate_every": INTERVAL,
+    "rank_at_most": or_none(whole(1)),
+    "at": wholes(1),
+    "checkpoint_every": INTERVAL,
+    "keep_best": FLAG,
+    "log_every": whole(1),
+    "seed": whole(0),
 }

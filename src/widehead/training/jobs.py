@@ -6,16 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from widehead.data import Examples
-from widehead.heads import ExactHead
 from widehead.models import BagEncoder, WideNetwork
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
+from widehead.training.heads import HEADS, needs_frequencies
 from widehead.training.seeding import seed_all
 
 __all__ = ["Job", "JobData", "Prediction", "Test", "bag_encoder", "build_network"]
@@ -101,17 +101,24 @@ def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
     )
 
 
-def build_network(job: Job, config: TrainingConfig) -> WideNetwork:
-    """A new network for a job, its weights drawn from ``config.seed``."""
+def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None = None) -> WideNetwork:
+    """A new network for a job, its weights drawn from ``config.seed``.
+
+    Args:
+        frequencies: (D,) how often each class is a target, for heads that `needs_frequencies` says so of.
+
+    Raises:
+        ValueError: options that the head cannot have with so many classes.
+    """
     seed_all(config.seed)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     encoder = job.encoder(config).to(device=config.device, dtype=dtype)
-    head = ExactHead(
-        config.width,
-        job.sizes["classes"],
-        config.make_loss(),
-        bias=config.head_bias,
-        device=config.device,
-        dtype=dtype,
+    options: dict[str, Any] = dict(config.head_options)
+    if config.head == "exact":
+        options["loss"] = config.make_loss()
+    if needs_frequencies(config.head, config.head_options):
+        options["frequencies"] = frequencies
+    head = HEADS[config.head](
+        config.width, job.sizes["classes"], bias=config.head_bias, device=config.device, dtype=dtype, **options
     )
     return WideNetwork(encoder, head)

@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from widehead.data import Examples
+from widehead.errors import NonFiniteError
+from widehead.heads import ParameterHead
 from widehead.models import WideNetwork
+from widehead.models.optimizer import clip
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
 from widehead.training.config import TrainingConfig
 
@@ -21,8 +26,10 @@ _MEASURED_LR = {("language-model", "spherical-softmax"): 3.0}
 _KINDS: dict[str, Callable[..., HeadOptimizer]] = {"newton": Newton, "shampoo": Shampoo, "muon": Muon}
 
 
-def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: Examples) -> HeadOptimizer:
+def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: Examples) -> Optimizer:
     """A new optimiser of ``network.head``; ``examples`` are those to train on."""
+    if config.head != "exact":
+        return _parameter_optimizer(config, network.head)
     shared: dict[str, Any] = {
         "weight_decay": config.head_weight_decay,
         "max_grad_norm": config.head_max_grad_norm,
@@ -30,12 +37,32 @@ def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: 
     if config.head_optimizer == "sgd":
         lr = config.head_lr
         if lr is None:
-            lr = _MEASURED_LR.get((config.job, config.loss)) or _natural_lr(network, examples, config.activation)
+            lr = _MEASURED_LR.get((config.job, str(config.loss))) or _natural_lr(network, examples, config.activation)
             lr = None if lr is None else lr * (1.0 - config.head_momentum)
         return SGD(network.head, lr, config.head_momentum, nesterov=config.head_nesterov, **shared)
     own: dict[str, Any] = {"damping": config.head_damping, "decay": config.head_decay}
     own = {name: value for name, value in own.items() if value is not None}
     return _KINDS[config.head_optimizer](network.head, config.head_lr, **shared, **own)
+
+
+def _parameter_optimizer(config: TrainingConfig, head: ParameterHead) -> Optimizer:
+    """Adam or Adagrad of torch; where gradients are sparse, only the rows that have one move."""
+    parameters: list[Tensor] = list(head.parameters())
+    lr = config.encoder_lr if config.head_lr is None else config.head_lr
+    made: Optimizer
+    if config.head_optimizer == "adagrad":
+        made = torch.optim.Adagrad(parameters, lr=lr)
+    else:
+        made = (torch.optim.SparseAdam if head.sparse else torch.optim.Adam)(parameters, lr=lr)
+    limit = config.head_max_grad_norm
+    if limit is not None:
+        made.register_step_pre_hook(lambda *_: _clip(parameters, limit))
+    return made
+
+
+def _clip(parameters: list[Tensor], limit: float) -> None:
+    if not bool(torch.isfinite(clip(parameters, limit))):
+        raise NonFiniteError("A step should be finite. Found NaN or infinity in the gradient of the output layer.")
 
 
 @torch.no_grad()

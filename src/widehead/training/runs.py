@@ -10,9 +10,10 @@ from typing import Any
 
 from widehead.data import Batches
 from widehead.models import WideNetwork
-from widehead.training.checkpoint import load_checkpoint
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
+from widehead.training.heads import class_frequencies, needs_frequencies
 from widehead.training.jobs import Job, JobData, Prediction, build_network
 from widehead.training.logging import Display, display_for
 from widehead.training.loop import Evaluator, Outcome, Trainer
@@ -22,7 +23,7 @@ from widehead.training.recommender import Recommender
 from widehead.training.state import restore_network
 from widehead.training.words import LanguageModel, WordEmbeddings
 
-__all__ = ["JOB_CLASSES", "Run", "load_run", "resume", "train"]
+__all__ = ["JOB_CLASSES", "LOWER_IS_BETTER", "Run", "load_run", "resume", "train", "with_absolute_paths"]
 
 JOB_CLASSES: dict[str, type[Job]] = {
     "recommender": Recommender,
@@ -34,7 +35,8 @@ JOB_CLASSES: dict[str, type[Job]] = {
 
 # Options that a resumed run may be given anew: none of them changes a step that was already made.
 _MAY_CHANGE = frozenset({"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device"})
-_LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
+_FREQUENCIES = "frequencies.safetensors"
+LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 
 
 def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
@@ -50,7 +52,7 @@ def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
         NonFiniteError: see ``Trainer.run``.
         ValueError: options that do not fit the data.
     """
-    config = _with_absolute_paths(config)
+    config = with_absolute_paths(config)
     RunFolder(Path(config.out)).check_free()
     data = JOB_CLASSES[config.job].read(config)
     _check_cutoffs(config, data.job)
@@ -73,7 +75,7 @@ def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
     folder, config = RunFolder.open(out)
     if fixed := sorted(set(changes) - _MAY_CHANGE):
         raise ValueError(f"A resumed run may change: {', '.join(sorted(_MAY_CHANGE))}. Found {fixed[0]!r}.")
-    config = _with_absolute_paths(dataclasses.replace(config, out=str(out), **changes))
+    config = with_absolute_paths(dataclasses.replace(config, out=str(out), **changes))
     data = JOB_CLASSES[config.job].read(config)
     folder.write_config(config)
     return _train(config, folder, data, display_for(quiet))
@@ -81,7 +83,11 @@ def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
 
 def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Display) -> Outcome:
     data.job.save(folder)
-    network = build_network(data.job, config)
+    frequencies = None
+    if needs_frequencies(config.head, config.head_options):
+        frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
+        folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
+    network = build_network(data.job, config, frequencies)
     trainer = Trainer(
         config,
         network,
@@ -106,7 +112,7 @@ def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> E
         return None
     names = data.job.metric_names(config.at)
     return Evaluator(
-        lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in _LOWER_IS_BETTER
+        lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in LOWER_IS_BETTER
     )
 
 
@@ -154,7 +160,10 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     job = JOB_CLASSES[config.job].load(folder, config)
     path = folder.best_checkpoint if best else folder.last_checkpoint
     tree = load_checkpoint(path)
-    network = build_network(job, config)
+    frequencies = None
+    if needs_frequencies(config.head, config.head_options):
+        frequencies = load_checkpoint(folder.vocabulary_path(_FREQUENCIES))["frequencies"]
+    network = build_network(job, config, frequencies)
     restore_network(network, tree, job.sizes, path)
     return Run(folder, config, job, network.eval(), tree["position"]["step"])
 
@@ -166,7 +175,7 @@ def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
         )
 
 
-def _with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
+def with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
     paths = {name: getattr(config, name) for name in ("out", "train", "test", "labels")}
     absolute: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     return dataclasses.replace(config, **absolute)

@@ -77,7 +77,7 @@ class _WordJob(Job):
         return WordTest(self.examples(encode(path, self.words, self.config.tokens)))
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
-        first = "perplexity" if self.config.make_loss().has_probabilities else "mean_rank"
+        first = "perplexity" if self.config.has_probabilities else "mean_rank"
         return [first, *(f"recall@{k}" for k in at)]
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:

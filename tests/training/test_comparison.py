@@ -1,0 +1,119 @@
+"""Comparisons: every contender gets the same, what was done is not done again, and the verdict says who is ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_files import FILES
+
+from widehead.errors import CheckpointError
+from widehead.report import comparison_table, write_comparison
+from widehead.training import Result, TrainingConfig, compare, contenders, objective, ranked, verdict
+
+HEADS = ["exact", "taylor=exact", "full"]
+SETTINGS = [("taylor", "loss", "taylor-softmax"), ("full", "head_lr", 0.05)]
+
+
+def configs(folder: Path, **options: Any) -> dict[str, TrainingConfig]:
+    made = FILES["recommender"](folder) | {"train": str(folder / "train.txt"), "test": str(folder / "test.txt")}
+    return contenders("recommender", HEADS, SETTINGS, folder / "out", **{**made, "epochs": 3, **options})
+
+
+def result(name: str, **metrics: float) -> Result:
+    return Result(name, "full", "finished", metrics, 2.0, 10, 1.0, None, [{"seconds": 1.0, "step": 5, **metrics}])
+
+
+def test_contenders_share_all_but_what_is_set_for_one(tmp_path: Path) -> None:
+    made = configs(tmp_path)
+    assert {name: (c.head, c.loss) for name, c in made.items()} == {
+        "exact": ("exact", "weighted-squared-error"),
+        "taylor": ("exact", "taylor-softmax"),
+        "full": ("full", None),
+    }
+    assert made["full"].head_lr == 0.05
+    own = {"out", "head", "head_lr", "head_optimizer", "loss", "loss_options"}
+    for config in made.values():
+        assert all(getattr(config, k) == v for k, v in vars(made["exact"]).items() if k not in own)
+
+
+def test_without_a_limit_there_are_two_minutes_and_eight_evaluations() -> None:
+    made = contenders("recommender", ["full"], [], Path("out"), train="x", test="y")["full"]
+    assert (made.minutes, made.epochs, float(made.evaluate_every.split()[0])) == (2.0, None, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("heads", "settings", "message"),
+    [
+        (["dense"], [], "one of exact, full"),
+        (["full", "full"], [], "name of its own"),
+        (["../up=full"], [], "letters, digits"),
+        (["full"], [("exact", "loss", "z-loss")], "one of full. Found 'exact'"),
+        (["sampled"], [("sampled", "negativ", 3)], "takes: negatives"),
+    ],
+)
+def test_wrong_contenders_are_named(heads: list[str], settings: list[tuple[str, str, Any]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        contenders("recommender", heads, settings, Path("out"), train="x", test="y")
+
+
+def test_a_comparison_needs_something_to_judge_by(tmp_path: Path) -> None:
+    made = contenders("recommender", ["full"], [], tmp_path / "out", train="x")
+    with pytest.raises(ValueError, match="`test` or `holdout`"):
+        compare(made, tmp_path / "out", quiet=True)
+
+
+def test_the_folder_holds_all_and_finished_contenders_are_not_trained_again(tmp_path: Path) -> None:
+    made, out = configs(tmp_path), tmp_path / "out"
+    first = compare({"exact": made["exact"]}, out, quiet=True)
+    lines: list[str] = []
+    results = compare(made, out, quiet=True, say=lines.append)
+    assert [r.name for r in results] == ["exact", "taylor", "full"]
+    assert results[0] == first[0]
+    assert [line.split(":")[0] for line in lines] == ["taylor", "taylor", "full", "full"]
+    for found in results:
+        assert found.status == "finished"
+        assert (found.epochs, len(found.curve)) == (3.0, 1)
+        assert found.curve[-1]["recall@6"] == found.metrics["recall@6"] > 0.05
+        assert found.peak_bytes is None or found.peak_bytes > 50_000_000
+    written = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [Result(**line) for line in written] == results
+    page = write_comparison(out, made, results).read_text()
+    assert verdict(results).split(" wins")[0] in page
+    assert (out / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    changed = {"exact": dataclasses.replace(made["exact"], width=9)}
+    with pytest.raises(CheckpointError, match=r"made with width = 8\. Found 9"):
+        compare(changed, out, quiet=True)
+
+
+def test_a_contender_that_diverges_does_not_end_the_comparison(tmp_path: Path) -> None:
+    made, out = configs(tmp_path), tmp_path / "out"
+    bad = dataclasses.replace(made["exact"], head_optimizer="sgd", head_lr=1e12)
+    results = compare({"exact": bad, "full": made["full"]}, out, quiet=True)
+    assert results[0].status.startswith("failed: Training stopped at step")
+    assert [r.name for r in ranked(results)] == ["full", "exact"]
+    assert "What failed" in write_comparison(out, made, results).read_text()
+
+
+def test_a_damaged_file_of_results_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.jsonl").write_text("{}")
+    with pytest.raises(CheckpointError, match="should hold the results"):
+        compare(configs(tmp_path), tmp_path / "out", quiet=True)
+
+
+def test_the_first_metric_that_all_have_decides() -> None:
+    both = [result("a", perplexity=90.0, recall=0.1), result("b", perplexity=100.0, recall=0.2)]
+    assert objective(both) == "perplexity"
+    assert verdict(both) == "a wins with perplexity 90, 10 % lower than b (100)."
+    three = [*both, result("c", mean_rank=3.0, recall=0.5)]
+    assert objective(three) == "recall"
+    assert [r.name for r in ranked(three)] == ["c", "b", "a"]
+    assert verdict(three) == "c wins with recall 0.5, 2 times that of b (0.2)."
+    assert verdict([]) == "No contender has a result yet."
+    assert verdict([result("a", recall=0.5)]) == "a wins with recall 0.5, alone."
+    assert verdict([result("a", x=1.0), result("b", y=1.0)]) == "The contenders have no metric in common."
+    assert [row[0] for row in comparison_table(three).rows] == ["c", "b", "a"]
