@@ -43,8 +43,8 @@ class RetrievedSoftmaxHead(LinearHead):
     keeps the k with the largest Σ softmax(o) over its examples. Ẑ is unbiased for each example. The noise of T is
     common to the batch, so it does not average out over it; but S' is larger than what an example finds itself, and
     less is left to T. Measured relative error of ∇W, on a word model with n = 33,278 and m = 64: 0.15 with the
-    defaults, 0.08 with cells, 0.07 with l = 3000; 0.05 with 730 + 730 classes of each example's own. Without ``shared`` each example has k retrieved classes and l draws of its own, at m times the
-    memory, O(m(k + l)d).
+    defaults, 0.08 with cells, 0.07 with l = 3000; 0.05 with 730 + 730 classes of each example's own.
+    Without ``shared`` each example has k retrieved classes and l draws of its own: O(m(k + l)d) memory.
 
     **Tail.** "uniform", or "cells": by the index's cells, q_j ∝ 0.9 exp(h·(mean row of j's cell))/Σ + 0.1/n outside
     S', the batch's mean where ``shared``.
@@ -256,7 +256,9 @@ class RetrievedSoftmaxHead(LinearHead):
         return f"{super().extra_repr()}, {own}, index={self.upkeep.kind!r}, full={self.is_full}"
 
 
-_OVERSAMPLE = 2  # candidates that a batch looks for, over the classes it keeps; 4 costs more and finds no better
+_OVERSAMPLE = (
+    2  # candidates that a batch looks for, over the classes it keeps; 4 was slower and no better on random rows
+)
 _LEAST_PER_QUERY = 16
 
 
