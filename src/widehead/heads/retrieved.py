@@ -39,11 +39,12 @@ class RetrievedSoftmaxHead(LinearHead):
     seldom drawn). In eval mode the loss is that of the full softmax.
 
     **The batch's own set** (``shared``, the default). One S' and one T serve all examples: scores are one dense
-    product and gradients have each class once. Every example looks for about 4k/m classes, at least 16, and the batch
+    product and gradients have each class once. Every example looks for about 2k/m classes, at least 16, and the batch
     keeps the k with the largest Σ softmax(o) over its examples. Ẑ is unbiased for each example. The noise of T is
     common to the batch, so it does not average out over it; but S' is larger than what an example finds itself, and
-    less is left to T. Without ``shared`` each example has k retrieved classes and l draws of its own, at m times the
-    memory, O(m(k + l)d).
+    less is left to T. Measured relative error of ∇W, on a word model with n = 33,278 and m = 64: 0.15 with the
+    defaults, 0.08 with cells, 0.07 with l = 3000; 0.05 with 730 + 730 classes of each example's own.
+    Without ``shared`` each example has k retrieved classes and l draws of its own: O(m(k + l)d) memory.
 
     **Tail.** "uniform", or "cells": by the index's cells, q_j ∝ 0.9 exp(h·(mean row of j's cell))/Σ + 0.1/n outside
     S', the batch's mean where ``shared``.
@@ -255,7 +256,9 @@ class RetrievedSoftmaxHead(LinearHead):
         return f"{super().extra_repr()}, {own}, index={self.upkeep.kind!r}, full={self.is_full}"
 
 
-_OVERSAMPLE = 4  # candidates that a batch looks for, over the classes it keeps
+_OVERSAMPLE = (
+    2  # candidates that a batch looks for, over the classes it keeps; 4 was slower and no better on random rows
+)
 _LEAST_PER_QUERY = 16
 
 
