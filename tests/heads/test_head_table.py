@@ -56,13 +56,53 @@ def adaptive(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
     return wh.AdaptiveSoftmaxHead(d, n, div_value=2.0, frequencies=frequencies(n), bias=bias, dtype=dtype)
 
 
+def sampled(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.SampledSoftmaxHead(d, n, negatives=15, frequencies=frequencies(n), bias=bias, dtype=dtype)
+
+
+def in_batch(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.SampledSoftmaxHead(d, n, sampler="in-batch", frequencies=frequencies(n), bias=bias, dtype=dtype)
+
+
+def quadratic(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.SampledSoftmaxHead(d, n, negatives=15, sampler="quadratic", bias=bias, dtype=dtype)
+
+
+def noise_contrastive(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.NoiseContrastiveHead(d, n, negatives=15, frequencies=frequencies(n), bias=bias, dtype=dtype)
+
+
+def negative_sampling(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.NegativeSamplingHead(d, n, frequencies=frequencies(n), bias=bias, dtype=dtype)
+
+
+def black_out(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.BlackOutHead(d, n, negatives=15, frequencies=frequencies(n), bias=bias, dtype=dtype)
+
+
+def retrieved(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.RetrievedSoftmaxHead(d, n, retrieved=4, tail=4, bias=bias, dtype=dtype)
+
+
+def retrieved_each(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+    return wh.RetrievedSoftmaxHead(d, n, retrieved=4, tail=4, shared=False, bias=bias, dtype=dtype)
+
+
 TABLE = [
     Row("exact", exact, exact_lr=0.05),
     Row("full", full),
     Row("hierarchical two-level", two_level),
-    # Classes that have nothing in common share decisions, and rare ones a narrow projection: slower to learn.
+    # Classes that have nothing in common share decisions, rare ones have a narrow projection or few negatives.
     Row("hierarchical huffman", huffman, recall=0.7),
     Row("adaptive", adaptive, recall=0.7),
+    Row("sampled", sampled, deterministic=False),
+    Row("sampled in-batch", in_batch, deterministic=False),
+    Row("sampled quadratic", quadratic, deterministic=False),
+    Row("noise-contrastive", noise_contrastive, deterministic=False),
+    Row("negative sampling", negative_sampling, deterministic=False, recall=0.5),
+    Row("blackout", black_out, deterministic=False),
+    Row("retrieved", retrieved, deterministic=False),
+    Row("retrieved for each", retrieved_each, deterministic=False),
 ]
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 TYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
