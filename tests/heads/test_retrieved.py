@@ -225,7 +225,7 @@ def test_training_with_sparse_adam_reaches_the_full_softmax() -> None:
             optimizer.zero_grad()
             head(hidden, target).backward()
             optimizer.step()
-        ends.append(float(head.eval()(hidden, target)))
+        ends.append(head.eval()(hidden, target).item())
     assert ends[0] < 3.0
     assert ends[1] == pytest.approx(ends[0], rel=0.02)
 
