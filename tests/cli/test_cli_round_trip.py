@@ -220,7 +220,7 @@ def test_faiss_is_asked_for_where_it_is_absent(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     run = trained["recommender"][0] / "run"
     called = call("export", run, "--format", "faiss", "--output", tmp_path / "index")
-    assert_refused(called, "pip install faiss-cpu")
+    assert_refused(called, 'pip install "widehead[retrieval]"')
     assert not any(tmp_path.iterdir())
 
 

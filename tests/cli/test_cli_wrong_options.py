@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,12 @@ def test_a_run_resumed_with_other_options(trained: Trained, tmp_path: Path) -> N
     other = ["train", "recommender", tmp_path / "other.txt", "--out", run, "--resume"]
     assert_refused(call(*other), "was trained on", "other.txt")
     assert tree(run) == before
+
+
+def test_faiss_is_asked_for_by_a_head_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    FILES["recommender"](tmp_path)
+    head = ["--head", "retrieved", "--head-options", "index=ivf"]
+    called = call("train", "recommender", tmp_path / "train.txt", "--out", tmp_path / "run", *head)
+    assert_refused(called, 'pip install "widehead[retrieval]"')
+    assert not (tmp_path / "run").exists()

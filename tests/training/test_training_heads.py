@@ -13,7 +13,8 @@ from job_files import config_of
 from widehead.data import RowExamples
 from widehead.data.sparse import csr_from_pairs
 from widehead.errors import DataError
-from widehead.training import HEADS, TrainingConfig, load_run, resume, train
+from widehead.report import write_report
+from widehead.training import HEADS, TrainingConfig, load_run, read_metrics, resume, train
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.heads import class_frequencies, head_parameters
 
@@ -64,6 +65,14 @@ def test_runs_of_every_head_go_on_from_their_checkpoint(head: str, optimizer: st
     assert set(one) == set(two)
     if head != "retrieved":
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_noise_of_the_retrieved_head_is_logged(tmp_path: Path) -> None:
+    train(config("recommender", "retrieved", tmp_path, epochs=2, log_every=5), quiet=True)
+    found = [r["relative_std"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "train"]
+    assert len(found) >= 2
+    assert all(0.0 < value < 10.0 for value in found)
+    assert "Relative deviation" in write_report(tmp_path / "run").read_text()
 
 
 def test_frequencies_are_counted_and_kept(tmp_path: Path) -> None:

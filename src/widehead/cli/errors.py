@@ -60,6 +60,8 @@ def _line(error: Exception) -> str | None:
         return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
     if _is_out_of_memory(error):
         return "there is not enough memory for a network of this size. Smaller --width, --hidden or --batch-size help."
+    if isinstance(error, ImportError) and _raised_in_the_library(error):  # a package of an extra
+        return str(error)
     if isinstance(error, ValueError) and _raised_in_the_library(error):
         return re.sub(r"Option `(\w+)`", _as_flag, str(error))
     return None

@@ -34,7 +34,7 @@ _BLOCK = 1 << 14
 def check_packages(name: str) -> None:
     """Raise DataError, saying what to install, where a format needs a package that is not there."""
     if name == "faiss" and importlib.util.find_spec("faiss") is None:
-        raise DataError("the format faiss needs the package faiss-cpu. Install it with: pip install faiss-cpu")
+        raise DataError('the format faiss needs FAISS: pip install "widehead[retrieval]"')
 
 
 def class_names(job: Job) -> list[str]:

@@ -84,7 +84,8 @@ def _curve(metric: str, results: Sequence[Result]) -> Curve:
 def _summary(configs: Mapping[str, TrainingConfig], results: Sequence[Result]) -> str:
     config = next(iter(configs.values()))
     data = "its own data" if config.train is None else Path(config.train).name
-    limit = f"{config.minutes:g} minutes" if config.minutes is not None else f"{config.epochs} epochs"
+    count, unit = (config.epochs, "epoch") if config.minutes is None else (config.minutes, "minute")
+    limit = f"{count:g} {unit}" + ("" if count == 1 else "s")
     return f"{WHAT[config.job]} on {data}: each head had the same encoder and {limit} of training. {verdict(results)}"
 
 

@@ -107,6 +107,7 @@ def curves_of(
     made.append(_curve("Examples per second", "step", train, ["examples_per_second"], from_zero=True))
     made.append(_curve("Head's share of the time", "step", train, ["head_share"], percent=True))
     made.append(_curve("Head's steps scaled back", "step", train, ["scaled_back"], percent=True))
+    made.append(_curve("Relative deviation of the normaliser", "step", train, ["relative_std"], from_zero=True))
     return [curve for curve in made if curve.lines]
 
 

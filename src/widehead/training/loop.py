@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from widehead.errors import NonFiniteError
+from widehead.heads import RetrievedSoftmaxHead
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import Preconditioned
 from widehead.targets import Inputs, SparseTargets
@@ -237,6 +238,8 @@ class Trainer:
         if isinstance(self.state.head_optimizer, Preconditioned):
             trust = self.state.head_optimizer.trust()[0]
             rates["scaled_back"] = trust.scaled_back / max(trust.steps, 1)
+        if isinstance(self.network.head, RetrievedSoftmaxHead):
+            rates["relative_std"] = float(self.network.head.relative_std)
         self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
         position.forget()
 
