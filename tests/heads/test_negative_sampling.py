@@ -6,15 +6,14 @@ import math
 
 import pytest
 import torch
+from drawn import FREQUENCIES, LISTS, WIDTH, D, assert_gradcheck, assert_losses_and_gradients, draws, hidden_layer
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 import widehead as wh
 from widehead.sampling import UniformSampler, UnigramSampler
 
-D, WIDTH, NEGATIVES = 12, 4, 8
-FREQUENCIES = 1.0 / torch.arange(1.0, D + 1.0)
-LISTS = [[2], [5, 0], [], [11, 11, 7]]
+NEGATIVES = 8
 
 
 def make(frequencies: Tensor | None = FREQUENCIES, **options: object) -> wh.NegativeSamplingHead:
@@ -23,19 +22,13 @@ def make(frequencies: Tensor | None = FREQUENCIES, **options: object) -> wh.Nega
     return wh.NegativeSamplingHead(WIDTH, D, **given)  # type: ignore[arg-type]
 
 
-def hidden_layer(m: int = 4) -> Tensor:
-    torch.manual_seed(1)
-    return torch.randn(m, WIDTH, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("frequencies", [None, FREQUENCIES])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_loss_and_gradients_are_those_of_the_definition(mode: str, frequencies: Tensor | None) -> None:
     head, hidden = make(frequencies).train(mode == "train"), hidden_layer().requires_grad_()
     table = head.table.detach().clone().requires_grad_()
     outputs = hidden @ table.T
-    torch.manual_seed(4)
-    negatives = head.sampler.sample(NEGATIVES).tolist()
+    negatives = draws(head, NEGATIVES).tolist()
     assert set(negatives) & {2, 5, 0, 11, 7}  # some are hits
     losses = []
     for b, targets in enumerate(LISTS):
@@ -43,25 +36,11 @@ def test_loss_and_gradients_are_those_of_the_definition(mode: str, frequencies: 
         kept = [j for j in negatives if j not in targets]
         losses.append((told - logsigmoid(-outputs[b, kept]).sum()) * (len(targets) > 0))
     expected = torch.stack(losses)
-    torch.manual_seed(4)
-    found = head(hidden, LISTS, reduction="none")
-    torch.testing.assert_close(found, expected)
-    by_table, by_hidden = torch.autograd.grad(expected.sum(), [table, hidden])
-    sparse, found_by_hidden = torch.autograd.grad(found.sum(), [head.table, hidden])
-    assert sparse.is_sparse
-    torch.testing.assert_close(sparse.to_dense(), by_table)
-    torch.testing.assert_close(found_by_hidden, by_hidden)
+    assert_losses_and_gradients(head, hidden, table, expected)
 
 
 def test_gradcheck() -> None:
-    head = make()
-    head.sparse = False
-
-    def loss(hidden: Tensor, _: Tensor) -> Tensor:
-        torch.manual_seed(4)
-        return head(hidden, LISTS)
-
-    assert torch.autograd.gradcheck(loss, (hidden_layer().requires_grad_(), head.table))
+    assert_gradcheck(make())
 
 
 def test_the_gradient_vanishes_at_the_stated_minimum() -> None:

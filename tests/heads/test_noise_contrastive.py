@@ -6,14 +6,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from drawn import FREQUENCIES, LISTS, WIDTH, D, assert_gradcheck, assert_losses_and_gradients, draws, hidden_layer
 from torch.nn.functional import logsigmoid
 
 import widehead as wh
 
-D, WIDTH, NEGATIVES = 12, 4, 5
-FREQUENCIES = 1.0 / torch.arange(1.0, D + 1.0)
-LISTS = [[2], [5, 0], [], [11, 11, 7]]
+NEGATIVES = 5
 
 
 def make(sampler: str = "log-uniform", **options: object) -> wh.NoiseContrastiveHead:
@@ -23,11 +21,6 @@ def make(sampler: str = "log-uniform", **options: object) -> wh.NoiseContrastive
     return wh.NoiseContrastiveHead(WIDTH, D, sampler=sampler, **given)  # type: ignore[arg-type]
 
 
-def hidden_layer(m: int = 4) -> Tensor:
-    torch.manual_seed(1)
-    return torch.randn(m, WIDTH, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("log_normalizer", [None, 0.7])
 @pytest.mark.parametrize("sampler", ["log-uniform", "uniform", "unigram"])
 def test_loss_and_gradients_are_those_of_the_definition(sampler: str, log_normalizer: float | None) -> None:
@@ -35,34 +28,18 @@ def test_loss_and_gradients_are_those_of_the_definition(sampler: str, log_normal
     table = head.table.detach().clone().requires_grad_()
     outputs, q = hidden @ table.T, head.sampler.log_prob(torch.arange(D)).exp()
     log_z = math.log(D) if log_normalizer is None else log_normalizer
-    torch.manual_seed(3)
-    noise = head.sampler.sample(NEGATIVES)
+    noise = draws(head, NEGATIVES)
     odds = outputs - log_z - torch.log(NEGATIVES * q)
     losses = []
     for b, targets in enumerate(LISTS):
         told = sum((-logsigmoid(odds[b, y]) for y in targets), outputs.new_zeros(())) / max(1, len(targets))
         losses.append((told - logsigmoid(-odds[b, noise]).sum()) * (len(targets) > 0))
     expected = torch.stack(losses)
-    torch.manual_seed(3)
-    found = head(hidden, LISTS, reduction="none")
-    torch.testing.assert_close(found, expected)
-    by_table, by_hidden = torch.autograd.grad(expected.sum(), [table, hidden])
-    sparse, found_by_hidden = torch.autograd.grad(found.sum(), [head.table, hidden])
-    assert sparse.is_sparse
-    assert sparse._nnz() == 6 + NEGATIVES
-    torch.testing.assert_close(sparse.to_dense(), by_table)
-    torch.testing.assert_close(found_by_hidden, by_hidden)
+    assert_losses_and_gradients(head, hidden, table, expected)
 
 
 def test_gradcheck() -> None:
-    head = make()
-    head.sparse = False
-
-    def loss(hidden: Tensor, _: Tensor) -> Tensor:
-        torch.manual_seed(3)
-        return head(hidden, LISTS)
-
-    assert torch.autograd.gradcheck(loss, (hidden_layer().requires_grad_(), head.table))
+    assert_gradcheck(make())
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])

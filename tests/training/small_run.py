@@ -64,8 +64,9 @@ def small_config(out: Path, **options: Any) -> TrainingConfig:
 
 def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
     seed_all(config.seed)
+    encoder = bag_encoder(INPUTS, config)
     head = ExactHead(config.width, CLASSES, config.make_loss())
-    network = WideNetwork(bag_encoder(INPUTS, config), head)
+    network = WideNetwork(encoder, head)
 
     def metrics() -> dict[str, float]:
         inputs, targets = next(iter(SmallBatches().epoch(1_000)))

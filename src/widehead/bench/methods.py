@@ -27,7 +27,21 @@ class Method(Protocol):
     def step(self, hidden: Tensor, targets: SparseTargets) -> float: ...
 
 
-class Exact:
+class HeadMethod:
+    """A head with its own loss and an optimiser of it."""
+
+    head: ExactHead | ParameterHead
+    optimizer: torch.optim.Optimizer
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
+        loss = self.head(hidden.requires_grad_(), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+class Exact(HeadMethod):
     """The exact head, with plain SGD or another optimiser."""
 
     def __init__(
@@ -39,13 +53,6 @@ class Exact:
     ) -> None:
         self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)
         self.optimizer = optimizer(self.head, **{"lr": _LR, **options})
-
-    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        loss = self.head(hidden.requires_grad_(), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
 
 
 class Dense:
@@ -70,7 +77,7 @@ class Dense:
         return float(loss.detach())
 
 
-class Other:
+class Other(HeadMethod):
     """Another head with its own loss, an ordinary softmax or what stands for one, with Adam on what has a gradient."""
 
     def __init__(self, problem: OutputLayerProblem, device: torch.device, head: str) -> None:
@@ -78,14 +85,7 @@ class Other:
         assert isinstance(made, ParameterHead)
         self.head = made
         kind = torch.optim.SparseAdam if made.sparse else torch.optim.Adam
-        self.optimizer: torch.optim.Optimizer = kind(list(self.head.parameters()), lr=_LR)
-
-    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        loss = self.head(hidden.requires_grad_(), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
+        self.optimizer = kind(list(self.head.parameters()), lr=_LR)
 
 
 METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
