@@ -25,8 +25,9 @@ __all__ = ["compare_command"]
 _HEADS_OWN = ("head", "head_options", "loss", "loss_options", "keep_best")
 _HELP = """Train several heads on the same data with the same encoder, and say which is best.
 
-    Each head gets the same minutes (or epochs) in a process of its own. The folder then holds results.jsonl,
-    comparison.png, report.html and the run of each head. A comparison that was interrupted goes on with --resume.
+    Each head gets the same minutes (2 unless --minutes or --epochs says otherwise) in a process of its own. The folder
+    then holds results.jsonl, comparison.png, report.html and the run of each head. A comparison that was interrupted
+    goes on with --resume.
 
     **Examples**
 
