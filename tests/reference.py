@@ -7,6 +7,7 @@ Letters: m examples, D classes, d width; H (m, d), W (D, d), O = HWᵀ (m, D). T
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ class DenseSGD:
         self.optimizer.step()
 
 
-class DensePreconditioned:
+class DensePreconditioned(ABC):
     """W ← (1 − lr·decay)W − η·G·R with G = TᵀH and a d × d matrix R, η bounded by the curvature of the batch.
 
     ``curvature`` (m,) is |λ| of each example, ``target_curvature`` (m, D) what its targets add.
@@ -129,11 +130,13 @@ class DensePreconditioned:
         self.weight = (1 - self.lr * self.weight_decay) * self.weight - min(length, limit) * gradient @ self.right
         self.steps += 1
 
+    @abstractmethod
     def observe(self, hidden: Tensor, gradient: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
-        raise NotImplementedError
+        """Remember what the step shows."""
 
+    @abstractmethod
     def renewed(self) -> Tensor:
-        raise NotImplementedError
+        """R (d, d), made anew."""
 
     def length(self, targets: float) -> float:
         return self.lr

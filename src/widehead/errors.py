@@ -4,6 +4,8 @@ Users' mistakes are plain ``ValueError`` and ``TypeError``. The classes here are
 meet: numbers that are not finite, a graph that outlived its weights, a file that is not what it should be.
 """
 
+from typing import Any
+
 __all__ = [
     "CheckpointError",
     "DataError",
@@ -11,6 +13,7 @@ __all__ = [
     "StaleGraphError",
     "UnstableStepWarning",
     "WideheadWarning",
+    "check_whole",
 ]
 
 
@@ -36,3 +39,9 @@ class WideheadWarning(UserWarning):
 
 class UnstableStepWarning(WideheadWarning):
     """The step is larger than the curvature allows: the loss will grow. The message names the largest stable lr."""
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """ValueError naming a parameter that is not a whole number of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"Parameter `{name}` should be a whole number of at least {least}. Found {value!r}.")

@@ -1,6 +1,8 @@
-"""What the tests of heads that train on drawn classes share: small targets, hidden layers, two comparisons."""
+"""What the tests of heads that train on drawn classes share: small targets, hidden layers, comparisons."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -46,3 +48,22 @@ def assert_gradcheck(head: wh.heads.LinearHead) -> None:
         return head(hidden, LISTS)
 
     assert torch.autograd.gradcheck(loss, (hidden_layer().requires_grad_(), head.table))
+
+
+def mean_gradient(head: wh.heads.LinearHead, outputs: Tensor, p: Tensor, batches: int) -> tuple[Tensor, Tensor]:
+    """Mean gradient by the outputs (D,), set to ``outputs``, where targets are drawn from p; and its standard errors.
+
+    It is taken over so many batches of 64 examples.
+    """
+    hidden = torch.zeros(64, WIDTH, dtype=torch.float64)
+    hidden[:, 0] = 1.0
+    with torch.no_grad():
+        head.table.zero_()
+        head.table[:, 0] = outputs
+    torch.manual_seed(2)
+    gradients = []
+    for _ in range(batches):
+        loss = head(hidden, torch.multinomial(p, 64, replacement=True))
+        gradients.append(torch.autograd.grad(loss, head.table)[0].to_dense()[:, 0])
+    found = torch.stack(gradients)
+    return found.mean(0), found.std(0) / math.sqrt(batches)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from widehead.bench.problem import OutputLayerProblem
-from widehead.heads import ExactHead, ParameterHead
+from widehead.heads import ExactHead, Head, ParameterHead
 from widehead.heads.names import HEADS
 from widehead.losses import SquaredError
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
@@ -30,7 +30,7 @@ class Method(Protocol):
 class HeadMethod:
     """A head with its own loss and an optimiser of it."""
 
-    head: ExactHead | ParameterHead
+    head: Head
     optimizer: torch.optim.Optimizer
 
     def step(self, hidden: Tensor, targets: SparseTargets) -> float:

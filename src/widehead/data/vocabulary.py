@@ -1,7 +1,8 @@
 """Names and their ids: words, items, labels.
 
 A vocabulary is saved as UTF-8 text, one name a line, in the order of the ids. Control characters, the byte-order
-mark, lone surrogates and the backslash are written as ``\\uXXXX``, so that every name fits on its line.
+mark, lone surrogates and the backslash are written as a backslash, u and four hexadecimal digits, so that every name
+fits on its line.
 """
 
 from __future__ import annotations

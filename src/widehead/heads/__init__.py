@@ -1,7 +1,7 @@
 """Output layers to put on a network, one contract for all: forward, scores, top_k, log_prob, to_linear."""
 
 from widehead.heads.adaptive import AdaptiveSoftmaxHead
-from widehead.heads.base import LinearHead, ParameterHead
+from widehead.heads.base import Head, LinearHead, ParameterHead
 from widehead.heads.black_out import BlackOutHead
 from widehead.heads.exact import ExactHead
 from widehead.heads.full_softmax import FullSoftmaxHead
@@ -16,6 +16,7 @@ __all__ = [
     "BlackOutHead",
     "ExactHead",
     "FullSoftmaxHead",
+    "Head",
     "HierarchicalSoftmaxHead",
     "LinearHead",
     "NegativeSamplingHead",

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from widehead.heads.normalized import NormalizedHead, checked_frequencies, ranks_by_frequency
+from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
+from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["AdaptiveSoftmaxHead"]
@@ -58,7 +58,7 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         *,
         cutoffs: Sequence[int] | None = None,
         div_value: float = 4.0,
-        frequencies: Any = None,
+        frequencies: Frequencies | None = None,
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -74,7 +74,7 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
             in_features, num_classes, list(self.cutoffs), div_value, head_bias=bias, device=device, dtype=dtype
         )
-        ranks = ranks_by_frequency(checked_frequencies(frequencies, num_classes), num_classes)
+        ranks = ranks_by_frequency(frequencies_of(frequencies, num_classes), num_classes)
         self.register_buffer("ranks", ranks.to(self.device))
 
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:

@@ -1,4 +1,4 @@
-"""Base of the heads whose weights are an ordinary parameter, with ordinary or sparse gradients.
+"""Bases of the heads: the contract of all, and that of those whose weights are ordinary parameters.
 
 Letters: m examples, D classes, d width, nnz targets in all; H (m, d) hidden, O = HWᵀ outputs.
 """
@@ -11,12 +11,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from widehead.errors import check_whole
 from widehead.heads.contract import (
     Reduction,
     as_table,
-    checked_sizes,
     checked_targets,
     checked_weight,
+    less_normalizer,
     linear_of,
     reduced,
 )
@@ -24,29 +25,26 @@ from widehead.heads.ranking import streaming_top_k
 from widehead.losses import mean_over_targets
 from widehead.targets import SparseTargets, TargetsLike
 
-__all__ = ["LinearHead", "ParameterHead"]
+__all__ = ["Head", "LinearHead", "ParameterHead"]
 
 _BLOCK = 1 << 14  # rows of W that are read at a time
 
 
-class ParameterHead(nn.Module):
-    """The contract of output layers over parameters, whatever their structure.
+class Head(nn.Module):
+    """The contract of all output layers.
 
-    An example with several targets has the mean of its targets' losses, by the targets' values where they have some.
-    One without targets has no loss and is left out of means. In eval mode a head that defines probabilities gives
-    the exact −log p, so that losses of different heads can be compared.
+    Targets are ragged: an example may have any number of them.
     """
 
     in_features: int
     num_classes: int
-    #: whether the head defines probabilities, so that `log_prob` is there
-    has_probabilities: bool = True
-    #: whether gradients of the parameters are sparse: torch.optim.SparseAdam, Adagrad or SGD take them
-    sparse: bool = False
+    #: whether there is an output weight for a hidden unit that is always 1
+    has_bias: bool = False
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
-        checked_sizes(in_features, num_classes)
+        check_whole("in_features", in_features)
+        check_whole("num_classes", num_classes)
         self.in_features = in_features
         self.num_classes = num_classes
 
@@ -63,23 +61,18 @@ class ParameterHead(nn.Module):
         Args:
             hidden: (m, in_features).
             targets: SparseTargets or any raw form of them (see `SparseTargets.convert`).
-            weight: (m,) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a target.
+            weight: (m,) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a loss.
             reduction: "mean", "sum" or "none". The mean over no examples is 0.
 
         Raises:
             TypeError, ValueError: wrong shapes, types or class ids.
         """
-        prepared = checked_targets(hidden, targets, self.in_features, self.num_classes)
-        hidden = hidden.to(self.dtype)
-        if self.training or not self.has_probabilities:
-            losses = self._losses(hidden, prepared)
-        else:
-            losses = -mean_over_targets(self.log_prob(hidden, prepared), prepared)
-        return reduced(losses, (prepared.counts > 0).to(losses.dtype), weight, reduction)
+        losses, counted = self._counted_losses(hidden, self._targets(hidden, targets))
+        return reduced(losses, counted.to(losses.dtype), weight, reduction)
 
     @abstractmethod
-    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        """(m,) the training loss of each example, anything where it has no targets; hidden is in the head's type."""
+    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        """(m,) losses, anything finite where an example has none, and (m,) whether it has one."""
 
     @abstractmethod
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
@@ -109,9 +102,56 @@ class ParameterHead(nn.Module):
     def _checked_k(self, hidden: Tensor, k: int, exclude: TargetsLike | None) -> SparseTargets | None:
         if not 1 <= k <= self.num_classes:
             raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
-        if exclude is None:
-            return None
-        return checked_targets(hidden, exclude, self.in_features, self.num_classes)
+        return None if exclude is None else self._targets(hidden, exclude)
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+
+    def _targets(self, hidden: Tensor, targets: TargetsLike) -> SparseTargets:
+        return checked_targets(hidden, targets, self.in_features, self.num_classes)
+
+    def _widened(self, hidden: Tensor) -> Tensor:
+        """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
+        if not hidden.dtype.is_floating_point:
+            raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
+        hidden = hidden.to(self.dtype)
+        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, num_classes={self.num_classes}"
+
+
+class ParameterHead(Head):
+    """An output layer over ordinary parameters, whatever their structure.
+
+    An example with several targets has the mean of its targets' losses, by the targets' values where they have some.
+    One without targets has no loss and is left out of means. In eval mode a head that defines probabilities gives
+    the exact −log p, so that losses of different heads can be compared.
+    """
+
+    #: whether the head defines probabilities, so that `log_prob` is there
+    has_probabilities: bool = True
+    #: whether gradients of the parameters are sparse: torch.optim.SparseAdam, Adagrad or SGD take them
+    sparse: bool = False
+
+    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        hidden = hidden.to(self.dtype)
+        if self.training or not self.has_probabilities:
+            losses = self._losses(hidden, targets)
+        else:
+            losses = -mean_over_targets(self.log_prob(hidden, targets), targets)
+        return losses, targets.counts > 0
+
+    @abstractmethod
+    def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """(m,) the training loss of each example, anything where it has no targets; hidden is in the head's type."""
 
     @property
     def device(self) -> torch.device:
@@ -120,9 +160,6 @@ class ParameterHead(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
-
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, num_classes={self.num_classes}"
 
 
 class LinearHead(ParameterHead):
@@ -151,11 +188,6 @@ class LinearHead(ParameterHead):
         if bias:
             with torch.no_grad():
                 self.table[:, in_features] = 0.0
-
-    def _widened(self, hidden: Tensor) -> Tensor:
-        """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
-        hidden = hidden.to(self.dtype)
-        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
 
     def _rows(self, class_ids: Tensor) -> Tensor:
         """Rows of the table, in the shape of ``class_ids`` and one more dimension; sparse gradients where said so."""
@@ -189,11 +221,7 @@ class LinearHead(ParameterHead):
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         if not self.has_probabilities:
             raise TypeError(f"{type(self).__name__} defines no probabilities, so there is no log_prob.")
-        normalizer = self.log_normalizer(hidden)
-        scores = self.scores(hidden, class_ids)
-        if isinstance(class_ids, SparseTargets):
-            return scores - normalizer[class_ids.to(scores.device).example_ids]
-        return scores - normalizer.view(-1, *[1] * (scores.ndim - 1))
+        return less_normalizer(self.scores(hidden, class_ids), self.log_normalizer(hidden), class_ids)
 
     @torch.no_grad()
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:

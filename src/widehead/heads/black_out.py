@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import Frequencies, SampledHead, accidental_hits, class_sampler, left_out
+from widehead.heads.sampled import SampledHead, accidental_hits, class_sampler, left_out
 from widehead.losses import mean_over_targets
+from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["BlackOutHead"]

@@ -9,16 +9,9 @@ from torch import Tensor, nn
 
 from widehead.targets import SparseTargets, TargetsLike
 
-__all__ = ["Reduction", "as_table", "checked_sizes", "checked_targets", "checked_weight", "linear_of", "reduced"]
+__all__ = ["Reduction", "as_table", "checked_targets", "checked_weight", "less_normalizer", "linear_of", "reduced"]
 
 Reduction = Literal["mean", "sum", "none"]
-
-
-def checked_sizes(in_features: int, num_classes: int) -> None:
-    """ValueError where one is not a whole number of at least 1."""
-    for name, size in (("in_features", in_features), ("num_classes", num_classes)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"Parameter `{name}` should be a whole number of at least 1. Found {size!r}.")
 
 
 def checked_targets(hidden: Tensor, targets: TargetsLike, in_features: int, num_classes: int) -> SparseTargets:
@@ -103,3 +96,10 @@ def checked_weight(weight: Tensor, bias: Tensor | None, like: Tensor, has_bias: 
     if not bool(torch.isfinite(values).all()):
         raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
     return values
+
+
+def less_normalizer(scores: Tensor, normalizer: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
+    """log p: scores in the shape of ``class_ids``, less their examples' log-normaliser (m,)."""
+    if isinstance(class_ids, SparseTargets):
+        return scores - normalizer[class_ids.to(scores.device).example_ids]
+    return scores - normalizer.view(-1, *[1] * (scores.ndim - 1))

@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from widehead import factored
 from widehead.errors import StaleGraphError
 from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient
-from widehead.heads.contract import (
-    Reduction,
-    as_table,
-    checked_sizes,
-    checked_targets,
-    checked_weight,
-    linear_of,
-    reduced,
-)
+from widehead.heads.base import Head
+from widehead.heads.contract import as_table, checked_weight, less_normalizer, linear_of
 from widehead.heads.ranking import streaming_top_k
 from widehead.losses import Loss
 from widehead.targets import SparseTargets, TargetsLike
@@ -30,7 +23,7 @@ from widehead.targets import SparseTargets, TargetsLike
 __all__ = ["ExactHead"]
 
 
-class ExactHead(nn.Module):
+class ExactHead(Head):
     """A D × d output layer with a loss of the spherical family, trained exactly without ever forming its outputs.
 
     W is no parameter: `widehead.optim` changes it, in ``optimizer.step()``, by the exact step of Vincent, de
@@ -61,12 +54,9 @@ class ExactHead(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        checked_sizes(in_features, num_classes)
+        super().__init__(in_features, num_classes)
         if not isinstance(loss, Loss):
             raise TypeError(f"Parameter `loss` should be one of widehead.losses. Found {type(loss).__name__}.")
-        self.in_features = in_features
-        self.num_classes = num_classes
         self.loss = loss
         self.has_bias = bias
         dtype = _checked_dtype(dtype or torch.get_default_dtype())
@@ -78,31 +68,12 @@ class ExactHead(nn.Module):
 
     # -- loss ---------------------------------------------------------------------------------------------------
 
-    def forward(
-        self,
-        hidden: Tensor,
-        targets: TargetsLike,
-        *,
-        weight: Tensor | None = None,
-        reduction: Reduction = "mean",
-    ) -> Tensor:
-        """The loss of ``hidden`` (m, d) at ``targets``: () for a mean or sum, (m,) for "none".
-
-        Args:
-            hidden: (m, in_features).
-            targets: SparseTargets or any raw form of them (see `SparseTargets.convert`).
-            weight: (m,) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a loss.
-            reduction: "mean", "sum" or "none". The mean over no examples is 0.
-
-        Raises:
-            TypeError, ValueError: wrong shapes, types or class ids.
-        """
-        prepared = self.loss.prepare(self._targets(hidden, targets))
+    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+        prepared = self.loss.prepare(targets)
         ticket = _Ticket()
         q, s, a = self._statistics(hidden, prepared, ticket)
         losses: Tensor = _Tap.apply(self.loss(q, s, a, prepared, self.num_classes), ticket)
-        counted = (prepared.counts > 0).to(losses.dtype) if self.loss.needs_targets else torch.ones_like(losses)
-        return reduced(losses, counted, weight, reduction)
+        return losses, prepared.counts > 0 if self.loss.needs_targets else torch.ones_like(prepared.counts)
 
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,), in the targets' order.
@@ -119,16 +90,6 @@ class ExactHead(nn.Module):
         hook = torch.zeros((), device=hidden.device, requires_grad=True)
         q, s, a = _Statistics.apply(hidden, hook, self, targets, ticket)
         return q, s, a
-
-    def _targets(self, hidden: Tensor, targets: TargetsLike) -> SparseTargets:
-        return checked_targets(hidden, targets, self.in_features, self.num_classes)
-
-    def _widened(self, hidden: Tensor) -> Tensor:
-        """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
-        if not hidden.dtype.is_floating_point:
-            raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
-        hidden = hidden.to(self.dtype)
-        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
 
     # -- the pending step ---------------------------------------------------------------------------------------
 
@@ -188,9 +149,7 @@ class ExactHead(nn.Module):
             raise TypeError(f"{type(self.loss).__name__} defines no probabilities, so there is no log_prob.")
         q, s, a = self._at(hidden, class_ids)
         normalizer = self.loss.log_normalizer(q, s, self.num_classes)
-        if isinstance(class_ids, SparseTargets):
-            return self.loss.score(a) - normalizer[class_ids.to(a.device).example_ids]
-        return self.loss.score(a) - normalizer.view(-1, *[1] * (a.ndim - 1))
+        return less_normalizer(self.loss.score(a), normalizer, class_ids)
 
     def _at(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(class_ids, SparseTargets):
@@ -200,18 +159,8 @@ class ExactHead(nn.Module):
 
     @torch.no_grad()
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
-        """The k best classes of each example, exactly: (scores (m, k), class ids (m, k)), best first.
-
-        Reads all of W block by block; call `consolidate` once before many calls.
-
-        Args:
-            hidden: (m, d). k: from 1 to D.
-            exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
-                row has score −inf.
-        """
-        if not 1 <= k <= self.num_classes:
-            raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
-        banned = None if exclude is None else self._targets(hidden, exclude)
+        """As in `Head`. Reads all of W block by block; call `consolidate` once before many calls."""
+        banned = self._checked_k(hidden, k, exclude)
         return streaming_top_k(self._widened(hidden), self.weights.blocks(), k, self.loss.score, banned)
 
     # -- the weights --------------------------------------------------------------------------------------------
@@ -303,7 +252,7 @@ class ExactHead(nn.Module):
 
     def extra_repr(self) -> str:
         loss = type(self.loss).__name__
-        return f"in_features={self.in_features}, num_classes={self.num_classes}, loss={loss}, bias={self.has_bias}"
+        return f"{super().extra_repr()}, loss={loss}, bias={self.has_bias}"
 
 
 class _Statistics(torch.autograd.Function):

@@ -14,7 +14,7 @@ from widehead.heads.base import LinearHead
 from widehead.losses import mean_over_targets
 from widehead.targets import SparseTargets
 
-__all__ = ["FullSoftmaxHead"]
+__all__ = ["FullSoftmaxHead", "full_outputs"]
 
 _BLOCK_NUMBERS = 1 << 22  # outputs worked on at a time: 16 MiB in float32
 
@@ -53,9 +53,14 @@ class FullSoftmaxHead(LinearHead):
         return self._outputs(hidden, SparseTargets(offsets[:0], offsets))[0]
 
     def _outputs(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        keeps = torch.is_grad_enabled() and hidden.shape[0] <= self.in_features
-        log_z, outputs = _Outputs.apply(self._widened(hidden), self.table, targets, keeps)
-        return log_z, outputs
+        return full_outputs(self._widened(hidden), self.table, targets)
+
+
+def full_outputs(hidden: Tensor, table: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
+    """log Z (m,) and the targets' outputs (nnz,) of ``hidden`` (m, d) and ``table`` (D, d), by blocks of classes."""
+    keeps = torch.is_grad_enabled() and hidden.shape[0] <= hidden.shape[1]
+    log_z, outputs = _Outputs.apply(hidden, table, targets, keeps)
+    return log_z, outputs
 
 
 class _Outputs(torch.autograd.Function):

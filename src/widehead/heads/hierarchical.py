@@ -6,15 +6,16 @@ Letters: m examples, D classes, d width, nnz targets in all.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, log_softmax, logsigmoid
 
-from widehead.heads.normalized import NormalizedHead, checked_frequencies, ranks_by_frequency
+from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
 from widehead.heads.trees import WithinClusters, huffman_links, levels, paths
 from widehead.losses import sum_over_targets
+from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["HierarchicalSoftmaxHead"]
@@ -69,7 +70,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         num_classes: int,
         *,
         tree: Tree = "two-level",
-        frequencies: Any = None,
+        frequencies: Frequencies | None = None,
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -79,7 +80,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
             raise ValueError(f'Parameter `tree` should be "two-level" or "huffman". Found {tree!r}.')
         self.tree = tree
         self.has_bias = bias
-        checked = checked_frequencies(frequencies, num_classes)
+        checked = frequencies_of(frequencies, num_classes)
         # Integers, which a change of the head's type leaves alone: rounded frequencies would give another tree.
         if tree == "huffman":
             ones = torch.ones(num_classes, dtype=torch.float64)
@@ -91,9 +92,6 @@ class HierarchicalSoftmaxHead(NormalizedHead):
             sizes = {"clusters": -(-num_classes // self.cluster_size), "classes": num_classes}
         for name, rows in sizes.items():
             self.register_parameter(name, _initial(rows, in_features, bias, device, dtype))
-
-    def _widened(self, hidden: Tensor) -> Tensor:
-        return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
 
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         widened = self._widened(hidden)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from widehead.heads.adaptive import AdaptiveSoftmaxHead
-from widehead.heads.base import ParameterHead
+from widehead.heads.base import Head
 from widehead.heads.black_out import BlackOutHead
 from widehead.heads.exact import ExactHead
 from widehead.heads.full_softmax import FullSoftmaxHead
@@ -18,7 +18,7 @@ from widehead.heads.sampled_softmax import SampledSoftmaxHead
 __all__ = ["HEADS"]
 
 #: constructors by name: (in_features, num_classes, *, own options, bias, device, dtype), the exact head with its loss
-HEADS: dict[str, Callable[..., ExactHead | ParameterHead]] = {
+HEADS: dict[str, Callable[..., Head]] = {
     "exact": ExactHead,
     "full": FullSoftmaxHead,
     "retrieved": RetrievedSoftmaxHead,

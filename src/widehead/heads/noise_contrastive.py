@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import Frequencies, SampledHead, class_sampler
+from widehead.heads.sampled import SampledHead, class_sampler
 from widehead.losses import mean_over_targets
+from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["NoiseContrastiveHead"]
@@ -68,9 +69,7 @@ class NoiseContrastiveHead(SampledHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
-        if sampler is None:
-            sampler = "log-uniform" if frequencies is None else "unigram"
-        self.sampler = class_sampler(sampler, num_classes, frequencies, alpha, device)
+        self.sampler = class_sampler(sampler, num_classes, frequencies, alpha, device, otherwise="log-uniform")
         self.fixed_log_normalizer = math.log(num_classes) if log_normalizer is None else float(log_normalizer)
         if not math.isfinite(self.fixed_log_normalizer):
             raise ValueError(f"Parameter `log_normalizer` should be finite. Found {log_normalizer}.")

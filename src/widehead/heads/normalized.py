@@ -6,7 +6,7 @@ Letters: m examples, D classes, nnz targets in all.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from torch import Tensor
 from widehead.heads.base import ParameterHead
 from widehead.heads.contract import as_table
 from widehead.losses import mean_over_targets
+from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets, TargetsLike
 
-__all__ = ["NormalizedHead", "checked_frequencies", "ranks_by_frequency"]
+__all__ = ["NormalizedHead", "frequencies_of", "ranks_by_frequency"]
 
 _BLOCK_NUMBERS = 1 << 24  # log-probabilities that top_k holds at a time: 64 MiB in float32
 
@@ -83,23 +84,17 @@ class NormalizedHead(ParameterHead):
         )
 
 
-def checked_frequencies(frequencies: Any, num_classes: int) -> Tensor | None:
+def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:
     """(num_classes,) float64 on the CPU, or None where None.
 
     Raises:
-        ValueError: another shape, or a number that is negative, NaN or infinite.
+        TypeError, ValueError: see `checked_frequencies`; or another number of them.
     """
     if frequencies is None:
         return None
-    values = torch.as_tensor(frequencies).detach().to(device="cpu", dtype=torch.float64)
-    if tuple(values.shape) != (num_classes,):
+    values = checked_frequencies(frequencies).cpu()
+    if len(values) != num_classes:
         raise ValueError(f"Parameter `frequencies` should have shape ({num_classes},). Found {tuple(values.shape)}.")
-    wrong = ~(torch.isfinite(values) & (values >= 0))
-    if bool(wrong.any()):
-        at = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"Parameter `frequencies` should hold finite numbers of at least 0. Found frequencies[{at}] = {values[at]}."
-        )
     return values
 
 

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from widehead.errors import check_whole
 from widehead.heads.base import LinearHead
+from widehead.heads.full_softmax import full_outputs
 from widehead.heads.gumbel import lazy_gumbel_sample
 from widehead.heads.tail import Complement, Drawn, uniform_tail
 from widehead.heads.upkeep import IndexKind, Upkeep
@@ -102,8 +104,7 @@ class RetrievedSoftmaxHead(LinearHead):
         self.retrieved = default if retrieved is None else retrieved
         self.tail = default if tail is None else tail
         for name, number, least in (("retrieved", self.retrieved, 1), ("tail", self.tail, 2)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
-                raise ValueError(f"Parameter `{name}` should be a whole number of at least {least}. Found {number!r}.")
+            check_whole(name, number, least)
         if tail_kind not in ("uniform", "cells"):
             raise ValueError(f'Parameter `tail_kind` should be "uniform" or "cells". Found {tail_kind!r}.')
         self.tail_kind, self.shared = tail_kind, shared
@@ -122,8 +123,7 @@ class RetrievedSoftmaxHead(LinearHead):
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         widened = self._widened(hidden)
         if self.is_full:
-            normalizer = torch.logsumexp(widened @ self.table.T, dim=1)
-            outputs = torch.linalg.vecdot(widened[targets.example_ids], self.table[targets.class_ids])
+            normalizer, outputs = full_outputs(widened, self.table, targets)
         elif self.shared:
             normalizer, outputs = self._shared(widened, targets)
         else:

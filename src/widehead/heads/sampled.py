@@ -5,18 +5,16 @@ Letters: m examples, D classes, d width, n negatives, nnz targets in all; H (m, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from widehead.errors import check_whole
 from widehead.heads.base import LinearHead
 from widehead.sampling import LogUniformSampler, Sampler, UniformSampler, UnigramSampler
+from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["Frequencies", "SampledHead", "accidental_hits", "class_sampler", "left_out"]
-
-Frequencies = Tensor | Sequence[float]
+__all__ = ["SampledHead", "accidental_hits", "class_sampler", "left_out"]
 
 
 class SampledHead(LinearHead):
@@ -43,8 +41,7 @@ class SampledHead(LinearHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
-        if not isinstance(negatives, int) or isinstance(negatives, bool) or negatives < 1:
-            raise ValueError(f"Parameter `negatives` should be a whole number of at least 1. Found {negatives!r}.")
+        check_whole("negatives", negatives)
         self.negatives = negatives
 
     def _outputs(self, widened: Tensor, targets: SparseTargets, negatives: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,14 +61,15 @@ def class_sampler(
     frequencies: Frequencies | None,
     alpha: float,
     device: torch.device | str | None,
+    otherwise: str = "uniform",
 ) -> Sampler:
-    """The sampler of that name: "log-uniform", "uniform" or "unigram"; None takes unigram if there are frequencies.
+    """The sampler "log-uniform", "uniform" or "unigram"; None takes unigram if there are frequencies, or ``otherwise``.
 
     Raises:
         TypeError, ValueError: another name, or frequencies that are wrong, missing or of no use to the sampler.
     """
     if name is None:
-        name = "uniform" if frequencies is None else "unigram"
+        name = otherwise if frequencies is None else "unigram"
     if name not in ("log-uniform", "uniform", "unigram"):
         raise ValueError(f'Parameter `sampler` should be "log-uniform", "uniform" or "unigram". Found {name!r}.')
     if name == "unigram":

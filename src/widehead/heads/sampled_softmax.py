@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import Frequencies, SampledHead, accidental_hits, class_sampler, left_out
+from widehead.heads.sampled import SampledHead, accidental_hits, class_sampler, left_out
 from widehead.losses import mean_over_targets
 from widehead.sampling import QuadraticSampler, Sampler
+from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["SampledSoftmaxHead"]
@@ -73,9 +74,7 @@ class SampledSoftmaxHead(SampledHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
-        if sampler is None:
-            sampler = "log-uniform" if frequencies is None else "unigram"
-        if sampler not in get_args(SamplerName):
+        if sampler is not None and sampler not in get_args(SamplerName):
             names = ", ".join(f'"{name}"' for name in get_args(SamplerName))
             raise ValueError(f"Parameter `sampler` should be one of {names}. Found {sampler!r}.")
         self.in_batch = sampler == "in-batch"
@@ -88,7 +87,7 @@ class SampledSoftmaxHead(SampledHead):
             )
         else:
             name, power = ("unigram", 1.0) if self.in_batch else (sampler, alpha)
-            self.sampler = class_sampler(name, num_classes, frequencies, power, device)
+            self.sampler = class_sampler(name, num_classes, frequencies, power, device, otherwise="log-uniform")
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         positive, negative = self.corrected(hidden, targets)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Sampler", "checked_draws", "checked_num_classes"]
+from widehead.errors import check_whole
+
+__all__ = ["Frequencies", "Sampler", "checked_draws", "checked_frequencies"]
+
+Frequencies: TypeAlias = "Tensor | Sequence[float]"
 
 
 class Sampler(nn.Module):
@@ -26,7 +32,7 @@ class Sampler(nn.Module):
 
     def __init__(self, num_classes: int, *, device: torch.device | str | None = None) -> None:
         super().__init__()
-        checked_num_classes(num_classes)
+        check_whole("num_classes", num_classes)
         self.num_classes = num_classes
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
 
@@ -50,14 +56,29 @@ class Sampler(nn.Module):
         return f"num_classes={self.num_classes}"
 
 
-def checked_num_classes(num_classes: int) -> None:
-    """ValueError where it is not a whole number of at least 1."""
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise ValueError(f"Parameter `num_classes` should be a whole number of at least 1. Found {num_classes!r}.")
-
-
 def checked_draws(n: int) -> int:
     """``n`` itself, if it is a whole number of at least 0."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-        raise ValueError(f"Parameter `n` should be a whole number of at least 0. Found {n!r}.")
+    check_whole("n", n, least=0)
     return n
+
+
+def checked_frequencies(frequencies: Frequencies) -> Tensor:
+    """(D,) a copy of the frequencies in float64.
+
+    Raises:
+        TypeError: no numbers. ValueError: another shape, or one that is negative, NaN or infinite.
+    """
+    try:
+        given = torch.as_tensor(frequencies, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = type(frequencies).__name__
+        raise TypeError(f"Parameter `frequencies` should be a tensor of numbers. Found {found}.") from error
+    if given.ndim != 1 or given.numel() == 0:
+        raise ValueError(f"Parameter `frequencies` should have shape (num_classes,). Found {tuple(given.shape)}.")
+    wrong = ~(torch.isfinite(given) & (given >= 0))
+    if bool(wrong.any()):
+        at = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"Parameter `frequencies` should be finite and at least 0. Found frequencies[{at}] = {float(given[at])}."
+        )
+    return given

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from widehead.sampling.base import checked_draws, checked_num_classes
+from widehead.errors import check_whole
+from widehead.sampling.base import checked_draws
 
 __all__ = ["QuadraticSampler"]
 
@@ -59,10 +60,9 @@ class QuadraticSampler(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checked_num_classes(num_classes)
+        check_whole("num_classes", num_classes)
         for name, size in (("width", width), ("block", block), ("refresh_every", refresh_every)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise ValueError(f"Parameter `{name}` should be a whole number of at least 1. Found {size!r}.")
+            check_whole(name, size)
         if not 0.0 < scale < float("inf"):
             raise ValueError(f"Parameter `scale` should be above 0 and finite. Found {scale}.")
         self.num_classes, self.width, self.scale = num_classes, width, float(scale)

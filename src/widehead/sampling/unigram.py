@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from widehead.sampling.base import Sampler, checked_draws
+from widehead.sampling.base import Frequencies, Sampler, checked_draws, checked_frequencies
 
 __all__ = ["UnigramSampler"]
 
@@ -39,7 +39,7 @@ class UnigramSampler(Sampler):
 
     def __init__(
         self,
-        frequencies: Tensor | Sequence[float],
+        frequencies: Frequencies,
         *,
         alpha: float = 0.75,
         device: torch.device | str | None = None,
@@ -106,21 +106,9 @@ class UnigramSampler(Sampler):
         return f"{super().extra_repr()}, alpha={self.alpha}"
 
 
-def _checked(frequencies: Tensor | Sequence[float]) -> Tensor:
-    """A copy of the frequencies in float64."""
-    try:
-        given = torch.as_tensor(frequencies, dtype=torch.float64).detach().clone()
-    except (TypeError, ValueError, RuntimeError) as error:
-        found = type(frequencies).__name__
-        raise TypeError(f"Parameter `frequencies` should be a tensor of numbers. Found {found}.") from error
-    if given.ndim != 1 or given.numel() == 0:
-        raise ValueError(f"Parameter `frequencies` should have shape (num_classes,). Found {tuple(given.shape)}.")
-    wrong = ~(torch.isfinite(given) & (given >= 0))
-    if bool(wrong.any()):
-        at = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"Parameter `frequencies` should be finite and at least 0. Found frequencies[{at}] = {float(given[at])}."
-        )
+def _checked(frequencies: Frequencies) -> Tensor:
+    """The frequencies in float64; ValueError where all are 0."""
+    given = checked_frequencies(frequencies)
     if not bool((given > 0).any()):
         raise ValueError("Parameter `frequencies` should not be 0 everywhere.")
     return given
