@@ -76,8 +76,8 @@ def test_one_step(m: int, d: int, decay: float, preconditioned: bool) -> None:
         change = factored.plan_step(weights, gradient, StepRule.sgd(lr, decay), hidden_right)
         factored.apply_step(weights, change)
         assert torch.allclose(weights.dense(), weight, rtol=1e-9, atol=1e-9)
-        assert torch.allclose(weights.gram.master, weight.T @ weight, rtol=1e-9, atol=1e-9)
-        assert torch.allclose(weights.column_sum.master, weight.sum(0), rtol=1e-9, atol=1e-9)
+        assert torch.allclose(weights.squares.gram, weight.T @ weight, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(weights.squares.column_sum, weight.sum(0), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -113,7 +113,7 @@ def test_rows_are_exact_whatever_the_segment_and_the_sweep() -> None:
     assert torch.allclose(weights.dense(), weight, rtol=1e-8, atol=1e-8)
     assert len(weights.generations.live) > 3
     weights.consolidate()
-    assert torch.allclose(weights.values + weights.shift.value, weight, rtol=1e-8, atol=1e-8)
+    assert torch.allclose(weights.values + weights.squares.shift, weight, rtol=1e-8, atol=1e-8)
 
 
 RULES = {
@@ -148,7 +148,7 @@ def test_a_factor_that_only_shrinks_is_closed_in_time(dtype: torch.dtype) -> Non
     for _ in range(40):
         gradient = gradient_of(weights, (hidden, torch.zeros(3), torch.zeros(3), ids, offsets, values))
         factored.apply_step(weights, factored.plan_step(weights, gradient, StepRule.sgd(0.1, 9.0)))
-        assert 1e-11 < weights.factor.value.diagonal().min() <= 1.0
+        assert 1e-11 < weights.squares.factor.diagonal().min() <= 1.0
     step = torch.zeros_like(weight).index_add_(0, ids, values[:, None] * hidden[examples_of(offsets)])
     assert torch.allclose(weights.dense().double(), -step / 9.0, rtol=1e-5, atol=1e-6)
 
@@ -156,7 +156,7 @@ def test_a_factor_that_only_shrinks_is_closed_in_time(dtype: torch.dtype) -> Non
 def test_an_inverse_that_went_wrong_is_noticed_and_done_without() -> None:
     weight, *parts = problem(3, 5)
     weights = FactoredWeights.from_dense(weight.clone())
-    weights.inverse.master += 1e-6
+    weights.squares.inverse.add_(1e-6)  # in float64 all views are one tensor
     exact_step(weights, gradient_of(weights, tuple(parts)), 0.001)
     assert weights.generations.closes == 1
     weight = weight - 0.001 * dense_t(weight, tuple(parts)).T @ parts[0]
@@ -203,7 +203,9 @@ def test_small_updates_are_not_lost_in_float32() -> None:
         read = factored.forward(weights, hidden, none)
         gradient = OutputGradient.of(weights, read, torch.ones(4), torch.zeros(4), torch.zeros(0))
         exact_step(weights, gradient, 1e-8)
-    assert torch.allclose(weights.factor.master.diagonal(), torch.tensor(1 - 1e-4, dtype=torch.float64), rtol=1e-7)
+    assert torch.allclose(
+        weights.squares.fold().master.diagonal(), torch.tensor(1 - 1e-4, dtype=torch.float64), rtol=1e-7
+    )
     assert factored.audit(weights).gram < 1e-6
 
 
@@ -211,9 +213,9 @@ def test_audit_sees_every_kind_of_damage() -> None:
     weight, *_ = problem(3, 7)
     weights = FactoredWeights.from_dense(weight.clone())
     assert factored.audit(weights).gram < 1e-14
-    weights.gram.master[0, 0] += 1.0
-    weights.column_sum.master[0] += 1.0
-    weights.inverse.master[0, 0] += 1.0
+    weights.squares.gram[0, 0] += 1.0
+    weights.squares.column_sum[0] += 1.0
+    weights.squares.inverse[0, 0] += 1.0
     weights.values[3, 3] = float("nan")
     found = factored.audit(weights)
     assert not found.finite

@@ -37,15 +37,18 @@ class Audit:
 def audit(weights: FactoredWeights) -> Audit:
     """Recompute Q, w̄ and UU⁻¹ densely in float64, O(D d²), block by block; changes nothing."""
     blocks = (rows for _, rows in weights.blocks(slice(None)))
-    gram, column_sum = gram_and_sum(blocks, torch.zeros_like(weights.column_sum.master))
-    eye = torch.eye(weights.order * weights.width, dtype=torch.float64, device=gram.device)
-    scale = (weights.num_classes * torch.trace(gram)).sqrt()
+    size = weights.order * weights.width
+    master = weights.squares.fold().master
+    factor, _, column_sum, gram, inverse = (part.squeeze(0) for part in master.split([size, 1, 1, size, size]))
+    found_gram, found_sum = gram_and_sum(blocks, torch.zeros_like(column_sum))
+    eye = torch.eye(size, dtype=torch.float64, device=gram.device)
+    scale = (weights.num_classes * torch.trace(found_gram)).sqrt()
     generations = weights.generations
     return Audit(
-        gram=_relative(weights.gram.master - gram, torch.linalg.matrix_norm(gram)),
-        column_sum=_relative(weights.column_sum.master - column_sum, scale),
-        inverse=_relative(weights.factor.master @ weights.inverse.master - eye, torch.linalg.matrix_norm(eye)),
-        finite=bool(torch.isfinite(column_sum).all()),  # a sum meets every NaN and infinity
+        gram=_relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
+        column_sum=_relative(column_sum - found_sum, scale),
+        inverse=_relative(factor @ inverse.T - eye, torch.linalg.matrix_norm(eye)),
+        finite=bool(torch.isfinite(found_sum).all()),  # a sum meets every NaN and infinity
         live_boundaries=len(generations.live),
         closes=generations.closes,
         moved_rows=generations.moved_rows,

@@ -23,17 +23,14 @@ class Forward:
     """What a forward pass reads of W, kept for the backward pass and the step.
 
     Attributes:
-        hidden: (m, d) H. hidden_gram: (m, d) HQ. hidden_factor: (m, order·d) HU_wᵀ, with U_w the columns of U that
-            lead to W. hidden_sum: (m,) Hw̄. hidden_shift: (m,) Hω. plan, targets: the batch's target classes.
+        hidden: (m, d) H. products: (m, 2·order·d + 2) H times U_wᵀ, ω, w̄ and Q_w, side by side, with U_w the columns
+            of U that lead to W and Q_w the rows of Q that belong to W. plan, targets: the batch's target classes.
         values: (n, order·d) their rows of V at the newest boundary.
         squared_norm: (m,) q. outputs: (nnz,) a. version, layout: those of the weights that were read.
     """
 
     hidden: Tensor
-    hidden_gram: Tensor
-    hidden_factor: Tensor
-    hidden_sum: Tensor
-    hidden_shift: Tensor
+    products: Tensor
     targets: SparseTargets
     plan: TargetPlan
     values: Tensor
@@ -42,6 +39,17 @@ class Forward:
     version: int
     layout: int
 
+    @property
+    def hidden_sum(self) -> Tensor:
+        """(m,) Hw̄ = s."""
+        return self.products[:, self.values.shape[1] + 1]
+
+    @property
+    def hidden_gram(self) -> Tensor:
+        """(m, d) HQ."""
+        begin = self.values.shape[1] + 2
+        return self.products[:, begin : begin + self.hidden.shape[1]]
+
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Copies of q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,)."""
         return self.squared_norm.clone(), self.hidden_sum.clone(), self.outputs.clone()
@@ -49,25 +57,22 @@ class Forward:
 
 def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) -> Forward:
     """Read what the statistics, their gradient and the step need of W: O(d²) an example and a target."""
-    d = weights.width
+    d, size = weights.width, weights.order * weights.width
     plan = TargetPlan.of(targets)
-    hidden_gram = hidden @ weights.gram.value[:d, :d]
-    hidden_factor = hidden @ weights.factor.value[:, :d].T
-    hidden_shift = hidden @ weights.shift.value[:d]
+    products = hidden @ weights.squares.value[: 2 * size + 2, :d].T
+    hidden_factor, hidden_shift = products[:, :size], products[:, size]
+    hidden_gram = products[:, size + 2 : size + 2 + d]
     values = weights.generations.rows_at_newest(weights.values, plan.class_ids)
     return Forward(
         hidden=hidden,
-        hidden_gram=hidden_gram,
-        hidden_factor=hidden_factor,
-        hidden_sum=hidden @ weights.column_sum.value[:d],
-        hidden_shift=hidden_shift,
+        products=products,
         targets=targets,
         plan=plan,
         values=values,
         # Q ⪰ 0, so q ≥ 0; rounding may say otherwise.
-        squared_norm=torch.linalg.vecdot(hidden_gram, hidden).clamp_min(0.0),
+        squared_norm=torch.linalg.vecdot(hidden_gram, hidden).clamp_min_(0.0),
         # a = h·(v U + ω) = (h Uᵀ)·v + h·ω: U meets the m hidden rows, not the n target rows, which may be many more.
-        outputs=plan.dots(hidden_factor, values) + hidden_shift[plan.examples],
+        outputs=plan.dots(hidden_factor, values).add_(hidden_shift[plan.examples]),
         version=weights.version,
         layout=weights.layout,
     )
@@ -75,23 +80,22 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
 
 @dataclass(frozen=True)
 class OutputGradient:
-    """T by its factors, with the forward pass it belongs to.
+    """T = ΛO + N with N = σ1ᵀ + S, by its factors, with the forward pass it belongs to.
 
     Attributes:
-        read: the forward pass. curvature: (m,) λ. constant: (m,) σ. sparse: (nnz,) g.
-        sparse_values: (m, order·d) SV. sparse_rows: (m, d) SW. sparse_sums: (m,) S1.
-        by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
+        read: the forward pass. curvature: (m,) λ. constant: (m,) σ, or None where it is 0. sparse: (nnz,) g.
+        left: (m, order·d + 1 or + 2) SV, S1 and, where there is one, σ: N in the rows U, ω, x̄ of the squares.
+        others: (m, d) NW. by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
         example_weight: (m,) the factor that each example's loss has in what was differentiated (1/m in a mean), or
             None where that is not known.
     """
 
     read: Forward
     curvature: Tensor
-    constant: Tensor
+    constant: Tensor | None
     sparse: Tensor
-    sparse_values: Tensor
-    sparse_rows: Tensor
-    sparse_sums: Tensor
+    left: Tensor
+    others: Tensor
     by_hidden: Tensor
     example_weight: Tensor | None = None
 
@@ -101,61 +105,64 @@ class OutputGradient:
         weights: FactoredWeights,
         read: Forward,
         curvature: Tensor,
-        constant: Tensor,
+        constant: Tensor | None,
         sparse: Tensor,
         example_weight: Tensor | None = None,
     ) -> OutputGradient:
-        """T with ∇H = TW = ΛHQ + σw̄ᵀ + SW, where SW = (SV)U + (S1)ωᵀ.
+        """T with ∇H = TW = ΛHQ + NW, where NW = (SV)U + (S1)ωᵀ + σw̄ᵀ.
 
         Where V's rows have changed their meaning since the forward pass (`consolidate`), they are read again.
         """
         d = weights.width
         if read.layout != weights.layout:
             read = forward(weights, read.hidden, read.targets)
-        sparse_sums = read.plan.row_sums(sparse)
-        sparse_values = read.plan.times(sparse, read.values)
-        sparse_rows = sparse_values @ weights.factor.value[:, :d]
-        sparse_rows.addr_(sparse_sums, weights.shift.value[:d])
-        by_hidden = torch.addcmul(sparse_rows, curvature[:, None], read.hidden_gram)
-        by_hidden.addr_(constant, weights.column_sum.value[:d])
-        parts = (sparse_values, sparse_rows, sparse_sums, by_hidden)
-        return cls(read, curvature, constant, sparse, *parts, example_weight)
+        parts = [read.plan.times(sparse, read.values), read.plan.row_sums(sparse)[:, None]]
+        left = torch.cat(parts if constant is None else [*parts, constant[:, None]], dim=1)
+        others = left @ weights.squares.value[: left.shape[1], :d]
+        by_hidden = torch.addcmul(others, curvature[:, None], read.hidden_gram)
+        return cls(read, curvature, constant, sparse, left, others, by_hidden, example_weight)
+
+    @property
+    def sparse_sums(self) -> Tensor:
+        """(m,) S1."""
+        return self.left[:, self.read.values.shape[1]]
 
     def by_momentum(self, weights: FactoredWeights) -> Tensor:
         """(m, d) TM, as ∇H = TW with M in the place of W."""
         d = weights.width
-        out = self.sparse_values @ weights.factor.value[:, d:]
-        out.addr_(self.sparse_sums, weights.shift.value[d:]).addr_(self.constant, weights.column_sum.value[d:])
-        return out.addcmul_(self.curvature[:, None], self.read.hidden @ weights.gram.value[:d, d:])
+        others = self.left @ weights.squares.value[: self.left.shape[1], d:]
+        return others.addcmul_(self.curvature[:, None], self.read.products[:, -d:])
 
     def scaled(self, factor: Tensor | float) -> OutputGradient:
         """factor · T."""
-        names = ("curvature", "constant", "sparse", "sparse_values", "sparse_rows", "sparse_sums", "by_hidden")
-        parts = {name: getattr(self, name) * factor for name in names}
-        weight = None if self.example_weight is None else self.example_weight * factor
-        return replace(self, **parts, example_weight=weight)
+        names = ("curvature", "sparse", "left", "others", "by_hidden", "constant", "example_weight")
+        parts = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: part * factor for name, part in parts.items() if part is not None})
 
-    def total(self, weights: FactoredWeights) -> Tensor:
-        """(m,) t = T1 = ΛHw̄ + Dσ + S1."""
-        dense = self.curvature * self.read.hidden_sum + weights.num_classes * self.constant
-        return dense + self.sparse_sums
+    def constant_sums(self, weights: FactoredWeights) -> Tensor:
+        """(m,) N1 = Dσ + S1."""
+        sums = self.sparse_sums
+        return sums if self.constant is None else torch.add(sums, self.constant, alpha=weights.num_classes)
 
     def gram_times(self, weights: FactoredWeights, right: Tensor) -> Tensor:
         """(m, d) TTᵀX for X = HR (m, d), without the D outputs.
 
-        TTᵀ = ∇H·HᵀΛ + tσᵀ + ΛH(SW)ᵀ + σ(S1)ᵀ + SSᵀ. Where m ≤ d the m × m products come first, otherwise the d × d
-        ones.
+        TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = NW + ½ΛHQ; NNᵀ = σ(N1)ᵀ + (S1)σᵀ + SSᵀ. Where m ≤ d the m × m products come
+        first, otherwise the d × d ones.
         """
-        lam, hidden, plan = self.curvature, self.read.hidden, self.read.plan
+        hidden, plan = self.read.hidden, self.read.plan
+        scaled = self.curvature[:, None] * hidden  # ΛH
+        half = torch.lerp(self.others, self.by_hidden, 0.5)  # Y
         if hidden.shape[0] <= hidden.shape[1]:
-            kernel = (self.by_hidden @ hidden.T) * lam + lam[:, None] * (hidden @ self.sparse_rows.T)
-            out = kernel @ right
+            kernel = half @ scaled.T
+            out = (kernel + kernel.T) @ right
         else:
-            out = self.by_hidden @ (hidden.T @ (lam[:, None] * right))
-            out += lam[:, None] * (hidden @ (self.sparse_rows.T @ right))
-        out.addr_(self.total(weights), self.constant @ right)
-        out.addr_(self.constant, self.sparse_sums @ right)
-        return out + plan.times(self.sparse, plan.transposed_times(self.sparse, right))
+            out = half @ (scaled.T @ right)
+            out.addmm_(scaled, half.T @ right)
+        if self.constant is not None:
+            out.addr_(self.constant, self.constant_sums(weights) @ right)
+            out.addr_(self.sparse_sums, self.constant @ right)
+        return out.add_(plan.times(self.sparse, plan.transposed_times(self.sparse, right)))
 
     def norm(self, weights: FactoredWeights) -> Tensor:
         """() exact ‖∇W‖_F of ∇W = TᵀH, which is never formed: ‖∇W‖² = ⟨TTᵀH, H⟩."""
@@ -169,8 +176,10 @@ def accumulate(weights: FactoredWeights, parts: list[OutputGradient]) -> OutputG
         return parts[0]
     targets = SparseTargets.concatenate([part.read.targets for part in parts])
     read = forward(weights, torch.cat([part.read.hidden for part in parts]), targets)
-    names = ("curvature", "constant", "sparse")
-    curvature, constant, sparse = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+    curvature, sparse = (torch.cat([getattr(part, name) for part in parts]) for name in ("curvature", "sparse"))
+    constant = None
+    if any(part.constant is not None for part in parts):
+        constant = torch.cat([torch.zeros_like(p.curvature) if p.constant is None else p.constant for p in parts])
     weight = [part.example_weight for part in parts if part.example_weight is not None]
     known = torch.cat(weight) if len(weight) == len(parts) else None
     return OutputGradient.of(weights, read, curvature, constant, sparse, known)

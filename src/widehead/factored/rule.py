@@ -57,6 +57,11 @@ class StepRule:
         return len(self.gain)
 
     @property
+    def keeps(self) -> bool:
+        """Whether p is 1, so that X without a gradient stays as it is."""
+        return self.mix == ((1.0,),)
+
+    @property
     def is_finite(self) -> bool:
         """Whether all numbers are finite."""
         return all(math.isfinite(v) for v in (*self.gain, *(v for row in self.mix for v in row)))

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from widehead.factored.generations import CAPACITY, Generations
-from widehead.factored.weights import FactoredWeights, Squares
+from widehead.factored.squares import Squares
+from widehead.factored.weights import FactoredWeights
 
 __all__ = ["STATE_NAMES", "from_state", "to_state"]
 
-_SQUARES = ("factor", "inverse", "gram", "shift", "column_sum")
 #: every name that a state has; `boundaries` and `counters` hold the integers that are not tensors in the record
-STATE_NAMES = ("values", "stamps", "transforms", *_SQUARES, "boundaries", "counters")
+STATE_NAMES = ("values", "stamps", "transforms", "squares", "added", "boundaries", "counters")
 
 # In `boundaries` each row is (slot, group): group ≥ 0 is a tier, oldest slot first; the others wait or are swept.
 _RETIRED, _SWEEPING = -1, -2
@@ -35,7 +35,7 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
         weights.steps,
     )
     state = {"values": weights.values, "stamps": gens.stamps, "transforms": gens.transforms}
-    state |= {name: getattr(weights, name).master for name in _SQUARES}
+    state |= {"squares": weights.squares.master, "added": weights.squares.added}
     state["boundaries"] = torch.tensor(groups, dtype=torch.int64)
     state["counters"] = torch.tensor(counters, dtype=torch.float64)
     return state
@@ -58,27 +58,27 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
         "values": (rows, width),
         "stamps": (rows,),
         "transforms": (slots, width, width),
-        "factor": (width, width),
-        "inverse": (width, width),
-        "gram": (width, width),
-        "shift": (width,),
-        "column_sum": (width,),
+        "squares": (3 * width + 2, width),
+        "added": (3 * width + 2, width),
         "boundaries": (state["boundaries"].shape[0], 2),
         "counters": (7,),
     }
     for name, shape in shapes.items():
         if tuple(state[name].shape) != shape:
             raise ValueError(f"`{name}` of an exact head should have shape {shape}. Found {tuple(state[name].shape)}.")
-    squares = {name: Squares.of(state[name].to(device).clone(), dtype) for name in _SQUARES}
     return FactoredWeights(
         values=state["values"].to(device=device, dtype=dtype, copy=True),
         generations=_generations(state, device, dtype),
+        squares=Squares.of(
+            state["squares"].to(device=device, dtype=torch.float64, copy=True),
+            dtype,
+            state["added"].to(device=device, dtype=dtype, copy=True),
+        ),
         order=order,
         version=like.version + 1,
         layout=like.layout + 1,
         segment_steps=int(state["counters"][5]),
         steps=int(state["counters"][6]),
-        **squares,
     )
 
 

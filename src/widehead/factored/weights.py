@@ -16,33 +16,11 @@ import torch
 from torch import Tensor
 
 from widehead.factored.generations import Generations
+from widehead.factored.squares import Squares
 
-__all__ = ["FactoredWeights", "Squares", "gram_and_sum"]
+__all__ = ["FactoredWeights", "gram_and_sum"]
 
 _BLOCK = 1 << 14
-
-
-@dataclass
-class Squares:
-    """A d × d matrix (or d vector) that many small updates are added to.
-
-    ``master`` is float64: an update below the rounding of a float32 entry would be lost every time, and U, U⁻¹ and Q
-    would part ways (the loss of 10^5 such updates is a systematic drift, not noise). ``value`` is the copy in the
-    working type that products use. Where the working type is float64 both are one tensor.
-    """
-
-    master: Tensor
-    value: Tensor
-
-    @classmethod
-    def of(cls, master: Tensor, dtype: torch.dtype) -> Squares:
-        """From a float64 tensor."""
-        master = master.to(torch.float64)
-        return cls(master, master.to(dtype))
-
-    def to(self, device: torch.device) -> Squares:
-        """The same on another device."""
-        return Squares.of(self.master.to(device), self.value.dtype)
 
 
 @dataclass
@@ -52,8 +30,7 @@ class FactoredWeights:
     Attributes:
         values: (D, order·d) V.
         generations: stamps and transforms of V's rows.
-        factor, inverse: U and U⁻¹ of the open segment.
-        gram: XᵀX. shift: ω. column_sum: Xᵀ1.
+        squares: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
         order: 1, or 2 where momentum is kept.
         version: rises whenever W changes. layout: rises whenever V's rows change their meaning while W does not.
         segment_steps: steps since the open segment began. steps: since the beginning.
@@ -61,11 +38,7 @@ class FactoredWeights:
 
     values: Tensor
     generations: Generations
-    factor: Squares
-    inverse: Squares
-    gram: Squares
-    shift: Squares
-    column_sum: Squares
+    squares: Squares
     order: int = 1
     version: int = 0
     layout: int = 0
@@ -82,11 +55,7 @@ class FactoredWeights:
         return cls(
             values=weight,
             generations=Generations.fresh(num_classes, size, weight),
-            factor=Squares.of(eye, dtype),
-            inverse=Squares.of(eye.clone(), dtype),
-            gram=Squares.of(gram, dtype),
-            shift=Squares.of(zero, dtype),
-            column_sum=Squares.of(column_sum, dtype),
+            squares=Squares.joined(eye, zero, column_sum, gram, eye, dtype),
             order=order,
         )
 
@@ -115,7 +84,7 @@ class FactoredWeights:
         ``columns`` reads other columns of X than those of W.
         """
         columns = slice(self.width) if columns is None else columns
-        factor, shift = self.factor.value[:, columns], self.shift.value[columns]
+        factor, shift = self.squares.factor[:, columns], self.squares.shift[columns]
         settled = self.generations.live == [self.generations.newest] and self.segment_steps == 0 and self.order == 1
         for start in range(0, self.num_classes, _BLOCK):
             stop = min(start + _BLOCK, self.num_classes)
@@ -152,11 +121,7 @@ class FactoredWeights:
             self,
             values=self.values.to(device),
             generations=replace(gens, stamps=gens.stamps.to(device), transforms=gens.transforms.to(device)),
-            factor=self.factor.to(device),
-            inverse=self.inverse.to(device),
-            gram=self.gram.to(device),
-            shift=self.shift.to(device),
-            column_sum=self.column_sum.to(device),
+            squares=self.squares.to(device),
             version=self.version + 1,
             layout=self.layout + 1,
         )
@@ -168,23 +133,24 @@ class FactoredWeights:
             basis: r of `StepRule.basis`: rows of the new segment are kept as (w + r·m, m), so U begins at the matrix
                 that leads from there to (w, m) rather than at I.
         """
-        gens = self.generations
+        gens, size, dtype = self.generations, self.order * self.width, self.values.dtype
         gens.steps_per_close += 0.1 * (self.segment_steps - gens.steps_per_close)
         factor, inverse = self.opening(basis)
-        gens.close((self.factor.master @ inverse.master).to(self.values.dtype), self.values)
-        self.factor, self.inverse = factor, inverse
+        master = self.squares.fold().master
+        gens.close((master[:size] @ inverse).to(dtype), self.values)
+        self.squares = Squares.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), dtype)
         self.segment_steps = 0
         self.layout += 1
 
-    def opening(self, basis: float) -> tuple[Squares, Squares]:
-        """U and U⁻¹ at the beginning of a segment whose rows are kept as (w + basis·m, m)."""
-        d, dtype = self.width, self.values.dtype
+    def opening(self, basis: float) -> tuple[Tensor, Tensor]:
+        """U and U⁻¹, float64, at the beginning of a segment whose rows are kept as (w + basis·m, m)."""
+        d = self.width
         factor = torch.eye(self.order * d, dtype=torch.float64, device=self.values.device)
         inverse = factor.clone()
         if self.order == 2:
             factor[d:, :d].fill_diagonal_(-basis)
             inverse[d:, :d].fill_diagonal_(basis)
-        return Squares.of(factor, dtype), Squares.of(inverse, dtype)
+        return factor, inverse
 
     def consolidate(self) -> None:
         """Bring every row forward, O(D d²): afterwards X = V + 1ωᵀ, and reading W costs nothing extra."""

@@ -1,0 +1,136 @@
+"""The small matrices of the weight record, one below the other, so that a step is one product with all of them.
+
+Letters: c columns (order·d), U (c, c) factor of the open segment, ω (c,) shift, x̄ = Xᵀ1 (c,), Q = XᵀX (c, c).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from widehead.factored.rule import StepRule
+
+__all__ = ["Squares", "combined", "mixed_blocks"]
+
+# Steps between two roundings of the sums to float64: what is added meanwhile is small beside the rest, so that its own
+# rounding is far below that of the values.
+_FOLD_EVERY = {torch.float32: 16, torch.float64: 1}
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Rows U (c), ω, x̄, Q (c), U⁻ᵀ (c) of one matrix (3c + 2, c), to which every step adds a product.
+
+    An update below the rounding of a float32 entry would be lost every time, and U, U⁻¹ and Q would part ways (the loss
+    of 10^5 such updates is a systematic drift, not noise). So updates are summed apart from the values, in ``added``,
+    and every few steps (`fold`) what has come together joins the sums in float64. Never changed in place.
+
+    Attributes:
+        master: float64, the sums at the last fold. base: its rounding to the working type.
+        added: (3c + 2, c) what came since; of Q half of it, so that Q grows by A + Aᵀ.
+        value: base + added, in the working type: what products use.
+    """
+
+    master: Tensor
+    base: Tensor
+    added: Tensor
+    value: Tensor
+
+    @classmethod
+    def of(cls, master: Tensor, dtype: torch.dtype, added: Tensor | None = None) -> Squares:
+        """From float64 sums (3c + 2, c), and what was added since."""
+        base = master.to(dtype)
+        if added is None:
+            return cls(master, base, torch.zeros_like(base), base)
+        return cls(master, base, base, base).with_added(added)
+
+    @classmethod
+    def joined(
+        cls, factor: Tensor, shift: Tensor, column_sum: Tensor, gram: Tensor, inverse: Tensor, dtype: torch.dtype
+    ) -> Squares:
+        """From U, ω, x̄, Q and U⁻¹ in float64."""
+        return cls.of(torch.cat([factor, shift[None], column_sum[None], gram, inverse.T]), dtype)
+
+    @property
+    def columns(self) -> int:
+        """c."""
+        return self.base.shape[1]
+
+    @property
+    def factor(self) -> Tensor:
+        """(c, c) U."""
+        return self.value[: self.columns]
+
+    @property
+    def shift(self) -> Tensor:
+        """(c,) ω."""
+        return self.value[self.columns]
+
+    @property
+    def column_sum(self) -> Tensor:
+        """(c,) x̄."""
+        return self.value[self.columns + 1]
+
+    @property
+    def gram(self) -> Tensor:
+        """(c, c) Q."""
+        return self.value[self.columns + 2 : 2 * self.columns + 2]
+
+    @property
+    def inverse(self) -> Tensor:
+        """(c, c) U⁻¹."""
+        return self.value[2 * self.columns + 2 :].T
+
+    def with_added(self, added: Tensor) -> Squares:
+        """The same sums with ``added`` in the place of what had been added."""
+        c = self.columns
+        value = self.base + added
+        value[c + 2 : 2 * c + 2] += added[c + 2 : 2 * c + 2].T
+        return Squares(self.master, self.base, added, value)
+
+    def fold(self) -> Squares:
+        """The same numbers with nothing apart."""
+        c = self.columns
+        master = self.master + self.added
+        master[c + 2 : 2 * c + 2] += self.added[c + 2 : 2 * c + 2].T
+        return Squares.of(master, self.base.dtype)
+
+    def is_due(self, steps: int) -> bool:
+        """Whether to fold after so many steps."""
+        return steps % _FOLD_EVERY[self.base.dtype] == 0
+
+    def mixed(self, rule: StepRule) -> Squares:
+        """Of X(p⊗I) instead of X, with U the factor of the same rows; U⁻ᵀ is left as it is where p is singular."""
+        if rule.keeps:
+            return self
+        c = self.columns
+        master, inverse = self.fold().master, rule.inverse()
+        mixed = mixed_blocks(master, rule.mix).clone()
+        mixed[c + 2 : 2 * c + 2] = mixed_blocks(mixed[c + 2 : 2 * c + 2].T, rule.mix)  # (p⊗I)ᵀQ(p⊗I), symmetric
+        mixed[2 * c + 2 :] = master[2 * c + 2 :]
+        if inverse is not None:
+            mixed[2 * c + 2 :] = mixed_blocks(master[2 * c + 2 :], tuple(zip(*inverse, strict=True)))
+        return Squares.of(mixed, self.base.dtype)
+
+    def to(self, device: torch.device) -> Squares:
+        """The same on another device."""
+        return Squares.of(self.master.to(device), self.base.dtype, self.added.to(device))
+
+
+def mixed_blocks(matrix: Tensor, mix: tuple[tuple[float, ...], ...]) -> Tensor:
+    """matrix·(mix⊗I); itself where mix is 1."""
+    if len(mix) == 1:
+        return matrix if mix[0][0] == 1.0 else matrix * mix[0][0]
+    blocks = matrix.chunk(len(mix), dim=-1)
+    return torch.cat([combined(blocks, tuple(row[j] for row in mix)) for j in range(len(mix))], dim=-1)
+
+
+def combined(blocks: tuple[Tensor, ...], numbers: tuple[float, ...]) -> Tensor:
+    """Σ_j numbers_j · blocks_j."""
+    out = blocks[0] * numbers[0]
+    for block, number in zip(blocks[1:], numbers[1:], strict=True):
+        if number != 0.0:
+            out.add_(block, alpha=number)
+    return out
