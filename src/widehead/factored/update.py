@@ -118,17 +118,19 @@ def _new_squares(
     gram_right: Tensor,
     solution: Solution | None,
 ) -> Squares:
-    """U ← U(p⊗I) + U_wHᵀΛHr f̂, with ω, x̄ and Q likewise (`_dense_part`), and U⁻¹ ← p̂⁻¹(U⁻¹ − EHᵀΛC); f̂ = f⊗I.
+    """U ← U(p⊗I) + U_wHᵀΛHr f̂, with ω, x̄ and Q likewise (`_fill_dense_part`), and U⁻¹ ← p̂⁻¹(U⁻¹ − EHᵀΛC); f̂ = f⊗I.
 
     E = (I, 0)ᵀ are the columns of W. Each is a product with Hr or H; for plain SGD all are one product.
     """
     squares = weights.squares.mixed(rule)
     old, c, d = squares.added, squares.columns, weights.width
-    dense = _dense_part(weights, gradient, rule, gram_right)
+    left = right.new_empty(right.shape[0], 3 * c + 2)
+    dense = left[:, : 2 * c + 2]
+    _fill_dense_part(dense, weights, gradient, rule, gram_right)
     inverse = rule.inverse()
     plain = rule.order == 1 and abs(rule.gain[0]) > _TINY_GAIN
     if plain and solution is not None and inverse is not None and solution.right is right:
-        left = torch.cat([dense, solution.left * (-inverse[0][0] / rule.gain[0])], dim=1)
+        torch.mul(solution.left, -inverse[0][0] / rule.gain[0], out=left[:, 2 * c + 2 :])
         return squares.with_added(torch.addmm(old, left.T, right, alpha=rule.gain[0]))
     added = old.clone()
     if solution is not None and solution.curvature is not None:  # the d × d form of U_wHᵀΛHr, as m > d
@@ -148,13 +150,14 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor, numbers: tuple[float,
             block.addmm_(left, right, alpha=number)
 
 
-def _dense_part(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, gram_right: Tensor) -> Tensor:
+def _fill_dense_part(
+    out: Tensor, weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, gram_right: Tensor
+) -> None:
     """(m, 2c + 2) what Hr is multiplied with from the left, for U, ω, x̄ and Q: ΛHU_wᵀ, ΛHω + σ, T1 and Z.
 
     Q ← (p⊗I)ᵀQ(p⊗I) + (Hr f̂)ᵀZ + Zᵀ(Hr f̂) with Z = TX(p⊗I) + ½ TTᵀHr f̂, (m, c).
     """
     read, c = gradient.read, weights.squares.columns
-    out = torch.empty_like(read.products)
     torch.mul(read.products[:, : c + 2], gradient.curvature[:, None], out=out[:, : c + 2])
     if gradient.constant is not None:
         out[:, c] += gradient.constant
@@ -169,7 +172,6 @@ def _dense_part(weights: FactoredWeights, gradient: OutputGradient, rule: StepRu
         strict=True,
     ):
         torch.add(half, gram_right, alpha=0.5 * gain, out=block)
-    return out
 
 
 def _check_finite(squares: Squares, rows: Tensor, gradient: OutputGradient) -> None:

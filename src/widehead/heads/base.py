@@ -68,11 +68,11 @@ class Head(nn.Module):
             TypeError, ValueError: wrong shapes, types or class ids.
         """
         losses, counted = self._counted_losses(hidden, self._targets(hidden, targets))
-        return reduced(losses, counted.to(losses.dtype), weight, reduction)
+        return reduced(losses, counted, weight, reduction)
 
     @abstractmethod
-    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        """(m,) losses, anything finite where an example has none, and (m,) whether it has one."""
+    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
+        """(m,) losses, anything finite where an example has none, and (m,) whether it has one; None where all have."""
 
     @abstractmethod
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:

@@ -32,29 +32,35 @@ def checked_targets(hidden: Tensor, targets: TargetsLike, in_features: int, num_
     return converted.to(hidden.device)
 
 
-def reduced(losses: Tensor, counted: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Losses (m,) times ``weight``, as they are, or their sum, or their mean Σ w ℓ / Σ w; that over nothing is 0.
 
     Args:
-        losses: (m,). counted: (m,) 1 for examples that have a loss, 0 for others. weight: (m,) or None for ones.
+        losses: (m,). counted: (m,) whether an example has a loss, or None where all have.
+        weight: (m,) or None for ones.
         reduction: "mean", "sum" or "none".
 
     Raises:
         ValueError: a weight of another shape, or another word.
     """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'Parameter `reduction` should be "mean", "sum" or "none". Found {reduction!r}.')
+    if weight is not None and weight.shape != losses.shape:
+        raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
     if weight is not None:
-        if weight.shape != losses.shape:
-            raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
-        counted = counted * weight.to(losses)
-    losses = losses * counted
+        weight = weight.to(losses) if counted is None else weight.to(losses) * counted
+    elif counted is not None:
+        weight = counted.to(losses.dtype)
+    losses = losses if weight is None else losses * weight
     if reduction == "none":
         return losses
+    total = losses.sum()
     if reduction == "sum":
-        return losses.sum()
-    if reduction == "mean":
-        total = counted.sum()
-        return losses.sum() / torch.where(total == 0, 1.0, total)
-    raise ValueError(f'Parameter `reduction` should be "mean", "sum" or "none". Found {reduction!r}.')
+        return total
+    if weight is None:
+        return total / max(losses.numel(), 1)
+    among = weight.sum()
+    return total / torch.where(among == 0, 1.0, among)
 
 
 def as_table(class_ids: Tensor | SparseTargets) -> SparseTargets:

@@ -17,7 +17,7 @@ from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward,
 from widehead.heads.base import Head
 from widehead.heads.contract import as_table, checked_weight, less_normalizer, linear_of
 from widehead.heads.ranking import streaming_top_k
-from widehead.losses import Loss
+from widehead.losses import Loss, Partials
 from widehead.targets import SparseTargets, TargetsLike
 
 __all__ = ["ExactHead"]
@@ -68,28 +68,48 @@ class ExactHead(Head):
 
     # -- loss ---------------------------------------------------------------------------------------------------
 
-    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        prepared = self.loss.prepare(targets)
-        ticket = _Ticket()
-        q, s, a = self._statistics(hidden, prepared, ticket)
-        losses: Tensor = _Tap.apply(self.loss(q, s, a, prepared, self.num_classes), ticket)
-        return losses, prepared.counts > 0 if self.loss.needs_targets else torch.ones_like(prepared.counts)
+    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
+        targets = self.loss.prepare(targets)
+        hidden = self._widened(hidden)
+        read = factored.forward(self.weights, hidden.detach(), targets)
+        with torch.no_grad():
+            known = (read.squared_norm, read.hidden_sum, read.outputs)
+            partials = self.loss.partials(*known, targets, self.num_classes)
+        if partials is None:
+            ticket = _Ticket()
+            q, s, a = self._attached(hidden, read, ticket)
+            losses = self.loss(q, s, a, targets, self.num_classes)
+            losses = _Tap.apply(losses, ticket) if self._remembers(hidden) else losses
+        else:
+            losses = partials.losses
+            if self._remembers(hidden):
+                losses = _Losses.apply(hidden, self._hook(hidden), self, read, partials)
+        return losses, targets.counts > 0 if self.loss.needs_targets else None
 
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,), in the targets' order.
 
         Any differentiable function of these is a loss that this head trains exactly.
         """
-        return self._statistics(hidden, self._targets(hidden, targets), _Ticket())
-
-    def _statistics(self, hidden: Tensor, targets: SparseTargets, ticket: _Ticket) -> tuple[Tensor, Tensor, Tensor]:
+        checked = self._targets(hidden, targets)
         hidden = self._widened(hidden)
-        if not torch.is_grad_enabled() or not (self.training or hidden.requires_grad):
-            return factored.forward(self.weights, hidden.detach(), targets).statistics()
-        # The hook makes the statistics differentiable even where the hidden layer is plain data.
-        hook = torch.zeros((), device=hidden.device, requires_grad=True)
-        q, s, a = _Statistics.apply(hidden, hook, self, targets, ticket)
+        return self._attached(hidden, factored.forward(self.weights, hidden.detach(), checked), _Ticket())
+
+    def _attached(self, hidden: Tensor, read: Forward, ticket: _Ticket) -> tuple[Tensor, Tensor, Tensor]:
+        """The statistics, in autograd's graph where there is one."""
+        if not self._remembers(hidden):
+            return read.statistics()
+        q, s, a = _Statistics.apply(hidden, self._hook(hidden), self, read, ticket)
         return q, s, a
+
+    def _remembers(self, hidden: Tensor) -> bool:
+        """Whether a backward pass may follow."""
+        return torch.is_grad_enabled() and (self.training or hidden.requires_grad)
+
+    @staticmethod
+    def _hook(hidden: Tensor) -> Tensor | None:
+        """Makes what is read differentiable even where the hidden layer is plain data."""
+        return None if hidden.requires_grad else torch.zeros((), device=hidden.device, requires_grad=True)
 
     # -- the pending step ---------------------------------------------------------------------------------------
 
@@ -259,28 +279,55 @@ class _Statistics(torch.autograd.Function):
     """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/method.md)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, hook: Tensor, head: ExactHead, targets: SparseTargets, ticket: _Ticket
-    ) -> Any:
-        read = factored.forward(head.weights, hidden.detach(), targets)
+    def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: ExactHead, read: Forward, ticket: _Ticket) -> Any:
         # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
         ctx.head, ctx.read, ctx.remember, ctx.ticket = head, read, head.training, ticket
+        ctx.set_materialize_grads(False)
         return read.statistics()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, by_q: Tensor, by_s: Tensor, by_a: Tensor) -> Any:
-        head: ExactHead = ctx.head
+    def backward(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> Any:
         read: Forward = ctx.read
-        if read.version != head.weights.version:
-            raise StaleGraphError(
-                "The head's weights changed between forward and backward (a step, a load or a move). "
-                "Run the forward pass again."
-            )
-        gradient = OutputGradient.of(head.weights, read, 2.0 * by_q, by_s, by_a, ctx.ticket.example_weight)
-        if ctx.remember:
-            head._record(gradient)
-        return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None, None
+        curvature = torch.zeros_like(read.squared_norm) if by_q is None else 2.0 * by_q
+        sparse = torch.zeros_like(read.outputs) if by_a is None else by_a
+        return _backward(ctx, curvature, by_s, sparse, ctx.ticket.example_weight), None, None, None, None
+
+
+class _Losses(torch.autograd.Function):
+    """The losses of examples, whose derivatives by the statistics are known; otherwise as `_Statistics`."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: ExactHead, read: Forward, known: Partials) -> Any:
+        ctx.head, ctx.read, ctx.remember = head, read, head.training
+        ctx.partials = known.by_q, known.by_s, known.by_a
+        return known.losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_losses: Tensor) -> Any:
+        by_q, by_s, by_a = ctx.partials
+        curvature = by_q * by_losses * 2.0
+        constant = None if by_s is None else by_s * by_losses
+        sparse = by_a * by_losses[ctx.read.plan.examples]
+        return _backward(ctx, curvature, constant, sparse, by_losses), None, None, None, None
+
+
+def _backward(
+    ctx: Any, curvature: Tensor, constant: Tensor | None, sparse: Tensor, example_weight: Tensor | None
+) -> Tensor | None:
+    """The gradient by the hidden layer; the step is left for the optimiser."""
+    head: ExactHead = ctx.head
+    read: Forward = ctx.read
+    if read.version != head.weights.version:
+        raise StaleGraphError(
+            "The head's weights changed between forward and backward (a step, a load or a move). "
+            "Run the forward pass again."
+        )
+    gradient = OutputGradient.of(head.weights, read, curvature, constant, sparse, example_weight)
+    if ctx.remember:
+        head._record(gradient)
+    return gradient.by_hidden if ctx.needs_input_grad[0] else None
 
 
 class _Ticket:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,16 @@ from torch import Tensor
 
 from widehead.targets import SparseTargets
 
-__all__ = ["CAUTION", "SURPRISE", "Loss", "SphericalLoss", "mean_over_targets", "shares", "sum_over_targets"]
+__all__ = [
+    "CAUTION",
+    "SURPRISE",
+    "Loss",
+    "Partials",
+    "SphericalLoss",
+    "mean_over_targets",
+    "shares",
+    "sum_over_targets",
+]
 
 #: part of the limit of stability that default step sizes take, because hidden layers grow while they train; chosen on
 #: gowalla, Moby, WikiText-2 and citeulike-t, where 0.05 to 0.5 do about as well
@@ -24,6 +34,16 @@ CAUTION = 0.15
 #: probability up to which one example may bring a class whose output was 0; preconditioned optimisers keep steps below.
 #: Chosen on WikiText-2 with the spherical softmax, where 0.1 and 0.001 are worse
 SURPRISE = 0.01
+
+
+@dataclass(frozen=True)
+class Partials:
+    """Losses (m,) of examples with their derivatives by q (m,), by s (m,), None where that is 0, and by a (nnz,)."""
+
+    losses: Tensor
+    by_q: Tensor
+    by_s: Tensor | None
+    by_a: Tensor
 
 
 class Loss(ABC):
@@ -41,6 +61,13 @@ class Loss(ABC):
     @abstractmethod
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         """(m,) loss of each example, from q (m,), s (m,) and a (nnz,)."""
+
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials | None:
+        """Losses and their derivatives, written out; None where autograd is to find them.
+
+        A dozen small operations of autograd take as long as a large product of a step.
+        """
+        return None
 
     def prepare(self, targets: SparseTargets) -> SparseTargets:
         """The targets as this loss means them (merging what repeated classes say, say)."""
@@ -119,11 +146,16 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, terms: Tensor, targets: SparseTargets) -> Tensor:
         ctx.targets = targets
-        return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
+        return segment_sum(terms, targets)
 
     @staticmethod
     def backward(ctx: Any, by_sums: Tensor) -> Any:
         return by_sums[ctx.targets.example_ids], None
+
+
+def segment_sum(terms: Tensor, targets: SparseTargets) -> Tensor:
+    """`sum_over_targets` where nothing is differentiated."""
+    return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
 
 
 def shares(targets: SparseTargets, dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, SURPRISE, Loss, mean_over_targets, shares
+from widehead.losses.base import CAUTION, SURPRISE, Loss, Partials, mean_over_targets, segment_sum, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["SphericalSoftmax"]
@@ -30,6 +30,17 @@ class SphericalSoftmax(Loss):
 
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         return mean_over_targets(self.log_normalizer(q, s, num_classes)[targets.example_ids] - self.score(a), targets)
+
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials | None:
+        """∂ℓ/∂q = 1/(q + Dε) and ∂ℓ/∂a = −2a/(a² + ε)/K, where targets have no values."""
+        if targets.values is not None:
+            return None
+        total, terms = q + num_classes * self.eps, a * a + self.eps
+        counts = targets.counts
+        part = counts.clamp_min(1).to(a.dtype).reciprocal()  # of each target in the mean
+        has = (counts > 0).to(a.dtype)
+        losses = has * total.log() - segment_sum(terms.log(), targets) * part
+        return Partials(losses, has / total, None, (a * part[targets.example_ids]).div_(terms).mul_(-2.0))
 
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(outputs**2 + self.eps)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, Loss, sum_over_targets
+from widehead.losses.base import CAUTION, Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["SquaredError"]
@@ -22,6 +22,12 @@ class SquaredError(Loss):
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         y = targets.values_or_ones(a.dtype)
         return q + sum_over_targets(y * (y - 2.0 * a), targets)
+
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials:
+        """2 ∂ℓ/∂q = 2 and ∂ℓ/∂a = −2y."""
+        y = targets.values_or_ones(a.dtype)
+        losses = q + segment_sum(y * torch.add(y, a, alpha=-2.0), targets)
+        return Partials(losses, torch.ones_like(q), None, y * -2.0)
 
     def prepare(self, targets: SparseTargets) -> SparseTargets:
         return targets.coalesced()

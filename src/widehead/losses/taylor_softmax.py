@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import SURPRISE, Loss, mean_over_targets, shares
+from widehead.losses.base import SURPRISE, Loss, Partials, mean_over_targets, segment_sum, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["TaylorSoftmax"]
@@ -25,6 +25,18 @@ class TaylorSoftmax(Loss):
 
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         return mean_over_targets(self.log_normalizer(q, s, num_classes)[targets.example_ids] - self.score(a), targets)
+
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials | None:
+        """∂ℓ/∂q = 1/(2(D + s + q/2)), ∂ℓ/∂s twice that, ∂ℓ/∂a = −(1 + a)/(1 + a + a²/2)/K, without targets' values."""
+        if targets.values is not None:
+            return None
+        total, terms = num_classes + s + 0.5 * q, 1.0 + a + 0.5 * a * a
+        counts = targets.counts
+        part = counts.clamp_min(1).to(a.dtype).reciprocal()  # of each target in the mean
+        has = (counts > 0).to(a.dtype)
+        losses = has * self.log_normalizer(q, s, num_classes) - segment_sum(terms.log(), targets) * part
+        by_s = torch.where(total >= 0.5 * num_classes, has / total, 0.0)  # as `log_normalizer` is held there
+        return Partials(losses, 0.5 * by_s, by_s, (1.0 + a).mul_(part[targets.example_ids]).div_(terms).neg_())
 
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(1.0 + outputs + 0.5 * outputs**2)

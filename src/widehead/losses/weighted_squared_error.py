@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, Loss, sum_over_targets
+from widehead.losses.base import CAUTION, Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["WeightedSquaredError"]
@@ -47,6 +47,14 @@ class WeightedSquaredError(Loss):
         y, w = (values, 1.0) if self.values == "targets" else (torch.ones_like(values), values)
         terms = self.target_weight * w * (y - a) ** 2 - self.unobserved_weight * a**2
         return self.unobserved_weight * q + sum_over_targets(terms, targets)
+
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials:
+        """∂ℓ/∂q = α₀ and ∂ℓ/∂a = −2w(y − a) − 2α₀a."""
+        values, alpha = targets.values_or_ones(a.dtype), self.unobserved_weight
+        missing = (values if self.values == "targets" else 1.0) - a
+        pull = missing * self.target_weight if self.values == "targets" else missing * (values * self.target_weight)
+        losses = q * alpha + segment_sum(pull * missing - a * a * alpha, targets)
+        return Partials(losses, torch.full_like(q, alpha), None, torch.add(pull, a, alpha=alpha).mul_(-2.0))
 
     def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         """2(w − α₀), where positive: what targets weigh above the other outputs."""

@@ -1,0 +1,61 @@
+"""Derivatives that losses write out, against those that autograd finds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import widehead as wh
+from widehead.targets import SparseTargets
+
+D = 50
+LOSSES = {
+    "squared": wh.losses.SquaredError(),
+    "weighted": wh.losses.WeightedSquaredError(0.3, target_weight=2.0),
+    "values as weights": wh.losses.WeightedSquaredError(0.1, values="weights"),
+    "spherical": wh.losses.SphericalSoftmax(0.2),
+    "taylor": wh.losses.TaylorSoftmax(),
+}
+LISTS = [[1, 2], [3], [], [4, 5, 5]]
+VALUES = [[0.5, 2.0], [1.0], [], [1.0, 3.0, 0.25]]
+
+
+@pytest.mark.parametrize("valued", [False, True])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_they_are_the_derivatives(loss: wh.losses.Loss, valued: bool) -> None:
+    targets = SparseTargets.from_lists(LISTS, VALUES if valued else None)
+    generator = torch.Generator().manual_seed(0)
+    q = (torch.rand(4, generator=generator, dtype=torch.float64) * 9).requires_grad_()
+    s = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
+    a = torch.randn(6, generator=generator, dtype=torch.float64, requires_grad=True)
+    found = loss.partials(q.detach(), s.detach(), a.detach(), targets, D)
+    if found is None:
+        assert valued
+        assert loss.needs_targets  # means weighted by values are left to autograd
+        return
+    losses = loss(q, s, a, targets, D)
+    torch.testing.assert_close(found.losses, losses.detach())
+    by_s = torch.zeros_like(s) if found.by_s is None else found.by_s
+    expected = torch.autograd.grad(losses.sum(), (q, s, a), materialize_grads=True)
+    torch.testing.assert_close((found.by_q, by_s, found.by_a), expected)
+
+
+def test_the_taylor_softmax_holds_its_normaliser_where_rounding_went_below_it() -> None:
+    """D + s + q/2 is at least D/2; below that neither the loss nor its derivatives look at q and s."""
+    loss, targets = wh.losses.TaylorSoftmax(), SparseTargets.from_lists([[0]])
+    q, s, a = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (1.0, -2.0 * D, 0.5))
+    found = loss.partials(q.detach(), s.detach(), a.detach(), targets, D)
+    assert found is not None
+    losses = loss(q, s, a, targets, D)
+    torch.testing.assert_close(found.losses, losses.detach())
+    expected = torch.autograd.grad(losses.sum(), (q, s, a))
+    torch.testing.assert_close((found.by_q, found.by_s, found.by_a), expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_what_was_read_is_left_as_it_was(loss: wh.losses.Loss) -> None:
+    targets = SparseTargets.from_lists(LISTS)
+    given = torch.rand(4) + 1.0, torch.rand(4), torch.rand(6)
+    copies = [part.clone() for part in given]
+    loss.partials(*given, targets, D)
+    assert all(torch.equal(part, copy) for part, copy in zip(given, copies, strict=True))
