@@ -117,7 +117,7 @@ def _plan(
         if rule.order == 2:
             rows[:, :d].add_(rows[:, d:], alpha=rule.basis())
     else:
-        rows = read.values + read.plan.transposed_times(gradient.sparse, solved)
+        rows = read.plan.transposed_times(gradient.sparse, solved).add_(read.values)
     return Change(
         version=weights.version,
         class_ids=read.plan.class_ids,
