@@ -30,6 +30,7 @@ from widehead.bench.measure import hardware
 from widehead.data import Batch, Batches
 from widehead.training import RunFolder, Trainer, TrainingConfig
 from widehead.training.jobs import build_network
+from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.recommender import Recommender
 
@@ -148,6 +149,7 @@ class Watch:
 
 def train(config: TrainingConfig) -> Watch:
     """Train without evaluation, under a watch."""
+    keep_freed_memory()
     data = Recommender.read(config)
     network = build_network(data.job, config)
     assert config.epochs is not None

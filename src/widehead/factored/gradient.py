@@ -155,7 +155,7 @@ class OutputGradient:
             out += lam[:, None] * (hidden @ (self.sparse_rows.T @ right))
         out.addr_(self.total(weights), self.constant @ right)
         out.addr_(self.constant, self.sparse_sums @ right)
-        return out + plan.times(self.sparse, plan.transposed_times(self.sparse, right))
+        return out.add_(plan.gram_times(self.sparse, right))
 
     def norm(self, weights: FactoredWeights) -> Tensor:
         """() exact ‖∇W‖_F of ∇W = TᵀH, which is never formed: ‖∇W‖² = ⟨TTᵀH, H⟩."""

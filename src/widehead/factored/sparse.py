@@ -21,6 +21,7 @@ __all__ = ["TargetPlan"]
 # Up to so many numbers, inner products are taken of copies of the rows; above, without copies, which would be mapped
 # into memory anew, page by page, each time.
 _SMALL = 1 << 16
+_BUFFER = 1 << 20  # numbers that stand between two sparse products
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class TargetPlan:
     def transposed_times(self, values: Tensor, right: Tensor) -> Tensor:
         """Sᵀ·Y: (nnz,) values, (m, c) → (n, c)."""
         return _bag_sum(self.examples_by_class, right, self.class_offsets, values[self.by_class])
+
+    def gram_times(self, values: Tensor, right: Tensor) -> Tensor:
+        """SSᵀ·Y: (nnz,) values, (m, c) → (m, c); `times` after `transposed_times`, some columns at a time.
+
+        What stands between the two, (n, c) with more rows than any other matrix, then stays in the cache.
+        """
+        columns = max(32, _BUFFER // max(1, self.class_ids.numel()))
+        if columns >= right.shape[1]:
+            return self.times(values, self.transposed_times(values, right))
+        out = torch.empty_like(right)
+        for source, target in zip(right.split(columns, dim=1), out.split(columns, dim=1), strict=True):
+            target.copy_(self.times(values, self.transposed_times(values, source.contiguous())))
+        return out
 
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""

@@ -88,5 +88,7 @@ def _rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
             "RowAdam should be given parameters with gradients that are sparse in their rows. Found a gradient of "
             f"layout {gradient.layout}. Use torch.optim.Adam for it, or sparse=True where the embedding is made."
         )
-    gradient = gradient.coalesce()
+    ids = gradient._indices()[0]
+    if not bool((ids[1:] > ids[:-1]).all()):  # autograd forgets that a gradient is coalesced
+        gradient = gradient.coalesce()
     return gradient._indices()[0], gradient._values()
