@@ -82,7 +82,7 @@ class TargetPlan:
             return _gathered_dots(left, self.examples, right, self.positions)
         # By class: each class row, of which there may be more than a cache holds, is read once.
         pattern = _pattern(self.class_offsets, self.examples_by_class, (right.shape[0], left.shape[0]), left)
-        found = torch.sparse.sampled_addmm(pattern, right, left.T, beta=0.0).values()
+        found: Tensor = torch.sparse.sampled_addmm(pattern, right, left.T, beta=0.0).values()
         return torch.empty_like(found).scatter_(0, self.by_class, found)
 
     def class_sums(self, values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from widehead.optim import RowAdam
+from widehead.optim.row_adam import RowAdam, coalesced
 
 __all__ = ["EncoderOptimizer"]
 
@@ -88,6 +88,6 @@ def _values(parameter: Tensor) -> Tensor:
     assert gradient is not None
     if not gradient.is_sparse:
         return gradient
-    parameter.grad = gradient.coalesce()
+    parameter.grad = coalesced(gradient)
     values: Tensor = parameter.grad._values()
     return values

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from widehead.optim.base import check_number
 
-__all__ = ["RowAdam"]
+__all__ = ["RowAdam", "coalesced"]
 
 # Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
 # memory is mapped anew in each step.
@@ -88,7 +88,18 @@ def _rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
             "RowAdam should be given parameters with gradients that are sparse in their rows. Found a gradient of "
             f"layout {gradient.layout}. Use torch.optim.Adam for it, or sparse=True where the embedding is made."
         )
-    ids = gradient._indices()[0]
-    if not bool((ids[1:] > ids[:-1]).all()):  # autograd forgets that a gradient is coalesced
-        gradient = gradient.coalesce()
+    gradient = coalesced(gradient)
     return gradient._indices()[0], gradient._values()
+
+
+def coalesced(gradient: Tensor) -> Tensor:
+    """A gradient that is sparse in its rows, with each row once, rising; its values are shared where it is so already.
+
+    Autograd forgets that a gradient was coalesced, and looking costs far less than sorting and summing again.
+    """
+    ids = gradient._indices()[0]
+    if not bool((ids[1:] > ids[:-1]).all()):
+        return gradient.coalesce()
+    return torch.sparse_coo_tensor(
+        ids[None], gradient._values(), gradient.shape, is_coalesced=True, check_invariants=False
+    )
