@@ -82,7 +82,7 @@ class TargetPlan:
             return _gathered_dots(left, self.examples, right, self.positions)
         # By class: each class row, of which there may be more than a cache holds, is read once.
         pattern = _pattern(self.class_offsets, self.examples_by_class, (right.shape[0], left.shape[0]), left)
-        found: Tensor = torch.sparse.sampled_addmm(pattern, right, left.T, beta=0.0).values()
+        found = torch.sparse.sampled_addmm(pattern, right, left.T, beta=0.0).values()
         return torch.empty_like(found).scatter_(0, self.by_class, found)
 
     def class_sums(self, values: Tensor) -> Tensor:
@@ -97,7 +97,8 @@ class TargetPlan:
 
 def _gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
     """(k,) inner products of left[left_rows[t]] and right[right_rows[t]]: the obvious way, by copies of all rows."""
-    return torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
+    products: Tensor = torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
+    return products
 
 
 def _pattern(offsets: Tensor, columns: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
