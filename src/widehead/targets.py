@@ -44,16 +44,18 @@ class SparseTargets:
     (3, [2, 0, 1])
     """
 
-    __slots__ = ("class_ids", "offsets", "values")
+    __slots__ = ("_sorted", "class_ids", "offsets", "values")
 
     class_ids: Tensor
     offsets: Tensor
     values: Tensor | None
+    _sorted: tuple[Tensor, Tensor] | None
 
     def __init__(self, class_ids: Any, offsets: Any, values: Any = None) -> None:
         self.class_ids = _integers("class_ids", class_ids)
         self.offsets = _integers("offsets", offsets, device=self.class_ids.device)
         self.values = None if values is None else _reals("values", values, self.class_ids)
+        self._sorted = None
         self._check()
 
     def _check(self) -> None:
@@ -75,7 +77,7 @@ class SparseTargets:
     def _trusted(cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None) -> SparseTargets:
         """Build from parts that are already known to be valid."""
         made = cls.__new__(cls)
-        made.class_ids, made.offsets, made.values = class_ids, offsets, values
+        made.class_ids, made.offsets, made.values, made._sorted = class_ids, offsets, values, None
         return made
 
     @classmethod
@@ -185,8 +187,18 @@ class SparseTargets:
     @property
     def example_ids(self) -> Tensor:
         """(nnz,) the example that each target belongs to."""
-        examples = torch.arange(len(self), device=self.class_ids.device)
-        return torch.repeat_interleave(examples, self.counts, output_size=self.class_ids.numel())
+        return torch.repeat_interleave(self.counts, output_size=self.class_ids.numel())
+
+    def sorted_by_class(self) -> tuple[Tensor, Tensor]:
+        """(nnz,) class ids, rising, and (nnz,) the places they have here; equal ids keep their order. Sorts once.
+
+        >>> SparseTargets([3, 1, 3], [0, 3]).sorted_by_class()
+        (tensor([1, 3, 3]), tensor([1, 0, 2]))
+        """
+        if self._sorted is None:
+            ids, places = torch.sort(self.class_ids, stable=True)
+            self._sorted = ids, places
+        return self._sorted
 
     def values_or_ones(self, dtype: torch.dtype) -> Tensor:
         """(nnz,) values, ones where none were given."""
@@ -195,7 +207,9 @@ class SparseTargets:
         return self.values.to(dtype)
 
     def to(self, device: torch.device | str) -> SparseTargets:
-        """The same targets on another device."""
+        """The same targets on another device; themselves where they are there."""
+        if self.class_ids.device == torch.device(device):
+            return self
         values = None if self.values is None else self.values.to(device)
         return SparseTargets._trusted(self.class_ids.to(device), self.offsets.to(device), values)
 
@@ -234,13 +248,14 @@ class SparseTargets:
         """
         if self.class_ids.numel() == 0 or int(self.counts.max()) < 2:
             return self
-        order = torch.argsort(self.class_ids, stable=True)
-        order = order[torch.argsort(self.example_ids[order], stable=True)]
+        ids, order = self.sorted_by_class()
+        examples = self.example_ids[order]
+        if not bool(((ids[1:] == ids[:-1]) & (examples[1:] == examples[:-1])).any()):
+            return self
+        order = order[torch.argsort(examples, stable=True)]
         ids, examples = self.class_ids[order], self.example_ids[order]
         first = torch.ones_like(ids, dtype=torch.bool)
         first[1:] = (ids[1:] != ids[:-1]) | (examples[1:] != examples[:-1])
-        if bool(first.all()):
-            return self
         dtype = torch.get_default_dtype() if self.values is None else self.values.dtype
         groups = first.nonzero().squeeze(1)
         lengths = torch.nn.functional.pad(groups, (0, 1), value=ids.numel()).diff()

@@ -46,6 +46,17 @@ def test_bag_encoder_without_ids_is_zero_and_empty_batch_has_no_rows() -> None:
     assert encoder(SparseTargets([], [0])).shape == (0, 3)
 
 
+def test_the_gradient_of_bags_names_each_row_once() -> None:
+    encoder = BagEncoder(6, 3, normalize=False)
+    encoder(BAGS).sum().backward()  # one number, expanded to all
+    gradient = encoder.embeddings.weight.grad
+    assert gradient._indices().tolist() == [[1, 3, 4]]
+    torch.testing.assert_close(gradient._values(), torch.tensor([[3.0], [2.0], [0.5]]).expand(3, 3))
+    encoder.zero_grad()
+    encoder(SparseTargets([], [0, 0])).sum().backward()
+    assert encoder.embeddings.weight.grad._values().shape == (0, 3)
+
+
 def test_bag_encoder_hidden_layers_have_the_sizes_asked_for() -> None:
     encoder = BagEncoder(6, 3, hidden=[7, 5], activation="tanh", dropout=0.1)
     linear = [m for m in encoder.layers if isinstance(m, torch.nn.Linear)]

@@ -4,6 +4,7 @@ from widehead.factored.audit import Audit, audit
 from widehead.factored.curvature import CurvatureMonitor, dense_curvature, target_curvature
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
 from widehead.factored.rule import StepRule
+from widehead.factored.sparse import TargetPlan
 from widehead.factored.state import STATE_NAMES, from_state, to_state
 from widehead.factored.update import Change, apply_step, plan_step
 from widehead.factored.weights import FactoredWeights
@@ -17,6 +18,7 @@ __all__ = [
     "Forward",
     "OutputGradient",
     "StepRule",
+    "TargetPlan",
     "accumulate",
     "apply_step",
     "audit",

@@ -24,6 +24,7 @@ FANOUT = 8
 CAPACITY = 256  # slots, as a stamp is one byte
 _FEWEST, _MOST = 40, 128  # bounds of the number of live slots that sweeps are paced to keep below
 _BLOCK = 1 << 14  # rows moved at a time
+_GATHERED = 1 << 11  # rows read at a time: large copies would be mapped into memory anew, page by page
 _TINY = 1e-30  # smaller factors are set to zero: products of denormal numbers are very slow
 
 
@@ -70,15 +71,11 @@ class Generations:
         if len(counts) == self.newest + 1 and counts[self.newest] == rows.numel():
             return values.index_select(0, rows)
         order = torch.argsort(stamps, stable=True)
-        gathered = values.index_select(0, rows[order])
-        begin = 0
-        for slot, count in enumerate(counts):
-            if count and slot != self.newest:
-                part = gathered[begin : begin + count]
-                part.copy_(part @ self.transforms[slot])
-            begin += count
-        out = torch.empty_like(gathered)
-        out[order] = gathered
+        out = values.new_empty(rows.numel(), values.shape[1])
+        for slot, places in enumerate(order.split(counts)):
+            for some in places.split(_GATHERED):
+                found = values.index_select(0, rows[some])
+                out.index_copy_(0, some, found if slot == self.newest else found @ self.transforms[slot])
         return out
 
     def close(self, factor: Tensor, values: Tensor) -> None:

@@ -162,7 +162,7 @@ class OutputGradient:
         if self.constant is not None:
             out.addr_(self.constant, self.constant_sums(weights) @ right)
             out.addr_(self.sparse_sums, self.constant @ right)
-        return out.add_(plan.times(self.sparse, plan.transposed_times(self.sparse, right)))
+        return out.add_(plan.gram_times(self.sparse, right))
 
     def norm(self, weights: FactoredWeights) -> Tensor:
         """() exact ‖∇W‖_F of ∇W = TᵀH, which is never formed: ‖∇W‖² = ⟨TTᵀH, H⟩."""

@@ -6,7 +6,9 @@ that one example names twice has two entries, which add up in every product.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,9 +18,10 @@ from widehead.targets import SparseTargets
 
 __all__ = ["TargetPlan"]
 
-# Dot products of targets gather this many numbers at a time: memory does not grow with the number of targets, and
-# small buffers are used again while large ones are mapped anew, page by page, each time.
-_DOT_BLOCK = 1 << 18
+# Up to so many numbers, inner products are taken of copies of the rows; above, without copies, which would be mapped
+# into memory anew, page by page, each time.
+_SMALL = 1 << 16
+_BUFFER = 1 << 20  # numbers that stand between two sparse products
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,12 @@ class TargetPlan:
     @classmethod
     def of(cls, targets: SparseTargets) -> TargetPlan:
         """Sort the targets by class once; everything else follows from that order."""
-        ids, by_class = torch.sort(targets.class_ids, stable=True)
-        begins = torch.ones_like(ids, dtype=torch.bool)
-        begins[1:] = ids[1:] != ids[:-1]
-        starts = begins.nonzero().squeeze(1)
-        positions = torch.empty_like(ids)
-        positions[by_class] = begins.cumsum(0) - 1
-        class_offsets = pad(starts, (0, 1), value=ids.numel())
+        ids, by_class = targets.sorted_by_class()
+        class_ids, sorted_positions, counts = torch.unique_consecutive(ids, return_inverse=True, return_counts=True)
+        positions = torch.empty_like(ids).scatter_(0, by_class, sorted_positions)
+        class_offsets = pad(counts.cumsum(0), (1, 0))
         examples = targets.example_ids
-        return cls(ids[starts], examples, positions, targets.offsets, by_class, class_offsets, examples[by_class])
+        return cls(class_ids, examples, positions, targets.offsets, by_class, class_offsets, examples[by_class])
 
     def times(self, values: Tensor, right: Tensor) -> Tensor:
         """S·X: (nnz,) values, (n, c) → (m, c)."""
@@ -63,15 +63,27 @@ class TargetPlan:
         """Sᵀ·Y: (nnz,) values, (m, c) → (n, c)."""
         return _bag_sum(self.examples_by_class, right, self.class_offsets, values[self.by_class])
 
+    def gram_times(self, values: Tensor, right: Tensor) -> Tensor:
+        """SSᵀ·Y: (nnz,) values, (m, c) → (m, c); `times` after `transposed_times`, some columns at a time.
+
+        What stands between the two, (n, c) with more rows than any other matrix, then stays in the cache.
+        """
+        columns = max(32, _BUFFER // max(1, self.class_ids.numel()))
+        if columns >= right.shape[1]:
+            return self.times(values, self.transposed_times(values, right))
+        out = torch.empty_like(right)
+        for source, target in zip(right.split(columns, dim=1), out.split(columns, dim=1), strict=True):
+            target.copy_(self.times(values, self.transposed_times(values, source.contiguous())))
+        return out
+
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
-        out = left.new_empty(self.positions.numel())
-        step = max(1, _DOT_BLOCK // left.shape[1])
-        for a in range(0, out.numel(), step):
-            b = a + step
-            at_example = left.index_select(0, self.examples[a:b])
-            torch.linalg.vecdot(at_example, right.index_select(0, self.positions[a:b]), out=out[a:b])
-        return out
+        if self.positions.numel() * left.shape[1] <= _SMALL:
+            return _gathered_dots(left, self.examples, right, self.positions)
+        # By class: each class row, of which there may be more than a cache holds, is read once.
+        pattern = _pattern(self.class_offsets, self.examples_by_class, (right.shape[0], left.shape[0]), left)
+        found = torch.sparse.sampled_addmm(pattern, right, left.T, beta=0.0).values()
+        return torch.empty_like(found).scatter_(0, self.by_class, found)
 
     def class_sums(self, values: Tensor) -> Tensor:
         """Sᵀ·1: (nnz,) → (n,)."""
@@ -81,6 +93,27 @@ class TargetPlan:
     def row_sums(self, values: Tensor) -> Tensor:
         """S·1: (nnz,) → (m,)."""
         return torch.segment_reduce(values, "sum", lengths=self.offsets.diff(), initial=0.0, unsafe=True)
+
+
+def _gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
+    """(k,) inner products of left[left_rows[t]] and right[right_rows[t]]: the obvious way, by copies of all rows."""
+    products: Tensor = torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
+    return products
+
+
+def _pattern(offsets: Tensor, columns: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+    """A sparse matrix of zeros in the type of ``like``. Nothing checks it, as a column may come twice in a row."""
+    _hear_of_beta()
+    values = like.new_zeros(columns.numel())
+    return torch.sparse_csr_tensor(offsets, columns, values, shape, check_invariants=False)
+
+
+@cache
+def _hear_of_beta() -> None:
+    """torch warns once in a process that this layout is in beta, which is no user's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0], [], torch.empty(0), (0, 0), check_invariants=False)
 
 
 def _bag_sum(rows: Tensor, matrix: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

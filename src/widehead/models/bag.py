@@ -6,10 +6,12 @@ Letters: m examples, N input ids, nnz ids in all, d width of what comes out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from widehead.factored import TargetPlan
 from widehead.models.layers import check_probability, hidden_layers
 from widehead.targets import SparseTargets
 
@@ -66,9 +68,38 @@ class BagEncoder(nn.Module):
             weights = unit_values(bags, weights)
         if self.training and self.input_dropout > 0.0:
             bags, weights = drop_ids(bags, weights, self.input_dropout)
-        embedded: Tensor = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
+        if self.embeddings.sparse:
+            embedded: Tensor = _BagSums.apply(self.embeddings.weight, bags, weights)
+        else:
+            embedded = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
         encoded: Tensor = self.layers(embedded)
         return encoded
+
+
+class _BagSums(torch.autograd.Function):
+    """Weighted sums of rows of a table (N, c), one a bag: (m, c), as nn.EmbeddingBag gives them.
+
+    The gradient names each row once, and is summed from the m rows of the gradient above: nn.EmbeddingBag would copy
+    one of those for each of the nnz ids first, and leave the sums to its optimiser.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, bags: SparseTargets, weights: Tensor) -> Tensor:
+        ctx.bags, ctx.weights, ctx.shape = bags, weights, table.shape
+        return nn.functional.embedding_bag(
+            bags.class_ids, table, bags.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_sums: Tensor) -> Any:
+        plan = TargetPlan.of(ctx.bags)
+        rows = plan.transposed_times(ctx.weights, by_sums)
+        # The ids rise and differ: nothing to check, nothing to coalesce.
+        gradient = torch.sparse_coo_tensor(
+            plan.class_ids[None], rows, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return gradient, None, None
 
 
 def unit_values(bags: SparseTargets, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimiser of an encoder: AdamW for dense gradients, SparseAdam for the rows of embeddings that a batch names."""
+"""Optimiser of an encoder: AdamW for dense gradients, RowAdam for the rows of embeddings that a batch names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from widehead.optim.row_adam import RowAdam, coalesced
+
 __all__ = ["EncoderOptimizer"]
 
 
 class EncoderOptimizer:
-    """AdamW on the dense parameters and SparseAdam on the embeddings with sparse gradients, as one.
+    """AdamW on the dense parameters and RowAdam on the embeddings with sparse gradients, as one.
 
     ``parts`` holds the torch optimisers (one or two), for learning-rate schedulers.
 
@@ -39,7 +41,7 @@ class EncoderOptimizer:
         if dense:
             self.parts.append(torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay))
         if sparse:
-            self.parts.append(torch.optim.SparseAdam(sparse, lr=lr))
+            self.parts.append(RowAdam(sparse, lr=lr))
         self.max_grad_norm = max_grad_norm
 
     @property
@@ -86,6 +88,6 @@ def _values(parameter: Tensor) -> Tensor:
     assert gradient is not None
     if not gradient.is_sparse:
         return gradient
-    parameter.grad = gradient.coalesce()
+    parameter.grad = coalesced(gradient)
     values: Tensor = parameter.grad._values()
     return values

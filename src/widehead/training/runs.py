@@ -17,6 +17,7 @@ from widehead.training.heads import class_frequencies, needs_frequencies
 from widehead.training.jobs import Job, JobData, Prediction, build_network
 from widehead.training.logging import Display, display_for
 from widehead.training.loop import Evaluator, Outcome, Trainer
+from widehead.training.memory import keep_freed_memory
 from widehead.training.multilabel import Multilabel
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.recommender import Recommender
@@ -82,6 +83,7 @@ def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
 
 
 def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Display) -> Outcome:
+    keep_freed_memory()
     data.job.save(folder)
     frequencies = None
     if needs_frequencies(config.head, config.head_options):

@@ -1,0 +1,23 @@
+"""Memory of the process: keep what a step freed for the next step."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+__all__ = ["keep_freed_memory"]
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
+_KEPT = 2**31 - 1  # bytes that may lie free before any go back to the system
+
+
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep freed blocks, whatever their size; whether it will (glibc alone can be asked).
+
+    By default it hands large blocks back at once. A training step frees some of 20 to 40 MB, which the next one gets
+    anew, page by page: on gowalla, d = 512, a fifth of the time. Up to 2 GiB stay with the process until it ends.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(_MMAP_MAX, 0)) and bool(libc.mallopt(_TRIM_THRESHOLD, _KEPT))
