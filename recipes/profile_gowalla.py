@@ -39,7 +39,7 @@ LOOP = "the loop itself"
 # What counts as a matrix product, and what is shown beside it: sums of rows named by ids (S·X, Sᵀ·Y, the encoder's
 # bags), and inverses and factorisations of d × d matrices.
 KINDS = {
-    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"),
+    "matrix products": ("mm", "addmm", "addmm_", "bmm", "baddbmm", "mv", "addmv", "addmv_", "dot"),
     "bag sums": ("_embedding_bag", "_embedding_bag_forward_only"),
     "inverses and factorisations": (
         "linalg_lu_factor_ex",
