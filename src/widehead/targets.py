@@ -44,18 +44,21 @@ class SparseTargets:
     (3, [2, 0, 1])
     """
 
-    __slots__ = ("_sorted", "class_ids", "offsets", "values")
+    __slots__ = ("_counts", "_examples", "_sorted", "class_ids", "offsets", "values")
 
     class_ids: Tensor
     offsets: Tensor
     values: Tensor | None
+    # Found when first asked for, as several parts of a step ask for them.
+    _counts: Tensor | None
+    _examples: Tensor | None
     _sorted: tuple[Tensor, Tensor] | None
 
     def __init__(self, class_ids: Any, offsets: Any, values: Any = None) -> None:
         self.class_ids = _integers("class_ids", class_ids)
         self.offsets = _integers("offsets", offsets, device=self.class_ids.device)
         self.values = None if values is None else _reals("values", values, self.class_ids)
-        self._sorted = None
+        self._counts = self._examples = self._sorted = None
         self._check()
 
     def _check(self) -> None:
@@ -77,7 +80,8 @@ class SparseTargets:
     def _trusted(cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None) -> SparseTargets:
         """Build from parts that are already known to be valid."""
         made = cls.__new__(cls)
-        made.class_ids, made.offsets, made.values, made._sorted = class_ids, offsets, values, None
+        made.class_ids, made.offsets, made.values = class_ids, offsets, values
+        made._counts = made._examples = made._sorted = None
         return made
 
     @classmethod
@@ -182,12 +186,16 @@ class SparseTargets:
     @property
     def counts(self) -> Tensor:
         """(m,) number of targets of each example."""
-        return self.offsets.diff()
+        if self._counts is None:
+            self._counts = self.offsets.diff()
+        return self._counts
 
     @property
     def example_ids(self) -> Tensor:
         """(nnz,) the example that each target belongs to."""
-        return torch.repeat_interleave(self.counts, output_size=self.class_ids.numel())
+        if self._examples is None:
+            self._examples = torch.repeat_interleave(self.counts, output_size=self.class_ids.numel())
+        return self._examples
 
     def sorted_by_class(self) -> tuple[Tensor, Tensor]:
         """(nnz,) class ids, rising, and (nnz,) the places they have here; equal ids keep their order. Sorts once.

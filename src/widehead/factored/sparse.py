@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, pad
+from torch.nn.functional import pad
 
 from widehead.targets import SparseTargets
 
@@ -32,7 +32,7 @@ class TargetPlan:
         class_ids: (n,) the distinct target classes, rising.
         examples: (nnz,) example of each target, in the order given by the user.
         positions: (nnz,) place of each target's class in ``class_ids``.
-        offsets: (m + 1,) where each example's targets begin.
+        offsets: (m + 1,) where each example's targets begin. counts: (m,) how many it has.
         by_class: (nnz,) the targets sorted by class; ``class_offsets`` (n + 1,) says where each class begins there.
         examples_by_class: (nnz,) ``examples[by_class]``.
     """
@@ -41,6 +41,7 @@ class TargetPlan:
     examples: Tensor
     positions: Tensor
     offsets: Tensor
+    counts: Tensor
     by_class: Tensor
     class_offsets: Tensor
     examples_by_class: Tensor
@@ -53,7 +54,8 @@ class TargetPlan:
         positions = torch.empty_like(ids).scatter_(0, by_class, sorted_positions)
         class_offsets = pad(counts.cumsum(0), (1, 0))
         examples = targets.example_ids
-        return cls(class_ids, examples, positions, targets.offsets, by_class, class_offsets, examples[by_class])
+        parts = (targets.offsets, targets.counts, by_class, class_offsets, examples[by_class])
+        return cls(class_ids, examples, positions, *parts)
 
     def times(self, values: Tensor, right: Tensor) -> Tensor:
         """S·X: (nnz,) values, (n, c) → (m, c)."""
@@ -92,7 +94,7 @@ class TargetPlan:
 
     def row_sums(self, values: Tensor) -> Tensor:
         """S·1: (nnz,) → (m,)."""
-        return torch.segment_reduce(values, "sum", lengths=self.offsets.diff(), initial=0.0, unsafe=True)
+        return torch.segment_reduce(values, "sum", lengths=self.counts, initial=0.0, unsafe=True)
 
 
 def _gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
@@ -120,4 +122,5 @@ def _bag_sum(rows: Tensor, matrix: Tensor, offsets: Tensor, weights: Tensor) -> 
     """Row b of the result is Σ weights[t] · matrix[rows[t]] over t in [offsets[b], offsets[b + 1])."""
     if rows.numel() == 0:
         return matrix.new_zeros(offsets.numel() - 1, matrix.shape[1])
-    return embedding_bag(rows, matrix, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    # What torch.nn.functional.embedding_bag(mode="sum") comes to after checks that take as long as the work.
+    return torch.embedding_bag(matrix, rows, offsets, False, 0, False, weights, True)[0]

@@ -145,6 +145,9 @@ def _new_squares(
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, numbers: tuple[float, ...]) -> None:
     """out += left·right·(numbers⊗I)ᵀ: one block of d columns for each number."""
+    if len(numbers) == 1:
+        out.addmm_(left, right, alpha=numbers[0])
+        return
     for block, number in zip(out.split(right.shape[1], dim=1), numbers, strict=True):
         if number != 0.0:
             block.addmm_(left, right, alpha=number)
@@ -162,14 +165,12 @@ def _fill_dense_part(
     if gradient.constant is not None:
         out[:, c] += gradient.constant
     out[:, c + 1] += gradient.constant_sums(weights)
-    by_rows = gradient.by_hidden
-    if rule.order == 2:
-        by_rows = torch.cat([by_rows, gradient.by_momentum(weights)], dim=1)
+    if rule.order == 1:
+        torch.add(mixed_blocks(gradient.by_hidden, rule.mix), gram_right, alpha=0.5 * rule.gain[0], out=out[:, c + 2 :])
+        return
+    by_rows = mixed_blocks(torch.cat([gradient.by_hidden, gradient.by_momentum(weights)], dim=1), rule.mix)
     for block, half, gain in zip(
-        out[:, c + 2 :].split(weights.width, dim=1),
-        mixed_blocks(by_rows, rule.mix).split(weights.width, dim=1),
-        rule.gain,
-        strict=True,
+        out[:, c + 2 :].split(weights.width, dim=1), by_rows.split(weights.width, dim=1), rule.gain, strict=True
     ):
         torch.add(half, gram_right, alpha=0.5 * gain, out=block)
 

@@ -121,12 +121,12 @@ class ExactHead(Head):
             raise StaleGraphError(
                 "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
             )
-        self._pending = [factored.accumulate(self.weights, self._pending)]
+        self._pending[:] = [factored.accumulate(self.weights, self._pending)]
         return self._pending[0]
 
     def drop_pending(self) -> None:
         """Forget the pending step, as `zero_grad` does."""
-        self._pending = []
+        self._pending.clear()
 
     def scale_pending(self, factor: float | Tensor) -> None:
         """Multiply the pending gradient, as clipping by a norm over encoder and head together needs."""

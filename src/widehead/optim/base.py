@@ -135,7 +135,8 @@ class HeadOptimizer(torch.optim.Optimizer):
     def _set_orders(self) -> None:
         """Give each head's rows a momentum, or take it away, as this optimiser needs."""
         for head, group in zip(self._heads, self.param_groups, strict=True):
-            head.weights = head.weights.with_order(self._order(group))
+            if head.weights.order != self._order(group):
+                head.weights = head.weights.with_order(self._order(group))
 
 
 def check_number(name: str, value: float, *, least: float = 0.0, below: float = math.inf) -> None:
