@@ -37,17 +37,26 @@ def input_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def appending(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that appends one JSON object a line, each on disk when it returns; it does nothing without a path."""
+    """A function that appends one JSON object a line, each on disk when it returns; without a path it does nothing.
+
+    The file is opened before the work for it is done; one that is new is removed again where no row was made.
+    """
     if path is None:
         yield lambda row: None
         return
+    new = not path.exists()
     with path.open("a", encoding="utf-8") as lines:
 
         def append(row: Mapping[str, Any]) -> None:
             lines.write(json.dumps(row) + "\n")
             lines.flush()
 
-        yield append
+        try:
+            yield append
+        except BaseException:
+            if new and path.stat().st_size == 0:
+                path.unlink()
+            raise
 
 
 @contextmanager
