@@ -39,7 +39,7 @@ class Published:
 
 
 #: What could be traced to its source; figures that could not are left out.
-PUBLISHED = (Published(_OUTPUT, "cpu", 763.0, "Vincent et al. 2015, arXiv 1412.7091, table of speed-ups"),)
+PUBLISHED = (Published(_OUTPUT, "cpu", 763.0, "Vincent et al. 2015, arXiv 1412.7091: CPU, output layer only"),)
 
 
 @dataclass(frozen=True)
