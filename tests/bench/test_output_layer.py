@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from widehead.bench import compare_step
+from widehead.bench.measure import percentile
 from widehead.bench.methods import METHODS
+from widehead.bench.output_layer import FIGURES, combinations, left_out
 from widehead.bench.problem import OutputLayerProblem
 
 
@@ -18,6 +20,8 @@ def test_rows_hold_medians_and_ratios() -> None:
     assert dense["ratio_to_dense"] == 1.0
     assert exact["ratio_to_floor"] == pytest.approx(exact["seconds"] / exact["floor_seconds"])
     assert exact["steps"] > 1
+    assert exact["seconds"] <= exact["seconds_p99"] <= exact["seconds_max"]
+    assert {"device", "torch", "date", "commit", "version", "peak_bytes"} <= exact.keys()
     assert (exact["ratio_to_exact"], dense["ratio_to_exact"]) == (1.0, pytest.approx(exact["ratio_to_dense"]))
     alone = compare_step(500, 8, 4, methods=["exact"], rounds=1)
     assert alone[0]["ratio_to_dense"] is None
@@ -30,6 +34,9 @@ def test_rows_hold_medians_and_ratios() -> None:
         ((5, 8, 4, 6), {}, "at most classes"),
         ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, exact-momentum"),
         ((10**12, 300, 128), {}, "GB free"),
+        ((50, 8, 4), {"methods": ["exact", "exact"]}, "exact, exact-momentum"),
+        ((50, 8, 4), {"methods": []}, "exact, exact-momentum"),
+        ((50, 8, 4), {"rounds": 0}, "`rounds`"),
     ],
 )
 def test_wrong_options_are_named(sizes: tuple[int, ...], options: dict, message: str) -> None:
@@ -37,7 +44,10 @@ def test_wrong_options_are_named(sizes: tuple[int, ...], options: dict, message:
         compare_step(*sizes, **options)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"dense"}))
+_HEADS = sorted(set(METHODS) - {"dense", "dense-cross-entropy", "linear-cross-entropy"})
+
+
+@pytest.mark.parametrize("name", _HEADS)
 def test_every_method_can_be_timed(name: str) -> None:
     torch.manual_seed(0)
     problem = OutputLayerProblem(300, 6, 5, 2)
@@ -48,6 +58,58 @@ def test_every_method_can_be_timed(name: str) -> None:
     losses = [method.step(*problem.draw(generator)) for _ in range(5)]
     assert all(0.0 < loss < 50.0 for loss in losses)
     assert not torch.equal(method.head.scores(hidden), before)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["dense-cross-entropy", "linear-cross-entropy"])
+def test_cross_entropies_make_the_step_of_plain_torch(name: str) -> None:
+    torch.manual_seed(0)
+    problem = OutputLayerProblem(40, 6, 5)
+    method = METHODS[name](problem, torch.device("cpu"))
+    weight = method.layer.weight.detach().clone().requires_grad_()  # type: ignore[attr-defined]
+    hidden, targets = problem.draw(torch.Generator().manual_seed(0))
+    twin = hidden.clone().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(twin @ weight.T, targets.class_ids)
+    expected.backward()
+    assert method.step(hidden, targets) == pytest.approx(expected.item(), rel=1e-6)
+    assert weight.grad is not None
+    lr = method.optimizer.param_groups[0]["lr"]  # type: ignore[attr-defined]
+    moved = method.layer.weight.detach() - weight.detach()  # type: ignore[attr-defined]
+    torch.testing.assert_close(moved, -lr * weight.grad, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(hidden.grad, twin.grad)
+
+
+def test_a_method_that_cannot_be_timed_is_left_out() -> None:
+    rows = compare_step(300, 8, 4, 2, methods=["exact", "dense-cross-entropy"], rounds=1)
+    exact, other = rows
+    assert exact["skipped"] is None
+    assert exact["seconds"] > 0.0
+    assert other["skipped"] == "dense-cross-entropy takes one target an example. Found targets = 2."
+    assert other.keys() == exact.keys()
+    assert all(other[name] is None for name in FIGURES)
+
+
+def test_a_method_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("widehead.bench.output_layer.available_memory", lambda device: 60_000)
+    problem = OutputLayerProblem(1000, 8, 4)  # W has 32,000 bytes
+    assert left_out(problem, ["exact", "dense"]) == {
+        "dense": "dense needs 0.0 GB, 0.0 GB together with the others. Found 0.0 GB free."
+    }
+    rows = compare_step(1000, 8, 4, rounds=1)
+    assert [row["seconds"] is None for row in rows] == [False, True]
+    with pytest.raises(ValueError, match=r"nothing can be timed. dense needs"):
+        compare_step(1000, 8, 32, methods=["dense"])
+
+
+def test_combinations_are_all_there_once() -> None:
+    made = combinations([10, 20, 10], [4], [2, 3], [1])
+    assert [(p.classes, p.width, p.batch) for p in made] == [(10, 4, 2), (20, 4, 2), (10, 4, 3), (20, 4, 3)]
+    with pytest.raises(ValueError, match="at most classes = 5"):
+        combinations([5, 10], [4], [2], [1, 6])
+
+
+def test_percentiles() -> None:
+    assert [percentile(list(range(1, 101)), share) for share in (0.5, 0.99, 0.999, 1.0)] == [50, 99, 100, 100]
+    assert percentile([3.0], 0.0) == 3.0
 
 
 def test_every_method_makes_the_same_step() -> None:

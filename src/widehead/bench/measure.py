@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import os
+import itertools
+import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-__all__ = ["available_memory", "hardware", "interleaved", "sgemm_rate"]
+from widehead.targets import SparseTargets
+
+__all__ = ["hardware", "in_turn", "interleaved", "percentile", "sgemm_rate", "timed"]
 
 _SLICE = 0.25  # seconds that one method may take in one round, so that fast methods get many samples
 
 
 def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each call of each function; the functions take turns, ``rounds`` times, after a warm-up.
+    """Seconds of each call of each function; the functions take turns, ``rounds`` times.
 
-    A function that is quicker than a slice of a quarter second is called again until the slice is used up.
+    A function that is quicker than a slice of a quarter second is called again until the slice is used up. Each
+    should have been called once before, because first calls do what later ones do not have to.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        _timed(step, device)
     for _ in range(rounds):
         for name, step in steps.items():
             used = 0.0
             while used < _SLICE:
-                seconds[name].append(_timed(step, device))
+                seconds[name].append(timed(step, device))
                 used += seconds[name][-1]
     return seconds
 
 
-def _timed(step: Callable[[], object], device: torch.device) -> float:
+def timed(step: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, with everything that it gave the device to do."""
     _wait(device)
     begin = time.perf_counter()
     step()
@@ -45,18 +49,32 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def in_turn(
+    step: Callable[[Tensor, SparseTargets], float], batches: Iterable[tuple[Tensor, SparseTargets]]
+) -> Callable[[], object]:
+    """A step on each of a few batches that were drawn beforehand, in turn, over and over."""
+    turns = itertools.cycle(batches)
+
+    def turn() -> float:
+        inputs, targets = next(turns)
+        return step(inputs.detach(), targets)
+
+    return turn
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that at least ``share`` of them do not pass.
+
+    >>> percentile([3.0, 1.0, 2.0, 4.0], 0.5), percentile([3.0, 1.0, 2.0, 4.0], 0.99)
+    (2.0, 4.0)
+    """
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
 def sgemm_rate(device: torch.device, size: int = 1024) -> Callable[[], object]:
     """A product of two square float32 matrices, 2·size³ floating-point operations, to be timed beside the steps."""
     a, b = torch.randn(2, size, size, device=device)
     return lambda: a @ b
-
-
-def available_memory() -> int | None:
-    """Bytes of main memory that can still be used, None where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def hardware(device: torch.device) -> dict[str, str | int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from widehead.bench.memory import Need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.heads import ExactHead, Head, ParameterHead
 from widehead.heads.names import HEADS
@@ -16,7 +19,7 @@ from widehead.losses import SquaredError
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
 from widehead.targets import SparseTargets
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "ONE_TARGET", "Method", "memory_need"]
 
 _LR = 1e-4  # far below the limit of stability, so that no method leaves the range of ordinary numbers
 
@@ -44,6 +47,8 @@ class HeadMethod:
 class Exact(HeadMethod):
     """The exact head, with plain SGD or another optimiser."""
 
+    head: ExactHead
+
     def __init__(
         self,
         problem: OutputLayerProblem,
@@ -55,26 +60,57 @@ class Exact(HeadMethod):
         self.optimizer = optimizer(self.head, **{"lr": _LR, **options})
 
 
-class Dense:
-    """The same loss on an ordinary nn.Linear with torch.optim.SGD; no one-hot matrix is formed."""
+class PlainLayer(ABC):
+    """An ordinary nn.Linear with torch.optim.SGD, trained as plain PyTorch does it; variants differ in the loss."""
 
     def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
-        self.loss = SquaredError()
         self.layer = nn.Linear(problem.width, 1, bias=False, device="meta")
         weight = torch.empty(problem.classes, problem.width, device=device)
-        nn.init.normal_(weight, std=self.loss.initial_std(problem.width, problem.classes))
+        nn.init.normal_(weight, std=SquaredError().initial_std(problem.width, problem.classes))
         self.layer.weight = nn.Parameter(weight)
         self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=_LR)
 
     def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        outputs = self.layer(hidden.requires_grad_())
-        at_targets = outputs[targets.example_ids, targets.class_ids]
-        squared_norm = torch.linalg.vecdot(outputs, outputs)
-        loss = self.loss(squared_norm, outputs.sum(1), at_targets, targets, outputs.shape[1]).mean()
+        loss = self._loss(hidden.requires_grad_(), targets)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
+
+    @abstractmethod
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor: ...
+
+
+class Dense(PlainLayer):
+    """The loss of the exact methods; no one-hot matrix is formed."""
+
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        outputs = self.layer(hidden)
+        at_targets = outputs[targets.example_ids, targets.class_ids]
+        squared_norm = torch.linalg.vecdot(outputs, outputs)
+        return SquaredError()(squared_norm, outputs.sum(1), at_targets, targets, outputs.shape[1]).mean()
+
+
+class DenseCrossEntropy(PlainLayer):
+    """All m × D outputs and the cross entropy of their softmax; one target an example."""
+
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        return F.cross_entropy(self.layer(hidden), targets.class_ids)
+
+
+class LinearCrossEntropy(PlainLayer):
+    """The same by torch's fused function, a quarter of the m × D outputs at a time; one target an example.
+
+    The chunks that torch chooses by itself were more than four times slower (676 ms a step against 152 at D = 100,000,
+    d = m = 64, one thread).
+    """
+
+    def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
+        super().__init__(problem, device)
+        self.options = nn.LinearCrossEntropyOptions(batch_chunk_size=-(-problem.batch // 4))
+
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        return F.linear_cross_entropy(hidden, self.layer.weight, targets.class_ids, options=self.options)
 
 
 class Other(HeadMethod):
@@ -95,5 +131,39 @@ METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     "exact-shampoo": partial(Exact, optimizer=Shampoo),
     "exact-muon": partial(Exact, optimizer=Muon),
     "dense": Dense,
+    "dense-cross-entropy": DenseCrossEntropy,
+    "linear-cross-entropy": LinearCrossEntropy,
     **{name: partial(Other, head=name) for name in HEADS if name != "exact"},
 }
+
+#: methods that take exactly one target an example
+ONE_TARGET = frozenset({"dense-cross-entropy", "linear-cross-entropy"})
+
+
+# Resident and working memory in units of D × d floats, and working memory in units of m × D floats. Measured at
+# (D, d, m) = (400,000, 64, 16), (400,000, 16, 128), (200,000, 64, 64), rounded up; tests/bench/test_memory.py compares.
+_NEEDS = {
+    "exact": (1.05, 0.3, 0.0),
+    "exact-momentum": (2.05, 1.6, 0.0),
+    "exact-newton": (1.05, 0.4, 0.0),
+    "exact-shampoo": (1.05, 0.4, 0.0),
+    "exact-muon": (1.05, 0.4, 0.0),
+    "dense": (2.0, 0.25, 4.0),
+    "dense-cross-entropy": (2.0, 2.0, 4.0),
+    "linear-cross-entropy": (2.0, 2.0, 1.0),
+    "full": (4.0, 3.0, 1.0),
+    "retrieved": (5.0, 4.0, 4.0),
+    "sampled": (3.0, 0.1, 0.1),
+    "noise-contrastive": (3.0, 0.1, 0.0),
+    "negative-sampling": (3.0, 0.1, 0.0),
+    "blackout": (3.0, 0.1, 0.0),
+    "hierarchical": (3.3, 0.6, 0.3),
+    "adaptive": (0.5, 1.0, 3.0),
+}
+
+
+def memory_need(name: str, problem: OutputLayerProblem) -> Need:
+    """What a method needs of memory, as far as it grows with D."""
+    resident, working, outputs = _NEEDS[name]
+    weight, output = 4 * problem.classes * problem.width, 4 * problem.classes * problem.batch
+    return Need(int(resident * weight), int(working * weight + outputs * output))

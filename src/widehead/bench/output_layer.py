@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from widehead.bench.measure import available_memory, hardware, interleaved, sgemm_rate
-from widehead.bench.methods import METHODS, Method
+from widehead.bench.measure import hardware, in_turn, interleaved, percentile, sgemm_rate
+from widehead.bench.memory import PeakMemory, available_memory, fitting
+from widehead.bench.methods import METHODS, ONE_TARGET, memory_need
 from widehead.bench.problem import OutputLayerProblem
+from widehead.bench.provenance import provenance
 
-__all__ = ["compare_step"]
+__all__ = ["FIGURES", "combinations", "compare_step", "left_out"]
 
-_SGEMM = "sgemm"
+#: what a row of a method that was left out has None for
+FIGURES = (
+    "seconds",
+    "seconds_p99",
+    "seconds_max",
+    "steps",
+    "peak_bytes",
+    "ratio_to_dense",
+    "ratio_to_full",
+    "ratio_to_exact",
+    "ratio_to_floor",
+    "floor_seconds",
+)
 _SGEMM_SIZE = 1024
+_TINY = OutputLayerProblem(classes=300, width=8, batch=4)
+
+
+def combinations(
+    classes: Sequence[int], width: Sequence[int], batch: Sequence[int], targets_per_example: Sequence[int]
+) -> list[OutputLayerProblem]:
+    """Every combination of the sizes once, D changing fastest. Raises ValueError where one is impossible."""
+    sizes = itertools.product(width, batch, targets_per_example, classes)
+    return list(dict.fromkeys(OutputLayerProblem(d, h, m, k) for h, m, k, d in sizes))
+
+
+def left_out(problem: OutputLayerProblem, methods: Sequence[str], device: str = "cpu") -> dict[str, str]:
+    """Methods that cannot be timed on a problem: {name: why}, a sentence each.
+
+    Raises:
+        ValueError: an unknown method, the same one twice, or none that can be timed.
+    """
+    if not methods or len(set(methods)) < len(methods) or not set(methods) <= METHODS.keys():
+        raise ValueError(f"Parameter `methods` should name some of {', '.join(METHODS)}. Found {list(methods)}.")
+    many = {name for name in methods if name in ONE_TARGET and problem.targets_per_example > 1}
+    refused = {
+        name: f"{name} takes one target an example. Found targets = {problem.targets_per_example}."
+        for name in methods
+        if name in many
+    }
+    needs = {name: memory_need(name, problem) for name in methods if name not in many}
+    refused |= fitting(needs, available_memory(torch.device(device)))
+    if len(refused) == len(methods):
+        reasons = " ".join(refused.values())
+        raise ValueError(f"At {problem.classes:,} classes and width {problem.width} nothing can be timed. {reasons}")
+    return refused
 
 
 def compare_step(
@@ -38,68 +84,71 @@ def compare_step(
         methods: names of `widehead.bench.methods.METHODS`. rounds: turns that each method gets.
 
     Returns:
-        One row a method: "method", "seconds" (median of a step), "steps" (how many were timed), "ratio_to_dense" and
+        One row a method: "method", "seconds" (median of a step), "seconds_p99" and "seconds_max" (99th percentile and
+        longest; of few steps both are the longest), "steps" (how many were timed), "peak_bytes" (most memory that the
+        method held while it was built and made a first step; None where unknown), "ratio_to_dense" and
         "ratio_to_full" (how many times faster than dense, and than the full softmax head; None without them),
         "ratio_to_exact" (how many times as long as a step of the exact head with plain SGD; None without it),
         "ratio_to_floor" (how many times slower than 14d²m flops at the float32 matrix-product rate measured in the same
-        run), the problem's sizes and the hardware.
+        run), "floor_seconds", the problem's sizes, the hardware, "date", "commit" and "version". A method that does not
+        fit has "skipped": why, and None for every figure; others have "skipped": None.
 
     Raises:
-        ValueError: an unknown method, a size below 1, or a dense layer that does not fit in memory.
+        ValueError: an unknown method, a size or ``rounds`` below 1, or no method that fits in memory.
     """
-    problem = OutputLayerProblem(classes, width, batch, targets_per_example)
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        raise ValueError(f"Parameter `methods` should name some of {', '.join(METHODS)}. Found {list(methods)}.")
-    place = torch.device(device)
-    if {"dense", "full"} & set(methods) and place.type == "cpu":
-        _check_memory(problem)
+    if rounds < 1:
+        raise ValueError(f"Parameter `rounds` should be at least 1. Found {rounds}.")
+    problem, place = OutputLayerProblem(classes, width, batch, targets_per_example), torch.device(device)
+    refused = left_out(problem, methods, device)
+    kept = [name for name in methods if name not in refused]
     generator = torch.Generator(device=place).manual_seed(seed)
-    steps: dict[str, Callable[[], object]] = {
-        name: _step(METHODS[name](problem, place), problem, generator) for name in methods
-    }
-    steps[_SGEMM] = sgemm_rate(place, _SGEMM_SIZE)
-    seconds = interleaved(steps, rounds, place)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    floor = problem.floor_flops * medians[_SGEMM] / (2.0 * _SGEMM_SIZE**3)
+    steps, peaks = _prepared(kept, problem, place, generator)
+    sgemm = sgemm_rate(place, _SGEMM_SIZE)
+    sgemm()
+    seconds = interleaved({**steps, "": sgemm}, rounds, place)
+    flops_a_second = 2.0 * _SGEMM_SIZE**3 / statistics.median(seconds.pop(""))
+    figures = _figures(seconds, problem.floor_flops / flops_a_second)
+    shared = {**problem.sizes, **hardware(place), **provenance()}
+    nothing = dict.fromkeys(FIGURES)
     return [
-        {
-            "method": name,
-            "seconds": medians[name],
-            "steps": len(seconds[name]),
-            "ratio_to_dense": medians["dense"] / medians[name] if "dense" in medians else None,
-            "ratio_to_full": medians["full"] / medians[name] if "full" in medians else None,
-            "ratio_to_exact": medians[name] / medians["exact"] if "exact" in medians else None,
-            "ratio_to_floor": medians[name] / floor,
-            "floor_seconds": floor,
-            "classes": classes,
-            "width": width,
-            "batch": batch,
-            "targets_per_example": targets_per_example,
-            **hardware(place),
-        }
+        {"method": name, "skipped": refused[name], **nothing, **shared}
+        if name in refused
+        else {"method": name, "skipped": None, **figures[name], "peak_bytes": peaks[name], **shared}
         for name in methods
     ]
 
 
-def _step(method: Method, problem: OutputLayerProblem, generator: torch.Generator) -> Callable[[], object]:
-    """A step on the next of a few batches that were drawn beforehand."""
-    batches = [problem.draw(generator) for _ in range(8)]
-    turn = 0
+def _prepared(
+    names: Sequence[str], problem: OutputLayerProblem, device: torch.device, generator: torch.Generator
+) -> tuple[dict[str, Callable[[], object]], dict[str, int | None]]:
+    """A step of each method, made once already, and how much memory that took."""
+    for name in names:  # what is loaded at first use should neither be timed nor count as the method's memory
+        METHODS[name](_TINY, device).step(*_TINY.draw(generator))
+    steps: dict[str, Callable[[], object]] = {}
+    peaks: dict[str, int | None] = {}
+    for name in names:
+        batches = [problem.draw(generator) for _ in range(8)]
+        with PeakMemory(device) as memory:
+            steps[name] = in_turn(METHODS[name](problem, device).step, batches)
+            steps[name]()
+        peaks[name] = memory.bytes
+    return steps, peaks
 
-    def step() -> float:
-        nonlocal turn
-        hidden, targets = batches[turn % len(batches)]
-        turn += 1
-        return method.step(hidden.detach(), targets)
 
-    return step
-
-
-def _check_memory(problem: OutputLayerProblem) -> None:
-    free = available_memory()
-    if free is not None and problem.dense_bytes > free:
-        raise ValueError(
-            f"A dense layer of {problem.classes} classes and width {problem.width} needs "
-            f"{problem.dense_bytes / 1e9:.1f} GB. Found {free / 1e9:.1f} GB free: leave dense and full out."
-        )
+def _figures(seconds: dict[str, list[float]], floor: float) -> dict[str, dict[str, float | None]]:
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    dense, full, exact = (medians.get(name) for name in ("dense", "full", "exact"))
+    return {
+        name: {
+            "seconds": median,
+            "seconds_p99": percentile(seconds[name], 0.99),
+            "seconds_max": max(seconds[name]),
+            "steps": len(seconds[name]),
+            "ratio_to_dense": None if dense is None else dense / median,
+            "ratio_to_full": None if full is None else full / median,
+            "ratio_to_exact": None if exact is None else median / exact,
+            "ratio_to_floor": median / floor,
+            "floor_seconds": floor,
+        }
+        for name, median in medians.items()
+    }

@@ -1,42 +1,46 @@
-"""``widehead bench output-layer``: one exact step beside one dense step, in the same run."""
+"""``widehead bench``: the group, and ``output-layer``, which times methods side by side over a sweep of sizes."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from widehead.bench.methods import METHODS
-from widehead.cli.console import show_json, show_table, working
-from widehead.cli.options import DeviceOption, JsonOption, check_device, whole_numbers
+from widehead.cli.bench_paper import paper_table_command
+from widehead.cli.bench_upkeep import upkeep_command
+from widehead.cli.console import say, show_json, show_table, working
+from widehead.cli.files import appending
+from widehead.cli.options import DeviceOption, JsonOption, OutOption, check_device, whole_numbers
 
 __all__ = ["bench"]
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure speed, method beside method.")
+bench.command("paper-table")(paper_table_command)
+bench.command("upkeep")(upkeep_command)
+
+Numbers = tuple  # type: ignore[type-arg]  # of `whole_numbers`; beside a parser typer takes the bare type alone
 
 
-@bench.callback()
-def _bench() -> None:
-    """Makes typer keep ``output-layer`` as a command of its own."""
+def _sizes(name: str, text: str) -> Any:
+    return typer.Option(name, parser=whole_numbers, metavar="N,N,…", help=text)
 
 
 @bench.command("output-layer")
 def output_layer(
-    classes: Annotated[
-        tuple,  # type: ignore[type-arg]
-        typer.Option("--classes", parser=whole_numbers, metavar="N,N,…", help="Numbers of classes D, in turn."),
-    ] = "100000",  # type: ignore[assignment]
-    width: Annotated[int, typer.Option("--width", min=1, help="Width d of the hidden layer.")] = 256,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Examples m in a step.")] = 128,
-    targets: Annotated[int, typer.Option("--targets", min=1, help="Targets K of an example.")] = 1,
+    classes: Annotated[Numbers, _sizes("--classes", "Numbers of classes D.")] = "100000",  # type: ignore
+    width: Annotated[Numbers, _sizes("--width", "Widths d of the hidden layer.")] = "256",  # type: ignore
+    batch: Annotated[Numbers, _sizes("--batch", "Examples m in a step.")] = "128",  # type: ignore
+    targets: Annotated[Numbers, _sizes("--targets", "Targets K of an example.")] = "1",  # type: ignore
     methods: Annotated[
         str, typer.Option("--methods", help=f"Which to time, separated by commas: {', '.join(METHODS)}.")
     ] = "exact,dense",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that each method gets.")] = 5,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Also append the rows to this file, one JSON object a line.")
+    out: OutOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw time against the number of classes: a .png picture, or a .html page."),
     ] = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
@@ -44,52 +48,87 @@ def output_layer(
     """Time one training step of an output layer: loss, gradient to the encoder, update of all D × d weights.
 
     Methods take turns in one process; figures are medians. The floor is 14·d²·m floating-point operations at the rate
-    of a plain float32 matrix product measured in the same run.
+    of a plain float32 matrix product measured in the same run. Where sizes are lists, every combination is timed.
+    A method that does not fit in memory is left out of that combination.
 
-    **Example**
+    **Examples**
 
         widehead bench output-layer --classes 793471 --width 300 --batch 128
+
+        widehead bench output-layer --classes 10000,100000,1000000 --methods exact,dense,sampled --plot steps.png
     """
     from widehead.bench import compare_step
+    from widehead.bench.output_layer import combinations, left_out
 
     check_device(device)
+    problems = combinations(classes, width, batch, targets)
+    names = [name.strip() for name in methods.split(",")]
+    _check(problems, plot)
+    for problem in problems:
+        left_out(problem, names, device)  # an error here comes before anything is timed
+    if len(problems) > 1:
+        say(f"{len(problems)} combinations: {_counts(problems)}.")
     rows: list[dict[str, Any]] = []
-    for number in classes:
-        with working(f"Timing {number:,} classes"):
-            names = [name.strip() for name in methods.split(",")]
-            rows += compare_step(number, width, batch, targets, methods=names, rounds=rounds, device=device)
-    if out is not None:
-        with out.open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row) + "\n" for row in rows)
+    with appending(out) as append:
+        for problem in problems:
+            with working(f"Timing {problem.classes:,} classes"):
+                made = compare_step(*problem.sizes.values(), methods=names, rounds=rounds, device=device)
+            for row in made:
+                append(row)
+                if row["skipped"] is not None:
+                    say(f"left out: {row['skipped']}")
+            rows += made
+    if plot is not None:
+        from widehead.report import write_timings
+
+        write_timings(rows, plot)
+        say(f"plot: {plot}")
     show_json({"rows": rows}) if as_json else _show(rows)
+
+
+def _check(problems: list[Any], plot: Path | None) -> None:
+    if not problems:
+        raise typer.BadParameter("expected at least one number", param_hint="--classes, --width, --batch, --targets")
+    if plot is None:
+        return
+    if plot.suffix not in (".png", ".html"):
+        raise typer.BadParameter(
+            f"expected a name that ends in .png or .html. Found {str(plot)!r}", param_hint="--plot"
+        )
+    if len({problem.classes for problem in problems}) < 2:
+        raise typer.BadParameter("a plot against D needs several --classes. Found one", param_hint="--plot")
+
+
+def _counts(problems: list[Any]) -> str:
+    """How many values each size takes, where it takes several."""
+    counts = {name: len({problem.sizes[name] for problem in problems}) for name in problems[0].sizes}
+    return " × ".join(f"{n} of {_FLAGS[name]}" for name, n in counts.items() if n > 1)
+
+
+_FLAGS = {"classes": "--classes", "width": "--width", "batch": "--batch", "targets_per_example": "--targets"}
+_SIZES = {"classes": "classes", "width": "width", "batch": "batch", "targets_per_example": "targets"}
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
     first = rows[0]
-    title = (
-        f"One training step: width {first['width']}, batch {first['batch']}, {first['targets_per_example']} target(s) "
-        f"an example; {first['device']}, {first['threads']} thread(s)"
-    )
-    header = [
-        "classes",
-        "method",
-        "milliseconds",
-        "times faster than dense",
-        "than full softmax",
-        "times exact SGD",
-        "times the floor",
-    ]
-    show_table(title, header, [_cells(row) for row in rows])
+    varying = [name for name in _SIZES if name == "classes" or len({row[name] for row in rows}) > 1]
+    fixed = [f"{_SIZES[name]} {first[name]:,}" for name in _SIZES if name not in varying]
+    title = f"One training step: {', '.join([*fixed, str(first['device'])])}, {first['threads']} thread(s)"
+    columns: dict[str, list[str]] = {_SIZES[name]: [f"{row[name]:,}" for row in rows] for name in varying}
+    columns["method"] = [row["method"] for row in rows]
+    for name, (key, unit, digits) in _FIGURES.items():
+        cells = ["–" if row[key] is None else f"{unit * row[key]:,.{digits}f}" for row in rows]
+        if any(cell != "–" for cell in cells):
+            columns[name] = cells
+    show_table(title, list(columns), list(zip(*columns.values(), strict=True)))
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    dense, full, slower = row["ratio_to_dense"], row["ratio_to_full"], row["ratio_to_exact"]
-    return [
-        f"{row['classes']:,}",
-        row["method"],
-        f"{1e3 * row['seconds']:,.2f}",
-        "–" if dense is None else f"{dense:,.1f}",
-        "–" if full is None else f"{full:,.1f}",
-        "–" if slower is None else f"{slower:,.2f}",
-        f"{row['ratio_to_floor']:,.1f}",
-    ]
+_FIGURES = {
+    "milliseconds": ("seconds", 1e3, 2),
+    "99 % below": ("seconds_p99", 1e3, 2),
+    "times faster than dense": ("ratio_to_dense", 1.0, 1),
+    "than full softmax": ("ratio_to_full", 1.0, 1),
+    "times exact SGD": ("ratio_to_exact", 1.0, 2),
+    "times the floor": ("ratio_to_floor", 1.0, 1),
+    "peak MB": ("peak_bytes", 1e-6, 0),
+}

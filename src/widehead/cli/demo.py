@@ -104,13 +104,14 @@ def _compared(run: Run) -> tuple[dict[str, dict[str, float]], list[tuple[Predict
 
 
 def _timed(run: Run) -> list[dict[str, Any]]:
-    """One exact step and one dense step of PyTorch, in the run's own shapes."""
+    """One exact step and, where it fits in memory, one dense step of PyTorch, in the run's own shapes."""
     from widehead.bench import compare_step
     from widehead.cli.thesaurus import known_synonyms
 
     known = known_synonyms(run).matrix
     targets = max(1, round(known.nnz / known.shape[0]))
-    return compare_step(known.shape[1], run.config.width, run.config.batch_size, targets, methods=("exact", "dense"))
+    rows = compare_step(known.shape[1], run.config.width, run.config.batch_size, targets, methods=("exact", "dense"))
+    return [row for row in rows if row["skipped"] is None]
 
 
 def _suggestion_table(found: list[tuple[Prediction, set[str]]]) -> Any:
@@ -129,7 +130,11 @@ def _timing_table(timing: list[dict[str, Any]]) -> Any:
 
     names = {"exact": "exact head", "dense": "dense PyTorch"}
     rows = [
-        [names[row["method"]], f"{1000 * row['seconds']:.2f} ms", f"{row['ratio_to_dense']:,.0f} times"]
+        [
+            names[row["method"]],
+            f"{1000 * row['seconds']:.2f} ms",
+            "–" if row["ratio_to_dense"] is None else f"{row['ratio_to_dense']:,.0f} times",
+        ]
         for row in timing
     ]
     shape = "{classes:,} outputs, width {width}, batch {batch}, {targets_per_example} targets an example".format(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from widehead.errors import CheckpointError, DataError
 
-__all__ = ["input_file", "new_run_folder", "output_file", "remove_run"]
+__all__ = ["appending", "input_file", "new_run_folder", "output_file", "remove_run"]
 
 _RUN_FILES = ("config.json", "metrics.jsonl", "report.html")
 _RUN_FOLDERS = ("checkpoints", "vocabularies")
@@ -31,6 +33,30 @@ def input_file(path: Path) -> Iterator[Path]:
             yield copy
         except DataError as error:
             raise DataError(str(error).replace(str(copy), "standard input")) from error
+
+
+@contextmanager
+def appending(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that appends one JSON object a line, each on disk when it returns; without a path it does nothing.
+
+    The file is opened before the work for it is done; one that is new is removed again where no row was made.
+    """
+    if path is None:
+        yield lambda row: None
+        return
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as lines:
+
+        def append(row: Mapping[str, Any]) -> None:
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+
+        try:
+            yield append
+        except BaseException:
+            if new and path.stat().st_size == 0:
+                path.unlink()
+            raise
 
 
 @contextmanager

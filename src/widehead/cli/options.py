@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BestOption", "DeviceOption", "JsonOption", "RunArgument", "check_device", "whole_numbers"]
+__all__ = ["BestOption", "DeviceOption", "JsonOption", "OutOption", "RunArgument", "check_device", "whole_numbers"]
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `train` or `demo` left it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 BestOption = Annotated[
     bool, typer.Option("--best", help="The best checkpoint (train --keep-best) instead of the last.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Also append the rows to this file, one JSON object a line.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 

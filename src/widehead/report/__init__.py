@@ -3,5 +3,6 @@
 from widehead.report.comparison import comparison_table, write_comparison
 from widehead.report.page import write_report
 from widehead.report.tables import Table
+from widehead.report.timings import write_timings
 
-__all__ = ["Table", "comparison_table", "write_comparison", "write_report"]
+__all__ = ["Table", "comparison_table", "write_comparison", "write_report", "write_timings"]

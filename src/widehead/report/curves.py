@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,7 +20,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from widehead.report.tables import number
 
-__all__ = ["Curve", "Picture", "curves_of", "draw", "save_png"]
+__all__ = ["Curve", "Paint", "Picture", "curves_of", "draw", "png", "save_png", "svg_pair"]
+
+#: draws on axes, given the ink and the colours of lines
+Paint = Callable[[Axes, str, Sequence[str]], None]
 
 _SIZE = (4.6, 2.9)  # inches; at this size the letters stay readable on a phone
 _PNG_SIZE = (7.0, 4.4)
@@ -113,19 +116,34 @@ def curves_of(
 
 def draw(curve: Curve) -> Picture:
     """A curve as pictures."""
-    return Picture(curve.title, curve.describe(), *(_svg(curve, *_THEMES[theme]) for theme in ("light", "dark")))
+    return Picture(
+        curve.title, curve.describe(), *svg_pair(lambda axes, ink, colours: _plot(axes, curve, ink, colours))
+    )
 
 
 def save_png(curve: Curve, file: BinaryIO) -> None:
     """Write a curve as a PNG picture on white."""
+
+    def paint(axes: Axes, ink: str, colours: Sequence[str]) -> None:
+        axes.set_ylabel(curve.title)
+        _plot(axes, curve, ink, colours)
+
+    png(paint, file)
+
+
+def svg_pair(paint: Paint) -> tuple[str, str]:
+    """Data URIs of one plot on a transparent ground, for light and for dark pages."""
+    return _svg(paint, *_THEMES["light"]), _svg(paint, *_THEMES["dark"])
+
+
+def png(paint: Paint, file: BinaryIO) -> None:
+    """Write a plot as a PNG picture on white."""
     ink, colours = _THEMES["light"]
     settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=_PNG_SIZE, layout="constrained", dpi=150)
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.set_ylabel(curve.title)
-        _plot(axes, curve, ink, colours)
+        paint(figure.add_subplot(), ink, colours)
         figure.savefig(file, format="png", facecolor="white", metadata={"Software": None})
 
 
@@ -154,14 +172,12 @@ def _curve(
     return Curve(title, label, x, known, baselines or {}, **options)
 
 
-def _svg(curve: Curve, ink: str, colours: Sequence[str]) -> str:
-    """A data URI of one plot in one theme, on a transparent ground."""
+def _svg(paint: Paint, ink: str, colours: Sequence[str]) -> str:
     settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=_SIZE, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        _plot(axes, curve, ink, colours)
+        paint(figure.add_subplot(), ink, colours)
         made = io.BytesIO()
         figure.savefig(made, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(made.getvalue()).decode()

@@ -1,0 +1,154 @@
+"""What the exact head's upkeep costs over a long run: segments that are closed, rows that are moved forward, pauses."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+
+from widehead.bench.measure import hardware, percentile, timed
+from widehead.bench.methods import Exact
+from widehead.bench.problem import OutputLayerProblem, TrainedStream
+from widehead.bench.provenance import provenance
+from widehead.factored import FactoredWeights
+from widehead.factored.generations import Generations
+from widehead.optim import SGD, HeadOptimizer, Newton
+
+__all__ = ["UpkeepClock", "measure_upkeep"]
+
+# All upkeep goes through these two; what they call in turn counts as theirs.
+_CLOSING, _MOVING = "close_segment", "sweep"
+_TIMED: tuple[tuple[type, str], ...] = ((FactoredWeights, _CLOSING), (Generations, _MOVING))
+_CURVATURE = 0.5
+
+
+class UpkeepClock:
+    """Times every call of the exact head's upkeep inside a ``with`` block, by methods that it puts in their place.
+
+    Attributes:
+        seconds: {"close_segment": seconds of each call, "sweep": …}; a call inside another counts with the outer one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, list[float]] = {name: [] for _, name in _TIMED}
+        self._busy = False
+
+    def __enter__(self) -> UpkeepClock:
+        self._originals = [(owner, name, getattr(owner, name)) for owner, name in _TIMED]
+        for owner, name, original in self._originals:
+            setattr(owner, name, self._timing(name, original))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for owner, name, original in self._originals:
+            setattr(owner, name, original)
+
+    def _timing(self, name: str, original: Callable[..., None]) -> Callable[..., None]:
+        @wraps(original)
+        def replacement(*arguments: Any, **options: Any) -> None:
+            if self._busy:
+                return original(*arguments, **options)
+            self._busy = True
+            try:
+                self.seconds[name].append(timed(partial(original, *arguments, **options), self.device))
+            finally:
+                self._busy = False
+
+        return replacement
+
+
+def measure_upkeep(
+    classes: int = 1_000_000,
+    width: int = 64,
+    batch: int = 128,
+    targets_per_example: int = 1,
+    *,
+    steps: int = 20_000,
+    optimizer: Literal["sgd", "newton"] = "sgd",
+    curvature: float | None = None,
+    targets: Literal["zipf", "uniform"] = "zipf",
+    device: str = "cpu",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the exact head on a stream like a trained encoder's and time every step and all upkeep in it.
+
+    Args:
+        classes, width, batch, targets_per_example: D, d, m, K.
+        steps: how many to make. What is loaded at first use is loaded before.
+        optimizer: SGD, or Newton at its natural lr of 1.
+        curvature: SGD's lr as a fraction in (0, 1] of the largest stable one; None for 0.5. Not for Newton.
+        targets: how target classes are drawn, see `TrainedStream`.
+
+    Returns:
+        "seconds" (median of a step); "p99_in_medians", "p999_in_medians" and "max_in_medians" (99th and 99.9th
+        percentile and maximum of a step, in medians); "closes_per_step"; "rows_moved" (by sweeps, in all);
+        "closing_share", "moving_share" and "upkeep_share" (of all time spent in steps); "longest_close" and
+        "longest_sweep" (seconds, 0 where there was none); the settings, the hardware, "date", "commit" and "version".
+
+    Raises:
+        ValueError: an unknown option, a size or ``steps`` below 1, a ``curvature`` outside (0, 1] or for Newton.
+    """
+    problem, place = OutputLayerProblem(classes, width, batch, targets_per_example), torch.device(device)
+    _check(steps, optimizer, curvature)
+    kind: type[HeadOptimizer]
+    generator = torch.Generator(device=place).manual_seed(seed)
+    stream = TrainedStream(problem, targets, generator)
+    if optimizer == "sgd":
+        curvature = _CURVATURE if curvature is None else curvature
+        lr, kind = curvature * stream.largest_stable_lr(), SGD
+    else:
+        lr, kind = 1.0, Newton
+    small = OutputLayerProblem(max(300, targets_per_example), width, batch, targets_per_example)
+    Exact(small, place, lr=lr, optimizer=kind).step(*TrainedStream(small, targets, generator).draw())
+    method = Exact(problem, place, lr=lr, optimizer=kind)
+    seconds = []
+    with UpkeepClock(place) as clock:
+        for _ in range(steps):
+            seconds.append(timed(partial(method.step, *stream.draw()), place))
+    return {
+        **_figures(seconds, clock),
+        "rows_moved": method.head.weights.generations.moved_rows,
+        **problem.sizes,
+        "steps": steps,
+        "optimizer": optimizer,
+        "lr": lr,
+        "curvature": curvature,
+        "targets": targets,
+        **hardware(place),
+        **provenance(),
+    }
+
+
+def _check(steps: int, optimizer: str, curvature: float | None) -> None:
+    if steps < 1:
+        raise ValueError(f"Parameter `steps` should be at least 1. Found {steps}.")
+    if optimizer not in ("sgd", "newton"):
+        raise ValueError(f'Parameter `optimizer` should be "sgd" or "newton". Found {optimizer!r}.')
+    if curvature is not None and optimizer == "newton":
+        raise ValueError(f"Parameter `curvature` scales the lr of SGD; Newton's is 1. Found {curvature}: leave it out.")
+    if curvature is not None and not 0.0 < curvature <= 1.0:
+        raise ValueError(f"Parameter `curvature` should be in (0, 1]. Found {curvature}.")
+
+
+def _figures(seconds: list[float], clock: UpkeepClock) -> dict[str, float]:
+    median, total = statistics.median(seconds), sum(seconds)
+    closing, moving = clock.seconds[_CLOSING], clock.seconds[_MOVING]
+    return {
+        "seconds": median,
+        "p99_in_medians": percentile(seconds, 0.99) / median,
+        "p999_in_medians": percentile(seconds, 0.999) / median,
+        "max_in_medians": max(seconds) / median,
+        "closes_per_step": len(closing) / len(seconds),
+        "closing_share": sum(closing) / total,
+        "moving_share": sum(moving) / total,
+        "upkeep_share": (sum(closing) + sum(moving)) / total,
+        "longest_close": max(closing, default=0.0),
+        "longest_sweep": max(moving, default=0.0),
+    }
