@@ -3,6 +3,7 @@
 from widehead.factored.audit import Audit, audit
 from widehead.factored.curvature import CurvatureMonitor, dense_curvature, target_curvature
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
+from widehead.factored.rows import Rows
 from widehead.factored.rule import StepRule
 from widehead.factored.state import STATE_NAMES, from_state, to_state
 from widehead.factored.update import Change, apply_step, plan_step
@@ -16,6 +17,7 @@ __all__ = [
     "FactoredWeights",
     "Forward",
     "OutputGradient",
+    "Rows",
     "StepRule",
     "accumulate",
     "apply_step",

@@ -54,7 +54,7 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
     hidden_gram = hidden @ weights.gram.value[:d, :d]
     hidden_factor = hidden @ weights.factor.value[:, :d].T
     hidden_shift = hidden @ weights.shift.value[:d]
-    values = weights.generations.rows_at_newest(weights.values, plan.class_ids)
+    values = weights.generations.rows_at_newest(weights.rows, plan.class_ids)
     return Forward(
         hidden=hidden,
         hidden_gram=hidden_gram,

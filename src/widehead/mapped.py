@@ -1,0 +1,82 @@
+"""Tensors whose memory is a file: the system reads pages in and writes them out as they are needed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+__all__ = ["create", "leave", "open_private"]
+
+# Every map that lives, by its first address, so that `leave` touches no other memory than theirs.
+_MAPS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
+_PAGEOUT = 21  # MADV_PAGEOUT of Linux: pages leave memory and lose nothing
+_ZEROS = 1 << 20
+
+
+def create(path: Path, size: int) -> Tensor:
+    """(size,) uint8 zeros that are the bytes of a new file at ``path``; the file stays when the tensor is gone.
+
+    The space is reserved at once, so that a full disk is an error here and not a crash (SIGBUS) at some later write.
+
+    Raises:
+        FileExistsError: there is something at ``path``; nobody's data are overwritten.
+        OSError: the file cannot be made, as on a full disk; then nothing is left of it.
+    """
+    try:
+        file = path.open("x+b")
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"There should be no file {path} yet. Found one: delete it if nobody needs it, or choose another path."
+        ) from error
+    with file:
+        try:
+            _reserve(file.fileno(), size)
+            memory = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            path.unlink()
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"{size:,} bytes for {path} could not be reserved: {reason}.") from error
+    return _tensor(memory)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    for start in range(0, size, _ZEROS):
+        os.write(descriptor, bytes(min(_ZEROS, size - start)))
+
+
+def open_private(path: Path) -> Tensor:
+    """(size,) uint8 bytes of a file; what is written to them stays in memory and never reaches the file."""
+    with path.open("rb") as file:
+        return _tensor(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def _tensor(memory: mmap.mmap) -> Tensor:
+    tensor = torch.frombuffer(memory, dtype=torch.uint8)  # which keeps the map alive
+    _MAPS[tensor.data_ptr()] = memory
+    return tensor
+
+
+def leave(tensor: Tensor) -> None:
+    """Say that ``tensor`` will not be read soon: where it lies in a map, its pages leave memory, and lose nothing.
+
+    A file that is read once, from its beginning to its end, would otherwise stay in memory as long as its map. Does
+    nothing for other tensors, nor where the system knows no such advice.
+    """
+    if tensor.device.type != "cpu" or not hasattr(mmap, "MADV_NORMAL"):
+        return
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()
+    for first, memory in list(_MAPS.items()):
+        if first <= begin < end <= first + len(memory):
+            start = (begin - first) // mmap.PAGESIZE * mmap.PAGESIZE
+            try:
+                memory.madvise(_PAGEOUT, start, end - first - start)
+            except OSError:  # Linux before 5.4: they stay until the memory is needed
+                pass
