@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-__all__ = ["create", "leave", "open_private"]
+__all__ = ["Map", "create", "leave", "open_private"]
 
 # Every map that lives, by its first address, so that `leave` touches no other memory than theirs.
 _MAPS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
@@ -18,8 +21,8 @@ _PAGEOUT = 21  # MADV_PAGEOUT of Linux: pages leave memory and lose nothing
 _ZEROS = 1 << 20
 
 
-def create(path: Path, size: int) -> Tensor:
-    """(size,) uint8 zeros that are the bytes of a new file at ``path``; the file stays when the tensor is gone.
+def create(path: Path, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """A tensor of zeros whose memory is a new file at ``path``, which stays when the tensor is gone.
 
     The space is reserved at once, so that a full disk is an error here and not a crash (SIGBUS) at some later write.
 
@@ -27,6 +30,7 @@ def create(path: Path, size: int) -> Tensor:
         FileExistsError: there is something at ``path``; nobody's data are overwritten.
         OSError: the file cannot be made, as on a full disk; then nothing is left of it.
     """
+    size = math.prod(shape) * dtype.itemsize
     try:
         file = path.open("x+b")
     except FileExistsError as error:
@@ -36,12 +40,11 @@ def create(path: Path, size: int) -> Tensor:
     with file:
         try:
             _reserve(file.fileno(), size)
-            memory = mmap.mmap(file.fileno(), size)
+            return _kept(mmap.mmap(file.fileno(), size)).tensor(dtype, shape)
         except OSError as error:
             path.unlink()
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"{size:,} bytes for {path} could not be reserved: {reason}.") from error
-    return _tensor(memory)
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -52,16 +55,29 @@ def _reserve(descriptor: int, size: int) -> None:
         os.write(descriptor, bytes(min(_ZEROS, size - start)))
 
 
-def open_private(path: Path) -> Tensor:
-    """(size,) uint8 bytes of a file; what is written to them stays in memory and never reaches the file."""
+@dataclass(frozen=True)
+class Map:
+    """A file in memory, which lives as long as a tensor of it."""
+
+    memory: mmap.mmap
+
+    def tensor(self, dtype: torch.dtype, shape: Sequence[int], offset: int = 0) -> Tensor:
+        """The tensor whose bytes begin at ``offset``; each has a storage of its own, so that copies copy it alone."""
+        count = math.prod(shape)
+        if count == 0:
+            return torch.empty(tuple(shape), dtype=dtype)
+        return torch.frombuffer(self.memory, dtype=dtype, count=count, offset=offset).view(tuple(shape))
+
+
+def open_private(path: Path) -> Map:
+    """A file to read; what is written to its tensors stays in memory and never reaches the file."""
     with path.open("rb") as file:
-        return _tensor(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        return _kept(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
-def _tensor(memory: mmap.mmap) -> Tensor:
-    tensor = torch.frombuffer(memory, dtype=torch.uint8)  # which keeps the map alive
-    _MAPS[tensor.data_ptr()] = memory
-    return tensor
+def _kept(memory: mmap.mmap) -> Map:
+    _MAPS[torch.frombuffer(memory, dtype=torch.uint8).data_ptr()] = memory
+    return Map(memory)
 
 
 def leave(tensor: Tensor) -> None:

@@ -62,8 +62,7 @@ class Rows:
         kind = dtype if storage_dtype is None else storage_dtype
         if path is None:
             return cls(torch.empty(num_rows, width, device=device, dtype=kind), dtype)
-        space = mapped.create(path, num_rows * width * kind.itemsize)
-        return cls(space.view(kind).view(num_rows, width), dtype, path)
+        return cls(mapped.create(path, kind, (num_rows, width)), dtype, path)
 
     def empty_like(
         self, *, width: int | None = None, device: torch.device | None = None, dtype: torch.dtype | None = None
