@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -92,7 +93,5 @@ def leave(tensor: Tensor) -> None:
     for first, memory in list(_MAPS.items()):
         if first <= begin < end <= first + len(memory):
             start = (begin - first) // mmap.PAGESIZE * mmap.PAGESIZE
-            try:
+            with suppress(OSError):  # Linux before 5.4: they stay until the memory is needed
                 memory.madvise(_PAGEOUT, start, end - first - start)
-            except OSError:  # Linux before 5.4: they stay until the memory is needed
-                pass

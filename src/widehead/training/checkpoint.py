@@ -117,7 +117,7 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
 
 
 def _verified_header(path: Path, file: BinaryIO) -> tuple[int, dict[str, Any]]:
-    """Where the payload begins and the header, once the file proved to be a checkpoint of this library and undamaged."""
+    """Where the payload begins, and the header, once the file has proved to be a checkpoint of ours and undamaged."""
     size = file.read(8)
     start = file.read(len(_PREFIX))
     if start != _PREFIX:
