@@ -120,3 +120,15 @@ def test_leaving_a_map_loses_nothing_and_other_tensors_are_left_alone(tmp_path: 
     opened[5] = 5.0
     assert torch.equal(opened, numbers)
     assert (tmp_path / "numbers").read_bytes() == numbers.numpy().tobytes()
+
+
+def test_rows_of_a_file_larger_than_memory_are_asked_for_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("widehead.factored.rows._memory", lambda: 1000)
+    asked: list[list[int]] = []
+    ask = mapped.expect_rows
+    monkeypatch.setattr(mapped, "expect_rows", lambda stored, ids: (asked.append(ids.tolist()), ask(stored, ids)))
+    rows, ids = make(tmp_path / "rows"), torch.tensor([0, 499, 250])
+    assert torch.equal(rows.gather(ids), make().gather(ids))
+    assert asked == [[0, 499, 250]]

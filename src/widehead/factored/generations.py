@@ -140,6 +140,7 @@ class Generations:
                 self.sweeping = []
 
     def _move(self, values: Rows, start: int, count: int) -> None:
+        values.expect(start, start + count)
         emptied = torch.zeros(CAPACITY, dtype=torch.bool, device=values.device)
         emptied[self.sweeping] = True
         rows = emptied[self.stamps[start : start + count].int()].nonzero().squeeze(1) + start

@@ -22,6 +22,8 @@ In all of them Q and w̄ were those of the stored rows to 5e-7, as in float32.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,9 @@ class Rows:
         self.dtype = stored.dtype if dtype is None else dtype
         self.path = path
         self._rounding: tuple[Tensor, Tensor] | None = None
+        # Rows that memory may not hold are asked for before they are read. Where it does hold them, that costs more
+        # than it gains: 1 µs a row; a row from the disk took 90 µs alone and 12 µs beside others.
+        self._is_large = path is not None and stored.numel() * stored.element_size() > _memory() // 2
 
     @classmethod
     def empty(
@@ -125,6 +130,8 @@ class Rows:
 
     def gather(self, ids: Tensor) -> Tensor:
         """(n, c) a copy of the rows ``ids`` (n,), as they are stored."""
+        if self._is_large:
+            mapped.expect_rows(self.stored, ids)
         return self.stored.index_select(0, ids).to(self.dtype)
 
     def write(self, ids: Tensor, rows: Tensor) -> None:
@@ -154,9 +161,16 @@ class Rows:
         return found
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """(first row, last row + 1) of blocks whose size does not depend on D."""
+        """(first row, last row + 1) of blocks whose size does not depend on D, for a pass over all rows."""
         step = self.block_rows
-        return ((start, min(start + step, self.num_rows)) for start in range(0, self.num_rows, step))
+        for start in range(0, self.num_rows, step):
+            self.expect(start, start + 2 * step)
+            yield start, min(start + step, self.num_rows)
+
+    def expect(self, start: int, stop: int) -> None:
+        """Say that the rows from ``start`` to ``stop`` will be read next, where they are in a file."""
+        if self.path is not None:
+            mapped.expect(self.stored[start:stop])
 
     @property
     def block_rows(self) -> int:
@@ -207,6 +221,14 @@ class Rows:
                 "them in memory. Make another head with another `storage`, and load the state_dict of this one."
             )
         return self.__dict__
+
+
+def _memory() -> int:
+    """Bytes of main memory; without end where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return sys.maxsize
 
 
 def _rounded(rows: Tensor) -> Tensor:
