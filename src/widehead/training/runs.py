@@ -54,9 +54,9 @@ def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
 
     Raises:
         DataError: a file cannot be read; nothing was written.
-        CheckpointError: the folder or ``head_storage`` holds something already, or cannot be written to.
+        CheckpointError: the folder holds something already, or cannot be written to.
         NonFiniteError: see ``Trainer.run``.
-        ValueError: options that do not fit the data.
+        ValueError: options that do not fit the data; there is something at ``head_storage``, or it cannot be made.
     """
     config = with_absolute_paths(config)
     RunFolder(Path(config.out)).check_free()
@@ -190,12 +190,12 @@ def _built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> Wide
     try:
         return build_network(job, config, frequencies)
     except OSError as error:
-        raise CheckpointError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
+        raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
 
 
 def _check_storage_free(config: TrainingConfig) -> None:
     if config.head_storage is not None and Path(config.head_storage).exists():
-        raise CheckpointError(
+        raise ValueError(
             f"Option `head_storage` should be a file that is not there yet. Found {config.head_storage}: delete it if "
             "nobody needs it, or choose another one."
         )
