@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from widehead.factored.generations import CAPACITY, FANOUT, Generations
+from widehead.factored.rows import Rows
 
 D, WIDTH = 200, 3
 
@@ -18,12 +19,12 @@ def contraction(generator: torch.Generator) -> torch.Tensor:
     return matrix / torch.linalg.matrix_norm(matrix, 2)
 
 
-def start() -> tuple[Generations, torch.Tensor, torch.Tensor]:
+def start() -> tuple[Generations, Rows, torch.Tensor]:
     values = torch.randn(D, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return Generations.fresh(D, WIDTH, values), values, values.clone()
+    return Generations.fresh(D, WIDTH, values), Rows(values), values.clone()
 
 
-def check(generations: Generations, values: torch.Tensor, truth: torch.Tensor) -> None:
+def check(generations: Generations, values: Rows, truth: torch.Tensor) -> None:
     everything = torch.arange(D)
     assert torch.allclose(generations.rows_at_newest(values, everything), truth, atol=1e-12)
     carried = set(generations.stamps.unique().tolist())
@@ -50,7 +51,7 @@ def test_rows_are_what_the_dense_matrix_is(plan: list[tuple[bool, list[int], int
             generations.close(factor, values)
             truth = truth @ factor
         rows = torch.tensor(touched, dtype=torch.int64)
-        values[rows] = generations.rows_at_newest(values, rows)
+        values.write(rows, generations.rows_at_newest(values, rows))
         generations.stamps[rows] = generations.newest
         generations.sweep(values, swept)
     check(generations, values, truth)
@@ -102,15 +103,15 @@ def test_gathering_leaves_one_boundary() -> None:
         generations.sweep(values, 7)
     generations.gather_all(values)
     assert generations.live == [generations.newest]
-    assert torch.allclose(values, truth, atol=1e-12)
+    assert torch.allclose(values.stored, truth, atol=1e-12)
 
 
 @pytest.mark.parametrize("closes_every", [1, 10, 1000])
 def test_pace_keeps_live_slots_bounded(closes_every: int) -> None:
     """With the pace that a training step uses, sweeps never fall so far behind that a step has to finish them."""
     rows = 5000
-    values = torch.zeros(rows, WIDTH)
-    generations = Generations.fresh(rows, WIDTH, values)
+    values = Rows(torch.zeros(rows, WIDTH))
+    generations = Generations.fresh(rows, WIDTH, values.stored)
     most, generations.steps_per_close = 0, float(closes_every)
     for step in range(1, 600 * closes_every if closes_every < 100 else 20_000):
         if step % closes_every == 0:
@@ -121,11 +122,11 @@ def test_pace_keeps_live_slots_bounded(closes_every: int) -> None:
 
 
 def test_contracted_transforms_hold_no_denormal_numbers() -> None:
-    values = torch.ones(D, WIDTH)
-    generations = Generations.fresh(D, WIDTH, values)
+    values = Rows(torch.ones(D, WIDTH))
+    generations = Generations.fresh(D, WIDTH, values.stored)
     for _ in range(60):
         generations.close(0.1 * torch.eye(WIDTH), values)
         generations.sweep(values, 10)
     tiny = torch.finfo(torch.float32).tiny
-    for part in (generations.transforms, values):
+    for part in (generations.transforms, values.stored):
         assert not ((part != 0) & (part.abs() < tiny)).any()

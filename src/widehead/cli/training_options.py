@@ -91,6 +91,8 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("head_decay", _LOSS, "How much of the past newton and shampoo keep in a step.", float),
     TrainOption("head_damping", _LOSS, "Damping of newton, shampoo and muon.", float),
     TrainOption("head_bias", _LOSS, "Give the output layer a bias.", bool),
+    TrainOption("head_storage", _LOSS, "File to keep the exact head's weights in, not memory.", metavar="FILE"),
+    TrainOption("head_storage_dtype", _LOSS, "bfloat16: half the memory for the exact head.", metavar="NAME"),
     TrainOption("head_weight_decay", _LOSS, "Weight decay of the output layer.", float),
     TrainOption("head_max_grad_norm", _LOSS, "Clip the gradient of the output layer at this norm.", float),
     TrainOption("encoder_lr", _ENCODER, "Learning rate of AdamW.", float),

@@ -3,6 +3,7 @@
 from widehead.factored.audit import Audit, audit
 from widehead.factored.curvature import CurvatureMonitor, dense_curvature, target_curvature
 from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
+from widehead.factored.rows import Rows
 from widehead.factored.rule import StepRule
 from widehead.factored.sparse import TargetPlan
 from widehead.factored.state import STATE_NAMES, from_state, to_state
@@ -17,6 +18,7 @@ __all__ = [
     "FactoredWeights",
     "Forward",
     "OutputGradient",
+    "Rows",
     "StepRule",
     "TargetPlan",
     "accumulate",

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from widehead.factored.rows import Rows
+
 __all__ = ["Generations"]
 
 FANOUT = 8
 CAPACITY = 256  # slots, as a stamp is one byte
 _FEWEST, _MOST = 40, 128  # bounds of the number of live slots that sweeps are paced to keep below
-_BLOCK = 1 << 14  # rows moved at a time
 _GATHERED = 1 << 11  # rows read at a time: large copies would be mapped into memory anew, page by page
 _TINY = 1e-30  # smaller factors are set to zero: products of denormal numbers are very slow
 
@@ -64,21 +65,21 @@ class Generations:
         """Slots that some row may carry."""
         return [slot for tier in self.tiers for slot in tier] + self.retired + self.sweeping
 
-    def rows_at_newest(self, values: Tensor, rows: Tensor) -> Tensor:
+    def rows_at_newest(self, values: Rows, rows: Tensor) -> Tensor:
         """(n, d) copy of ``values[rows]`` brought to the newest boundary. Changes nothing."""
         stamps = self.stamps.index_select(0, rows)
         counts = torch.bincount(stamps, minlength=1).tolist()
         if len(counts) == self.newest + 1 and counts[self.newest] == rows.numel():
-            return values.index_select(0, rows)
+            return values.gather(rows)
         order = torch.argsort(stamps, stable=True)
-        out = values.new_empty(rows.numel(), values.shape[1])
+        out = values.zeros(rows.numel(), values.width)
         for slot, places in enumerate(order.split(counts)):
             for some in places.split(_GATHERED):
-                found = values.index_select(0, rows[some])
+                found = values.gather(rows[some])
                 out.index_copy_(0, some, found if slot == self.newest else found @ self.transforms[slot])
         return out
 
-    def close(self, factor: Tensor, values: Tensor) -> None:
+    def close(self, factor: Tensor, values: Rows) -> None:
         """End a segment whose product is ``factor`` (d, d): all boundaries get it, a new one begins."""
         live = self.live
         slots = torch.tensor(live, device=factor.device)
@@ -87,7 +88,7 @@ class Generations:
         self.closes += 1
         self._open_boundary(values)
 
-    def _open_boundary(self, values: Tensor) -> None:
+    def _open_boundary(self, values: Rows) -> None:
         used = set(self.live)
         if len(used) >= CAPACITY:  # sweeps fell behind: finish them now rather than fail
             self.finish(values)
@@ -123,33 +124,34 @@ class Generations:
         rows_left = self.stamps.numel() - self.cursor
         return max(2 * touched, 64, int(rows_left / (0.5 * slack * self.steps_per_close)) + 1)
 
-    def sweep(self, values: Tensor, rows: int) -> None:
+    def sweep(self, values: Rows, rows: int) -> None:
         """Look at the next ``rows`` rows and move those at a retired boundary to the newest one, in place."""
         while rows > 0 and (self.sweeping or self.retired):
             if not self.sweeping:
                 self.sweeping, self.retired, self.cursor = self.retired, [], 0
-            count = min(rows, _BLOCK, self.stamps.numel() - self.cursor)
+            count = min(rows, values.block_rows, self.stamps.numel() - self.cursor)
             self._move(values, self.cursor, count)
             self.cursor += count
             rows -= count
             if self.cursor == self.stamps.numel():
                 self.sweeping = []
 
-    def _move(self, values: Tensor, start: int, count: int) -> None:
+    def _move(self, values: Rows, start: int, count: int) -> None:
+        values.expect(start, start + count)
         emptied = torch.zeros(CAPACITY, dtype=torch.bool, device=values.device)
         emptied[self.sweeping] = True
         rows = emptied[self.stamps[start : start + count].int()].nonzero().squeeze(1) + start
         if rows.numel():
-            values.index_copy_(0, rows, _without_denormals(self.rows_at_newest(values, rows)))
+            values.write(rows, _without_denormals(self.rows_at_newest(values, rows)))
             self.stamps.index_fill_(0, rows, self.newest)
             self.moved_rows += rows.numel()
 
-    def finish(self, values: Tensor) -> None:
+    def finish(self, values: Rows) -> None:
         """Run the present sweep and the waiting one to their end."""
         while self.sweeping or self.retired:
             self.sweep(values, self.stamps.numel())
 
-    def gather_all(self, values: Tensor) -> None:
+    def gather_all(self, values: Rows) -> None:
         """Move every row to the newest boundary and forget all others."""
         self.retired = [slot for slot in self.live if slot != self.newest]
         self.tiers, self.sweeping, self.cursor = [[self.newest]], [], 0

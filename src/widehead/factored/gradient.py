@@ -62,7 +62,7 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
     products = hidden @ weights.squares.value[: 2 * size + 2, :d].T
     hidden_factor, hidden_shift = products[:, :size], products[:, size]
     hidden_gram = products[:, size + 2 : size + 2 + d]
-    values = weights.generations.rows_at_newest(weights.values, plan.class_ids)
+    values = weights.generations.rows_at_newest(weights.rows, plan.class_ids)
     return Forward(
         hidden=hidden,
         products=products,

@@ -97,6 +97,11 @@ class Squares:
         master[c + 2 : 2 * c + 2] += self.added[c + 2 : 2 * c + 2].T
         return Squares.of(master, self.base.dtype)
 
+    def with_sums(self, gram: Tensor, column_sum: Tensor) -> Squares:
+        """The same, folded, with another Q (c, c) and x̄ (c,), float64."""
+        c, master = self.columns, self.fold().master
+        return Squares.of(torch.cat([master[: c + 1], column_sum[None], gram, master[2 * c + 2 :]]), self.base.dtype)
+
     def is_due(self, steps: int) -> bool:
         """Whether to fold after so many steps."""
         return steps % _FOLD_EVERY[self.base.dtype] == 0

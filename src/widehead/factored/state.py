@@ -44,19 +44,23 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
 def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWeights:
     """A record from ``state``, on the device and in the type of ``like``, with momentum where the state has one.
 
+    V is copied, block by block, into the rows of ``like``, which stands for nothing afterwards; only where one of the
+    two keeps momentum and the other does not, new rows are made. Everything is checked before.
+
     Raises:
-        ValueError: a part is missing, has the wrong shape, or the parts contradict one another.
+        ValueError: a part is missing, has the wrong shape or type, or the parts contradict one another.
+        OSError: there is no room for new rows in a file. ``like`` is as it was.
     """
     missing = [name for name in STATE_NAMES if name not in state]
     if missing:
         raise ValueError(f"The state of an exact head should hold {', '.join(missing)}. Found {sorted(state)}.")
-    device, dtype, rows = like.values.device, like.values.dtype, like.num_classes
-    order = 2 if tuple(state["values"].shape) == (rows, 2 * like.width) else 1  # 2: with momentum
+    device, dtype, num_classes = like.rows.device, like.dtype, like.num_classes
+    order = 2 if tuple(state["values"].shape) == (num_classes, 2 * like.width) else 1  # 2: with momentum
     width = order * like.width
     slots = state["transforms"].shape[0]
     shapes = {
-        "values": (rows, width),
-        "stamps": (rows,),
+        "values": (num_classes, width),
+        "stamps": (num_classes,),
         "transforms": (slots, width, width),
         "squares": (3 * width + 2, width),
         "added": (3 * width + 2, width),
@@ -66,20 +70,29 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     for name, shape in shapes.items():
         if tuple(state[name].shape) != shape:
             raise ValueError(f"`{name}` of an exact head should have shape {shape}. Found {tuple(state[name].shape)}.")
-    return FactoredWeights(
-        values=state["values"].to(device=device, dtype=dtype, copy=True),
-        generations=_generations(state, device, dtype),
-        squares=Squares.of(
-            state["squares"].to(device=device, dtype=torch.float64, copy=True),
-            dtype,
-            state["added"].to(device=device, dtype=dtype, copy=True),
-        ),
+    if not state["values"].is_floating_point():
+        raise ValueError(f"`values` of an exact head should be floating-point numbers. Found {state['values'].dtype}.")
+    squares = Squares.of(
+        state["squares"].to(device=device, dtype=torch.float64, copy=True),
+        dtype,
+        state["added"].to(device=device, dtype=dtype, copy=True),
+    )
+    generations = _generations(state, device, dtype)
+    rows = like.rows if like.rows.width == width else like.rows.empty_like(width=width)
+    rows.fill(state["values"])
+    made = FactoredWeights(
+        rows=rows,
+        generations=generations,
+        squares=squares,
         order=order,
         version=like.version + 1,
         layout=like.layout + 1,
         segment_steps=int(state["counters"][5]),
         steps=int(state["counters"][6]),
     )
+    if rows.is_narrow and state["values"].dtype != rows.stored.dtype:  # they were rounded just now
+        made.recount()
+    return made
 
 
 def _generations(state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> Generations:

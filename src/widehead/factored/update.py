@@ -57,7 +57,7 @@ def plan_step(
         NonFiniteError: something in the step is NaN or infinite.
     """
     assert weights.order == rule.order, "the record should keep momentum exactly where the rule has it"
-    largest = torch.finfo(weights.values.dtype).max ** 0.5  # squares enter the step
+    largest = torch.finfo(weights.dtype).max ** 0.5  # squares enter the step
     if not rule.is_finite or max(abs(gain) for gain in rule.gain) >= largest:
         raise NonFiniteError(
             f"A step should be finite. Found lr = {abs(rule.gain[0])}, which is too large. The weights are unchanged."
@@ -87,10 +87,11 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     if change.closes:
         weights.close_segment(change.basis)
     generations = weights.generations
-    weights.values.index_copy_(0, change.class_ids, change.rows)
+    weights.rows.write(change.class_ids, change.rows)
     generations.stamps.index_fill_(0, change.class_ids, generations.newest)
     weights.version += 1
-    generations.sweep(weights.values, generations.rows_due(change.class_ids.numel()))
+    generations.sweep(weights.rows, generations.rows_due(change.class_ids.numel()))
+    weights.absorb_rounding()
 
 
 def _rows_at_close(

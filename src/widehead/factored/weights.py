@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from widehead.factored.generations import Generations
+from widehead.factored.rows import Rows
 from widehead.factored.squares import Squares
 
 __all__ = ["FactoredWeights", "gram_and_sum"]
-
-_BLOCK = 1 << 14
 
 
 @dataclass
@@ -28,7 +28,7 @@ class FactoredWeights:
     """All that stands for W. Changed only by ``apply_step`` in update.py and by the methods here.
 
     Attributes:
-        values: (D, order·d) V.
+        rows: V (D, order·d), wherever it is stored.
         generations: stamps and transforms of V's rows.
         squares: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
         order: 1, or 2 where momentum is kept.
@@ -36,7 +36,7 @@ class FactoredWeights:
         segment_steps: steps since the open segment began. steps: since the beginning.
     """
 
-    values: Tensor
+    rows: Rows
     generations: Generations
     squares: Squares
     order: int = 1
@@ -48,35 +48,58 @@ class FactoredWeights:
     @classmethod
     def from_dense(cls, weight: Tensor, order: int = 1) -> FactoredWeights:
         """Take over ``weight`` (D, d), float32 or float64, as V (not copied); with ``order`` 2, X (D, 2d)."""
-        dtype, (num_classes, size) = weight.dtype, weight.shape
-        zero = torch.zeros(size, dtype=torch.float64, device=weight.device)
-        eye = torch.eye(size, dtype=torch.float64, device=weight.device)
-        gram, column_sum = gram_and_sum(weight.split(_BLOCK), zero)
-        return cls(
-            values=weight,
-            generations=Generations.fresh(num_classes, size, weight),
-            squares=Squares.joined(eye, zero, column_sum, gram, eye, dtype),
+        return cls.from_rows(Rows(weight), order)
+
+    @classmethod
+    def from_rows(cls, rows: Rows, order: int = 1) -> FactoredWeights:
+        """Take over rows that are W, or X (D, 2d) with ``order`` 2: U = I, ω = 0; Q and w̄ in O(Dd²)."""
+        size = rows.width
+        zero = torch.zeros(size, dtype=torch.float64, device=rows.device)
+        eye = torch.eye(size, dtype=torch.float64, device=rows.device)
+        made = cls(
+            rows=rows,
+            generations=Generations.fresh(rows.num_rows, size, rows.zeros(0)),
+            squares=Squares.joined(eye, zero, zero, torch.zeros_like(eye), eye, rows.dtype),
             order=order,
         )
+        made.recount()
+        return made
+
+    def recount(self) -> None:
+        """Q and w̄ from the rows, O(Dd²)."""
+        blocks = (rows for _, rows in self.blocks(slice(None)))
+        master = self.squares.fold().master
+        gram, column_sum = gram_and_sum(blocks, torch.zeros_like(master[0]))
+        self.squares = self.squares.with_sums(gram, column_sum)
 
     def with_order(self, order: int) -> FactoredWeights:
         """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself where nothing changes."""
         if order == self.order:
             return self
-        rows = torch.zeros(self.num_classes, order * self.width, dtype=self.values.dtype, device=self.values.device)
+        rows = self.rows.empty_like(width=order * self.width)
         for start, block in self.blocks():
-            rows[start : start + block.shape[0], : self.width] = block
-        fresh = FactoredWeights.from_dense(rows, order)
+            rows.put(start, pad(block, (0, (order - 1) * self.width)))
+        fresh = FactoredWeights.from_rows(rows, order)
         return replace(fresh, version=self.version, layout=self.layout + 1, steps=self.steps)
 
     @property
+    def values(self) -> Tensor:
+        """(D, order·d) V as it is stored, which need not be in the working type."""
+        return self.rows.stored
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that everything is computed in."""
+        return self.rows.dtype
+
+    @property
     def num_classes(self) -> int:
-        return self.values.shape[0]
+        return self.rows.num_rows
 
     @property
     def width(self) -> int:
         """d."""
-        return self.values.shape[1] // self.order
+        return self.rows.width // self.order
 
     def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
         """Present W in blocks: pairs (first row, (n, d) rows). Never more than one block in memory.
@@ -86,18 +109,18 @@ class FactoredWeights:
         columns = slice(self.width) if columns is None else columns
         factor, shift = self.squares.factor[:, columns], self.squares.shift[columns]
         settled = self.generations.live == [self.generations.newest] and self.segment_steps == 0 and self.order == 1
-        for start in range(0, self.num_classes, _BLOCK):
-            stop = min(start + _BLOCK, self.num_classes)
+        for start, stop in self.rows.spans():
             if settled:
                 yield start, self.values[start:stop] + shift
             else:
                 rows = torch.arange(start, stop, device=self.values.device)
-                yield start, self.generations.rows_at_newest(self.values, rows).matmul(factor).add_(shift)
+                yield start, self.generations.rows_at_newest(self.rows, rows).matmul(factor).add_(shift)
 
     def dense(self, columns: slice | None = None) -> Tensor:
         """(D, d) present W, or other ``columns`` of X."""
         columns = slice(self.width) if columns is None else columns
-        out = self.values.new_empty(self.num_classes, len(range(*columns.indices(self.order * self.width))))
+        width = len(range(*columns.indices(self.order * self.width)))
+        out = torch.empty(self.num_classes, width, dtype=self.dtype, device=self.values.device)
         for start, rows in self.blocks(columns):
             out[start : start + rows.shape[0]] = rows
         return out
@@ -111,15 +134,18 @@ class FactoredWeights:
 
         A change of type starts from the dense W, as Q and the limits on conditioning differ between types.
         """
-        if self.values.dtype != dtype:
-            fresh = FactoredWeights.from_dense(self.dense(slice(None)).to(device=device, dtype=dtype), self.order)
+        if self.dtype != dtype:
+            rows = self.rows.empty_like(device=device, dtype=dtype)
+            for start, block in self.blocks(slice(None)):
+                rows.put(start, block)
+            fresh = FactoredWeights.from_rows(rows, self.order)
             return replace(fresh, version=self.version + 1, layout=self.layout + 1)
         if self.values.device == device:
             return self
         gens = self.generations
         return replace(
             self,
-            values=self.values.to(device),
+            rows=self.rows.to(device),
             generations=replace(gens, stamps=gens.stamps.to(device), transforms=gens.transforms.to(device)),
             squares=self.squares.to(device),
             version=self.version + 1,
@@ -133,12 +159,13 @@ class FactoredWeights:
             basis: r of `StepRule.basis`: rows of the new segment are kept as (w + r·m, m), so U begins at the matrix
                 that leads from there to (w, m) rather than at I.
         """
-        gens, size, dtype = self.generations, self.order * self.width, self.values.dtype
+        self.absorb_rounding()
+        gens, size = self.generations, self.order * self.width
         gens.steps_per_close += 0.1 * (self.segment_steps - gens.steps_per_close)
         factor, inverse = self.opening(basis)
         master = self.squares.fold().master
-        gens.close((master[:size] @ inverse).to(dtype), self.values)
-        self.squares = Squares.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), dtype)
+        gens.close((master[:size] @ inverse).to(self.dtype), self.rows)
+        self.squares = Squares.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), self.dtype)
         self.segment_steps = 0
         self.layout += 1
 
@@ -156,8 +183,27 @@ class FactoredWeights:
         """Bring every row forward, O(D d²): afterwards X = V + 1ωᵀ, and reading W costs nothing extra."""
         if self.segment_steps > 0 or self.order == 2:  # with momentum a segment may begin at another matrix than I
             self.close_segment()
-        self.generations.gather_all(self.values)
+        self.generations.gather_all(self.rows)
+        self.absorb_rounding()
         self.layout += 1
+
+    def absorb_rounding(self) -> None:
+        """Where rows were rounded as they were written, let Q and w̄ be those of the rounded rows, O(d³).
+
+        With rows v of V, ṽ after rounding, e = ṽ − v and x = vU + ω (U of the open segment, at whose beginning written
+        rows stand): Σ(x̃ᵀx̃ − xᵀx) = Uᵀ Σ(ṽᵀṽ − vᵀv) U + ωᵀ(Σe U) + (Σe U)ᵀω.
+        """
+        found = self.rows.take_rounding()
+        if found is None:
+            return
+        gram, total = (part.to(self.dtype) for part in found)
+        factor, size = self.squares.factor, self.squares.columns
+        master = self.squares.fold().master
+        change = (total @ factor).double()
+        shifted = torch.outer(master[size], change)
+        gram = (factor.T @ (gram @ factor)).double() + shifted + shifted.T
+        self.squares = self.squares.with_sums(master[size + 2 : 2 * size + 2] + gram, master[size + 1] + change)
+        self.version += 1  # W changed, if only by this
 
 
 def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:

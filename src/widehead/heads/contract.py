@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from widehead.targets import SparseTargets, TargetsLike
 
-__all__ = ["Reduction", "as_table", "checked_targets", "checked_weight", "less_normalizer", "linear_of", "reduced"]
+__all__ = [
+    "Reduction",
+    "as_table",
+    "check_shapes",
+    "checked_targets",
+    "checked_weight",
+    "less_normalizer",
+    "linear_of",
+    "reduced",
+]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -90,11 +99,7 @@ def checked_weight(weight: Tensor, bias: Tensor | None, like: Tensor, has_bias: 
     Raises:
         ValueError: another shape, a bias on a head that has none, or NaN or infinity.
     """
-    shape = (like.shape[0], like.shape[1] - has_bias)
-    if tuple(weight.shape) != shape:
-        raise ValueError(f"`weight` should have shape {shape}. Found {tuple(weight.shape)}.")
-    if bias is not None and (not has_bias or tuple(bias.shape) != shape[:1]):
-        raise ValueError(f"`bias` should have shape ({shape[0]},), on a head with bias=True.")
+    check_shapes(weight, bias, (like.shape[0], like.shape[1] - has_bias), has_bias)
     values = weight.detach().to(device=like.device, dtype=like.dtype, copy=True)
     if has_bias:
         column = torch.zeros_like(values[:, :1]) if bias is None else bias.detach().to(values)[:, None]
@@ -102,6 +107,14 @@ def checked_weight(weight: Tensor, bias: Tensor | None, like: Tensor, has_bias: 
     if not bool(torch.isfinite(values).all()):
         raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
     return values
+
+
+def check_shapes(weight: Tensor, bias: Tensor | None, shape: tuple[int, int], has_bias: bool) -> None:
+    """ValueError unless ``weight`` is of ``shape`` (D, d), and ``bias`` (D,) or None on a head that may have one."""
+    if tuple(weight.shape) != shape:
+        raise ValueError(f"`weight` should have shape {shape}. Found {tuple(weight.shape)}.")
+    if bias is not None and (not has_bias or tuple(bias.shape) != shape[:1]):
+        raise ValueError(f"`bias` should have shape ({shape[0]},), on a head with bias=True.")
 
 
 def less_normalizer(scores: Tensor, normalizer: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:

@@ -5,7 +5,9 @@ Letters: m examples, D classes, d width, K targets, nnz targets in all; H (m, d)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +15,9 @@ from torch import Tensor, nn
 
 from widehead import factored
 from widehead.errors import StaleGraphError
-from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient
+from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient, Rows
 from widehead.heads.base import Head
-from widehead.heads.contract import as_table, checked_weight, less_normalizer, linear_of
+from widehead.heads.contract import as_table, check_shapes, less_normalizer, linear_of
 from widehead.heads.ranking import streaming_top_k
 from widehead.losses import Loss, Partials
 from widehead.targets import SparseTargets, TargetsLike
@@ -35,7 +37,16 @@ class ExactHead(Head):
         num_classes: D.
         loss: one of `widehead.losses`.
         bias: an additional output weight for a hidden unit that is always 1.
+        storage: path of a file to keep the rows of W in, for a W larger than memory: the system reads them and writes
+            them back as they are needed. It is made here, as large as W (twice that from the moment on that an
+            optimiser keeps momentum), and stays when the program ends. Its content means something to this head
+            alone, while it lives; what lasts is the state_dict, which holds W whole. CPU only.
+        storage_dtype: torch.bfloat16 keeps W in half of the memory; None keeps it in ``dtype``. See `Rows`.
         device, dtype: as in torch; dtype float32 or float64.
+
+    Raises:
+        FileExistsError: there is something at ``storage`` already. OSError: it cannot be made, as on a full disk.
+        TypeError, ValueError: parameters out of range.
 
     >>> _ = torch.manual_seed(0)
     >>> from widehead.losses import SquaredError
@@ -51,6 +62,8 @@ class ExactHead(Head):
         loss: Loss,
         *,
         bias: bool = False,
+        storage: str | os.PathLike[str] | None = None,
+        storage_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -60,9 +73,20 @@ class ExactHead(Head):
         self.loss = loss
         self.has_bias = bias
         dtype = _checked_dtype(dtype or torch.get_default_dtype())
-        values = torch.empty(num_classes, in_features + bias, device=device, dtype=dtype)
-        nn.init.normal_(values, std=loss.initial_std(in_features, num_classes))
-        self.weights = FactoredWeights.from_dense(values)
+        rows = Rows.empty(
+            num_classes,
+            in_features + bias,
+            device=device,
+            dtype=dtype,
+            storage_dtype=_checked_storage_dtype(storage_dtype, dtype),
+            path=_checked_path(storage, torch.empty(0, device=device).device),
+        )
+        try:
+            rows.draw(loss.initial_std(in_features, num_classes))
+            self.weights = FactoredWeights.from_rows(rows)
+        except BaseException:  # Ctrl-C, say: a file with half of the numbers is of no use
+            rows.remove()
+            raise
         self.curvature = CurvatureMonitor()
         self._pending: list[OutputGradient] = []
 
@@ -191,7 +215,8 @@ class ExactHead(Head):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.weights.values.dtype
+        """The type that the head works in; see ``storage_dtype`` for that of the stored weights."""
+        return self.weights.dtype
 
     def weight(self) -> Tensor:
         """A dense copy of W, (num_classes, in_features)."""
@@ -209,8 +234,23 @@ class ExactHead(Head):
 
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros where None)."""
-        like = self.weights.values[:, : self.in_features + self.has_bias]
-        self._replace(FactoredWeights.from_dense(checked_weight(weight, bias, like, self.has_bias)))
+        check_shapes(weight, bias, (self.num_classes, self.in_features), self.has_bias)
+        old, width = self.weights.rows, self.in_features + self.has_bias
+        if not all(torch.isfinite(rows).all() for _, rows in self._blocks_of(weight, bias)):
+            raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
+        made = old if old.width == width else old.empty_like(width=width)
+        for start, rows in self._blocks_of(weight, bias):
+            made.put(start, rows)
+        self._replace(FactoredWeights.from_rows(made))
+
+    def _blocks_of(self, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """Pairs (first row, (n, width) rows of W with their bias): V is never held twice."""
+        for start, stop in self.weights.rows.spans():
+            rows = weight[start:stop].detach().to(device=self.device, dtype=self.dtype)
+            if self.has_bias:
+                column = rows.new_zeros(stop - start) if bias is None else bias[start:stop].detach().to(rows)
+                rows = torch.cat([rows, column[:, None]], dim=1)
+            yield start, rows
 
     def _replace(self, weights: FactoredWeights) -> None:
         weights.version = self.weights.version + 1
@@ -259,20 +299,27 @@ class ExactHead(Head):
         if missing:
             return
         try:
-            self._refuse_own_memory(own["values"], own["counters"])
+            self._refuse_own_memory(own)
             self._replace(factored.from_state(own, self.weights))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             error_msgs.append(str(error))
 
-    def _refuse_own_memory(self, values: Tensor, counters: Tensor) -> None:
+    def _refuse_own_memory(self, state: Mapping[str, Tensor]) -> None:
         """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
-        shared = values.data_ptr() == self.weights.values.data_ptr() and values.numel() > 0
-        if shared and not torch.equal(counters, factored.to_state(self.weights)["counters"]):
-            raise ValueError("The state shares memory with this head, trained since. Keep copy.deepcopy(state_dict()).")
+        values = self.weights.values
+        present = factored.to_state(self.weights)
+        small = (name for name in present if name not in ("values", "stamps", "transforms"))
+        if state["values"].data_ptr() == values.data_ptr() and not all(
+            torch.equal(state[name], present[name]) for name in small
+        ):
+            raise ValueError("The state shares memory with this head, changed since. Keep copy.deepcopy(state_dict()).")
 
     def extra_repr(self) -> str:
         loss = type(self.loss).__name__
-        return f"{super().extra_repr()}, loss={loss}, bias={self.has_bias}"
+        rows = self.weights.rows
+        kept = f", storage_dtype={rows.stored.dtype}" if rows.is_narrow else ""
+        kept += f", storage={str(rows.path)!r}" if rows.path is not None else ""
+        return f"{super().extra_repr()}, loss={loss}, bias={self.has_bias}{kept}"
 
 
 class _Statistics(torch.autograd.Function):
@@ -349,6 +396,20 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, by_losses: Tensor) -> Any:
         ctx.ticket.example_weight = by_losses
         return by_losses, None
+
+
+def _checked_path(storage: str | os.PathLike[str] | None, device: torch.device) -> Path | None:
+    if storage is None:
+        return None
+    if device.type != "cpu":
+        raise ValueError(f"A head with its weights in a file (`storage`) should be on the CPU. Found {device}.")
+    return Path(storage).absolute()
+
+
+def _checked_storage_dtype(storage_dtype: torch.dtype | None, dtype: torch.dtype) -> torch.dtype | None:
+    if storage_dtype not in (None, torch.bfloat16, dtype):
+        raise TypeError(f"Parameter `storage_dtype` should be torch.bfloat16 or None. Found {storage_dtype}.")
+    return storage_dtype
 
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:

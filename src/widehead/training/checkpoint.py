@@ -8,7 +8,8 @@ names of their paths in the tree ("encoder.embeddings.weight"); the rest is JSON
     payload          the tensors, one after the other
 
 The file is written here rather than by the safetensors package, because the check sum (over all of it) and the sync to
-disk belong to it; tensors go to the file from where they lie, without a copy. Reading is the package's.
+disk belong to it; tensors go to the file from where they lie, without a copy. It is read here because tensors of a
+file larger than memory are to leave memory again while they are copied (`widehead.mapped.leave`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import safetensors
 import torch
 from torch import Tensor
 
+from widehead import mapped
 from widehead.errors import CheckpointError
 from widehead.training.folder import atomic_write
 
@@ -40,7 +41,8 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_CHUNK = 1 << 24
+_TYPES = {name: dtype for dtype, name in _DTYPES.items()}
+_CHUNK = 1 << 21
 _PREFIX = b'{"__metadata__":{"crc32":"'
 _NO_SUM = b"00000000"
 
@@ -54,6 +56,8 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = _pack(tree, "", tensors)
+    # The widest numbers first, so that each lies at a multiple of its size.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     with atomic_write(path) as file:
         _write(file, tensors, json.dumps(structure, separators=(",", ":")))
 
@@ -66,13 +70,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            structure = _verified_structure(path, file)
-        with safetensors.safe_open(path, framework="pt") as opened:
-            tree: dict[str, Any] = _unpack(structure, opened)
-            return tree
+            start, entries = _verified_header(path, file)
+        structure = json.loads(entries.pop("__metadata__")["widehead"])
+        file_map = mapped.open_private(path)
+        tree: dict[str, Any] = _unpack(structure, {k: _view(file_map, start, entry) for k, entry in entries.items()})
+        return tree
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}.") from error
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"Checkpoint {path} cannot be read: {error}.") from error
 
 
@@ -111,8 +116,8 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
         yield flat[start : start + step].cpu().view(torch.uint8).numpy().data
 
 
-def _verified_structure(path: Path, file: BinaryIO) -> Any:
-    """The JSON of the tree, once the file has proved to be a checkpoint of this library and undamaged."""
+def _verified_header(path: Path, file: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """Where the payload begins, and the header, once the file has proved to be a checkpoint of ours and undamaged."""
     size = file.read(8)
     start = file.read(len(_PREFIX))
     if start != _PREFIX:
@@ -126,7 +131,12 @@ def _verified_structure(path: Path, file: BinaryIO) -> Any:
         total = zlib.crc32(piece, total)
     if f"{total:08x}".encode() != found:
         raise CheckpointError(f"Checkpoint {path} is damaged: its check sum is wrong. It was cut short or changed.")
-    return json.loads(json.loads(header)["__metadata__"]["widehead"])
+    return len(size) + len(header), json.loads(header)
+
+
+def _view(file_map: mapped.Map, start: int, entry: dict[str, Any]) -> Tensor:
+    """The tensor of an entry of the header, where it lies in the file; the payload begins at ``start``."""
+    return file_map.tensor(_TYPES[entry["dtype"]], entry["shape"], start + entry["data_offsets"][0])
 
 
 def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -144,14 +154,14 @@ def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"{path} cannot be saved in a checkpoint: {type(node).__name__}.")
 
 
-def _unpack(node: Any, opened: Any) -> Any:
+def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
     """The inverse of ``_pack``."""
     if not isinstance(node, dict):
         return node
     ((kind, value),) = node.items()
     if kind == "tensor":
-        return opened.get_tensor(value)
+        return tensors[value]
     if kind == "dict":
-        return {k: _unpack(v, opened) for k, v in value}
-    items = [_unpack(v, opened) for v in value]
+        return {k: _unpack(v, tensors) for k, v in value}
+    items = [_unpack(v, tensors) for v in value]
     return items if kind == "list" else tuple(items)

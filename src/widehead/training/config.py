@@ -158,6 +158,8 @@ class TrainingConfig:
     head_decay: float | None = None  # of Newton and Shampoo: how much of the past a step keeps; None: their own
     head_damping: float | None = None  # of Newton, Shampoo and Muon; None: their own
     head_bias: bool = False
+    head_storage: str | None = None  # file to keep the rows of W in, of the exact head; None: memory
+    head_storage_dtype: str | None = None  # bfloat16: half the memory for W, of the exact head; None: dtype
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
@@ -201,6 +203,11 @@ class TrainingConfig:
                 "Option `loss` should come with the head exact, and with no other, as the others have their own. "
                 f"Found head = {self.head!r}, loss = {self.loss!r}."
             )
+        for name in ("head_storage", "head_storage_dtype"):
+            if not exact and getattr(self, name) is not None:
+                raise ValueError(f"Option `{name}` should come with the head exact. Found {self.head!r}.")
+        if self.head_storage is not None and self.device != "cpu":
+            raise ValueError(f"Option `head_storage` should come with the device cpu. Found {self.device!r}.")
         optimizers = EXACT_OPTIMIZERS if exact else OTHER_OPTIMIZERS
         if self.head_optimizer not in optimizers:
             raise ValueError(
@@ -331,6 +338,8 @@ _CHECKS: dict[str, Check] = {
     "head_decay": or_none(PROBABILITY),
     "head_damping": or_none(NOT_NEGATIVE),
     "head_bias": FLAG,
+    "head_storage": or_none(TEXT),
+    "head_storage_dtype": or_none(choice(("bfloat16",))),
     "head_weight_decay": NOT_NEGATIVE,
     "head_max_grad_norm": or_none(POSITIVE),
     "encoder_lr": NOT_NEGATIVE,

@@ -28,7 +28,9 @@ EXACT_OPTIMIZERS, OTHER_OPTIMIZERS = ("sgd", "newton", "shampoo", "muon"), ("ada
 HEAD_OPTIMIZERS = (*EXACT_OPTIMIZERS, *OTHER_OPTIMIZERS)
 
 # Parameters that other options or the data give.
-_GIVEN = frozenset({"in_features", "num_classes", "loss", "bias", "device", "dtype", "frequencies"})
+_GIVEN = frozenset(
+    {"in_features", "num_classes", "loss", "bias", "storage", "storage_dtype", "device", "dtype", "frequencies"}
+)
 _WITHOUT_FREQUENCIES = ("log-uniform", "uniform", "quadratic")  # samplers that have no use for them
 _CHUNK = 1 << 16  # examples that are counted at a time
 

@@ -109,6 +109,7 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
 
     Raises:
         ValueError: options that the head cannot have with so many classes.
+        OSError: a file for the head's rows cannot be made.
     """
     seed_all(config.seed)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
@@ -116,6 +117,8 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
     options: dict[str, Any] = dict(config.head_options)
     if config.head == "exact":
         options["loss"] = config.make_loss()
+        options["storage"] = config.head_storage
+        options["storage_dtype"] = torch.bfloat16 if config.head_storage_dtype == "bfloat16" else None
     if needs_frequencies(config.head, config.head_options):
         options["frequencies"] = frequencies
     head = HEADS[config.head](

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from widehead.data import Batches
+from widehead.errors import CheckpointError
 from widehead.models import WideNetwork
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
@@ -35,7 +39,9 @@ JOB_CLASSES: dict[str, type[Job]] = {
 }
 
 # Options that a resumed run may be given anew: none of them changes a step that was already made.
-_MAY_CHANGE = frozenset({"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device"})
+_MAY_CHANGE = frozenset(
+    {"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device", "head_storage"}
+)
 _FREQUENCIES = "frequencies.safetensors"
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 
@@ -51,10 +57,11 @@ def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
         DataError: a file cannot be read; nothing was written.
         CheckpointError: the folder holds something already, or cannot be written to.
         NonFiniteError: see ``Trainer.run``.
-        ValueError: options that do not fit the data.
+        ValueError: options that do not fit the data; there is something at ``head_storage``, or it cannot be made.
     """
     config = with_absolute_paths(config)
     RunFolder(Path(config.out)).check_free()
+    _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
     _check_cutoffs(config, data.job)
     folder = RunFolder.create(config)
@@ -76,8 +83,13 @@ def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
     folder, config = RunFolder.open(out)
     if fixed := sorted(set(changes) - _MAY_CHANGE):
         raise ValueError(f"A resumed run may change: {', '.join(sorted(_MAY_CHANGE))}. Found {fixed[0]!r}.")
+    storage = config.head_storage
     config = with_absolute_paths(dataclasses.replace(config, out=str(out), **changes))
+    if config.head_storage != storage:
+        _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
+    if config.head_storage == storage:
+        _drop_storage(config, data.job.sizes["classes"])
     folder.write_config(config)
     return _train(config, folder, data, display_for(quiet))
 
@@ -89,7 +101,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
     if needs_frequencies(config.head, config.head_options):
         frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
         folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
-    network = build_network(data.job, config, frequencies)
+    network = _built(data.job, config, frequencies)
     trainer = Trainer(
         config,
         network,
@@ -158,7 +170,11 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
         CheckpointError: there is no run or no such checkpoint, or a file is damaged.
     """
     folder, config = RunFolder.open(out)
-    config = dataclasses.replace(config, device=device)
+    # The file that a run trains in is its own: to look at weights that memory may not hold, there is another one.
+    storage = None
+    if config.head_storage is not None and device == "cpu":
+        storage = str(folder.path.absolute() / f".rows-{os.getpid()}.tmp")
+    config = dataclasses.replace(config, device=device, head_storage=storage)
     job = JOB_CLASSES[config.job].load(folder, config)
     path = folder.best_checkpoint if best else folder.last_checkpoint
     tree = load_checkpoint(path)
@@ -166,8 +182,44 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     if needs_frequencies(config.head, config.head_options):
         frequencies = load_checkpoint(folder.vocabulary_path(_FREQUENCIES))["frequencies"]
     network = build_network(job, config, frequencies)
+    if config.head_storage is not None:
+        Path(config.head_storage).unlink()  # the name; the file goes with the network
     restore_network(network, tree, job.sizes, path)
     return Run(folder, config, job, network.eval(), tree["position"]["step"])
+
+
+def _built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> WideNetwork:
+    try:
+        return build_network(job, config, frequencies)
+    except OSError as error:
+        raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
+
+
+def _check_storage_free(config: TrainingConfig) -> None:
+    if config.head_storage is not None and Path(config.head_storage).exists():
+        raise ValueError(
+            f"Option `head_storage` should be a file that is not there yet. Found {config.head_storage}: delete it if "
+            "nobody needs it, or choose another one."
+        )
+
+
+def _drop_storage(config: TrainingConfig, classes: int) -> None:
+    """Delete the file that the interrupted run kept its rows in: checkpoints have them, and it is made anew.
+
+    Raises:
+        CheckpointError: what is there is not of that size.
+    """
+    if config.head_storage is None or not Path(config.head_storage).exists():
+        return
+    number = 2 if config.head_storage_dtype == "bfloat16" else {"float32": 4, "float64": 8}[config.dtype]
+    size = classes * (config.width + config.head_bias) * number
+    found = Path(config.head_storage).stat().st_size
+    if found not in (size, 2 * size):  # twice with momentum
+        raise CheckpointError(
+            f"{config.head_storage} should hold the {size:,} bytes of this run's output layer. Found {found:,} bytes: "
+            "put it elsewhere, or go on with another head_storage."
+        )
+    Path(config.head_storage).unlink()
 
 
 def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
@@ -178,6 +230,6 @@ def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
 
 
 def with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
-    paths = {name: getattr(config, name) for name in ("out", "train", "test", "labels")}
+    paths = {name: getattr(config, name) for name in ("out", "train", "test", "labels", "head_storage")}
     absolute: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     return dataclasses.replace(config, **absolute)
