@@ -14,6 +14,7 @@ from torch import Tensor
 
 from widehead.errors import NonFiniteError
 from widehead.factored.conditioning import judge
+from widehead.factored.deflation import deflate
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.solve import Solution, solve
@@ -35,6 +36,7 @@ class Change:
     squares: Squares
     closes: bool  # the segment, with this step
     basis: float  # of the segment that begins where this one is closed
+    bend: tuple[Tensor, Tensor] | None = None  # x and b (c,) where V ← V(I + x·bᵀ) with this step (deflation.py)
 
 
 def plan_step(
@@ -73,6 +75,14 @@ def plan_step(
         rows = read.plan.transposed_times(gradient.sparse, solution.rows).add_(read.values)
         if judge(squares, rows, solution.rows, right, rule, folds):
             return Change(weights.version, ids, rows, squares, closes=False, basis=basis)
+        deflation = deflate(squares, solution.rows, right, rule.gain[0]) if rule.order == 1 and ids.numel() else None
+        if deflation is not None:
+            bent = deflation.squares.fold() if folds else deflation.squares
+            rows = read.plan.transposed_times(gradient.sparse, deflation.solved).add_(read.values)
+            rows.addr_(read.values @ deflation.x, deflation.b)
+            if judge(bent, rows, deflation.solved, right, rule, folds):
+                bend = (deflation.x, deflation.b)
+                return Change(weights.version, ids, rows, bent, closes=False, basis=basis, bend=bend)
     rows = _rows_at_close(weights, gradient, rule, right, squares)
     _check_finite(squares, rows, gradient)
     return Change(weights.version, ids, rows, squares, closes=True, basis=basis)
@@ -86,11 +96,11 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     weights.steps += 1
     if change.closes:
         weights.close_segment(change.basis)
-    generations = weights.generations
-    weights.values.index_copy_(0, change.class_ids, change.rows)
-    generations.stamps.index_fill_(0, change.class_ids, generations.newest)
+    elif change.bend is not None:
+        weights.bend_segment(*change.bend)
+    weights.generations.write(weights.values, change.class_ids, change.rows)
     weights.version += 1
-    generations.sweep(weights.values, generations.rows_due(change.class_ids.numel()))
+    weights.generations.upkeep(weights.values, change.class_ids.numel())
 
 
 def _rows_at_close(
