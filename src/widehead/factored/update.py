@@ -14,7 +14,7 @@ from torch import Tensor
 
 from widehead.errors import NonFiniteError
 from widehead.factored.conditioning import judge
-from widehead.factored.deflation import deflate
+from widehead.factored.deflation import Deflation, deflate, withhold
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.solve import Solution, solve
@@ -70,19 +70,19 @@ def plan_step(
     solution = solve(weights, gradient, rule, right)
     squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
     folds = squares.is_due(weights.steps + 1)
-    squares = squares.fold() if folds else squares
+    unfolded, squares = squares, squares.fold() if folds else squares
     if solution is not None:
         rows = read.plan.transposed_times(gradient.sparse, solution.rows).add_(read.values)
         if judge(squares, rows, solution.rows, right, rule, folds):
             return Change(weights.version, ids, rows, squares, closes=False, basis=basis)
-        deflation = deflate(squares, solution.rows, right, rule.gain[0]) if rule.order == 1 and ids.numel() else None
-        if deflation is not None:
-            bent = deflation.squares.fold() if folds else deflation.squares
-            rows = read.plan.transposed_times(gradient.sparse, deflation.solved).add_(read.values)
-            rows.addr_(read.values @ deflation.x, deflation.b)
-            if judge(bent, rows, deflation.solved, right, rule, folds):
-                bend = (deflation.x, deflation.b)
-                return Change(weights.version, ids, rows, bent, closes=False, basis=basis, bend=bend)
+        bent = _bent(weights, gradient, rule, right, unfolded, solution)
+        if bent is not None:
+            squares = bent.squares.fold() if folds else bent.squares
+            rows = read.plan.transposed_times(gradient.sparse, bent.solved).add_(read.values)
+            rows.addr_(read.values @ bent.x, bent.b)
+            if judge(squares, rows, bent.solved, right, rule, folds):
+                return Change(weights.version, ids, rows, squares, False, basis, (bent.x, bent.b))
+            squares = unfolded
     rows = _rows_at_close(weights, gradient, rule, right, squares)
     _check_finite(squares, rows, gradient)
     return Change(weights.version, ids, rows, squares, closes=True, basis=basis)
@@ -101,6 +101,23 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     weights.generations.write(weights.values, change.class_ids, change.rows)
     weights.version += 1
     weights.generations.upkeep(weights.values, change.class_ids.numel())
+
+
+def _bent(
+    weights: FactoredWeights,
+    gradient: OutputGradient,
+    rule: StepRule,
+    right: Tensor,
+    squares: Squares,
+    solution: Solution,
+) -> Deflation | None:
+    """The step in well-conditioned numbers, where one direction alone is at fault, and that is cheap to see to."""
+    if rule.order == 2 or not right.numel():
+        return None
+    made = deflate(squares, solution.rows, right, rule.gain[0])
+    if made is None and right is gradient.read.hidden:
+        made = withhold(weights, gradient, rule, squares, solution.rows)
+    return made
 
 
 def _rows_at_close(
