@@ -23,6 +23,7 @@ from widehead.factored.weights import FactoredWeights
 
 __all__ = ["Change", "apply_step", "plan_step"]
 
+_MOST_BENDS = 2  # in one step; where they do not help, the segment is closed
 _TINY_GAIN = 1e-30  # a smaller f is not divided by
 
 
@@ -36,7 +37,7 @@ class Change:
     squares: Squares
     closes: bool  # the segment, with this step
     basis: float  # of the segment that begins where this one is closed
-    bend: tuple[Tensor, Tensor] | None = None  # x and b (c,) where V ← V(I + x·bᵀ) with this step (deflation.py)
+    bends: tuple[Deflation, ...] = ()  # V ← V(I + x·bᵀ) for each, with this step
 
 
 def plan_step(
@@ -70,19 +71,14 @@ def plan_step(
     solution = solve(weights, gradient, rule, right)
     squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
     folds = squares.is_due(weights.steps + 1)
-    unfolded, squares = squares, squares.fold() if folds else squares
     if solution is not None:
         rows = read.plan.transposed_times(gradient.sparse, solution.rows).add_(read.values)
-        if judge(squares, rows, solution.rows, right, rule, folds):
-            return Change(weights.version, ids, rows, squares, closes=False, basis=basis)
-        bent = _bent(weights, gradient, rule, right, unfolded, solution)
-        if bent is not None:
-            squares = bent.squares.fold() if folds else bent.squares
-            rows = read.plan.transposed_times(gradient.sparse, bent.solved).add_(read.values)
-            rows.addr_(read.values @ bent.x, bent.b)
-            if judge(squares, rows, bent.solved, right, rule, folds):
-                return Change(weights.version, ids, rows, squares, False, basis, (bent.x, bent.b))
-            squares = unfolded
+        made = squares.fold() if folds else squares
+        if judge(made, rows, solution.rows, right, rule, folds):
+            return Change(weights.version, ids, rows, made, closes=False, basis=basis)
+        change = _bent(weights, gradient, rule, right, squares, solution)
+        if change is not None:
+            return change
     rows = _rows_at_close(weights, gradient, rule, right, squares)
     _check_finite(squares, rows, gradient)
     return Change(weights.version, ids, rows, squares, closes=True, basis=basis)
@@ -96,8 +92,8 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     weights.steps += 1
     if change.closes:
         weights.close_segment(change.basis)
-    elif change.bend is not None:
-        weights.bend_segment(*change.bend)
+    for bend in change.bends:
+        weights.bend_segment(bend.x, bend.b)
     weights.generations.write(weights.values, change.class_ids, change.rows)
     weights.version += 1
     weights.generations.upkeep(weights.values, change.class_ids.numel())
@@ -110,14 +106,27 @@ def _bent(
     right: Tensor,
     squares: Squares,
     solution: Solution,
-) -> Deflation | None:
-    """The step in well-conditioned numbers, where one direction alone is at fault, and that is cheap to see to."""
+) -> Change | None:
+    """The step in well-conditioned numbers, where few directions are at fault, and that is cheap to see to."""
     if rule.order == 2 or not right.numel():
         return None
-    made = deflate(squares, solution.rows, right, rule.gain[0])
-    if made is None and right is gradient.read.hidden:
-        made = withhold(weights, gradient, rule, squares, solution.rows)
-    return made
+    bends: list[Deflation] = []
+    read, folds, solved = gradient.read, squares.is_due(weights.steps + 1), solution.rows
+    values, ids = read.values, read.plan.class_ids
+    while len(bends) < _MOST_BENDS:
+        bend = deflate(squares, solved, right, rule.gain[0])
+        if bend is None and not bends and right is read.hidden:
+            bend = withhold(weights, gradient, rule, squares, solved)
+        if bend is None:
+            return None
+        bends.append(bend)
+        squares, solved = bend.squares, bend.solved
+        values = torch.addr(values, values @ bend.x, bend.b)
+        rows = read.plan.transposed_times(gradient.sparse, solved).add_(values)
+        made = squares.fold() if folds else squares
+        if judge(made, rows, solved, right, rule, folds):
+            return Change(weights.version, ids, rows, made, closes=False, basis=0.0, bends=tuple(bends))
+    return None
 
 
 def _rows_at_close(
