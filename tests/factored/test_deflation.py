@@ -14,7 +14,7 @@ from widehead.targets import SparseTargets
 D, WIDTH, M = 300, 24, 16
 
 
-@pytest.mark.parametrize("smallest", [0.5, 0.1, 0.01])
+@pytest.mark.parametrize("smallest", [0.5, 0.1, 0.04])
 def test_a_small_singular_value_is_exchanged_for_a_bend(smallest: float) -> None:
     g = torch.Generator().manual_seed(0)
     left, right = (torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=g, dtype=torch.float64))[0] for _ in range(2))
@@ -66,3 +66,14 @@ def test_steps_in_one_dominant_direction(fraction: float, decay: float, dtype: t
     assert error < (3e-6 if dtype == torch.float32 else 1e-12)
     found = factored.audit(weights)
     assert max(found.gram, found.inverse) < (1e-5 if dtype == torch.float32 else 1e-11)
+
+
+@pytest.mark.parametrize("smallest", [1e-3, 0.0])
+def test_a_singular_value_whose_inverse_is_not_known_well_is_left(smallest: float) -> None:
+    factor = torch.eye(WIDTH, dtype=torch.float64)
+    factor[0, 0] = smallest
+    inverse = factor.clone()
+    inverse[0, 0] = 1.0 / smallest if smallest else torch.inf
+    squares = Squares.joined(factor, factor[1], factor[1], factor, inverse, torch.float64)
+    hidden = torch.ones(M, WIDTH, dtype=torch.float64)
+    assert deflate(squares, hidden @ squares.inverse, hidden, 1.0) is None
