@@ -10,9 +10,10 @@ stamp, one byte, that says at which boundary it was last rewritten. There are tw
   others' transforms are multiplied a few a step; a *pending* one leads to the boundary before, from where rows go on.
 
 Slots stand in tiers like the runs of a log-structured merge tree. When a tier is full, its slots are retired, except
-the newest and those that very many rows stand at, which join the next tier. A sweep over the rows, a few a step, moves
-the rows of retired slots to the newest one; then the slots are free. A row that is never a target moves at most
-log(boundaries) times in a run. All is right at any moment, whatever has been put off.
+the newest and those that very many rows stand at, which join the next tier. The transforms of the retired lead from
+now on to that newest slot, their *heir*, and a sweep over the rows, a few a step, moves their rows there; then the
+slots are free. A row that is never a target moves at most log(boundaries) times in a run. All is right at any moment,
+whatever has been put off.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Generations:
         bends: of the open epoch. last: those of the epoch before, k = 0 where it ended with a closed segment.
         base: slot of the newest boundary of slots. waypoint: the one before; ``pending`` slots lead there only.
         tiers: live slots, oldest first, tier by tier.
+        heirs: of the retired and swept slots, to which their transforms lead once they are not pending.
         retired: slots that wait for the next sweep; ``sweeping``: slots that the present sweep empties.
         cursor: first row that the present sweep has not seen. owed: rows that it should have seen by now.
         young: rows written since the first bend of the epoch, in ``young_steps`` steps.
@@ -66,6 +68,7 @@ class Generations:
     waypoint: int = 0
     pending: list[int] = field(default_factory=list)
     tiers: list[list[int]] = field(default_factory=lambda: [[0]])
+    heirs: dict[int, int] = field(default_factory=dict)
     retired: list[int] = field(default_factory=list)
     sweeping: list[int] = field(default_factory=list)
     cursor: int = 0
@@ -135,16 +138,22 @@ class Generations:
         for slot, count in enumerate(counts[:SLOTS]):
             if count and slot != self.base:
                 part = gathered[begin : begin + count]
-                part.copy_(self._through(slot, part))
+                part.copy_(self._through(slot, part)[0])
             begin += count
         out = torch.empty_like(gathered)
         out[order] = gathered
         return out
 
-    def _through(self, slot: int, rows: Tensor) -> Tensor:
-        """(n, c) rows that stand at ``slot``, at ``base``."""
-        rows = rows @ self.transforms[slot]
-        return self._onwards(rows) if slot in self.pending else rows
+    def _through(self, slot: int, rows: Tensor, to_base: bool = True) -> tuple[Tensor, int]:
+        """(n, c) rows that stand at ``slot``, brought to ``base`` or to the first slot that is not to be emptied."""
+        rows, reached = rows @ self.transforms[slot], self.base
+        if slot in self.pending:
+            rows = self._onwards(rows)
+        else:
+            reached = self.heirs.get(slot, self.base)
+        if reached != self.base and (to_base or reached in self.heirs):
+            return self._through(reached, rows, to_base)
+        return rows, reached
 
     def _onwards(self, rows: Tensor) -> Tensor:
         """(n, c) rows at ``waypoint``, at ``base``."""
@@ -189,7 +198,7 @@ class Generations:
         product = self.bends.applied(self.transforms[self.base])
         self.transforms[self.base] = without_denormals(product if factor is None else product @ factor)
         self.transforms[slot].zero_().fill_diagonal_(1.0)
-        self.pending = [s for s in live if s != self.base]
+        self.pending = [s for s in live if s != self.base and s not in self.heirs]
         self.waypoint, self.base = self.base, slot
         none = Bends.none(self.columns, self.transforms)
         self.last, self.bends = (self.bends if factor is None else none), none
@@ -223,9 +232,13 @@ class Generations:
                 return
             shares = self._shares() if shares is None else shares
             carried = [s for s in tier if s == slot or shares[s] > _BIG]
-            self.retired += [s for s in tier if s not in carried]
+            self._retire([s for s in tier if s not in carried])
             tier.clear()
         self.tiers.append(carried)
+
+    def _retire(self, slots: list[int]) -> None:
+        self.retired += slots
+        self.heirs |= dict.fromkeys(slots, self.base)
 
     def _shares(self) -> list[float]:
         """What part of all rows stands at each slot, about."""
@@ -254,7 +267,7 @@ class Generations:
         return k >= most or (k > 0 and self.young_steps * (4 * k + _GATHER) >= _SETTLED * (c + _OVERHEAD))
 
     def sweep(self, values: Tensor, rows: int, most: int) -> int:
-        """Look at up to ``rows`` rows; move at most ``most`` of them, from retired slots to ``base``; how many seen."""
+        """Look at up to ``rows`` rows; move up to ``most``, from retired slots to their heirs; how many were seen."""
         seen = 0
         while rows > seen and most > 0 and (self.sweeping or self.retired):
             if not self.sweeping:
@@ -263,15 +276,23 @@ class Generations:
             found = self._to_move(self.cursor, stop)
             if found.numel() > most:
                 found, stop = found[:most], int(found[most])
-            if found.numel():
-                moved = self._at_base(values, found, self.stamps.index_select(0, found))
-                self._put(values, found, without_denormals(moved), self.base)
+            self._move(values, found)
             seen, most = seen + stop - self.cursor, most - found.numel()
             self.moved_rows += found.numel()
             self.cursor = stop
             if stop == self.stamps.numel():
                 self._free()
         return seen
+
+    def _move(self, values: Tensor, rows: Tensor) -> None:
+        stamps, order = torch.sort(self.stamps.index_select(0, rows), stable=True)
+        rows, begin = rows[order], 0
+        for slot, count in enumerate(torch.bincount(stamps, minlength=1).tolist()):
+            if count:
+                part = rows[begin : begin + count]
+                moved, reached = self._through(slot, values.index_select(0, part), to_base=False)
+                self._put(values, part, without_denormals(moved), reached)
+            begin += count
 
     def _to_move(self, start: int, stop: int) -> Tensor:
         emptied = torch.zeros(256, dtype=torch.bool, device=self.stamps.device)
@@ -281,6 +302,7 @@ class Generations:
     def _free(self) -> None:
         """The present sweep has seen all rows: nothing stands at its slots any more."""
         self.pending = [slot for slot in self.pending if slot not in self.sweeping]
+        self.heirs = {slot: heir for slot, heir in self.heirs.items() if slot not in self.sweeping}
         self.sweeping = []
 
     def finish(self, values: Tensor) -> None:
@@ -291,6 +313,6 @@ class Generations:
     def gather_all(self, values: Tensor) -> None:
         """Move every row to the newest boundary and forget all others."""
         self.end_epoch(values)
-        self.retired = [slot for slot in self.live if slot != self.base]
-        self.tiers, self.sweeping, self.cursor, self.owed = [[self.base]], [], 0, 0.0
+        self._retire([slot for tier in self.tiers for slot in tier if slot != self.base])
+        self.tiers = [[self.base]]
         self.finish(values)

@@ -17,8 +17,8 @@ __all__ = ["STATE_NAMES", "from_state", "to_state"]
 #: every name that a state has; `boundaries` and `counters` hold the integers that are not tensors in the record
 STATE_NAMES = ("values", "stamps", "transforms", "bends", "last", "squares", "added", "boundaries", "counters")
 
-# In `boundaries` each row is (slot, group): group ≥ 0 is a tier, oldest slot first; the others wait or are swept.
-# Pending slots have a second row.
+# In `boundaries` each row is (slot, group, heir or, where there is none, slot). A group ≥ 0 is a
+# tier, oldest slot first; the others wait or are swept. Pending slots have a second row.
 _RETIRED, _SWEEPING, _PENDING = -1, -2, -3
 # the numbers of `Generations` that `counters` begins with; `segment_steps` and `steps` of the record follow
 _COUNTERS = {
@@ -44,7 +44,8 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
     state = {"values": weights.values, "stamps": gens.stamps, "transforms": gens.transforms}
     state |= {"bends": gens.bends.both, "last": gens.last.both}
     state |= {"squares": weights.squares.master, "added": weights.squares.added}
-    state["boundaries"] = torch.tensor(groups, dtype=torch.int64)
+    rows = [(slot, group, gens.heirs.get(slot, slot)) for slot, group in groups]
+    state["boundaries"] = torch.tensor(rows, dtype=torch.int64)
     state["counters"] = torch.tensor(counters, dtype=torch.float64)
     return state
 
@@ -70,7 +71,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
         "last": (2, state["last"].shape[1], width),
         "squares": (3 * width + 2, width),
         "added": (3 * width + 2, width),
-        "boundaries": (state["boundaries"].shape[0], 2),
+        "boundaries": (state["boundaries"].shape[0], 3),
         "counters": (len(_COUNTERS) + 2,),
     }
     for name, shape in shapes.items():
@@ -93,7 +94,8 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
 
 
 def _generations(state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> Generations:
-    pairs = [(int(slot), int(group)) for slot, group in state["boundaries"].tolist()]
+    boundaries = state["boundaries"].tolist()
+    pairs = [(slot, group) for slot, group, _ in boundaries]
     levels = 1 + max((group for _, group in pairs), default=-1)
     stamps = state["stamps"].to(device=device, dtype=torch.uint8, copy=True)
     young = (stamps >= SLOTS).nonzero().squeeze(1)
@@ -106,6 +108,7 @@ def _generations(state: Mapping[str, Tensor], device: torch.device, dtype: torch
         retired=[slot for slot, group in pairs if group == _RETIRED],
         sweeping=[slot for slot, group in pairs if group == _SWEEPING],
         pending=[slot for slot, group in pairs if group == _PENDING],
+        heirs={slot: heir for slot, _, heir in boundaries if heir != slot},
         young=[young] if young.numel() else [],
         **{name: kind(number) for (name, kind), number in zip(_COUNTERS.items(), state["counters"], strict=False)},
     )
@@ -119,6 +122,7 @@ def _check_slots(gens: Generations) -> None:
     known = {*live, *range(SLOTS + 1, SLOTS + len(gens.bends) + 1)}
     sound = len(set(live)) == len(live) and gens.base in live and set(carried) <= known
     sound = sound and set(gens.pending) <= set(live) - {gens.base}
+    sound = sound and set(gens.heirs) == {*gens.retired, *gens.sweeping} and set(gens.heirs.values()) <= set(live)
     slots = [*live, gens.waypoint]
     if not sound or not all(0 <= slot < min(SLOTS, gens.transforms.shape[0]) for slot in slots):
         raise ValueError(
