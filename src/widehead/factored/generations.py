@@ -36,7 +36,7 @@ _BLOCK = 1 << 16  # stamps looked at at a time
 # What the upkeep of one step may cost, in flops; a step costs 14c² a touched row. Reading and writing a row costs as
 # much time as some 100 flops an entry, a step's small operations as much as 200 more columns.
 _FOLDED = 7  # c² a touched row, for transforms
-_SETTLED = 14  # c(c + 200) a touched row, for rows of an epoch at its end
+_SETTLED = 8  # c(c + 200) a touched row, for rows of an epoch at its end
 _MOVED = 6  # rows a touched row, for sweeps
 _GATHER, _OVERHEAD = 100, 200
 _SWEEP_EVERY = 8  # steps
