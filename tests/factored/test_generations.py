@@ -1,132 +1,226 @@
-"""Rows in generations against the obvious twin: a dense matrix that is multiplied by every segment's product."""
+"""Rows in generations against the obvious twin: a dense matrix that is multiplied by every transform at once."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from widehead.factored.generations import CAPACITY, FANOUT, Generations
+from widehead.factored import FactoredWeights
+from widehead.factored.generations import SLOTS, Generations
 from widehead.factored.rows import Rows
+from widehead.factored.state import from_state, to_state
 
 D, WIDTH = 200, 3
 
 
-def contraction(generator: torch.Generator) -> torch.Tensor:
-    """A random matrix whose largest singular value is 1, as a product of stable steps has."""
-    matrix = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
-    return matrix / torch.linalg.matrix_norm(matrix, 2)
+class Twins:
+    """Generations of rows, and the dense float64 matrix that they stand for."""
+
+    def __init__(self, rows: int = D, width: int = WIDTH, seed: int = 0) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.values = Rows(self.draw(rows, width))
+        self.truth = self.values.stored.clone()
+        self.generations = Generations.fresh(rows, width, self.truth)
+
+    def draw(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+
+    def close(self) -> None:
+        """A random matrix whose largest singular value is 1, as a product of stable steps has."""
+        width = self.values.width
+        factor = self.draw(width, width)
+        factor /= torch.linalg.matrix_norm(factor, 2)
+        self.generations.close(factor, self.values)
+        self.truth = self.truth @ factor
+
+    def bend(self) -> None:
+        """A random direction is contracted."""
+        x = self.draw(self.values.width)
+        x /= x.norm()
+        b = -(0.5 + 0.5 * torch.rand((), generator=self.generator, dtype=torch.float64)) * x
+        self.generations.bend(x, b, self.values)
+        self.truth = self.truth + torch.outer(self.truth @ x, b)
+
+    def touch(self, rows: list[int]) -> None:
+        """New values for some rows."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        added = self.draw(len(rows), self.values.width)
+        self.generations.write(self.values, index, self.generations.rows_at_newest(self.values, index) + added)
+        self.truth[index] += added
+
+    def check(self) -> None:
+        gens = self.generations
+        found = gens.rows_at_newest(self.values, torch.arange(self.values.num_rows))
+        assert torch.allclose(found, self.truth, atol=1e-12)
+        live = gens.live
+        assert set(gens.stamps.unique().tolist()) <= {*live, *range(SLOTS + 1, SLOTS + 1 + len(gens.bends))}
+        assert len(live) == len(set(live))
+        assert gens.base in live
+        assert set(gens.pending) <= set(live) - {gens.base}
+        assert torch.equal(gens.transforms[gens.base], torch.eye(self.values.width, dtype=torch.float64))
 
 
-def start() -> tuple[Generations, Rows, torch.Tensor]:
-    values = torch.randn(D, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return Generations.fresh(D, WIDTH, values), Rows(values), values.clone()
-
-
-def check(generations: Generations, values: Rows, truth: torch.Tensor) -> None:
-    everything = torch.arange(D)
-    assert torch.allclose(generations.rows_at_newest(values, everything), truth, atol=1e-12)
-    carried = set(generations.stamps.unique().tolist())
-    live = generations.live
-    assert carried <= set(live)
-    assert len(live) == len(set(live))
-    assert generations.newest in live
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(
-        st.tuples(st.booleans(), st.lists(st.integers(0, D - 1), max_size=6, unique=True), st.integers(0, 90)),
-        max_size=120,
-    )
+EVENTS = st.one_of(
+    st.tuples(st.just("touch"), st.lists(st.integers(0, D - 1), max_size=6, unique=True)),
+    st.tuples(st.sampled_from(["close", "bend", "bend", "bend", "end"]), st.just(0)),
+    st.tuples(st.sampled_from(["fold", "upkeep"]), st.integers(0, 40)),
+    st.tuples(st.just("sweep"), st.integers(0, 90)),
 )
-def test_rows_are_what_the_dense_matrix_is(plan: list[tuple[bool, list[int], int]]) -> None:
-    """Any order of closing segments, rewriting rows and sweeping leaves every row's meaning as it is."""
-    generations, values, truth = start()
-    generator = torch.Generator().manual_seed(1)
-    for closes, touched, swept in plan:
-        if closes:
-            factor = contraction(generator)
-            generations.close(factor, values)
-            truth = truth @ factor
-        rows = torch.tensor(touched, dtype=torch.int64)
-        values.write(rows, generations.rows_at_newest(values, rows))
-        generations.stamps[rows] = generations.newest
-        generations.sweep(values, swept)
-    check(generations, values, truth)
 
 
-def test_a_row_that_is_never_a_target_moves_logarithmically_often() -> None:
-    generations, values, truth = start()
-    generator = torch.Generator().manual_seed(2)
-    closes = FANOUT**3
-    for _ in range(closes):
-        factor = contraction(generator)
-        generations.close(factor, values)
-        truth = truth @ factor
-        generations.sweep(values, D)
-    check(generations, values, truth)
-    assert generations.moved_rows <= 3 * D
-    assert len(generations.live) <= 3 * FANOUT
+def play(twins: Twins, event: tuple[str, int | list[int]]) -> None:
+    (name, argument), gens = event, twins.generations
+    if isinstance(argument, list):
+        twins.touch(argument)
+    elif name in ("close", "bend"):
+        getattr(twins, name)()
+    elif name == "end":
+        gens.end_epoch(twins.values)
+    elif name == "fold":
+        gens.fold(argument)
+    elif name == "upkeep":
+        gens.upkeep(twins.values, argument)
+    else:
+        gens.sweep(twins.values, argument, 20)
 
 
-def test_sweeps_look_at_no_more_rows_than_asked() -> None:
-    generations, values, _ = start()
-    for _ in range(FANOUT):
-        generations.close(torch.eye(WIDTH, dtype=torch.float64), values)
-    assert generations.retired
-    generations.sweep(values, 30)
-    assert generations.cursor == 30
-    assert generations.moved_rows == 30
-    assert (generations.stamps[30:] != generations.newest).all()
+@settings(max_examples=60)
+@given(st.lists(EVENTS, max_size=120))
+def test_rows_are_what_the_dense_matrix_is(plan: list[tuple[str, int | list[int]]]) -> None:
+    """Whatever has been closed, bent, written, folded and swept in whatever order, every row means what it should."""
+    twins = Twins()
+    for event in plan:
+        play(twins, event)
+    twins.check()
 
 
-def test_when_no_sweep_ever_runs_slots_are_freed_in_time() -> None:
-    generations, values, truth = start()
-    generator = torch.Generator().manual_seed(3)
-    for _ in range(3 * CAPACITY):
-        factor = contraction(generator)
-        generations.close(factor, values)
-        truth = truth @ factor
-        assert len(generations.live) <= CAPACITY
-    check(generations, values, truth)
+@settings(max_examples=15)
+@given(st.lists(EVENTS, max_size=80), st.lists(EVENTS, max_size=40))
+def test_a_record_read_back_goes_on_bit_for_bit(
+    before: list[tuple[str, int | list[int]]], after: list[tuple[str, int | list[int]]]
+) -> None:
+    """In the middle of an epoch, of folding and of a sweep."""
+    twins = Twins()
+    weights = FactoredWeights.from_rows(twins.values)
+    twins.generations = weights.generations
+    for event in before:
+        play(twins, event)
+    other = copy.copy(twins)
+    empty = FactoredWeights.from_dense(torch.zeros_like(twins.truth))
+    restored = from_state({name: part.clone() for name, part in to_state(weights).items()}, empty)
+    other.generations, other.values = restored.generations, restored.rows
+    other.generator = twins.generator.clone_state()
+    other.truth = twins.truth.clone()
+    for event in after:
+        play(twins, event)
+        play(other, event)
+    assert torch.equal(other.values.stored, twins.values.stored)
+    made = to_state(restored)
+    for name, part in to_state(weights).items():
+        assert torch.equal(made[name], part), name
+
+
+def test_a_row_that_is_never_a_target_moves_rarely() -> None:
+    twins = Twins()
+    for _ in range(twins.generations.fanout**3):
+        twins.close()
+        twins.generations.sweep(twins.values, D, D)
+    twins.check()
+    assert twins.generations.moved_rows <= 3 * D
+    assert len(twins.generations.live) <= 3 * twins.generations.fanout
+
+
+def test_slots_with_very_many_rows_are_not_emptied() -> None:
+    twins = Twins()
+    for number in range(4 * twins.generations.fanout):
+        twins.close()
+        twins.touch([number])
+        twins.generations.sweep(twins.values, D, D)
+    twins.check()
+    assert 0 < twins.generations.moved_rows < D / 2
+    assert int((twins.generations.stamps == 0).sum()) > D / 2
+
+
+def test_sweeps_look_at_no_more_rows_than_asked_and_move_no_more() -> None:
+    twins = Twins()
+    for number in range(twins.generations.fanout):
+        twins.touch(list(range(20 * number, 20 * number + 20)))
+        twins.close()
+    gens = twins.generations
+    assert gens.retired
+    assert gens.sweep(twins.values, 30, D) == gens.cursor == 30
+    assert gens.moved_rows == 10  # the first 20 rows stand where very many do
+    assert gens.sweep(twins.values, D, 10) == 10
+    assert (gens.cursor, gens.moved_rows) == (40, 20)
+    assert (gens.stamps[40:140] != gens.base).all()
+    twins.check()
+
+
+def test_when_no_upkeep_ever_runs_slots_are_freed_in_time() -> None:
+    twins = Twins()
+    for number in range(3 * SLOTS):
+        twins.close()
+        twins.touch([number % D])
+        assert len(twins.generations.live) <= SLOTS
+    twins.check()
+
+
+def test_when_no_upkeep_ever_runs_bends_end_in_time() -> None:
+    twins = Twins()
+    for number in range(3 * SLOTS):
+        twins.bend()
+        twins.touch([number % D])
+    assert int(twins.generations.stamps.max()) < 256
+    twins.check()
 
 
 def test_gathering_leaves_one_boundary() -> None:
-    generations, values, truth = start()
-    generator = torch.Generator().manual_seed(4)
-    for _ in range(20):
-        factor = contraction(generator)
-        generations.close(factor, values)
-        truth = truth @ factor
-        generations.sweep(values, 7)
-    generations.gather_all(values)
-    assert generations.live == [generations.newest]
-    assert torch.allclose(values.stored, truth, atol=1e-12)
+    twins = Twins()
+    for number in range(40):
+        twins.close() if number % 3 else twins.bend()
+        twins.touch([number, number + 1])
+        twins.generations.sweep(twins.values, 7, 7)
+    twins.bend()
+    twins.generations.gather_all(twins.values)
+    assert twins.generations.live == [twins.generations.newest]
+    assert torch.allclose(twins.values.stored, twins.truth, atol=1e-12)
 
 
-@pytest.mark.parametrize("closes_every", [1, 10, 1000])
-def test_pace_keeps_live_slots_bounded(closes_every: int) -> None:
-    """With the pace that a training step uses, sweeps never fall so far behind that a step has to finish them."""
-    rows = 5000
-    values = Rows(torch.zeros(rows, WIDTH))
-    generations = Generations.fresh(rows, WIDTH, values.stored)
-    most, generations.steps_per_close = 0, float(closes_every)
-    for step in range(1, 600 * closes_every if closes_every < 100 else 20_000):
+@pytest.mark.parametrize("closes_every", [1, 3, 10, 300])
+@pytest.mark.parametrize("kind", ["bend", "close"])
+def test_pace_keeps_work_and_live_slots_bounded(closes_every: int, kind: str) -> None:
+    """With the upkeep of training steps, nothing is ever put off until it has to be done at once."""
+    rows, touched = 20_000, 16
+    twins = Twins(rows, 8)
+    gens, most, moved = twins.generations, 0, 0
+    for step in range(1, 300 * min(closes_every, 10)):
         if step % closes_every == 0:
-            generations.close(torch.eye(WIDTH), values)
-        generations.sweep(values, generations.rows_due(16))
-        most = max(most, len(generations.live))
-    assert most < CAPACITY - 1
+            getattr(twins, kind)()
+        twins.touch(torch.randint(rows, (touched,), generator=twins.generator).unique().tolist())
+        before = gens.moved_rows
+        gens.upkeep(twins.values, touched)
+        most, moved = max(most, len(gens.live)), max(moved, gens.moved_rows - before)
+    twins.check()
+    assert most <= 5 * gens.fanout
+    assert moved <= 256
 
 
 def test_contracted_transforms_hold_no_denormal_numbers() -> None:
     values = Rows(torch.ones(D, WIDTH))
     generations = Generations.fresh(D, WIDTH, values.stored)
-    for _ in range(60):
-        generations.close(0.1 * torch.eye(WIDTH), values)
-        generations.sweep(values, 10)
+    x = torch.tensor([1.0, 0.0, 0.0])
+    for number in range(60):
+        if number % 2:
+            generations.close(0.1 * torch.eye(WIDTH), values)
+        for _ in range(3):
+            generations.bend(x, -0.9999 * x, values)
+            rows = torch.tensor([number])
+            generations.write(values, rows, generations.rows_at_newest(values, rows))
+        generations.upkeep(values, 10)
     tiny = torch.finfo(torch.float32).tiny
-    for part in (generations.transforms, values.stored):
+    for part in (generations.transforms, generations.bends.both, values.stored):
         assert not ((part != 0) & (part.abs() < tiny)).any()

@@ -83,7 +83,7 @@ def test_in_bfloat16_the_loss_is_that_of_the_stored_weights(kind: str, momentum:
     optimizer = getattr(wh.optim, kind)(head, lr=0.02, **options)
     train(head, optimizer, 300)
     audit = head.audit()
-    assert audit.gram < 2e-6
+    assert audit.gram < 5e-6
     assert audit.column_sum < 2e-6
     hidden = torch.randn(4, WIDTH)
     q, s, _ = head.statistics(hidden, [[1], [2], [], [3]])
@@ -96,7 +96,7 @@ def test_in_bfloat16_the_loss_is_that_of_the_stored_weights(kind: str, momentum:
     ranked = outputs.topk(6)
     assert torch.allclose(head.top_k(hidden, 6)[0], ranked.values, atol=1e-5)
     head.consolidate()
-    assert head.audit().gram < 2e-6
+    assert head.audit().gram < 5e-6
     assert torch.allclose(head.weight(), linear.weight, rtol=2.0**-6, atol=1e-6)
 
 
@@ -141,11 +141,11 @@ def test_states_go_between_types_of_storage(tmp_path: Path) -> None:
     half = make(storage_dtype=HALF)
     half.load_state_dict(copy.deepcopy(single.state_dict()))
     assert torch.allclose(half.weight(), single.weight(), rtol=2.0**-6, atol=1e-2)
-    assert half.audit().gram < 2e-6
+    assert half.audit().gram < 5e-6
     back = make(tmp_path / "rows")
     back.load_state_dict(half.state_dict())
     assert torch.equal(back.weight(), half.weight())
-    assert torch.equal(back.weights.gram.master, half.weights.gram.master)
+    assert torch.equal(back.weights.squares.master, half.weights.squares.master)
 
 
 @pytest.mark.parametrize("storage_dtype", [None, HALF])
@@ -168,7 +168,7 @@ def test_loading_writes_over_the_rows_where_they_are(storage_dtype: torch.dtype 
         {"values": torch.zeros(D, WIDTH)},
         {"values": torch.zeros(D, WIDTH + 1, dtype=torch.int32)},
         {"stamps": torch.full((D,), 7, dtype=torch.uint8)},
-        {"gram": torch.zeros(3, 3)},
+        {"squares": torch.zeros(3, 3)},
         {"counters": torch.zeros(2)},
     ],
 )

@@ -92,6 +92,8 @@ class Squares:
 
     def fold(self) -> Squares:
         """The same numbers with nothing apart."""
+        if self.value is self.base:
+            return self
         c = self.columns
         master = self.master + self.added
         master[c + 2 : 2 * c + 2] += self.added[c + 2 : 2 * c + 2].T

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from widehead.errors import NonFiniteError
 from widehead.factored.conditioning import judge
+from widehead.factored.deflation import Deflation, deflate, withhold
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.solve import Solution, solve
@@ -22,6 +23,7 @@ from widehead.factored.weights import FactoredWeights
 
 __all__ = ["Change", "apply_step", "plan_step"]
 
+_MOST_BENDS = 2  # in one step; where they do not help, the segment is closed
 _TINY_GAIN = 1e-30  # a smaller f is not divided by
 
 
@@ -35,6 +37,7 @@ class Change:
     squares: Squares
     closes: bool  # the segment, with this step
     basis: float  # of the segment that begins where this one is closed
+    bends: tuple[Deflation, ...] = ()  # V ← V(I + x·bᵀ) for each, with this step
 
 
 def plan_step(
@@ -67,12 +70,15 @@ def plan_step(
     read, ids, basis = gradient.read, gradient.read.plan.class_ids, rule.basis()
     solution = solve(weights, gradient, rule, right)
     squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
-    folds = squares.is_due(weights.steps + 1)
-    squares = squares.fold() if folds else squares
+    folds = _folds(weights, rule)
     if solution is not None:
         rows = read.plan.transposed_times(gradient.sparse, solution.rows).add_(read.values)
-        if judge(squares, rows, solution.rows, right, rule, folds):
-            return Change(weights.version, ids, rows, squares, closes=False, basis=basis)
+        made = squares.fold() if folds else squares
+        if judge(made, rows, solution.rows, right, rule, folds):
+            return Change(weights.version, ids, rows, made, closes=False, basis=basis)
+        change = _bent(weights, gradient, rule, right, squares, solution)
+        if change is not None:
+            return change
     rows = _rows_at_close(weights, gradient, rule, right, squares)
     _check_finite(squares, rows, gradient)
     return Change(weights.version, ids, rows, squares, closes=True, basis=basis)
@@ -86,12 +92,48 @@ def apply_step(weights: FactoredWeights, change: Change) -> None:
     weights.steps += 1
     if change.closes:
         weights.close_segment(change.basis)
-    generations = weights.generations
-    weights.rows.write(change.class_ids, change.rows)
-    generations.stamps.index_fill_(0, change.class_ids, generations.newest)
+    for bend in change.bends:
+        weights.bend_segment(bend.x, bend.b)
+    weights.generations.write(weights.rows, change.class_ids, change.rows)
     weights.version += 1
-    generations.sweep(weights.rows, generations.rows_due(change.class_ids.numel()))
+    weights.generations.upkeep(weights.rows, change.class_ids.numel())
     weights.absorb_rounding()
+
+
+def _folds(weights: FactoredWeights, rule: StepRule) -> bool:
+    """Whether what was added joins the float64 sums with this step; where p is not 1 these are rewritten anyway."""
+    return weights.squares.is_due(weights.steps + 1) or not rule.keeps
+
+
+def _bent(
+    weights: FactoredWeights,
+    gradient: OutputGradient,
+    rule: StepRule,
+    right: Tensor,
+    squares: Squares,
+    solution: Solution,
+) -> Change | None:
+    """The step in well-conditioned numbers, where few directions are at fault, and that is cheap to see to."""
+    # What rounding of rows does to Q is told in the basis of one boundary, which a bend would change half way.
+    if rule.order == 2 or not right.numel() or weights.rows.is_narrow:
+        return None
+    bends: list[Deflation] = []
+    read, folds, solved = gradient.read, _folds(weights, rule), solution.rows
+    values, ids = read.values, read.plan.class_ids
+    while len(bends) < _MOST_BENDS:
+        bend = deflate(squares, solved, right, rule.gain[0])
+        if bend is None and not bends and right is read.hidden:
+            bend = withhold(weights, gradient, rule, squares, solved)
+        if bend is None:
+            return None
+        bends.append(bend)
+        squares, solved = bend.squares, bend.solved
+        values = torch.addr(values, values @ bend.x, bend.b)
+        rows = read.plan.transposed_times(gradient.sparse, solved).add_(values)
+        made = squares.fold() if folds else squares
+        if judge(made, rows, solved, right, rule, folds):
+            return Change(weights.version, ids, rows, made, closes=False, basis=0.0, bends=tuple(bends))
+    return None
 
 
 def _rows_at_close(

@@ -142,11 +142,10 @@ class FactoredWeights:
             return replace(fresh, version=self.version + 1, layout=self.layout + 1)
         if self.values.device == device:
             return self
-        gens = self.generations
         return replace(
             self,
             rows=self.rows.to(device),
-            generations=replace(gens, stamps=gens.stamps.to(device), transforms=gens.transforms.to(device)),
+            generations=self.generations.to(device),
             squares=self.squares.to(device),
             version=self.version + 1,
             layout=self.layout + 1,
@@ -161,12 +160,16 @@ class FactoredWeights:
         """
         self.absorb_rounding()
         gens, size = self.generations, self.order * self.width
-        gens.steps_per_close += 0.1 * (self.segment_steps - gens.steps_per_close)
         factor, inverse = self.opening(basis)
         master = self.squares.fold().master
         gens.close((master[:size] @ inverse).to(self.dtype), self.rows)
         self.squares = Squares.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), self.dtype)
         self.segment_steps = 0
+        self.layout += 1
+
+    def bend_segment(self, x: Tensor, b: Tensor) -> None:
+        """V ← V(I + x·bᵀ) for all rows, x and b (c,); the caller has changed U so that X stays as it is."""
+        self.generations.bend(x, b, self.rows)
         self.layout += 1
 
     def opening(self, basis: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,120 @@
+"""Keep U well conditioned at O(c²), by a bend of V in the one direction that is contracted, instead of a new segment.
+
+With steps near the largest stable one, a hidden layer with a dominant direction makes one singular value of U small and
+leaves the others near 1. There are two ways to meet that. In both V' = V(I + x·bᵀ) and V'U' = VU.
+
+*deflate*: U became ill conditioned over some steps. Let x be the left and y the right singular vector. With
+
+    U' = (I − xxᵀ)U + τ·xyᵀ,    U'⁻¹ = (I − yyᵀ)U⁻¹(I − xxᵀ) + yxᵀ/τ,    bᵀ = xᵀU·U'⁻¹ − xᵀ,
+
+V'U' = VU whatever unit vector x is, and the formula for U'⁻¹ needs (I − xxᵀ)Uy = 0 alone. So neither vector has to
+be exact.
+
+*withhold*: this step alone contracts y so much (P = p + fHᵀΛH is nearly singular) that U⁻¹ cannot be known. Then U is
+given the step without that direction, and V the rest. With H̃ = H(I − yyᵀ)
+
+    U' = U(p + fHᵀΛH̃),    x = f·UHᵀΛHy,    bᵀ = yᵀU'⁻¹,    C' = C̃ + f·Hy·bᵀ,
+
+where C̃ and U'⁻¹ come from the same system as ever with H̃ in the place of Hr, which is well conditioned: its eigenvalues
+are those of P on the complement of y. This holds for any unit vector y, too.
+
+Letters: U (c, c), C (m, c) the solution that target rows are written with, Hr (m, c), τ = ‖U‖_F/√c, f and p the numbers
+of the rule. One block of columns only: with momentum, segments are closed instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from widehead.factored.gradient import OutputGradient
+from widehead.factored.rule import StepRule
+from widehead.factored.solve import solve
+from widehead.factored.squares import Squares
+from widehead.factored.weights import FactoredWeights
+
+__all__ = ["Deflation", "deflate", "withhold"]
+
+
+@dataclass(frozen=True)
+class Deflation:
+    """U' and U'⁻¹ in ``squares``, C' (m, c) for them, and the bend I + x·bᵀ of V, with x and b (c,)."""
+
+    squares: Squares
+    solved: Tensor
+    x: Tensor
+    b: Tensor
+
+
+# U⁻¹ has errors of its entries' rounding over σ/τ, in every direction. At a 50th the error of W was two to three times
+# that of closing segments, at a tenth no larger, but fewer steps could do without a new segment.
+_SMALLEST = {torch.float32: 0.07, torch.float64: 0.03}
+
+
+def deflate(squares: Squares, solved: Tensor, right: Tensor, gain: float) -> Deflation | None:
+    """Give the direction in which U is smallest the length τ; None where it is too small for that, or not finite.
+
+    What comes back may be as ill conditioned as what was given, where several directions are: the caller judges it.
+
+    Args:
+        squares: with U⁻¹. solved: (m, c) C = gain·Hr·U⁻¹. right: (m, c) Hr, m ≥ 1. gain: f of the rule.
+    """
+    c, factor, inverse = squares.columns, squares.factor, squares.inverse
+    x, column = _smallest(inverse, solved)
+    y = _unit(column)
+    scale = torch.linalg.vector_norm(factor) * c**-0.5
+    if not float(torch.linalg.vector_norm(column) * scale) <= 1.0 / _SMALLEST[factor.dtype]:  # NaN too
+        return None
+    kept, read = x @ factor, y @ inverse  # xᵀU, yᵀU⁻¹
+    taken = read - (torch.dot(read, x) + 1.0 / scale) * x
+    added = squares.added.clone()
+    added[:c].addr_(x, scale * y - kept)
+    added[2 * c + 2 :].addr_(x, column, alpha=-1.0).addr_(taken, y, alpha=-1.0)  # U⁻ᵀ
+    made = squares.with_added(added)
+    rows = torch.addr(solved, solved @ x, x, alpha=-1.0).addr_(right @ y, taken, alpha=-gain)
+    return Deflation(made, rows, x, kept @ made.inverse - x)
+
+
+def withhold(
+    weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, squares: Squares, solved: Tensor
+) -> Deflation | None:
+    """Keep this step's most contracted direction out of U; None where the numbers are not finite.
+
+    Args:
+        weights, gradient, rule: of the step, with R = I. squares, solved: what the step made of them, not folded.
+    """
+    c, hidden, inverse_mix = squares.columns, gradient.read.hidden, rule.inverse()
+    y = _unit(_smallest(squares.inverse, solved)[1])
+    if inverse_mix is None or not math.isfinite(float(y.sum())):
+        return None
+    along = hidden @ y
+    solution = solve(weights, gradient, rule, torch.addr(hidden, along, y, alpha=-1.0))
+    assert solution is not None
+    x = gradient.read.products[:, :c].T @ (gradient.curvature * along) * rule.gain[0]
+    added = squares.added.clone()
+    added[:c].addr_(x, y, alpha=-1.0)
+    before = weights.squares.mixed(rule).added[2 * c + 2 :]
+    torch.addmm(before, solution.left.T, solution.right, alpha=-inverse_mix[0][0], out=added[2 * c + 2 :])
+    made = squares.with_added(added)
+    b = y @ made.inverse
+    return Deflation(made, torch.addr(solution.rows, along, b, alpha=rule.gain[0]), x, b)
+
+
+def _smallest(inverse: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:
+    """x (c,), nearly U's left singular vector of the smallest singular value, and U⁻¹x.
+
+    Rows of C that are large lie along x. From the largest of them one iteration with U⁻¹ is enough, as the other
+    singular values are much larger. U⁻¹ may be inexact: the residual of Uy is that of UU⁻¹x, times σ.
+    """
+    lengths = torch.linalg.vector_norm(solved, dim=1)
+    x = solved.index_select(0, lengths.argmax(0, keepdim=True)).squeeze(0)
+    x = _unit(_unit(inverse @ x) @ inverse)
+    return x, inverse @ x
+
+
+def _unit(vector: Tensor) -> Tensor:
+    unit: Tensor = vector / torch.linalg.vector_norm(vector)
+    return unit
