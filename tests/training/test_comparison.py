@@ -96,6 +96,9 @@ def test_a_contender_that_diverges_does_not_end_the_comparison(tmp_path: Path) -
     assert results[0].status.startswith("failed: Training stopped at step")
     assert [r.name for r in ranked(results)] == ["full", "exact"]
     assert "What failed" in write_comparison(out, made, results).read_text()
+    lines: list[str] = []
+    assert compare({"exact": bad, "full": made["full"]}, out, quiet=True, say=lines.append) == results
+    assert lines == []  # it would fail again
 
 
 def test_a_damaged_file_of_results_is_refused(tmp_path: Path) -> None:
