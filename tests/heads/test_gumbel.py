@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy import stats
 
 from widehead.heads.gumbel import lazy_gumbel_sample
 
@@ -29,3 +30,17 @@ def test_about_n_over_k_classes_are_looked_at(spread: float) -> None:
     assert sum(looked_at) / draws <= 1.1 * (n - k) / k
     outside = (n - k) / (n - k + float(scores[0].exp().sum()))
     assert float((drawn < n - k).double().mean()) == pytest.approx(outside, abs=4.0 * (outside / draws) ** 0.5)
+
+
+def test_the_highest_of_several_rivals_wins() -> None:
+    """χ² at level 10⁻⁴ over 40,000 draws, where most classes are outside the best ones and differ."""
+    torch.manual_seed(0)
+    n, k, draws = 30, 3, 40_000
+    scores = torch.cat([torch.zeros(n - k, dtype=torch.float64), torch.ones(k, dtype=torch.float64)])
+    scores[: n // 2] = -2.0
+    best, ids = scores.topk(k)
+    drawn = lazy_gumbel_sample(
+        best.expand(draws, -1), ids.expand(draws, -1), n, lambda examples, classes: scores[classes]
+    )
+    counts = torch.bincount(drawn, minlength=n).double()
+    assert stats.chisquare(counts, draws * torch.softmax(scores, 0)).pvalue > 1e-4
