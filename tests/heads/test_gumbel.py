@@ -29,15 +29,16 @@ def test_about_n_over_k_classes_are_looked_at(spread: float) -> None:
     drawn = lazy_gumbel_sample(scores, ids, n, outputs)
     assert sum(looked_at) / draws <= 1.1 * (n - k) / k
     outside = (n - k) / (n - k + float(scores[0].exp().sum()))
-    assert float((drawn < n - k).double().mean()) == pytest.approx(outside, abs=4.0 * (outside / draws) ** 0.5)
+    error = (outside * (1.0 - outside) / draws) ** 0.5
+    assert float((drawn < n - k).double().mean()) == pytest.approx(outside, abs=4.0 * error)
 
 
-def test_the_highest_of_several_rivals_wins() -> None:
-    """χ² at level 10⁻⁴ over 40,000 draws, where most classes are outside the best ones and differ."""
+def test_draws_are_exact_where_most_classes_are_outside() -> None:
+    """χ² at level 10⁻⁴ over 10,000 draws; classes outside the best ones differ and hold most of the probability."""
     torch.manual_seed(0)
-    n, k, draws = 30, 3, 40_000
-    scores = torch.cat([torch.zeros(n - k, dtype=torch.float64), torch.ones(k, dtype=torch.float64)])
-    scores[: n // 2] = -2.0
+    n, k, draws = 30, 3, 10_000
+    scores = torch.zeros(n, dtype=torch.float64)
+    scores[: n // 2], scores[-2:] = -2.0, 1.0  # the last of the best is no better than some outside
     best, ids = scores.topk(k)
     drawn = lazy_gumbel_sample(
         best.expand(draws, -1), ids.expand(draws, -1), n, lambda examples, classes: scores[classes]

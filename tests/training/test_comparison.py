@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ def test_what_is_done_and_what_is_left_to_do(tmp_path: Path, monkeypatch: pytest
     assert [(r.name, r.status) for r in results] == list(ends.items())
     assert trained == ["a", "b", "c", "c", "d"]
     assert [json.loads(line)["name"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == list(ends)
+
+
+def _dies(*_: object) -> None:
+    os._exit(9)
+
+
+def test_a_process_that_dies_is_a_contender_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_child", _dies)
+    made = contenders("recommender", ["full"], [], tmp_path, train="x", test="y")
+    (found,) = compare(made, tmp_path, quiet=True)
+    assert found.status == "failed: its process ended with 9, as where memory is short"
 
 
 def test_a_damaged_file_of_results_is_refused(tmp_path: Path) -> None:
