@@ -21,6 +21,7 @@ def make(**options: object) -> tuple[wh.AdaptiveSoftmaxHead, torch.Tensor]:
 @pytest.mark.parametrize("cutoffs", [None, [10], [5, 20, 60]])
 def test_losses_and_gradients_are_those_of_torch(bias: bool, cutoffs: list[int] | None) -> None:
     head, ranks = make(bias=bias, cutoffs=cutoffs, div_value=2.0)
+    assert (head.softmax.head.bias is not None) == bias
     hidden = torch.randn(M, WIDTH, dtype=torch.float64, requires_grad=True)
     ids = torch.argsort(ranks)[torch.tensor([0, 4, 5, 19, 20, 60, 89])]
     weight = torch.rand(M, dtype=torch.float64)

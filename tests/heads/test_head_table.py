@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import widehead as wh
+from widehead.heads import base, normalized
 
 D, WIDTH, M = 60, 8, 6
 
@@ -105,6 +106,9 @@ TABLE = [
     Row("retrieved for each", retrieved_each, deterministic=False),
 ]
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+LINEAR = pytest.mark.parametrize(
+    "row", [row for row in TABLE if not row.name.startswith(("hierarchical", "adaptive"))], ids=lambda row: row.name
+)
 TYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 BIAS = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 RAGGED = [[3, 17, 59], [], [4], [0, 1], [], [33]]
@@ -152,6 +156,13 @@ def valued(values: list[list[float]] = VALUES) -> wh.SparseTargets:
     return wh.SparseTargets.from_lists(RAGGED, values)
 
 
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks of classes, or of examples, that do not come out even."""
+    monkeypatch.setattr(base, "_BLOCK", 16)
+    monkeypatch.setattr(normalized, "_BLOCK_NUMBERS", 4 * D)
+
+
 @ROWS
 @TYPES
 @BIAS
@@ -184,6 +195,17 @@ def test_gradients_of_reductions_are_those_of_weighted_losses(row: Row, reductio
     (loss_of(twin, other, RAGGED, reduction="none") * weight / total).sum().backward()
     for a, b in zip(gradients(head, hidden), gradients(twin, other), strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@ROWS
+def test_weights_of_examples_have_any_type(row: Row) -> None:
+    head, hidden = make(row, torch.float32), hidden_of(dtype=torch.float32)
+    weight = torch.tensor([1, 7, 2, 0, 1, 3])
+    expected = loss_of(head, hidden, RAGGED, weight=weight.float())
+    for other in (weight, weight.double()):
+        loss = loss_of(head, hidden, RAGGED, weight=other)
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, expected)
 
 
 @ROWS
@@ -481,6 +503,50 @@ def test_a_linear_layer_ranks_alike_where_there_is_one(row: Row, dtype: torch.dt
     assert torch.allclose(other.to_linear()(hidden), outputs)
     if row.exact_lr is None:
         assert torch.allclose(head.scores(hidden), outputs, rtol=1e-4, atol=1e-5)
+
+
+@LINEAR
+@BIAS
+def test_weights_are_copied_in_and_out(row: Row, bias: bool) -> None:
+    head, hidden = make(row, bias=bias), hidden_of().detach()
+    weight = torch.randn(D, WIDTH, dtype=torch.float64)
+    given = weight.clone()
+    head.load_weight(given)
+    given.zero_()
+    assert torch.allclose(head.weight(), weight)
+    before = head.scores(hidden)
+    head.weight().zero_()
+    linear = head.to_linear()
+    torch.nn.init.ones_(linear.weight)
+    if bias:
+        assert torch.equal(head.bias(), torch.zeros(D, dtype=torch.float64))
+        head.bias().fill_(1.0)
+        torch.nn.init.ones_(linear.bias)
+    assert torch.equal(head.scores(hidden), before)
+
+
+@LINEAR
+@BIAS
+def test_weights_of_another_shape_or_infinite_are_refused(row: Row, bias: bool) -> None:
+    head, hidden = make(row, bias=bias), hidden_of().detach()
+    before, weight = head.scores(hidden), torch.randn(D, WIDTH, dtype=torch.float64)
+    infinite = weight.clone()
+    infinite[3, 1] = torch.inf
+    with pytest.raises(ValueError, match="should be finite"):
+        head.load_weight(infinite)
+    with pytest.raises(ValueError, match=r"`weight` should have shape \(60, 8\)"):
+        head.load_weight(weight[1:])
+    for wrong in [torch.zeros(D + 1), torch.zeros(D, 1), *([] if bias else [torch.zeros(D)])]:
+        with pytest.raises(ValueError, match=r"`bias` should have shape \(60,\)"):
+            head.load_weight(weight, wrong)
+    assert torch.equal(head.scores(hidden), before)
+
+
+@LINEAR
+def test_a_bias_is_0_at_first(row: Row) -> None:
+    if row.exact_lr is not None:
+        pytest.skip("an exact head draws it like the weights")
+    assert torch.equal(row.make(WIDTH, D, torch.float64, True).bias(), torch.zeros(D, dtype=torch.float64))
 
 
 @ROWS

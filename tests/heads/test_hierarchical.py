@@ -79,6 +79,13 @@ def test_sparse_gradients_are_those_of_the_definition(tree: str, bias: bool) -> 
 
 
 @TREES
+def test_a_bias_is_0_at_first(tree: str) -> None:
+    for parameter in make(tree, bias=True).parameters():
+        assert not parameter[:, WIDTH].any()
+        assert bool((parameter[:, :WIDTH] != 0.0).all())
+
+
+@TREES
 def test_gradcheck(tree: str) -> None:
     head = make(tree, bias=True)
     hidden = torch.randn(M, WIDTH, dtype=torch.float64, requires_grad=True)
@@ -133,6 +140,8 @@ def test_equal_frequencies_give_a_balanced_tree_and_steep_ones_a_chain() -> None
     assert paths(head.links, torch.arange(64)).counts.tolist() == [6] * 64
     steep = wh.HierarchicalSoftmaxHead(WIDTH, 40, tree="huffman", frequencies=[2.0**-i for i in range(40)])
     assert paths(steep.links, torch.tensor([0, 1, 39])).counts.tolist() == [1, 2, 39]
+    ties = huffman_links(torch.tensor([1.0, 1.0, 2.0, 2.0]))  # depths 3, 3, 2, 1 would be optimal too
+    assert paths(ties, torch.arange(4)).counts.tolist() == [2] * 4
     hidden = torch.randn(2, WIDTH)
     assert torch.allclose(steep.scores(hidden).exp().sum(1), torch.ones(2))
 
@@ -148,7 +157,7 @@ def test_the_tree_travels_with_the_state_and_survives_a_change_of_type(tree: str
     assert torch.allclose(head.scores(hidden), other.scores(hidden), atol=1e-2)
 
 
-@pytest.mark.parametrize("frequencies", [[1.0] * 22, [[1.0] * D], [-1.0] + [1.0] * 22, [float("nan")] * D])
+@pytest.mark.parametrize("frequencies", [[1.0] * 22, [1.0] * 24, [[1.0] * D], [-1.0] + [1.0] * 22, [float("nan")] * D])
 def test_wrong_frequencies_are_refused(frequencies: list[float]) -> None:
     with pytest.raises(ValueError, match="Parameter `frequencies` should"):
         wh.HierarchicalSoftmaxHead(WIDTH, D, frequencies=frequencies)

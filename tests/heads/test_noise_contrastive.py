@@ -55,5 +55,6 @@ def test_the_gradient_vanishes_at_the_distribution_of_the_data_only(offset: floa
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match=r'"log-uniform", "uniform" or "unigram". Found \'quadratic\''):
         make("quadratic")
-    with pytest.raises(ValueError, match="Parameter `log_normalizer` should be finite"):
-        make(log_normalizer=float("nan"))
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="Parameter `log_normalizer` should be finite"):
+            make(log_normalizer=value)

@@ -215,6 +215,14 @@ def test_loading_weights_makes_a_fresh_tree() -> None:
     assert float(head.sampler.grams.sum()) == WIDTH
 
 
+def test_the_tree_is_made_again_as_often_as_asked_for() -> None:
+    head, ages = make("quadratic", refresh_every=2), []
+    for _ in range(4):
+        head(hidden_layer(), LISTS)
+        ages.append(int(head.sampler.age))  # type: ignore[arg-type]
+    assert ages == [1, 2, 1, 2]
+
+
 def test_training_with_sparse_adam_lowers_the_full_loss() -> None:
     head = make("unigram", negatives=20)
     optimizer = torch.optim.SparseAdam(list(head.parameters()), lr=0.05)
@@ -238,6 +246,7 @@ def test_training_with_sparse_adam_lowers_the_full_loss() -> None:
         ({"sampler": "uniform", "frequencies": FREQUENCIES}, "of no use"),
         ({"sampler": "quadratic", "frequencies": FREQUENCIES}, "of no use"),
         ({"sampler": "unigram", "frequencies": FREQUENCIES[1:]}, r"Found \(29,\)"),
+        ({"sampler": "unigram", "frequencies": [1.0] * 31}, r"Found \(31,\)"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:

@@ -147,6 +147,13 @@ def test_unreachable_numbers_that_do_not_fit_are_refused(unreachable: torch.Tens
             fast(torch.tensor([[1]]), SparseTargets.from_lists([[1]]), 1, unreachable)
 
 
+def test_places_past_the_kth_are_of_no_account() -> None:
+    relevant = SparseTargets.from_lists([[1], [7]])
+    for fast, _ in list(METRICS.values())[:4]:
+        short, long = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 2, 2, 1], [3, 4, 7, 7]])
+        assert torch.equal(fast(long, relevant, 2, None), fast(short, relevant, 2, None))
+
+
 def test_the_mean_leaves_out_nan() -> None:
     assert mean_over_examples(torch.tensor([0.25, NAN, 0.75])) == 0.5
     assert math.isnan(mean_over_examples(torch.tensor([NAN, NAN])))

@@ -85,6 +85,17 @@ def test_sums_of_a_stale_tree_are_those_of_its_blocks() -> None:
     torch.testing.assert_close(sampler.grams[2], (rows.T @ rows)[upper, left])
 
 
+def test_rows_may_be_read_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, hidden, table = make()
+    other, _, _ = make()
+    sampler.refresh(table)
+    monkeypatch.setattr(QuadraticSampler, "_limit", lambda *_: 2)
+    other.refresh(table)
+    torch.testing.assert_close(other.grams, sampler.grams)
+    ids, log_q = other.sample(1000, hidden, table)
+    torch.testing.assert_close(log_q.exp(), dense(hidden, table)[ids])
+
+
 @settings(max_examples=40)
 @given(num_classes=st.integers(1, 70), block=st.integers(1, 20), examples=st.integers(0, 4), n=st.integers(0, 30))
 def test_any_shape(num_classes: int, block: int, examples: int, n: int) -> None:

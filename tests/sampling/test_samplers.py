@@ -82,6 +82,8 @@ def test_many_classes_reach_both_ends() -> None:
     assert int(ids.min()) == 0
     assert int(ids.max()) > 0.9 * many
     assert int(ids.max()) < many
+    rare = ids[ids > many // 2]
+    assert float((rare % 2).double().mean()) == pytest.approx(0.5, abs=4.0 * 0.5 / len(rare) ** 0.5)  # no id is skipped
 
 
 def test_frequencies_of_any_scale() -> None:
@@ -89,6 +91,13 @@ def test_frequencies_of_any_scale() -> None:
     assert bool(torch.isfinite(extreme.log_prob(torch.arange(3))).all())
     counts, parts = UnigramSampler([3, 1, 0]), UnigramSampler([0.75, 0.25, 0.0])
     torch.testing.assert_close(counts.log_prob(torch.arange(3)), parts.log_prob(torch.arange(3)))
+
+
+def test_frequencies_are_copied() -> None:
+    given = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    sampler = UnigramSampler(given, alpha=1.0)
+    given.fill_(1.0)
+    assert float(sampler.log_prob(torch.tensor(0)).exp()) == pytest.approx(0.75)
 
 
 def test_frequencies_stay_in_double_precision_and_come_back_from_a_state() -> None:
@@ -111,6 +120,7 @@ def test_frequencies_stay_in_double_precision_and_come_back_from_a_state() -> No
     [
         ([1.0, -2.0], r"Found frequencies\[1\] = -2.0"),
         ([float("nan"), 1.0], r"Found frequencies\[0\] = nan"),
+        ([1.0, float("inf")], r"Found frequencies\[1\] = inf"),
         ([0.0, 0.0], "0 everywhere"),
         ([], "shape"),
         ([[1.0]], "shape"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from widehead.search import ExhaustiveIndex, IVFIndex, nearest_centroids, recall, spherical_kmeans
+from widehead.search import ExhaustiveIndex, IVFIndex, kmeans, nearest_centroids, recall, spherical_kmeans
 from widehead.search import exhaustive as exhaustive_module
 
 
@@ -62,6 +62,29 @@ def test_spherical_kmeans_finds_well_separated_directions() -> None:
     assert torch.equal(nearest_centroids(rows, centroids), truth)
 
 
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 60))
+def test_nearest_centroids_are_those_of_all_scores(n: int, c: int, entries: int) -> None:
+    rows, centroids = torch.randn(n, 3, dtype=torch.float64), torch.randn(c, 3, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kmeans, "_ENTRIES", entries)
+        assert torch.equal(nearest_centroids(rows, centroids), (rows @ centroids.T).argmax(1))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_spherical_kmeans_is_lloyds_with_the_cosine(rounds: int) -> None:
+    """However long rows are, they count alike."""
+    torch.manual_seed(0)
+    rows = torch.randn(300, 4, dtype=torch.float64) * torch.randn(300, 1, dtype=torch.float64).exp()
+    expected = start = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
+    for _ in range(rounds):
+        cells = (rows @ expected.T).argmax(1)
+        means = [(rows[cells == c] / rows[cells == c].norm(dim=1, keepdim=True)).mean(0) for c in range(5)]
+        expected = torch.stack([mean / mean.norm() for mean in means])
+    found = spherical_kmeans(rows, 5, start=start, rounds=rounds, rows_per_cell=60)
+    assert torch.allclose(found, expected)
+    assert not torch.allclose(spherical_kmeans(rows, 5, start=start, rounds=rounds + 1), expected)
+
+
 def test_cells_that_lost_their_rows_start_again() -> None:
     torch.manual_seed(0)
     rows = torch.randn(200, 4)
@@ -113,6 +136,27 @@ class TestIVF:
         assert index.probes == 8
         assert 0.1 < found < 0.99
 
+    def test_tuning_looks_no_further_than_the_target(self) -> None:
+        rows = torch.eye(8).repeat_interleave(20, 0) * torch.rand(160, 1).add(0.5)
+        index = IVFIndex(rows, 8)
+        index.centroids = torch.eye(8)
+        index.train(rows)
+        assert index.tune(rows, torch.eye(8), 20, target=1.0) == 1.0
+        assert index.probes == 1
+        assert index.tune(rows, torch.eye(8), 1000, target=1.0) == 1.0  # as many as there are
+
+    def test_training_goes_on_from_the_present_centroids(self) -> None:
+        rows = clustered()
+        index = IVFIndex(rows, 60)
+        before = index.cells
+        index.train(rows)
+        assert float((index.cells == before).double().mean()) > 0.8
+
+    @pytest.mark.parametrize(("n", "cells"), [(1, 1), (2, 2), (900, 60), (99_999, 633), (100_000, 317)])
+    def test_default_cells(self, n: int, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(IVFIndex, "train", lambda *_: None)
+        assert IVFIndex(torch.zeros(n, 1)).num_cells == cells
+
     def test_ids_are_padded_where_cells_hold_too_few(self) -> None:
         index = IVFIndex(clustered(), 100)
         index.probes = 1
@@ -143,6 +187,9 @@ class TestIVF:
         assert index.balance == pytest.approx(20.0)
         assert index.out_of_balance
         index.train(torch.randn(2000, 8))
+        assert not index.out_of_balance
+        index.train(torch.ones(2000, 8))  # cells cannot be more even, so that more training is of no use
+        assert index.balance == pytest.approx(20.0)
         assert not index.out_of_balance
 
     def test_other_types_and_parameters_are_taken(self) -> None:

@@ -14,9 +14,9 @@ from widehead.data import RowExamples
 from widehead.data.sparse import csr_from_pairs
 from widehead.errors import DataError
 from widehead.report import write_report
-from widehead.training import HEADS, TrainingConfig, load_run, read_metrics, resume, train
+from widehead.training import HEADS, TrainingConfig, heads, load_run, read_metrics, resume, train
 from widehead.training.checkpoint import load_checkpoint
-from widehead.training.heads import class_frequencies, head_parameters
+from widehead.training.heads import class_frequencies, head_parameters, needs_frequencies
 
 OTHERS = [name for name in HEADS if name != "exact"]
 # Small numbers of negatives, so that estimators are estimators on 60 classes.
@@ -81,6 +81,23 @@ def test_frequencies_are_counted_and_kept(tmp_path: Path) -> None:
     train(config("recommender", "negative-sampling", tmp_path, epochs=1), quiet=True)
     kept = tmp_path / "run" / "vocabularies" / "frequencies.safetensors"
     assert int(load_checkpoint(kept)["frequencies"].sum()) == 600  # 100 users with 6 items each
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+def test_frequencies_are_counted_a_chunk_at_a_time(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "_CHUNK", chunk)
+    matrix = csr_from_pairs([0, 0, 1, 2, 4], [1, 3, 1, 1, 0], None, (5, 5))
+    assert class_frequencies(RowExamples(matrix), 5).tolist() == [1.0, 3.0, 0.0, 1.0, 0.0]
+
+
+def test_heads_that_need_frequencies() -> None:
+    without = {"exact", "full", "retrieved"}
+    assert {head for head in HEADS if not needs_frequencies(head, {})} == without
+    assert not any("frequencies" in head_parameters(head) for head in HEADS)
+    samplers = ["log-uniform", "uniform", "quadratic", "unigram", "in-batch"]
+    drawn = [needs_frequencies("sampled", {"sampler": sampler}) for sampler in samplers]
+    assert drawn == [False, False, False, True, True]
+    assert not needs_frequencies("full", {"sampler": "unigram"})
 
 
 def test_the_gradient_of_other_heads_is_clipped(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -164,7 +165,8 @@ def ranked(results: Sequence[Result]) -> list[Result]:
     sign = 1.0 if name in LOWER_IS_BETTER else -1.0
 
     def key(result: Result) -> float:
-        return float("inf") if name is None or name not in result.metrics else sign * result.metrics[name]
+        value = math.nan if name is None else result.metrics.get(name, math.nan)
+        return math.inf if math.isnan(value) else sign * value
 
     return sorted(results, key=key)
 
@@ -178,11 +180,19 @@ def verdict(results: Sequence[Result]) -> str:
     said = f"{best.name} wins with {name} {best.metrics[name]:.4g}"
     if len(order) == 1:
         return f"{said}, alone."
-    second = order[1]
-    gap = abs(best.metrics[name] - second.metrics[name]) / max(abs(second.metrics[name]), 1e-12)
+    other = order[1].metrics[name]
+    if other == best.metrics[name]:
+        return f"{best.name} and {order[1].name} are level with {name} {other:.4g}."
+    return f"{said}, {_lead(name, best.metrics[name], other)} {order[1].name} ({other:.4g})."
+
+
+def _lead(name: str, best: float, other: float) -> str:
+    """How ``best`` stands to another value of a metric: "10 % lower than", "3 times that of"."""
+    if other == 0.0 or not math.isfinite(other):
+        return "against"
+    gap = abs(best - other) / abs(other)
     word = "lower" if name in LOWER_IS_BETTER else "higher"
-    much = f"{100.0 * gap:.2g} % {word} than" if gap < 1.0 else f"{gap + 1.0:,.0f} times that of"
-    return f"{said}, {much} {second.name} ({second.metrics[name]:.4g})."
+    return f"{100.0 * gap:.2g} % {word} than" if gap < 1.0 else f"{gap + 1.0:,.0f} times that of"
 
 
 def _told(result: Result) -> str:
