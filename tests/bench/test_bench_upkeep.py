@@ -13,6 +13,7 @@ from widehead.bench.problem import OutputLayerProblem, TrainedStream
 from widehead.bench.upkeep import UpkeepClock
 from widehead.factored import FactoredWeights
 from widehead.factored.generations import Generations
+from widehead.factored.rows import Rows
 
 _CPU = torch.device("cpu")
 
@@ -55,8 +56,7 @@ def test_the_largest_stable_lr_is_where_the_curvature_says() -> None:
 def test_figures_are_those_of_the_run() -> None:
     row = measure_upkeep(3000, 8, 16, steps=150, curvature=0.5)
     assert 1.0 <= row["p99_in_medians"] <= row["p999_in_medians"] <= row["max_in_medians"]
-    assert 0.0 < row["closes_per_step"] <= 1.0
-    assert row["rows_moved"] > 0
+    assert 0.0 < row["closes_per_step"] <= 2.0  # a step may bend two directions
     assert row["upkeep_share"] == pytest.approx(row["closing_share"] + row["moving_share"])
     assert 0.0 < row["closing_share"] < 1.0
     assert row["longest_close"] <= row["max_in_medians"] * row["seconds"]
@@ -75,32 +75,32 @@ def test_the_same_seed_does_the_same_upkeep() -> None:
 
 
 def test_the_clock_counts_outer_calls_and_restores_the_methods() -> None:
-    before = FactoredWeights.close_segment, Generations.sweep, Generations.close
+    before = FactoredWeights.close_segment, Generations.upkeep, Generations.close
     weights = FactoredWeights.from_dense(torch.randn(50, 4))
 
-    def slow(generations: Generations, factor: torch.Tensor, values: torch.Tensor) -> None:
-        generations.sweep(values, 10)  # inside a close: belongs to it
+    def slow(generations: Generations, factor: torch.Tensor, values: Rows) -> None:
+        generations.upkeep(values, 10)  # inside a close: belongs to it
         time.sleep(0.02)
         before[2](generations, factor, values)
 
     with pytest.MonkeyPatch.context() as patch, UpkeepClock(_CPU) as clock:
         patch.setattr(Generations, "close", slow)
         weights.close_segment()
-        weights.generations.sweep(weights.values, 10)
+        weights.generations.upkeep(weights.rows, 10)
         assert FactoredWeights.close_segment is not before[0]
     assert [len(calls) for calls in clock.seconds.values()] == [1, 1]
-    assert clock.seconds["close_segment"][0] >= 0.02 > clock.seconds["sweep"][0]
-    assert (FactoredWeights.close_segment, Generations.sweep, Generations.close) == before
+    assert clock.seconds["closing"][0] >= 0.02 > clock.seconds["moving"][0]
+    assert (FactoredWeights.close_segment, Generations.upkeep, Generations.close) == before
 
 
 def test_the_clock_restores_the_methods_after_an_error() -> None:
-    before = FactoredWeights.close_segment, Generations.sweep
+    before = FactoredWeights.close_segment, Generations.upkeep
     weights = FactoredWeights.from_dense(torch.randn(50, 4))
     with UpkeepClock(_CPU) as clock, pytest.raises(TypeError):
-        weights.generations.sweep()  # type: ignore[call-arg]
-    weights.generations.sweep(weights.values, 1)
-    assert clock.seconds == {"close_segment": [], "sweep": []}
-    assert (FactoredWeights.close_segment, Generations.sweep) == before
+        weights.generations.upkeep()  # type: ignore[call-arg]
+    weights.generations.upkeep(weights.rows, 1)
+    assert clock.seconds == {"closing": [], "moving": []}
+    assert (FactoredWeights.close_segment, Generations.upkeep) == before
 
 
 @pytest.mark.parametrize(

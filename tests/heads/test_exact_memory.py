@@ -13,19 +13,19 @@ import pytest
 import torch
 
 import widehead as wh
+from widehead.factored import generations
 
 WIDTH, BATCH = 32, 64
 
 
 def peak_of_a_step(num_classes: int, folder: Path, **options: Any) -> int:
-    """Most bytes that a step allocates beyond what there is, in 40 steps with closes and sweeps."""
+    """Most bytes that a step allocates beyond what there is, in 200 steps with closes and sweeps."""
     torch.manual_seed(0)
     head = wh.ExactHead(WIDTH, num_classes, wh.losses.WeightedSquaredError(0.05), **options)
     optimizer = wh.optim.SGD(head, lr=0.1)
-    targets = torch.randint(0, num_classes, (BATCH, 5))
 
     def step() -> None:
-        loss = head(torch.randn(BATCH, WIDTH) + 2.0, targets)
+        loss = head(torch.randn(BATCH, WIDTH) + 2.0, torch.randint(0, num_classes, (BATCH, 5)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -33,7 +33,7 @@ def peak_of_a_step(num_classes: int, folder: Path, **options: Any) -> int:
     for _ in range(60):
         step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        for _ in range(40):
+        for _ in range(200):
             step()
     audit = head.audit()
     assert audit.closes > 4
@@ -53,6 +53,7 @@ def test_a_step_allocates_no_more_where_there_are_more_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(generations, "_FANOUTS", (3, 3))  # so that rows are moved within some hundred steps
     few = peak_of_a_step(20_000, tmp_path, **options)
     (tmp_path / "rows").unlink(missing_ok=True)
     many = peak_of_a_step(600_000, tmp_path, **options)

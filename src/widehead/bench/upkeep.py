@@ -14,15 +14,20 @@ from widehead.bench.measure import hardware, percentile, timed
 from widehead.bench.methods import Exact
 from widehead.bench.problem import OutputLayerProblem, TrainedStream
 from widehead.bench.provenance import provenance
-from widehead.factored import FactoredWeights
+from widehead.factored import FactoredWeights, update
 from widehead.factored.generations import Generations
 from widehead.optim import SGD, HeadOptimizer, Newton
 
 __all__ = ["UpkeepClock", "measure_upkeep"]
 
-# All upkeep goes through these two; what they call in turn counts as theirs.
-_CLOSING, _MOVING = "close_segment", "sweep"
-_TIMED: tuple[tuple[type, str], ...] = ((FactoredWeights, _CLOSING), (Generations, _MOVING))
+# All upkeep goes through these; what they call in turn counts as theirs. Bends are looked for in the plan of a step.
+_CLOSING, _MOVING = "closing", "moving"
+_TIMED: tuple[tuple[Any, str, str], ...] = (
+    (FactoredWeights, "close_segment", _CLOSING),
+    (FactoredWeights, "bend_segment", _CLOSING),
+    (update, "bent", _CLOSING),
+    (Generations, "upkeep", _MOVING),
+)
 _CURVATURE = 0.5
 
 
@@ -30,18 +35,18 @@ class UpkeepClock:
     """Times every call of the exact head's upkeep inside a ``with`` block, by methods that it puts in their place.
 
     Attributes:
-        seconds: {"close_segment": seconds of each call, "sweep": …}; a call inside another counts with the outer one.
+        seconds: {"closing": seconds of each call, "moving": …}; a call inside another counts with the outer one.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds: dict[str, list[float]] = {name: [] for _, name in _TIMED}
+        self.seconds: dict[str, list[float]] = {_CLOSING: [], _MOVING: []}
         self._busy = False
 
     def __enter__(self) -> UpkeepClock:
-        self._originals = [(owner, name, getattr(owner, name)) for owner, name in _TIMED]
-        for owner, name, original in self._originals:
-            setattr(owner, name, self._timing(name, original))
+        self._originals = [(owner, name, getattr(owner, name)) for owner, name, _ in _TIMED]
+        for (owner, name, original), (_, _, kind) in zip(self._originals, _TIMED, strict=True):
+            setattr(owner, name, self._timing(kind, original))
         return self
 
     def __exit__(
@@ -50,16 +55,19 @@ class UpkeepClock:
         for owner, name, original in self._originals:
             setattr(owner, name, original)
 
-    def _timing(self, name: str, original: Callable[..., None]) -> Callable[..., None]:
+    def _timing(self, kind: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
-        def replacement(*arguments: Any, **options: Any) -> None:
+        def replacement(*arguments: Any, **options: Any) -> Any:
             if self._busy:
                 return original(*arguments, **options)
             self._busy = True
+            found: list[Any] = []
             try:
-                self.seconds[name].append(timed(partial(original, *arguments, **options), self.device))
+                seconds = timed(lambda: found.append(original(*arguments, **options)), self.device)
+                self.seconds[kind].append(seconds)
             finally:
                 self._busy = False
+            return found[0]
 
         return replacement
 
@@ -88,9 +96,9 @@ def measure_upkeep(
 
     Returns:
         "seconds" (median of a step); "p99_in_medians", "p999_in_medians" and "max_in_medians" (99th and 99.9th
-        percentile and maximum of a step, in medians); "closes_per_step"; "rows_moved" (by sweeps, in all);
+        percentile and maximum of a step, in medians); "closes_per_step" (bends too); "rows_moved" (by sweeps);
         "closing_share", "moving_share" and "upkeep_share" (of all time spent in steps); "longest_close" and
-        "longest_sweep" (seconds, 0 where there was none); the settings, the hardware, "date", "commit" and "version".
+        "longest_move" (seconds, 0 where there was none); the settings, the hardware, "date", "commit" and "version".
 
     Raises:
         ValueError: an unknown option, a size or ``steps`` below 1, a ``curvature`` outside (0, 1] or for Newton.
@@ -114,6 +122,7 @@ def measure_upkeep(
             seconds.append(timed(partial(method.step, *stream.draw()), place))
     return {
         **_figures(seconds, clock),
+        "closes_per_step": method.head.weights.generations.closes / steps,
         "rows_moved": method.head.weights.generations.moved_rows,
         **problem.sizes,
         "steps": steps,
@@ -145,10 +154,9 @@ def _figures(seconds: list[float], clock: UpkeepClock) -> dict[str, float]:
         "p99_in_medians": percentile(seconds, 0.99) / median,
         "p999_in_medians": percentile(seconds, 0.999) / median,
         "max_in_medians": max(seconds) / median,
-        "closes_per_step": len(closing) / len(seconds),
         "closing_share": sum(closing) / total,
         "moving_share": sum(moving) / total,
         "upkeep_share": (sum(closing) + sum(moving)) / total,
         "longest_close": max(closing, default=0.0),
-        "longest_sweep": max(moving, default=0.0),
+        "longest_move": max(moving, default=0.0),
     }

@@ -79,5 +79,5 @@ def _cells(row: dict[str, Any]) -> list[list[str]]:
         ["time in closing segments", f"{100 * row['closing_share']:.2f} %"],
         ["time in moving rows", f"{100 * row['moving_share']:.2f} %"],
         ["longest close", f"{1e3 * row['longest_close']:.2f} ms"],
-        ["longest move of rows", f"{1e3 * row['longest_sweep']:.2f} ms"],
+        ["longest move of rows", f"{1e3 * row['longest_move']:.2f} ms"],
     ]

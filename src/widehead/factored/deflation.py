@@ -5,7 +5,7 @@ leaves the others near 1. There are two ways to meet that. In both V' = V(I + x�
 
 *deflate*: U became ill conditioned over some steps. Let x be the left and y the right singular vector. With
 
-    U' = (I − xxᵀ)U + τ·xyᵀ,    U'⁻¹ = (I − yyᵀ)U⁻¹(I − xxᵀ) + yxᵀ/τ,    bᵀ = xᵀU·U'⁻¹ − xᵀ,
+    U' = (I − xxᵀ)U + τ·xyᵀ,    U'⁻¹ = (I − yyᵀ)U⁻¹(I − xxᵀ) + yxᵀ/τ,    bᵀ = (xᵀU − τyᵀ)U'⁻¹,
 
 V'U' = VU whatever unit vector x is, and the formula for U'⁻¹ needs (I − xxᵀ)Uy = 0 alone. So neither vector has to
 be exact.
@@ -62,20 +62,23 @@ def deflate(squares: Squares, solved: Tensor, right: Tensor, gain: float) -> Def
     Args:
         squares: with U⁻¹. solved: (m, c) C = gain·Hr·U⁻¹. right: (m, c) Hr, m ≥ 1. gain: f of the rule.
     """
-    c, factor, inverse = squares.columns, squares.factor, squares.inverse
-    x, column = _smallest(inverse, solved)
-    y = _unit(column)
-    scale = torch.linalg.vector_norm(factor) * c**-0.5
-    if not float(torch.linalg.vector_norm(column) * scale) <= 1.0 / _SMALLEST[factor.dtype]:  # NaN too
+    c, dtype = squares.columns, solved.dtype
+    x, column = _smallest(squares.inverse, solved)
+    size = torch.linalg.vector_norm(squares.factor) * c**-0.5
+    if not float(torch.linalg.vector_norm(column) * size) <= 1.0 / _SMALLEST[dtype]:  # NaN too
         return None
-    kept, read = x @ factor, y @ inverse  # xᵀU, yᵀU⁻¹
-    taken = read - (torch.dot(read, x) + 1.0 / scale) * x
-    added = squares.added.clone()
-    added[:c].addr_(x, scale * y - kept)
-    added[2 * c + 2 :].addr_(x, column, alpha=-1.0).addr_(taken, y, alpha=-1.0)  # U⁻ᵀ
-    made = squares.with_added(added)
-    rows = torch.addr(solved, solved @ x, x, alpha=-1.0).addr_(right @ y, taken, alpha=-gain)
-    return Deflation(made, rows, x, kept @ made.inverse - x)
+    # In float64, as numbers of the size τ/σ are taken out of U⁻¹, whose rounding would stay.
+    master, precise, scale = squares.fold().master.clone(), x.double(), size.double()
+    factor, transposed = master[:c], master[2 * c + 2 :]
+    column = transposed.T @ precise
+    y = _unit(column)
+    kept, read = precise @ factor, transposed @ y  # xᵀU, yᵀU⁻¹
+    taken = read - (torch.dot(read, precise) + 1.0 / scale) * precise
+    factor.addr_(precise, scale * y - kept)
+    transposed.addr_(precise, column, alpha=-1.0).addr_(taken, y, alpha=-1.0)
+    made = Squares.of(master, dtype)
+    rows = torch.addr(solved, solved @ x, x, alpha=-1.0).addr_(right @ y.to(dtype), taken.to(dtype), alpha=-gain)
+    return Deflation(made, rows, x, _bend(made, (kept - scale * y).to(dtype)))
 
 
 def withhold(
@@ -99,8 +102,21 @@ def withhold(
     before = weights.squares.mixed(rule).added[2 * c + 2 :]
     torch.addmm(before, solution.left.T, solution.right, alpha=-inverse_mix[0][0], out=added[2 * c + 2 :])
     made = squares.with_added(added)
-    b = y @ made.inverse
+    b = _bend(made, y)
     return Deflation(made, torch.addr(solution.rows, along, b, alpha=rule.gain[0]), x, b)
+
+
+def _bend(made: Squares, taken: Tensor) -> Tensor:
+    """(c,) bᵀ = takenᵀ·U'⁻¹, where U' + x·takenᵀ = U; all rows get it, so U'⁻¹ is not taken at its word.
+
+    One step of refinement with the residual in float64: the error is that of UU⁻¹, squared.
+    """
+    c = made.columns
+    factor = made.master[:c] + made.added[:c]
+    first = (taken @ made.inverse).double()
+    residual = torch.sub(taken.double(), first @ factor).to(taken.dtype)
+    bend: Tensor = (first + (residual @ made.inverse).double()).to(taken.dtype)
+    return bend
 
 
 def _smallest(inverse: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:

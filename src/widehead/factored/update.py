@@ -76,7 +76,7 @@ def plan_step(
         made = squares.fold() if folds else squares
         if judge(made, rows, solution.rows, right, rule, folds):
             return Change(weights.version, ids, rows, made, closes=False, basis=basis)
-        change = _bent(weights, gradient, rule, right, squares, solution)
+        change = bent(weights, gradient, rule, right, squares, solution)
         if change is not None:
             return change
     rows = _rows_at_close(weights, gradient, rule, right, squares)
@@ -105,7 +105,7 @@ def _folds(weights: FactoredWeights, rule: StepRule) -> bool:
     return weights.squares.is_due(weights.steps + 1) or not rule.keeps
 
 
-def _bent(
+def bent(
     weights: FactoredWeights,
     gradient: OutputGradient,
     rule: StepRule,
