@@ -87,7 +87,8 @@ def withhold(
     """Keep this step's most contracted direction out of U; None where the numbers are not finite.
 
     Args:
-        weights, gradient, rule: of the step, with R = I. squares, solved: what the step made of them, not folded.
+        weights, gradient, rule: of the step, with R = I. squares, solved: what the step made of them, folded only where
+            p is not 1.
     """
     c, hidden, inverse_mix = squares.columns, gradient.read.hidden, rule.inverse()
     y = _unit(_smallest(squares.inverse, solved)[1])
@@ -99,7 +100,12 @@ def withhold(
     x = gradient.read.products[:, :c].T @ (gradient.curvature * along) * rule.gain[0]
     added = squares.added.clone()
     added[:c].addr_(x, y, alpha=-1.0)
-    before = weights.squares.mixed(rule).added[2 * c + 2 :]
+    if rule.keeps:
+        before = weights.squares.added[2 * c + 2 :]
+    else:  # all has been folded
+        before, master = added[2 * c + 2 :].clone(), squares.master.clone()
+        master[2 * c + 2 :] = weights.squares.mixed(rule)[2 * c + 2 :]
+        squares = Squares.of(master, solved.dtype)
     torch.addmm(before, solution.left.T, solution.right, alpha=-inverse_mix[0][0], out=added[2 * c + 2 :])
     made = squares.with_added(added)
     b = _bend(made, y)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from widehead.factored.rule import StepRule
 
-__all__ = ["Squares", "combined", "mixed_blocks"]
+__all__ = ["Squares", "combined", "mix_blocks"]
 
 # Steps between two roundings of the sums to float64: what is added meanwhile is small beside the rest, so that its own
 # rounding is far below that of the values.
@@ -94,10 +94,7 @@ class Squares:
         """The same numbers with nothing apart."""
         if self.value is self.base:
             return self
-        c = self.columns
-        master = self.master + self.added
-        master[c + 2 : 2 * c + 2] += self.added[c + 2 : 2 * c + 2].T
-        return Squares.of(master, self.base.dtype)
+        return _folded(self.master.clone(), self.added, self.base.dtype)
 
     def with_sums(self, gram: Tensor, column_sum: Tensor) -> Squares:
         """The same, folded, with another Q (c, c) and x̄ (c,), float64."""
@@ -108,30 +105,48 @@ class Squares:
         """Whether to fold after so many steps."""
         return steps % _FOLD_EVERY[self.base.dtype] == 0
 
-    def mixed(self, rule: StepRule) -> Squares:
-        """Of X(p⊗I) instead of X, with U the factor of the same rows; U⁻ᵀ is left as it is where p is singular."""
-        if rule.keeps:
-            return self
-        c = self.columns
-        master, inverse = self.fold().master, rule.inverse()
-        mixed = mixed_blocks(master, rule.mix).clone()
-        mixed[c + 2 : 2 * c + 2] = mixed_blocks(mixed[c + 2 : 2 * c + 2].T, rule.mix)  # (p⊗I)ᵀQ(p⊗I), symmetric
-        mixed[2 * c + 2 :] = master[2 * c + 2 :]
-        if inverse is not None:
-            mixed[2 * c + 2 :] = mixed_blocks(master[2 * c + 2 :], tuple(zip(*inverse, strict=True)))
-        return Squares.of(mixed, self.base.dtype)
+    def advanced(self, rule: StepRule, added: Tensor) -> Squares:
+        """Of X(p⊗I) instead of X, with U the factor of the same rows, and ``added`` more.
+
+        Where p is 1, ``added`` holds what had been added before, too; otherwise the result is folded. Where p is
+        singular U⁻ᵀ stays as it is.
+        """
+        return self.with_added(added) if rule.keeps else _folded(self.mixed(rule), added, self.base.dtype)
+
+    def mixed(self, rule: StepRule) -> Tensor:
+        """The float64 sums for X(p⊗I): U, ω and x̄ times p⊗I, (p⊗I)ᵀQ(p⊗I), and U⁻ᵀ(p⊗I)⁻ᵀ."""
+        c, master, inverse = self.columns, self.fold().master, rule.inverse()
+        out = torch.empty_like(master)
+        mix_blocks(master[: 2 * c + 2], rule.mix, 1, out[: 2 * c + 2])
+        gram = out[c + 2 : 2 * c + 2]
+        mix_blocks(gram.clone() if rule.order > 1 else gram, rule.mix, 0, gram)
+        if inverse is None:
+            out[2 * c + 2 :] = master[2 * c + 2 :]
+        else:
+            mix_blocks(master[2 * c + 2 :], tuple(zip(*inverse, strict=True)), 1, out[2 * c + 2 :])
+        return out
 
     def to(self, device: torch.device) -> Squares:
         """The same on another device."""
         return Squares.of(self.master.to(device), self.base.dtype, self.added.to(device))
 
 
-def mixed_blocks(matrix: Tensor, mix: tuple[tuple[float, ...], ...]) -> Tensor:
-    """matrix·(mix⊗I); itself where mix is 1."""
-    if len(mix) == 1:
-        return matrix if mix[0][0] == 1.0 else matrix * mix[0][0]
-    blocks = matrix.chunk(len(mix), dim=-1)
-    return torch.cat([combined(blocks, tuple(row[j] for row in mix)) for j in range(len(mix))], dim=-1)
+def _folded(master: Tensor, added: Tensor, dtype: torch.dtype) -> Squares:
+    """From sums (3c + 2, c), which are taken over, and what was added."""
+    c = master.shape[1]
+    master += added
+    master[c + 2 : 2 * c + 2] += added[c + 2 : 2 * c + 2].T
+    return Squares.of(master, dtype)
+
+
+def mix_blocks(matrix: Tensor, mix: tuple[tuple[float, ...], ...], dim: int, out: Tensor) -> None:
+    """out = matrix·(mix⊗I), or (mix⊗I)ᵀ·matrix with ``dim`` 0; in place only where mix is 1 × 1."""
+    blocks, targets = matrix.chunk(len(mix), dim), out.chunk(len(mix), dim)
+    for j, target in enumerate(targets):
+        torch.mul(blocks[0], mix[0][j], out=target)
+        for block, row in zip(blocks[1:], mix[1:], strict=True):
+            if row[j] != 0.0:
+                target.add_(block, alpha=row[j])
 
 
 def combined(blocks: tuple[Tensor, ...], numbers: tuple[float, ...]) -> Tensor:

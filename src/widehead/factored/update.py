@@ -18,7 +18,7 @@ from widehead.factored.deflation import Deflation, deflate, withhold
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.solve import Solution, solve
-from widehead.factored.squares import Squares, mixed_blocks
+from widehead.factored.squares import Squares, mix_blocks
 from widehead.factored.weights import FactoredWeights
 
 __all__ = ["Change", "apply_step", "plan_step"]
@@ -165,17 +165,17 @@ def _new_squares(
 
     E = (I, 0)ᵀ are the columns of W. Each is a product with Hr or H; for plain SGD all are one product.
     """
-    squares = weights.squares.mixed(rule)
+    squares = weights.squares
     old, c, d = squares.added, squares.columns, weights.width
     left = right.new_empty(right.shape[0], 3 * c + 2)
     dense = left[:, : 2 * c + 2]
     _fill_dense_part(dense, weights, gradient, rule, gram_right)
     inverse = rule.inverse()
-    plain = rule.order == 1 and abs(rule.gain[0]) > _TINY_GAIN
+    plain = rule.keeps and abs(rule.gain[0]) > _TINY_GAIN
     if plain and solution is not None and inverse is not None and solution.right is right:
         torch.mul(solution.left, -inverse[0][0] / rule.gain[0], out=left[:, 2 * c + 2 :])
         return squares.with_added(torch.addmm(old, left.T, right, alpha=rule.gain[0]))
-    added = old.clone()
+    added = old.clone() if rule.keeps else torch.zeros_like(old)
     if solution is not None and solution.curvature is not None:  # the d × d form of U_wHᵀΛHr, as m > d
         _add_product(added[:c], weights.squares.factor[:, :d], solution.curvature, rule.gain)
         _add_product(added[c : 2 * c + 2], dense[:, c:].T, right, rule.gain)
@@ -183,7 +183,7 @@ def _new_squares(
         _add_product(added[: 2 * c + 2], dense.T, right, rule.gain)
     if solution is not None and inverse is not None:
         _add_product(added[2 * c + 2 :], solution.left.T, solution.right, tuple(-row[0] for row in inverse))
-    return squares.with_added(added)
+    return squares.advanced(rule, added)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, numbers: tuple[float, ...]) -> None:
@@ -208,14 +208,13 @@ def _fill_dense_part(
     if gradient.constant is not None:
         out[:, c] += gradient.constant
     out[:, c + 1] += gradient.constant_sums(weights)
-    if rule.order == 1:
-        torch.add(mixed_blocks(gradient.by_hidden, rule.mix), gram_right, alpha=0.5 * rule.gain[0], out=out[:, c + 2 :])
+    if rule.keeps:
+        torch.add(gradient.by_hidden, gram_right, alpha=0.5 * rule.gain[0], out=out[:, c + 2 :])
         return
-    by_rows = mixed_blocks(torch.cat([gradient.by_hidden, gradient.by_momentum(weights)], dim=1), rule.mix)
-    for block, half, gain in zip(
-        out[:, c + 2 :].split(weights.width, dim=1), by_rows.split(weights.width, dim=1), rule.gain, strict=True
-    ):
-        torch.add(half, gram_right, alpha=0.5 * gain, out=block)
+    by_rows = [gradient.by_hidden] if rule.order == 1 else [gradient.by_hidden, gradient.by_momentum(weights)]
+    mix_blocks(torch.cat(by_rows, dim=1), rule.mix, 1, out[:, c + 2 :])
+    for block, gain in zip(out[:, c + 2 :].split(weights.width, dim=1), rule.gain, strict=True):
+        block.add_(gram_right, alpha=0.5 * gain)
 
 
 def _check_finite(squares: Squares, rows: Tensor, gradient: OutputGradient) -> None:
