@@ -18,8 +18,9 @@ from widehead.errors import StaleGraphError
 from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient, Rows
 from widehead.heads.base import Head
 from widehead.heads.contract import as_table, check_shapes, less_normalizer, linear_of
+from widehead.heads.graph import Losses, Statistics, Tap, Ticket
 from widehead.heads.ranking import streaming_top_k
-from widehead.losses import Loss, Partials
+from widehead.losses import Loss
 from widehead.targets import SparseTargets, TargetsLike
 
 __all__ = ["ExactHead"]
@@ -100,14 +101,14 @@ class ExactHead(Head):
             known = (read.squared_norm, read.hidden_sum, read.outputs)
             partials = self.loss.partials(*known, targets, self.num_classes)
         if partials is None:
-            ticket = _Ticket()
+            ticket = Ticket()
             q, s, a = self._attached(hidden, read, ticket)
             losses = self.loss(q, s, a, targets, self.num_classes)
-            losses = _Tap.apply(losses, ticket) if self._remembers(hidden) else losses
+            losses = Tap.apply(losses, ticket) if self._remembers(hidden) else losses
         else:
             losses = partials.losses
             if self._remembers(hidden):
-                losses = _Losses.apply(hidden, self._hook(hidden), self, read, partials)
+                losses = Losses.apply(hidden, self._hook(hidden), self, read, partials)
         return losses, targets.counts > 0 if self.loss.needs_targets else None
 
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,13 +118,13 @@ class ExactHead(Head):
         """
         checked = self._targets(hidden, targets)
         hidden = self._widened(hidden)
-        return self._attached(hidden, factored.forward(self.weights, hidden.detach(), checked), _Ticket())
+        return self._attached(hidden, factored.forward(self.weights, hidden.detach(), checked), Ticket())
 
-    def _attached(self, hidden: Tensor, read: Forward, ticket: _Ticket) -> tuple[Tensor, Tensor, Tensor]:
+    def _attached(self, hidden: Tensor, read: Forward, ticket: Ticket) -> tuple[Tensor, Tensor, Tensor]:
         """The statistics, in autograd's graph where there is one."""
         if not self._remembers(hidden):
             return read.statistics()
-        q, s, a = _Statistics.apply(hidden, self._hook(hidden), self, read, ticket)
+        q, s, a = Statistics.apply(hidden, self._hook(hidden), self, read, ticket)
         return q, s, a
 
     def _remembers(self, hidden: Tensor) -> bool:
@@ -163,7 +164,8 @@ class ExactHead(Head):
             return torch.zeros((), dtype=torch.float64, device=self.device)
         return gradient.norm(self.weights)
 
-    def _record(self, gradient: OutputGradient) -> None:
+    def record(self, gradient: OutputGradient) -> None:
+        """Leave a gradient for the optimiser, as a backward pass does."""
         self._pending.append(gradient)
 
     # -- reading the outputs ------------------------------------------------------------------------------------
@@ -322,80 +324,10 @@ class ExactHead(Head):
         return f"{super().extra_repr()}, loss={loss}, bias={self.has_bias}{kept}"
 
 
-class _Statistics(torch.autograd.Function):
-    """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/method.md)."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: ExactHead, read: Forward, ticket: _Ticket) -> Any:
-        # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
-        ctx.head, ctx.read, ctx.remember, ctx.ticket = head, read, head.training, ticket
-        ctx.set_materialize_grads(False)
-        return read.statistics()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> Any:
-        read: Forward = ctx.read
-        curvature = torch.zeros_like(read.squared_norm) if by_q is None else 2.0 * by_q
-        sparse = torch.zeros_like(read.outputs) if by_a is None else by_a
-        return _backward(ctx, curvature, by_s, sparse, ctx.ticket.example_weight), None, None, None, None
-
-
-class _Losses(torch.autograd.Function):
-    """The losses of examples, whose derivatives by the statistics are known; otherwise as `_Statistics`."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: ExactHead, read: Forward, known: Partials) -> Any:
-        ctx.head, ctx.read, ctx.remember = head, read, head.training
-        ctx.partials = known.by_q, known.by_s, known.by_a
-        return known.losses
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, by_losses: Tensor) -> Any:
-        by_q, by_s, by_a = ctx.partials
-        curvature = by_q * by_losses * 2.0
-        constant = None if by_s is None else by_s * by_losses
-        sparse = by_a * by_losses[ctx.read.plan.examples]
-        return _backward(ctx, curvature, constant, sparse, by_losses), None, None, None, None
-
-
-def _backward(
-    ctx: Any, curvature: Tensor, constant: Tensor | None, sparse: Tensor, example_weight: Tensor | None
-) -> Tensor | None:
-    """The gradient by the hidden layer; the step is left for the optimiser."""
-    head: ExactHead = ctx.head
-    read: Forward = ctx.read
-    if read.version != head.weights.version:
-        raise StaleGraphError(
-            "The head's weights changed between forward and backward (a step, a load or a move). "
-            "Run the forward pass again."
-        )
-    gradient = OutputGradient.of(head.weights, read, curvature, constant, sparse, example_weight)
-    if ctx.remember:
-        head._record(gradient)
-    return gradient.by_hidden if ctx.needs_input_grad[0] else None
-
-
-class _Ticket:
-    """Carries the weights of the examples' losses from where they are known to the backward pass of the statistics."""
-
-    example_weight: Tensor | None = None
-
-
-class _Tap(torch.autograd.Function):
-    """The losses unchanged; the backward pass notes ∂L/∂ℓ (m,), which includes the reduction and all weights."""
-
-    @staticmethod
-    def forward(ctx: Any, losses: Tensor, ticket: _Ticket) -> Tensor:
-        ctx.ticket = ticket
-        return losses.view_as(losses)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, by_losses: Tensor) -> Any:
-        ctx.ticket.example_weight = by_losses
-        return by_losses, None
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"The exact head works in float32 or float64. Found {dtype}.")
+    return dtype
 
 
 def _checked_path(storage: str | os.PathLike[str] | None, device: torch.device) -> Path | None:
@@ -410,9 +342,3 @@ def _checked_storage_dtype(storage_dtype: torch.dtype | None, dtype: torch.dtype
     if storage_dtype not in (None, torch.bfloat16, dtype):
         raise TypeError(f"Parameter `storage_dtype` should be torch.bfloat16 or None. Found {storage_dtype}.")
     return storage_dtype
-
-
-def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"The exact head works in float32 or float64. Found {dtype}.")
-    return dtype
