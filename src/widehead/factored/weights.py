@@ -32,8 +32,10 @@ class FactoredWeights:
         generations: stamps and transforms of V's rows.
         squares: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
         order: 1, or 2 where momentum is kept.
-        version: rises whenever W changes. layout: rises whenever V's rows change their meaning while W does not.
-        segment_steps: steps since the open segment began. steps: since the beginning.
+        version: rises whenever W changes.
+        layout: rises whenever V's rows change their meaning while W does not.
+        segment_steps: steps since the open segment began.
+        steps: since the beginning.
     """
 
     rows: Rows
