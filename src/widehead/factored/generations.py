@@ -1,4 +1,4 @@
-"""Rows in generations: which transforms each row of V still has to go through (docs/method.md).
+"""Rows in generations: which transforms each row of V still has to go through (docs/mathematics.md).
 
 A *boundary* is a moment at which all rows were multiplied by something without being rewritten. Row i of V carries a
 stamp, one byte, that says at which boundary it was last rewritten. There are two kinds:

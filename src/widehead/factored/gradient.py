@@ -1,6 +1,6 @@
 """The gradient of the loss by the outputs, T = ΛO + σ1ᵀ + S (m × D), by its factors; T itself is never formed.
 
-Letters (docs/method.md): m examples, D classes, d width, H (m, d) hidden, O = HWᵀ, Q = WᵀW, w̄ = Wᵀ1,
+Letters (docs/notation.md): m examples, D classes, d width, H (m, d) hidden, O = HWᵀ, Q = WᵀW, w̄ = Wᵀ1,
 Λ = diag(λ) with λ = 2 ∂ℓ/∂q (m,), σ = ∂ℓ/∂s (m,), S sparse with entries g = ∂ℓ/∂a (nnz,), R (d, d) preconditioner.
 """
 
