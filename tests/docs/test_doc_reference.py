@@ -16,6 +16,8 @@ ROOMS = (
     *("widehead.metrics", "widehead.training", "widehead.bench", "widehead.report", "widehead.sampling"),
     *("widehead.search", "widehead.factored"),
 )
+# Modules of which the reference shows the text alone.
+MODULES = {"widehead.data.interactions", "widehead.data.multilabel", "widehead.data.text"}
 REFERENCE = PROJECT / "docs" / "api"
 
 
@@ -36,7 +38,7 @@ def test_the_names_of_the_library_itself_are_in_the_reference() -> None:
 
 
 def test_the_reference_names_nothing_else() -> None:
-    for name in documented():
+    for name in documented() - MODULES:
         room, _, last = name.rpartition(".")
         assert last in importlib.import_module(room).__all__, name
 
