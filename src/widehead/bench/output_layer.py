@@ -81,7 +81,8 @@ def compare_step(
 
     Args:
         classes, width, batch, targets_per_example: D, d, m, K.
-        methods: names of `widehead.bench.methods.METHODS`. rounds: turns that each method gets.
+        methods: names of `widehead.bench.methods.METHODS`.
+        rounds: turns that each method gets.
 
     Returns:
         One row a method: "method", "seconds" (median of a step), "seconds_p99" and "seconds_max" (99th percentile and

@@ -79,7 +79,7 @@ class Pair:
 def read_interactions(
     path: FilePath, *, items: Vocabulary | None = None, users: Sequence[str] | None = None
 ) -> Interactions:
-    """Read a file of users and items; the format is told by the content (see the top of this file).
+    """Read a file of users and items; the format is told by the content, as the module says.
 
     Args:
         path: the file, plain or compressed by gzip, xz or zstd.

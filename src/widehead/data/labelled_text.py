@@ -1,4 +1,4 @@
-"""Labelled texts, "label label<TAB>text" a line."""
+"""Labelled texts, ``label label<TAB>text`` a line."""
 
 from __future__ import annotations
 

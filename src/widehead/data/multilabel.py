@@ -1,4 +1,4 @@
-"""Documents with labels: XC repository text and "label label<TAB>text".
+"""Documents with labels: XC repository text and ``label label<TAB>text``.
 
 The first line that is not blank tells the format: three integers are the header "rows features labels" of XC text,
 whose rows are "l1,l2 f:v f:v" (a row without labels starts with a space); a tab is the other format.
@@ -25,7 +25,7 @@ def read_multilabel(
     minimum_documents: int = 2,
     max_features: int = 200_000,
 ) -> MultiLabel:
-    """Read documents with labels; the format is told by the content (see the top of this file).
+    """Read documents with labels; the format is told by the content, as the module says.
 
     Of text, the features are tf-idf weights (``TextFeatures``) and the labels' columns go by number if all labels are
     numbers, else by frequency. Of XC text, a feature that a row names twice counts with the sum.

@@ -56,7 +56,7 @@ def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True)
 
     Args:
         path: UTF-8 text, plain or compressed.
-        tokens: "words" or "whitespace"; see the top of this file.
+        tokens: "words" or "whitespace", as the module says.
         lowercase: for "words" alone; "whitespace" leaves the text as it stands.
 
     Raises:

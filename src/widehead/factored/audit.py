@@ -17,11 +17,14 @@ class Audit:
     """Relative drift (Frobenius norm of the difference / norm of the recomputed value) and the state of the rows.
 
     Attributes:
-        gram: of Q against WᵀW. column_sum: of w̄ against Wᵀ1, relative to √D ‖W‖_F. inverse: of UU⁻¹ against I.
-            (Where momentum is kept, X = [W, M] stands in the place of W.)
+        gram: of Q against WᵀW.
+        column_sum: of w̄ against Wᵀ1, relative to √D ‖W‖_F.
+        inverse: of UU⁻¹ against I. (Where momentum is kept, X = [W, M] stands in the place of W.)
         finite: whether every entry of W is finite.
-        live_boundaries: boundaries that rows may stand at. closes: segments closed since the beginning.
-        moved_rows: rows rewritten by sweeps. segment_steps: steps in the open segment.
+        live_boundaries: boundaries that rows may stand at.
+        closes: segments closed since the beginning.
+        moved_rows: rows rewritten by sweeps.
+        segment_steps: steps in the open segment.
     """
 
     gram: float

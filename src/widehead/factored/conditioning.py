@@ -34,7 +34,10 @@ def judge(squares: Squares, rows: Tensor, solved: Tensor, right: Tensor, rule: S
     different rates; a scale that a whole block of V has is no matter of conditioning.
 
     Args:
-        squares: the new ones. rows: (n, c) new rows of V. solved: (m, c) C. right: (m, d) Hr.
+        squares: the new ones.
+        rows: (n, c) new rows of V.
+        solved: (m, c) C.
+        right: (m, d) Hr.
         probe: whether to look at the drift of U⁻¹ too; ``squares`` should be folded then.
     """
     k, dtype, c = rule.order, squares.base.dtype, squares.columns

@@ -60,7 +60,10 @@ def deflate(squares: Squares, solved: Tensor, right: Tensor, gain: float) -> Def
     What comes back may be as ill conditioned as what was given, where several directions are: the caller judges it.
 
     Args:
-        squares: with U⁻¹. solved: (m, c) C = gain·Hr·U⁻¹. right: (m, c) Hr, m ≥ 1. gain: f of the rule.
+        squares: with U⁻¹.
+        solved: (m, c) C = gain·Hr·U⁻¹.
+        right: (m, c) Hr, m ≥ 1.
+        gain: f of the rule.
     """
     c, dtype = squares.columns, solved.dtype
     x, column = _smallest(squares.inverse, solved)
@@ -87,8 +90,8 @@ def withhold(
     """Keep this step's most contracted direction out of U; None where the numbers are not finite.
 
     Args:
-        weights, gradient, rule: of the step, with R = I. squares, solved: what the step made of them, folded only where
-            p is not 1.
+        weights, gradient, rule: of the step, with R = I.
+        squares, solved: what the step made of them, folded only where p is not 1.
     """
     c, hidden, inverse_mix = squares.columns, gradient.read.hidden, rule.inverse()
     y = _unit(_smallest(squares.inverse, solved)[1])

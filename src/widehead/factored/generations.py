@@ -1,4 +1,4 @@
-"""Rows in generations: which transforms each row of V still has to go through (docs/method.md).
+"""Rows in generations: which transforms each row of V still has to go through (docs/mathematics.md).
 
 A *boundary* is a moment at which all rows were multiplied by something without being rewritten. Row i of V carries a
 stamp, one byte, that says at which boundary it was last rewritten. There are two kinds:
@@ -50,16 +50,22 @@ class Generations:
     """Stamps of rows and transforms of boundaries.
 
     Attributes:
-        stamps: (D,) uint8. transforms: (slots, c, c), see above; the identity at ``base``.
-        bends: of the open epoch. last: those of the epoch before, k = 0 where it ended with a closed segment.
-        base: slot of the newest boundary of slots. waypoint: the one before; ``pending`` slots lead there only.
+        stamps: (D,) uint8.
+        transforms: (slots, c, c), see above; the identity at ``base``.
+        bends: of the open epoch.
+        last: those of the epoch before, k = 0 where it ended with a closed segment.
+        base: slot of the newest boundary of slots.
+        waypoint: the one before; ``pending`` slots lead there only.
         tiers: live slots, oldest first, tier by tier.
         heirs: of the retired and swept slots, to which their transforms lead once they are not pending.
         retired: slots that wait for the next sweep; ``sweeping``: slots that the present sweep empties.
-        cursor: first row that the present sweep has not seen. owed: rows that it should have seen by now.
+        cursor: first row that the present sweep has not seen.
+        owed: rows that it should have seen by now.
         young: rows written since the first bend of the epoch, in ``young_steps`` steps.
-        age: steps of the epoch. steps_per_boundary: running average of its length.
-        closes: segments closed and bends. moved_rows: rows that sweeps moved.
+        age: steps of the epoch.
+        steps_per_boundary: running average of its length.
+        closes: segments closed and bends.
+        moved_rows: rows that sweeps moved.
     """
 
     stamps: Tensor

@@ -1,6 +1,6 @@
 """The gradient of the loss by the outputs, T = ΛO + σ1ᵀ + S (m × D), by its factors; T itself is never formed.
 
-Letters (docs/method.md): m examples, D classes, d width, H (m, d) hidden, O = HWᵀ, Q = WᵀW, w̄ = Wᵀ1,
+Letters (docs/notation.md): m examples, D classes, d width, H (m, d) hidden, O = HWᵀ, Q = WᵀW, w̄ = Wᵀ1,
 Λ = diag(λ) with λ = 2 ∂ℓ/∂q (m,), σ = ∂ℓ/∂s (m,), S sparse with entries g = ∂ℓ/∂a (nnz,), R (d, d) preconditioner.
 """
 
@@ -23,10 +23,14 @@ class Forward:
     """What a forward pass reads of W, kept for the backward pass and the step.
 
     Attributes:
-        hidden: (m, d) H. products: (m, 2·order·d + 2) H times U_wᵀ, ω, w̄ and Q_w, side by side, with U_w the columns
-            of U that lead to W and Q_w the rows of Q that belong to W. plan, targets: the batch's target classes.
+        hidden: (m, d) H.
+        products: (m, 2·order·d + 2) H times U_wᵀ, ω, w̄ and Q_w, side by side, with U_w the columns of U that lead to W
+            and Q_w the rows of Q that belong to W.
+        plan, targets: the batch's target classes.
         values: (n, order·d) their rows of V at the newest boundary.
-        squared_norm: (m,) q. outputs: (nnz,) a. version, layout: those of the weights that were read.
+        squared_norm: (m,) q.
+        outputs: (nnz,) a.
+        version, layout: those of the weights that were read.
     """
 
     hidden: Tensor
@@ -83,9 +87,13 @@ class OutputGradient:
     """T = ΛO + N with N = σ1ᵀ + S, by its factors, with the forward pass it belongs to.
 
     Attributes:
-        read: the forward pass. curvature: (m,) λ. constant: (m,) σ, or None where it is 0. sparse: (nnz,) g.
+        read: the forward pass.
+        curvature: (m,) λ.
+        constant: (m,) σ, or None where it is 0.
+        sparse: (nnz,) g.
         left: (m, order·d + 1 or + 2) SV, S1 and, where there is one, σ: N in the rows U, ω, x̄ of the squares.
-        others: (m, d) NW. by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
+        others: (m, d) NW.
+        by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
         example_weight: (m,) the factor that each example's loss has in what was differentiated (1/m in a mean), or
             None where that is not known.
     """

@@ -1,6 +1,6 @@
 """Where V lies: in memory or in a file, in the type that is computed in or in half of its bits.
 
-Letters (docs/method.md): D classes, V (D, c) with c = d, or 2d with momentum. Everything else reads and writes rows
+Letters (docs/notation.md): D classes, V (D, c) with c = d, or 2d with momentum. Everything else reads and writes rows
 through `Rows`, in the working type.
 
 Where V is stored in bfloat16, a row v that is written becomes ṽ = v + e. What is kept of W, Q = WᵀW and w̄ = Wᵀ1, would

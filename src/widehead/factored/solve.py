@@ -25,7 +25,8 @@ class Solution:
     """C and the factors of HᵀΛC = rightᵀ·left, which U⁻¹ loses.
 
     Attributes:
-        rows: (m, order·d) C. left: (p, order·d), right: (p, d) with p = m, or d where the system is d × d.
+        rows: (m, order·d) C.
+        left: (p, order·d), right: (p, d) with p = m, or d where the system is d × d.
         curvature: (d, d) HᵀΛHr where the system is d × d, otherwise None.
     """
 

@@ -28,7 +28,8 @@ class Squares:
     and every few steps (`fold`) what has come together joins the sums in float64. Never changed in place.
 
     Attributes:
-        master: float64, the sums at the last fold. base: its rounding to the working type.
+        master: float64, the sums at the last fold.
+        base: its rounding to the working type.
         added: (3c + 2, c) what came since; of Q half of it, so that Q grows by A + Aᵀ.
         value: base + added, in the working type: what products use.
     """

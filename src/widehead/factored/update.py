@@ -1,6 +1,6 @@
 """The exact step X ← X(p⊗I) + TᵀHR(f⊗I) in O(d²) an example, without forming T (m × D) or W (D × d).
 
-Letters (docs/method.md): X = V·U + 1ωᵀ, whose rows are w, or (w, m) where momentum is kept; Q = XᵀX, x̄ = Xᵀ1,
+Letters (docs/notation.md): X = V·U + 1ωᵀ, whose rows are w, or (w, m) where momentum is kept; Q = XᵀX, x̄ = Xᵀ1,
 T = ΛO + σ1ᵀ + S, Hr = HR; p (order × order) and f (order) are the plain numbers of a `StepRule`. For SGD p = 1,
 f = −η, and the step is W ← W − ηTᵀH.
 """

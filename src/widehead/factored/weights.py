@@ -1,6 +1,6 @@
 """The record of a factored weight matrix W = V·U + 1ωᵀ with its Gram matrix, and how it is read.
 
-Letters (docs/method.md): D classes, d width, V (D, d) values, U (d, d) factor of the open segment,
+Letters (docs/notation.md): D classes, d width, V (D, d) values, U (d, d) factor of the open segment,
 ω (d,) shift, Q = WᵀW (d, d), w̄ = Wᵀ1 (d,). Row i of V stands for V_i · transforms[stamp_i] · U + ω.
 
 Where momentum M (D, d) is kept, all this holds for the rows x = (w, m) of X = [W, M]: V is D × 2d, U and Q are
@@ -32,8 +32,10 @@ class FactoredWeights:
         generations: stamps and transforms of V's rows.
         squares: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
         order: 1, or 2 where momentum is kept.
-        version: rises whenever W changes. layout: rises whenever V's rows change their meaning while W does not.
-        segment_steps: steps since the open segment began. steps: since the beginning.
+        version: rises whenever W changes.
+        layout: rises whenever V's rows change their meaning while W does not.
+        segment_steps: steps since the open segment began.
+        steps: since the beginning.
     """
 
     rows: Rows

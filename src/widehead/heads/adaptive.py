@@ -28,7 +28,8 @@ class AdaptiveSoftmaxHead(NormalizedHead):
     Gradients are dense. A cluster that no target of a batch is in is not computed and has no gradient.
 
     Args:
-        in_features: d. num_classes: D, at least 2.
+        in_features: d.
+        num_classes: D, at least 2.
         cutoffs: where clusters begin, as places in the order of falling frequency, each in [1, D − 1] and rising.
             None: D/64 and D/8, as many of them as leave a cluster a unit. With classes by Zipf's law and
             div_value = 4 the short list and the clusters then cost about alike.

@@ -94,7 +94,8 @@ class Head(nn.Module):
         """The k best classes of each example, exactly: (scores (m, k), class ids (m, k)), best first.
 
         Args:
-            hidden: (m, d). k: from 1 to D.
+            hidden: (m, d).
+            k: from 1 to D.
             exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
                 row has score −inf.
         """
@@ -168,7 +169,9 @@ class LinearHead(ParameterHead):
     The parameter ``table`` (D, d), or (D, d + 1) with the bias as last column, holds W. Scores are the outputs.
 
     Args:
-        in_features: d. num_classes: D. bias: an additional output weight for a hidden unit that is always 1.
+        in_features: d.
+        num_classes: D.
+        bias: an additional output weight for a hidden unit that is always 1.
         device, dtype: as in torch.
     """
 

@@ -33,7 +33,8 @@ class BlackOutHead(SampledHead):
     as itself. `log_prob`, and the loss in eval mode, are those of the full softmax of the outputs.
 
     Args:
-        in_features: d. num_classes: D.
+        in_features: d.
+        num_classes: D.
         negatives: n, shared by the batch.
         frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
         alpha: power of the frequencies, where given; 0.2 to 0.4 are usual.

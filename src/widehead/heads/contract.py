@@ -45,7 +45,8 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
     """Losses (m,) times ``weight``, as they are, or their sum, or their mean Σ w ℓ / Σ w; that over nothing is 0.
 
     Args:
-        losses: (m,). counted: (m,) whether an example has a loss, or None where all have.
+        losses: (m,).
+        counted: (m,) whether an example has a loss, or None where all have.
         weight: (m,) or None for ones.
         reduction: "mean", "sum" or "none".
 

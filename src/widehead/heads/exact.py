@@ -46,7 +46,8 @@ class ExactHead(Head):
         device, dtype: as in torch; dtype float32 or float64.
 
     Raises:
-        FileExistsError: there is something at ``storage`` already. OSError: it cannot be made, as on a full disk.
+        FileExistsError: there is something at ``storage`` already.
+        OSError: it cannot be made, as on a full disk.
         TypeError, ValueError: parameters out of range.
 
     >>> _ = torch.manual_seed(0)
@@ -174,7 +175,8 @@ class ExactHead(Head):
         """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant where the loss has p.
 
         Args:
-            hidden: (m, d). class_ids: (m,) or (m, K) ids, or SparseTargets; None for all classes (m, D).
+            hidden: (m, d).
+            class_ids: (m,) or (m, K) ids, or SparseTargets; None for all classes (m, D).
 
         Returns:
             The shape of ``class_ids`` ((nnz,) for SparseTargets, in their order).

@@ -1,4 +1,4 @@
-"""The exact head in autograd's graph: the backward pass leaves the step for the optimiser (docs/method.md).
+"""The exact head in autograd's graph: the backward pass leaves the step for the optimiser (docs/mathematics.md).
 
 Letters: m examples, nnz targets in all.
 """
@@ -27,7 +27,7 @@ class Recording(Protocol):
 
 
 class Statistics(torch.autograd.Function):
-    """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/method.md)."""
+    """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/mathematics.md)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: Recording, read: Forward, ticket: Ticket) -> Any:

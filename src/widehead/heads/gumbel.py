@@ -25,7 +25,8 @@ def lazy_gumbel_sample(
     """(m,) one class for each example, exactly from the softmax over all classes.
 
     Args:
-        scores: (m, k) the k largest outputs of each example, exactly. ids: (m, k) their classes.
+        scores: (m, k) the k largest outputs of each example, exactly.
+        ids: (m, k) their classes.
         outputs: (example ids (p,), class ids (p,)) → (p,) outputs.
     """
     perturbed = scores - _exponential(scores.shape, scores).log()

@@ -40,7 +40,8 @@ class HierarchicalSoftmaxHead(NormalizedHead):
     torch.optim.SparseAdam serves the head. The two-level gradients cannot be differentiated again.
 
     Args:
-        in_features: d. num_classes: D.
+        in_features: d.
+        num_classes: D.
         tree: "two-level" or "huffman".
         frequencies: (D,) how frequent each class is, in any unit; None: all alike, which gives clusters of
             neighbouring ids, or a balanced binary tree. The tree that arises is part of the state_dict.

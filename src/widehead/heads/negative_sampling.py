@@ -31,7 +31,8 @@ class NegativeSamplingHead(SampledHead):
     with fresh draws.
 
     Args:
-        in_features: d. num_classes: D.
+        in_features: d.
+        num_classes: D.
         negatives: n, shared by the batch; 5 to 20 are usual.
         frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
         alpha: power of the frequencies, where given.

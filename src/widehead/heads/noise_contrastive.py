@@ -36,7 +36,8 @@ class NoiseContrastiveHead(SampledHead):
     of the outputs, whatever Z.
 
     Args:
-        in_features: d. num_classes: D.
+        in_features: d.
+        num_classes: D.
         negatives: n, shared by the batch; 10 to 100 are usual.
         sampler: q; None takes "unigram" if there are frequencies, otherwise "log-uniform", which is for
             classes numbered by falling frequency; "unigram" is f^alpha.

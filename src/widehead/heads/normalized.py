@@ -56,7 +56,8 @@ class NormalizedHead(ParameterHead):
         Computes log p of all classes, some examples at a time.
 
         Args:
-            hidden: (m, d). k: from 1 to D.
+            hidden: (m, d).
+            k: from 1 to D.
             exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
                 row has score −inf.
         """

@@ -65,7 +65,8 @@ class RetrievedSoftmaxHead(LinearHead):
     Chan, Ermon, "LSH Softmax" (2017).
 
     Args:
-        in_features: d. num_classes: n.
+        in_features: d.
+        num_classes: n.
         retrieved: k, of an example, or of the batch where ``shared``; None for 4√n, or 12√n where ``shared``.
         tail: l, likewise, at least 2.
         tail_kind: "uniform" or "cells", which needs an index of FAISS.
@@ -79,7 +80,8 @@ class RetrievedSoftmaxHead(LinearHead):
         bias, device, dtype: as in `LinearHead`.
 
     Raises:
-        ValueError: an option out of range. ImportError: FAISS is needed and not installed.
+        ValueError: an option out of range.
+        ImportError: FAISS is needed and not installed.
     """
 
     def __init__(

@@ -23,7 +23,9 @@ class SampledHead(LinearHead):
     Gradients of ``table`` are sparse and have nnz + n rows, in backward passes and in the optimiser, whatever D.
 
     Args:
-        in_features: d. num_classes: D. negatives: n, at least 1; draws are with replacement, so n may exceed D.
+        in_features: d.
+        num_classes: D.
+        negatives: n, at least 1; draws are with replacement, so n may exceed D.
         bias: an additional output weight for a hidden unit that is always 1.
         device, dtype: as in torch.
     """

@@ -39,7 +39,8 @@ class SampledSoftmaxHead(SampledHead):
     biased to the same order. In eval mode the loss is that of the full softmax.
 
     Args:
-        in_features: d. num_classes: D.
+        in_features: d.
+        num_classes: D.
         negatives: n, shared by the batch. In-batch negatives are as many as the batch has targets instead.
         sampler: q; None takes "unigram" if there are frequencies, otherwise "log-uniform". "log-uniform" is for
             classes numbered by falling frequency; "unigram" is f^alpha; "in-batch" takes the targets of the other

@@ -20,7 +20,8 @@ class Complement:
     """The numbers of [0, n) that are outside each row of ``members`` (r, s), counted from the smallest.
 
     Args:
-        members: (r, s) numbers in [−1, n); −1 and repeats are of no account. n: at least 1.
+        members: (r, s) numbers in [−1, n); −1 and repeats are of no account.
+        n: at least 1.
     """
 
     def __init__(self, members: Tensor, n: int) -> None:
@@ -81,7 +82,8 @@ class CellTail:
     all alike; so q is known exactly, whatever the cells are.
 
     Args:
-        rows: (n, d). cells: (n,) the cell of each row, in [0, num_cells).
+        rows: (n, d).
+        cells: (n,) the cell of each row, in [0, num_cells).
     """
 
     def __init__(self, rows: Tensor, cells: Tensor, num_cells: int) -> None:

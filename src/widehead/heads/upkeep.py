@@ -31,7 +31,8 @@ class Upkeep:
     Args:
         kind: "exhaustive", "ivf", or "auto": exhaustive on an accelerator and for few rows, else ivf.
         recall: what probes are tuned to, up to about 16√n rows that a query looks at.
-        refresh_every: searches. drift_limit: in units of logits.
+        refresh_every: searches.
+        drift_limit: in units of logits.
         with_cells: whether `cell_tail` is wanted.
     """
 
@@ -78,7 +79,9 @@ class Upkeep:
         """(scores (m, k), ids (m, k)) as an index gives them.
 
         Args:
-            table: (n, d). queries: (m, d). drift: () how far scores found last are from fresh ones.
+            table: (n, d).
+            queries: (m, d).
+            drift: () how far scores found last are from fresh ones.
         """
         if self.looks_at_all(table):
             return ExhaustiveIndex(table).search(queries, k)

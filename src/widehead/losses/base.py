@@ -105,8 +105,9 @@ class Loss(ABC):
         """A step size that trains with a mean over the batch.
 
         Args:
-            dense: λmax(HᵀH)/m, curvature that all outputs share. targets: max over classes of Σ‖h‖²/m over the
-                examples that name the class, a bound of the curvature that the most frequent class has of its own.
+            dense: λmax(HᵀH)/m, curvature that all outputs share.
+            targets: max over classes of Σ‖h‖²/m over the examples that name the class, a bound of the curvature that
+                the most frequent class has of its own.
         """
         return CAUTION / targets
 

@@ -20,7 +20,8 @@ class ZLoss(Loss):
     μ = s/D, std² = q/D − μ². Invariant to shift and scale of the outputs.
 
     Args:
-        a: sharpness, above 0. b: location: how many standard deviations above the mean a target should stand.
+        a: sharpness, above 0.
+        b: location: how many standard deviations above the mean a target should stand.
     """
 
     needs_targets = True

@@ -24,7 +24,8 @@ class Proposal:
 
     Attributes:
         rule: what becomes of W and the gradient.
-        right: (m, d) HR, or None for R = I. gram_right: (m, d) TTᵀHR, where it is known.
+        right: (m, d) HR, or None for R = I.
+        gram_right: (m, d) TTᵀHR, where it is known.
         state: what the optimiser will remember of this step, once it has been made.
     """
 

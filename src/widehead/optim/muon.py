@@ -27,9 +27,9 @@ class Muon(Preconditioned):
         weight_decay: decoupled.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 
-    Raises (`step`):
-        NonFiniteError: NaN or infinity in some head's step; no head was changed.
-        TypeError: the backward pass did not come from the head's own loss.
+    Raises:
+        NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
+        TypeError: in `step`: the backward pass did not come from the head's own loss.
     """
 
     default_damping = 1e-2

@@ -30,8 +30,9 @@ class RowAdam(torch.optim.Optimizer):
         betas: how much of the two moments a step keeps, each in [0, 1).
         eps: added to the root of the second moment.
 
-    Raises (`step`):
-        TypeError: a gradient is not sparse in its rows; no parameter of its group or of later ones was changed.
+    Raises:
+        TypeError: in `step`: a gradient is not sparse in its rows; no parameter of its group or of later ones was
+            changed.
     """
 
     def __init__(

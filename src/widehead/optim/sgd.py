@@ -30,8 +30,8 @@ class SGD(HeadOptimizer):
         decoupled: scale W by 1 − lr·λ instead, as AdamW does; without momentum both are the same.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 
-    Raises (`step`):
-        NonFiniteError: NaN or infinity in some head's step; no head was changed.
+    Raises:
+        NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
 
     Warns:
         UnstableStepWarning: once a head, when the step's curvature passes what is stable; names the largest stable lr.

@@ -38,7 +38,8 @@ def write_timings(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Plot rows of `widehead.bench.compare_step` into a picture (.png) or a page with it and its table (.html).
 
     Raises:
-        ValueError: another ending. CheckpointError: the file cannot be written; an earlier one is as it was.
+        ValueError: another ending.
+        CheckpointError: the file cannot be written; an earlier one is as it was.
     """
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"Parameter `path` should end in .png or .html. Found {str(path)!r}.")

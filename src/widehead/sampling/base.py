@@ -66,7 +66,8 @@ def checked_frequencies(frequencies: Frequencies) -> Tensor:
     """(D,) a copy of the frequencies in float64.
 
     Raises:
-        TypeError: no numbers. ValueError: another shape, or one that is negative, NaN or infinite.
+        TypeError: no numbers.
+        ValueError: another shape, or one that is negative, NaN or infinite.
     """
     try:
         given = torch.as_tensor(frequencies, dtype=torch.float64).detach().clone()

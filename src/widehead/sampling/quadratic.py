@@ -37,8 +37,11 @@ class QuadraticSampler(nn.Module):
     so that training goes on from a checkpoint with the same draws.
 
     Args:
-        num_classes: D. width: d, the number of columns of W (with a bias column if there is one).
-        scale: α > 0. block: rows in a block. refresh_every: calls of `sample` from one tree to the next.
+        num_classes: D.
+        width: d, the number of columns of W (with a bias column if there is one).
+        scale: α > 0.
+        block: rows in a block.
+        refresh_every: calls of `sample` from one tree to the next.
         device, dtype: as in torch; those of W.
 
     Raises:
@@ -103,7 +106,9 @@ class QuadraticSampler(nn.Module):
         """n draws with replacement, (n,) int64 class ids, and (n,) float64 log q of each.
 
         Args:
-            n: at least 0. hidden: (m, d); without examples q is uniform. table: (D, d), W as it is now.
+            n: at least 0.
+            hidden: (m, d); without examples q is uniform.
+            table: (D, d), W as it is now.
 
         Raises:
             ValueError: another n or shape.

@@ -39,7 +39,8 @@ class IVFIndex:
     where they are on `refresh`, which costs 2ncd; `train` moves them.
 
     Args:
-        rows: (n, d). num_cells: c; None for √n (2√n below 100,000 rows, where assigning the rows costs little).
+        rows: (n, d).
+        num_cells: c; None for √n (2√n below 100,000 rows, where assigning the rows costs little).
 
     Raises:
         ImportError: FAISS is not installed.
@@ -117,7 +118,9 @@ class IVFIndex:
         the cells that is looked at, whatever the recall.
 
         Args:
-            rows: (n, d) that the index holds. queries: (m, d) like those to come. k: as in `search`.
+            rows: (n, d) that the index holds.
+            queries: (m, d) like those to come.
+            k: as in `search`.
             target, ceiling: in (0, 1].
         """
         for name, part in (("target", target), ("ceiling", ceiling)):

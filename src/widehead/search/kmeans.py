@@ -29,8 +29,10 @@ def spherical_kmeans(
     """Centroids (num_cells, d) of length 1, by Lloyd's rounds with the cosine as likeness.
 
     Args:
-        rows: (n, d), n ≥ num_cells. start: (num_cells, d) centroids to go on from; None: rows chosen at random.
-        rounds: at least 1. rows_per_cell: at most this many rows a cell are looked at, chosen at random.
+        rows: (n, d), n ≥ num_cells.
+        start: (num_cells, d) centroids to go on from; None: rows chosen at random.
+        rounds: at least 1.
+        rows_per_cell: at most this many rows a cell are looked at, chosen at random.
     """
     n = rows.shape[0]
     sample = torch.randperm(n, device=rows.device)[: num_cells * rows_per_cell]

@@ -1,0 +1,42 @@
+"""What the pages show, runs: Python in ```python blocks, and commands in ```console blocks, page by page."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from pages import PAGES, blocks, commands, name_of
+
+from widehead.cli import main
+
+RUNNABLE = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+
+
+def test_there_are_pages_with_code() -> None:
+    assert len(RUNNABLE) >= 12
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the page, in an empty folder, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.language == "python":
+            # Blank lines before it, so that a traceback names the line of the page.
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
+            exec(code, namespace)
+        elif block.language == "console":
+            for command in commands(block.text):
+                assert exit_code(command) == 0, command
+
+
+def exit_code(command: list[str]) -> object:
+    silent = io.StringIO()
+    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), pytest.raises(SystemExit) as ended:
+        main(command)
+    return ended.value.code
