@@ -13,6 +13,7 @@ from head_table import (
     LINEAR,
     RAGGED,
     ROWS,
+    TABLE,
     TYPES,
     WIDTH,
     D,
@@ -220,3 +221,33 @@ def test_small_layers(row: Row, sizes: tuple[int, int]) -> None:
     assert torch.isfinite(loss)
     assert head.scores(hidden).shape == (4, n)
     assert head.top_k(hidden, n)[1].sort(dim=1).values.tolist() == [list(range(n))] * 4
+
+
+@ROWS
+@BIAS
+def test_autocast_changes_nothing(row: Row, bias: bool) -> None:
+    targets, found = torch.tensor([3, 17, 4, 0, 33, 59]), []
+    for enabled in (False, True):
+        head, hidden = make(row, torch.float32, bias), hidden_of(dtype=torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = loss_of(head, hidden, targets)
+            read = [head.scores(hidden, targets[:, None]), *head.top_k(hidden, 5)]
+        loss.backward()
+        if isinstance(head, wh.ExactHead):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                wh.optim.SGD(head, lr=0.1).step()
+            read.append(head.weight())
+        found.append([loss, *gradients(head, hidden), *read])
+    for plain, cast in zip(*found, strict=True):
+        torch.testing.assert_close(cast, plain, rtol=0.0, atol=0.0)
+
+
+def test_backward_inside_autocast_is_exact_too() -> None:
+    found = []
+    for enabled in (False, True):
+        head, hidden = make(TABLE[0], torch.float32), hidden_of(dtype=torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss_of(head, hidden, RAGGED).backward()
+            wh.optim.Newton(head).step()
+        found.append([hidden.grad, head.weight()])
+    torch.testing.assert_close(found[1], found[0], rtol=0.0, atol=0.0)

@@ -23,6 +23,7 @@ from widehead.heads.contract import (
 )
 from widehead.heads.ranking import streaming_top_k
 from widehead.losses import mean_over_targets
+from widehead.precision import without_autocast
 from widehead.targets import SparseTargets, TargetsLike
 
 __all__ = ["Head", "LinearHead", "ParameterHead"]
@@ -48,6 +49,7 @@ class Head(nn.Module):
         self.in_features = in_features
         self.num_classes = num_classes
 
+    @without_autocast
     def forward(
         self,
         hidden: Tensor,
@@ -205,6 +207,7 @@ class LinearHead(ParameterHead):
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
         return ((start, self.table[start : start + _BLOCK]) for start in range(0, self.num_classes, _BLOCK))
 
+    @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
         widened = self._widened(hidden)
         if class_ids is None:
@@ -213,6 +216,7 @@ class LinearHead(ParameterHead):
         outputs = self._target_outputs(widened, table)
         return outputs if isinstance(class_ids, SparseTargets) else outputs.view(class_ids.shape)
 
+    @without_autocast
     def log_normalizer(self, hidden: Tensor) -> Tensor:
         """(m,) log Σ_j exp(o_j), over all classes, a block of them at a time."""
         widened = self._widened(hidden)
@@ -221,12 +225,14 @@ class LinearHead(ParameterHead):
             total = torch.logaddexp(total, torch.logsumexp(widened @ rows.T, dim=1))
         return total
 
+    @without_autocast
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         if not self.has_probabilities:
             raise TypeError(f"{type(self).__name__} defines no probabilities, so there is no log_prob.")
         return less_normalizer(self.scores(hidden, class_ids), self.log_normalizer(hidden), class_ids)
 
     @torch.no_grad()
+    @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
         banned = self._checked_k(hidden, k, exclude)
         return streaming_top_k(self._widened(hidden), self._blocks(), k, lambda scores: scores, banned)

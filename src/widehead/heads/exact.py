@@ -21,6 +21,7 @@ from widehead.heads.contract import as_table, check_shapes, less_normalizer, lin
 from widehead.heads.graph import Losses, Statistics, Tap, Ticket
 from widehead.heads.ranking import streaming_top_k
 from widehead.losses import Loss
+from widehead.precision import without_autocast
 from widehead.targets import SparseTargets, TargetsLike
 
 __all__ = ["ExactHead"]
@@ -112,6 +113,7 @@ class ExactHead(Head):
                 losses = Losses.apply(hidden, self._hook(hidden), self, read, partials)
         return losses, targets.counts > 0 if self.loss.needs_targets else None
 
+    @without_autocast
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,), in the targets' order.
 
@@ -158,6 +160,7 @@ class ExactHead(Head):
         """Multiply the pending gradient, as clipping by a norm over encoder and head together needs."""
         self._pending = [part.scaled(factor) for part in self._pending]
 
+    @without_autocast
     def grad_norm(self) -> Tensor:
         """() exact ‖∇W‖_F of the pending step in O(d²) an example, although ∇W is never formed; 0 if none pends."""
         gradient = self.pending_gradient()
@@ -171,6 +174,7 @@ class ExactHead(Head):
 
     # -- reading the outputs ------------------------------------------------------------------------------------
 
+    @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
         """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant where the loss has p.
 
@@ -187,6 +191,7 @@ class ExactHead(Head):
         _, _, a = self._at(hidden, class_ids)
         return self.loss.score(a)
 
+    @without_autocast
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         """log p(class | hidden), normalised over all D classes, in O(d²) an example; shapes as in `scores`.
 
@@ -206,6 +211,7 @@ class ExactHead(Head):
         return q, s, a.view(class_ids.shape)
 
     @torch.no_grad()
+    @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
         """As in `Head`. Reads all of W block by block; call `consolidate` once before many calls."""
         banned = self._checked_k(hidden, k, exclude)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from widehead.heads.base import LinearHead
 from widehead.losses import mean_over_targets
+from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
 
 __all__ = ["FullSoftmaxHead", "full_outputs"]
@@ -86,6 +87,7 @@ class _Outputs(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx: Any, by_log_z: Tensor, by_outputs: Tensor) -> Any:
         hidden, table, log_z, *kept = ctx.saved_tensors
         examples, classes = ctx.targets.example_ids, ctx.targets.class_ids

@@ -13,6 +13,7 @@ from torch import Tensor
 from widehead.errors import StaleGraphError
 from widehead.factored import FactoredWeights, Forward, OutputGradient
 from widehead.losses import Partials
+from widehead.precision import without_autocast
 
 __all__ = ["Losses", "Statistics", "Tap", "Ticket"]
 
@@ -38,6 +39,7 @@ class Statistics(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> Any:
         read: Forward = ctx.read
         curvature = torch.zeros_like(read.squared_norm) if by_q is None else 2.0 * by_q
@@ -56,6 +58,7 @@ class Losses(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx: Any, by_losses: Tensor) -> Any:
         by_q, by_s, by_a = ctx.partials
         curvature = by_q * by_losses * 2.0
@@ -97,6 +100,7 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx: Any, by_losses: Tensor) -> Any:
         ctx.ticket.example_weight = by_losses
         return by_losses, None

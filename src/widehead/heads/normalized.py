@@ -14,6 +14,7 @@ from torch import Tensor
 from widehead.heads.base import ParameterHead
 from widehead.heads.contract import as_table
 from widehead.losses import mean_over_targets
+from widehead.precision import without_autocast
 from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets, TargetsLike
 
@@ -39,17 +40,20 @@ class NormalizedHead(ParameterHead):
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         return -mean_over_targets(self._log_probs(hidden, targets), targets)
 
+    @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
         """log p of some classes, of all (m, D) where ``class_ids`` is None; shapes as in `log_prob`."""
         hidden = hidden.to(self.dtype)
         return self._all_log_probs(hidden) if class_ids is None else self.log_prob(hidden, class_ids)
 
+    @without_autocast
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         """log p(class | hidden): (m,), (m, K) or, for SparseTargets, (nnz,) as ``class_ids``."""
         log_p = self._log_probs(hidden.to(self.dtype), as_table(class_ids).to(hidden.device))
         return log_p if isinstance(class_ids, SparseTargets) else log_p.view(class_ids.shape)
 
     @torch.no_grad()
+    @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
         """The k most probable classes of each example, exactly: (log p (m, k), class ids (m, k)), best first.
 

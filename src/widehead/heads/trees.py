@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
 
 __all__ = ["WithinClusters", "huffman_links", "levels", "paths"]
@@ -104,6 +105,7 @@ class WithinClusters(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx: Any, by_log_p: Tensor) -> Any:
         readers, table, log_p, places, clusters, order, examples = ctx.saved_tensors
         by = by_log_p[order, None]

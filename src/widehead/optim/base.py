@@ -14,6 +14,7 @@ from torch import Tensor
 from widehead.factored import Change, OutputGradient, StepRule, apply_step, plan_step
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, as_heads
+from widehead.precision import without_autocast
 
 __all__ = ["HeadOptimizer", "Proposal", "check_number"]
 
@@ -98,6 +99,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             head.drop_pending()
 
     @torch.no_grad()
+    @without_autocast
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make the exact step of every head that has one pending: all of them or, where one fails, none.
 
