@@ -102,6 +102,9 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
         folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
     network = _built(data.job, config, frequencies)
+    resumed = folder.last_checkpoint.exists()
+    if not resumed:
+        data.job.start(network.encoder, config)
     trainer = Trainer(
         config,
         network,
@@ -113,7 +116,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         display=display,
     )
     try:
-        if folder.last_checkpoint.exists():
+        if resumed:
             trainer.restore()
         return trainer.run()
     finally:
