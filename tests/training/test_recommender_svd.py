@@ -56,7 +56,7 @@ def test_encodings_are_the_left_singular_vectors_each_user_with_a_factor(tmp_pat
 
 
 def test_one_pass_gives_the_least_squares_output_layer(tmp_path: Path) -> None:
-    config = config_of(tmp_path, head_damping=1e-5)
+    config = config_of(tmp_path, head_damping=1e-5, batch_size=15)  # all batches alike: each is a mean
     outcome = train(config, quiet=True)
     assert outcome.epoch == 1.0
     run = load_run(tmp_path / "run")
@@ -65,10 +65,7 @@ def test_one_pass_gives_the_least_squares_output_layer(tmp_path: Path) -> None:
     targets = scaled(matrix, 0.2, 0.0).toarray().astype(np.float64)
     solution = np.linalg.lstsq(hidden, targets, rcond=None)[0].T
     found = run.network.head.weight().double().numpy()
-    assert np.linalg.norm(found - solution) < 0.12 * np.linalg.norm(solution)
-    # Its loss is within a percent of the best there is.
-    errors = [np.linalg.norm(hidden @ w.T - targets) ** 2 for w in (found, solution)]
-    assert errors[0] < 1.01 * errors[1]
+    assert np.linalg.norm(found - solution) < 0.05 * np.linalg.norm(solution)
 
 
 def test_the_encoder_stays_as_it_was_made(tmp_path: Path) -> None:
