@@ -43,6 +43,13 @@ def test_contenders_share_all_but_what_is_set_for_one(tmp_path: Path) -> None:
         assert all(getattr(config, k) == v for k, v in vars(made["exact"]).items() if k not in own)
 
 
+def test_recommenders_are_compared_with_one_encoder_that_is_trained() -> None:
+    made = contenders("recommender", ["exact", "full"], [], Path("out"), train="x", test="y")
+    for name in ("encoder_init", "encoder_lr", "width", "input_dropout", "target_power", "schedule", "batch_size"):
+        assert getattr(made["exact"], name) == getattr(made["full"], name)
+    assert (made["exact"].encoder_init, made["exact"].encoder_lr) == ("random", 3e-3)
+
+
 def test_without_a_limit_there_are_two_minutes_and_eight_evaluations() -> None:
     made = contenders("recommender", ["full"], [], Path("out"), train="x", test="y")["full"]
     assert (made.minutes, made.epochs, float(made.evaluate_every.split()[0])) == (2.0, None, 15.0)

@@ -66,6 +66,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("test", _DATA, "File to evaluate on while training.", metavar="FILE"),
     TrainOption("holdout", _DATA, "Without --test: the part of the data that is held out to evaluate on.", float),
     TrainOption("ratings", _DATA, "Let ratings count; otherwise all pairs are alike.", bool, ("recommender",)),
+    TrainOption("target_power", _DATA, "Scale the targets of a user of n items by n^-p.", float, ("recommender",), "P"),
     TrainOption("labels", _DATA, "File with the labels' names, one a line.", str, ("multilabel",), "FILE"),
     TrainOption("tokens", _DATA, "How text is cut: words, whitespace.", str, _TEXTS, "NAME"),
     TrainOption("context", _DATA, "Words before the one to predict.", int, ("language-model",)),
@@ -95,7 +96,10 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("head_storage_dtype", _LOSS, "bfloat16: half the memory for the exact head.", metavar="NAME"),
     TrainOption("head_weight_decay", _LOSS, "Weight decay of the output layer.", float),
     TrainOption("head_max_grad_norm", _LOSS, "Clip the gradient of the output layer at this norm.", float),
-    TrainOption("encoder_lr", _ENCODER, "Learning rate of AdamW.", float),
+    TrainOption(
+        "encoder_init", _ENCODER, "random, or svd: singular vectors of the data.", str, ("recommender",), "NAME"
+    ),
+    TrainOption("encoder_lr", _ENCODER, "Learning rate of AdamW; 0: the encoder stays.", float),
     TrainOption("encoder_weight_decay", _ENCODER, "Weight decay.", float),
     TrainOption("encoder_max_grad_norm", _ENCODER, "Clip the gradient at this norm.", float),
     TrainOption("epochs", _LENGTH, "Passes over the data.", int),

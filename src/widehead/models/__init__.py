@@ -3,6 +3,15 @@
 from widehead.models.bag import BagEncoder
 from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
+from widehead.models.singular import SparseMatrix, leading_singular_vectors
 from widehead.models.words import ContextEncoder, WordEncoder
 
-__all__ = ["BagEncoder", "ContextEncoder", "EncoderOptimizer", "WideNetwork", "WordEncoder"]
+__all__ = [
+    "BagEncoder",
+    "ContextEncoder",
+    "EncoderOptimizer",
+    "SparseMatrix",
+    "WideNetwork",
+    "WordEncoder",
+    "leading_singular_vectors",
+]

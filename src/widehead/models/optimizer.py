@@ -55,8 +55,8 @@ class EncoderOptimizer:
             part.zero_grad()
 
     def step(self) -> None:
-        """Clip, then change the parameters."""
-        if self.max_grad_norm is not None:
+        """Clip, then change the parameters; those without a gradient, as where the encoder is frozen, stay."""
+        if self.max_grad_norm is not None and any(p.grad is not None for p in self.parameters):
             clip(self.parameters, self.max_grad_norm)
         for part in self.parts:
             part.step()

@@ -86,6 +86,7 @@ def contenders(
     if options.get("minutes") is not None:
         options.setdefault("epochs", None)
         options.setdefault("evaluate_every", f"{60.0 * options['minutes'] / _EVALUATIONS:.6f} seconds")
+    options.setdefault("encoder_init", "random")  # one encoder for all, to be trained: not each job's own start
     configs = {}
     for name, head in chosen.items():
         own = [(option, value) for who, option, value in settings if who == name]

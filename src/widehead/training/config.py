@@ -20,6 +20,7 @@ from widehead.training.checks import (
     OPTIONS,
     POSITIVE,
     PROBABILITY,
+    SHARE,
     TEXT,
     Check,
     choice,
@@ -50,20 +51,21 @@ _OF_OPTIMIZERS = {
     "head_weight_decay": EXACT_OPTIMIZERS,
 }
 # Defaults that were measured with the exact head.
-_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_damping")
+_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_decay", "head_damping")
 
 # One table of defaults; an option that is not here has the default of its field.
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
+    # An encoder of singular vectors that stays, and in one pass the least-squares output layer for it.
     "recommender": {
+        "width": 1024,
+        "encoder_init": "svd",
+        "encoder_lr": 0.0,
+        "target_power": 0.2,
         "head_optimizer": "newton",
-        "loss": "weighted-squared-error",
-        "loss_options": {"unobserved_weight": 0.05},
-        "encoder_lr": 3e-3,
-        "schedule": "cosine",
-        "input_dropout": 0.5,
+        "head_decay": 1.0,
+        "head_damping": 1e-3,
+        "loss": "squared-error",
         "batch_size": 512,
-        "epochs": 15,
-        "evaluate_every": "5 epochs",
     },
     "language-model": {
         "head_optimizer": "newton",
@@ -113,6 +115,20 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Defaults of a recommender that one of these options asks to train its encoder, or to rank by another loss.
+_ASKS_FOR_TRAINING = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
+_TRAINED_RECOMMENDER: dict[str, Any] = {
+    "head_optimizer": "newton",
+    "loss": "weighted-squared-error",
+    "loss_options": {"unobserved_weight": 0.05},
+    "encoder_lr": 3e-3,
+    "schedule": "cosine",
+    "input_dropout": 0.5,
+    "batch_size": 512,
+    "epochs": 15,
+    "evaluate_every": "5 epochs",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -131,6 +147,7 @@ class TrainingConfig:
     labels: str | None = None  # names of the labels, one a line (multilabel)
     # Examples.
     ratings: bool = False  # whether ratings count; otherwise all pairs are alike (recommender)
+    target_power: float = 0.0  # p: targets of a user of n items are n^-p times as large (recommender)
     tokens: Literal["words", "whitespace"] = "words"  # how text is cut (language-model, word-embeddings)
     context: int = 5  # words before the target (language-model)
     window: int = 5  # words on each side of the centre (word-embeddings)
@@ -163,7 +180,8 @@ class TrainingConfig:
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
-    encoder_lr: float = 1e-3
+    encoder_init: Literal["random", "svd"] = "random"  # svd: singular vectors of the training data (recommender)
+    encoder_lr: float = 1e-3  # 0: the encoder stays as it is
     encoder_weight_decay: float = 0.0
     encoder_max_grad_norm: float | None = None
     # How long, and at what learning rates over time.
@@ -188,6 +206,7 @@ class TrainingConfig:
                 raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
         self._check_head()
         self._check_head_options()
+        self._check_encoder_init()
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
         if (self.train is None) != (self.job == "demo"):
@@ -242,12 +261,25 @@ class TrainingConfig:
         if self.head_nesterov and self.head_momentum == 0.0:
             raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
 
+    def _check_encoder_init(self) -> None:
+        if self.encoder_init == "random":
+            return
+        if self.job not in ("recommender", "demo"):
+            raise ValueError(f"Option `encoder_init` should be random for the job {self.job}. Found 'svd'.")
+        if self.hidden or self.activation != "none":
+            raise ValueError(
+                "Option `encoder_init` should be svd for a linear encoder only. "
+                f"Found hidden = {list(self.hidden)}, activation = {self.activation!r}."
+            )
+
     @classmethod
     def for_job(cls, job: str, **options: Any) -> TrainingConfig:
         """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
         if job not in JOBS:
             raise ValueError(f"Option `job` should be {one_of(JOBS)}. Found {job!r}.")
         defaults = dict(JOB_DEFAULTS[job])
+        if job == "recommender" and _asks_for_training(options):
+            defaults = dict(_TRAINED_RECOMMENDER)
         if options.get("head", "exact") != "exact":
             for name in _OF_THE_EXACT_HEAD:
                 defaults.pop(name, None)
@@ -255,7 +287,7 @@ class TrainingConfig:
         if "loss" in options and options["loss"] != defaults.get("loss"):
             defaults.pop("loss_options", None)  # measured with the job's own loss
         if "head_optimizer" in options and options["head_optimizer"] != defaults.get("head_optimizer"):
-            for name in ("head_lr", "head_damping"):  # measured with the job's own optimiser
+            for name in ("head_lr", "head_decay", "head_damping"):  # measured with the job's own optimiser
                 defaults.pop(name, None)
         return cls._from_mapping({**defaults, **options, "job": job}, "options")
 
@@ -306,6 +338,16 @@ class TrainingConfig:
             ) from error
 
 
+def _asks_for_training(options: Mapping[str, Any]) -> bool:
+    fields = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
+    defaults = {**fields, **JOB_DEFAULTS["recommender"]}
+    # Lists and tuples are alike here, as in config.json.
+    same = (
+        options[n] == defaults[n] or (not options[n] and not defaults[n]) for n in _ASKS_FOR_TRAINING if n in options
+    )
+    return not all(same)
+
+
 _CHECKS: dict[str, Check] = {
     "job": choice(JOBS),
     "out": TEXT,
@@ -314,6 +356,7 @@ _CHECKS: dict[str, Check] = {
     "holdout": PROBABILITY,
     "labels": or_none(TEXT),
     "ratings": FLAG,
+    "target_power": NOT_NEGATIVE,
     "tokens": choice(("words", "whitespace")),
     "context": whole(1),
     "window": whole(1),
@@ -335,13 +378,14 @@ _CHECKS: dict[str, Check] = {
     "head_lr": or_none(POSITIVE),
     "head_momentum": PROBABILITY,
     "head_nesterov": FLAG,
-    "head_decay": or_none(PROBABILITY),
+    "head_decay": or_none(SHARE),
     "head_damping": or_none(NOT_NEGATIVE),
     "head_bias": FLAG,
     "head_storage": or_none(TEXT),
     "head_storage_dtype": or_none(choice(("bfloat16",))),
     "head_weight_decay": NOT_NEGATIVE,
     "head_max_grad_norm": or_none(POSITIVE),
+    "encoder_init": choice(("random", "svd")),
     "encoder_lr": NOT_NEGATIVE,
     "encoder_weight_decay": NOT_NEGATIVE,
     "encoder_max_grad_norm": or_none(POSITIVE),

@@ -67,6 +67,10 @@ class Job(ABC):
     def encoder(self, config: TrainingConfig) -> nn.Module:
         """A new encoder with ``config.width`` outputs."""
 
+    def start(self, encoder: nn.Module, config: TrainingConfig) -> None:
+        """Give a new encoder weights made from the training data, where ``config.encoder_init`` says so."""
+        assert config.encoder_init == "random", "a job that takes another start says here what it is"
+
     @abstractmethod
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         """Metrics of this kind of run at some cutoffs; the first one decides which checkpoint is best."""

@@ -20,8 +20,9 @@ from widehead.data import (
     read_thesaurus,
     split_rows,
 )
+from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError
-from widehead.models import WideNetwork
+from widehead.models import BagEncoder, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
@@ -29,6 +30,13 @@ from widehead.training.jobs import Job, JobData, Prediction, bag_encoder
 from widehead.training.judging import RankingTest, ranked_rows
 
 __all__ = ["Recommender"]
+
+# Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
+# gowalla's training pairs.
+_USER_POWER, _ITEM_POWER = 0.3, 0.4
+# Rarer items are left out of it: what their few users share with nobody else would take directions of its own. On
+# Epinions, where two items in three have one user, recall@20 is 0.061 with this and 0.025 without, at width 128.
+_LEAST_USERS = 5
 
 
 class Recommender(Job):
@@ -61,8 +69,9 @@ class Recommender(Job):
         test = None if config.test is None else job.read_test(config.test)
         if hidden is not None:
             test = RankingTest(matrix, hidden, train.unreachable, exclude_inputs=True)
-        rows = np.flatnonzero(np.diff(matrix.indptr))
-        return JobData(job, RowExamples(matrix[rows]), test)
+        rows = matrix[np.flatnonzero(np.diff(matrix.indptr))]
+        targets = scaled(rows, config.target_power, 0.0) if config.target_power > 0.0 else None
+        return JobData(job, RowExamples(rows, targets), test)
 
     def save(self, folder: RunFolder) -> None:
         matrix = self.train.matrix
@@ -95,6 +104,32 @@ class Recommender(Job):
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
 
+    def start(self, encoder: nn.Module, config: TrainingConfig) -> None:
+        """Encodings by the leading singular vectors of the training matrix, scaled so that rare items and users count.
+
+        With X = D_u^-0.3 R D_i^-0.4 ≈ UΣVᵀ, an item's row is that of D_i^-0.4 VΣ⁻¹, so that the training users'
+        encodings are the rows of U, each with a factor. Items of fewer than 5 users have rows of zeros, unless there
+        would be fewer items than units without them. The projection on U is the model of Hong et al. (SVD-AE: Simple
+        Autoencoders for Collaborative Filtering, IJCAI 2024), who have -0.5 for both powers.
+        """
+        if config.encoder_init != "svd":
+            return
+        assert isinstance(encoder, BagEncoder)
+        table = encoder.embeddings.weight
+        matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER)
+        frequent = self.train.matrix.getnnz(axis=0) >= _LEAST_USERS
+        if frequent.sum() >= config.width:
+            matrix = matrix.copy()  # its places are those of the training matrix
+            matrix.data *= frequent[matrix.indices]
+            matrix.eliminate_zeros()
+        rank = min(config.width, *matrix.shape)
+        values, vectors = leading_singular_vectors(SparseMatrix(matrix, device=table.device, dtype=table.dtype), rank)
+        rows = vectors.div_(values.clamp_min(torch.finfo(values.dtype).tiny))
+        rows.mul_(torch.from_numpy(factors(self.train.matrix, 0, _ITEM_POWER)).to(rows)[:, None])
+        with torch.no_grad():
+            # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
+            table.zero_()[:, :rank] = rows.div_(torch.linalg.vector_norm(rows) / len(rows) ** 0.5)
+
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
 
@@ -110,3 +145,17 @@ class Recommender(Job):
         names = self.train.items
         for row, classes, scores in ranked_rows(network, matrix, k, exclude_inputs=True):
             yield Prediction(given.users[row], [names[c] for c in classes], scores)
+
+
+def factors(matrix: CSR, axis: int, power: float) -> np.ndarray:
+    """n^-power for the n entries of each column (axis 0) or row (axis 1); 1 where there are none."""
+    counts = matrix.getnnz(axis=axis)
+    made: np.ndarray = (np.maximum(counts, 1.0) ** -power).astype(np.float32)
+    return made
+
+
+def scaled(matrix: CSR, row_power: float, column_power: float) -> CSR:
+    """(m, D) every entry times ``factors`` of its row and of its column."""
+    by_rows, by_columns = factors(matrix, 1, row_power), factors(matrix, 0, column_power)
+    values = matrix.data * np.repeat(by_rows, np.diff(matrix.indptr)) * by_columns[matrix.indices]
+    return scipy.sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)

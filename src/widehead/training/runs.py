@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,11 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
         folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
     network = _built(data.job, config, frequencies)
+    resumed = folder.last_checkpoint.exists()
+    begin = time.perf_counter()
+    if not resumed:
+        data.job.start(network.encoder, config)
+    started = time.perf_counter() - begin
     trainer = Trainer(
         config,
         network,
@@ -113,8 +119,9 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         display=display,
     )
     try:
-        if folder.last_checkpoint.exists():
+        if resumed:
             trainer.restore()
+        trainer.state.position.seconds += started  # making the first weights is training too
         return trainer.run()
     finally:
         display.close()

@@ -1,0 +1,169 @@
+"""The recommender's own start: singular vectors in the encoder, and the least-squares output layer in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from widehead.training import JOB_DEFAULTS, TrainingConfig, load_run, train
+from widehead.training.jobs import build_network
+from widehead.training.recommender import Recommender, factors, scaled
+from widehead.training.runs import resume
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """150 users with 5 to 20 of 60 items, those of their group more often than others."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for u in range(150):
+        p = np.where(np.arange(60) % 5 == u % 5, 8.0, 1.0)
+        lines.append([f"u{u}", *(f"i{i}" for i in rng.choice(60, rng.integers(5, 20), replace=False, p=p / p.sum()))])
+    (folder / "train.txt").write_text("".join(" ".join(line[:-2]) + "\n" for line in lines))
+    (folder / "test.txt").write_text("".join(" ".join([line[0], *line[-2:]]) + "\n" for line in lines))
+    return {part: str(folder / f"{part}.txt") for part in ("train", "test")}
+
+
+def config_of(folder: Path, **options: Any) -> TrainingConfig:
+    small = {**files(folder), "out": str(folder / "run"), "width": 12, "batch_size": 16, "at": (10,)}
+    return TrainingConfig.for_job("recommender", **{**small, **options})
+
+
+def rows_of(matrix: Any) -> np.ndarray:
+    """(users, items) each row divided by its norm: what the encoder sums up."""
+    dense = matrix.toarray().astype(np.float64)
+    return dense / np.linalg.norm(dense, axis=1, keepdims=True)
+
+
+def test_encodings_are_the_left_singular_vectors_each_user_with_a_factor(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    job = Recommender.read(config).job
+    network = build_network(job, config)
+    job.start(network.encoder, config)
+    table = network.encoder.embeddings.weight.detach().double().numpy()
+    assert np.sqrt((table**2).sum(1).mean()) == pytest.approx(1.0, rel=1e-4)
+    hidden = rows_of(job.train.matrix) @ table
+    users = np.maximum(job.train.matrix.getnnz(axis=1), 1.0)
+    left, values, _ = np.linalg.svd(scaled(job.train.matrix, 0.3, 0.4).toarray().astype(np.float64))
+    ours = hidden * (users**0.2)[:, None]
+    ours /= np.linalg.norm(ours, axis=0)
+    np.testing.assert_allclose(ours.T @ ours, np.eye(12), atol=0.02)
+    assert values[11] > values[12]
+    assert np.linalg.norm(left[:, :12].T @ ours) ** 2 / 12 > 0.95
+
+
+def test_rare_items_have_rows_of_zeros_unless_too_few_are_left(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    lines = Path(str(config.train)).read_text().splitlines()
+    Path(str(config.train)).write_text("\n".join(f"{line} rare{n // 4}" for n, line in enumerate(lines)))
+    job = Recommender.read(config).job
+    rare = np.array([job.train.items[i].startswith("rare") for i in range(len(job.train.items))])
+    assert (job.train.matrix.getnnz(axis=0)[rare] <= 4).all()
+    for width, kept in ((12, ~rare), (80, rare | ~rare)):  # there are 60 others
+        wide = dataclasses.replace(config, width=width)
+        network = build_network(job, wide)
+        job.start(network.encoder, wide)
+        assert np.array_equal(network.encoder.embeddings.weight.detach().numpy().any(axis=1), kept)
+
+
+def test_one_pass_gives_the_least_squares_output_layer(tmp_path: Path) -> None:
+    config = config_of(tmp_path, head_damping=1e-5, batch_size=15)  # all batches alike: each is a mean
+    outcome = train(config, quiet=True)
+    assert outcome.epoch == 1.0
+    run = load_run(tmp_path / "run")
+    matrix = run.job.train.matrix
+    hidden = rows_of(matrix) @ run.network.encoder.embeddings.weight.detach().double().numpy()
+    targets = scaled(matrix, 0.2, 0.0).toarray().astype(np.float64)
+    solution = np.linalg.lstsq(hidden, targets, rcond=None)[0].T
+    found = run.network.head.weight().double().numpy()
+    assert np.linalg.norm(found - solution) < 0.05 * np.linalg.norm(solution)
+
+
+def test_the_encoder_stays_as_it_was_made(tmp_path: Path) -> None:
+    config = config_of(tmp_path, epochs=2)
+    job = Recommender.read(config).job
+    network = build_network(job, config)
+    job.start(network.encoder, config)
+    train(config, quiet=True)
+    trained = load_run(tmp_path / "run").network.encoder
+    assert torch.equal(trained.embeddings.weight, network.encoder.embeddings.weight)
+
+
+def test_it_can_train_on_from_there(tmp_path: Path) -> None:
+    still = train(config_of(tmp_path), quiet=True).metrics["recall@10"]
+    options = {"encoder_init": "svd", "encoder_lr": 1e-3, "epochs": 3, "out": str(tmp_path / "moved")}
+    outcome = train(config_of(tmp_path, **options), quiet=True)
+    one, two = (load_run(tmp_path / out).network.encoder.embeddings.weight.detach() for out in ("run", "moved"))
+    assert 0.0 < float((one - two).abs().max()) < 0.5
+    assert outcome.metrics["recall@10"] > 0.5 * still > 0.2
+
+
+def test_resuming_does_not_start_again(tmp_path: Path) -> None:
+    train(config_of(tmp_path), quiet=True)
+    before = load_run(tmp_path / "run").network.encoder.embeddings.weight.clone()
+    outcome = resume(tmp_path / "run", quiet=True, epochs=2)
+    assert outcome.epoch == 2.0
+    assert torch.equal(load_run(tmp_path / "run").network.encoder.embeddings.weight, before)
+
+
+def test_units_beyond_the_rank_are_zero_and_harmless(tmp_path: Path) -> None:
+    outcome = train(config_of(tmp_path, width=100), quiet=True)  # 60 items
+    table = load_run(tmp_path / "run").network.encoder.embeddings.weight
+    assert not table[:, 60:].any()
+    assert table[:, :60].any(dim=0).all()
+    assert np.isfinite(outcome.metrics["recall@10"])
+
+
+def test_factors_and_scaled_against_loops() -> None:
+    import scipy.sparse
+
+    dense = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+    matrix = scipy.sparse.csr_matrix(dense)
+    np.testing.assert_allclose(factors(matrix, 0, 0.5), [1.0, 1.0, 2**-0.5], rtol=1e-6)
+    np.testing.assert_allclose(factors(matrix, 1, 1.0), [0.5, 1.0, 1.0], rtol=1e-6)
+    expected = [[2.0 / 2, 0.0, 1.0 / 2 * 2**-0.5], [0.0, 0.0, 3.0 * 2**-0.5], [0.0, 0.0, 0.0]]
+    np.testing.assert_allclose(scaled(matrix, 1.0, 0.5).toarray(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"encoder_lr": 1e-3},
+        {"encoder_init": "random"},
+        {"loss": "spherical-softmax"},
+        {"head_optimizer": "sgd"},
+        {"head": "full"},
+        {"hidden": [20]},
+        {"activation": "tanh"},
+    ],
+)
+def test_who_asks_for_training_gets_the_defaults_of_training(asked: dict[str, Any]) -> None:
+    config = TrainingConfig.for_job("recommender", train="a", out="b", **asked)
+    assert (config.encoder_init, config.epochs, config.input_dropout, config.target_power) == ("random", 15, 0.5, 0.0)
+    assert config.encoder_lr == asked.get("encoder_lr", 3e-3)
+    assert config.head_decay is None
+
+
+def test_other_options_leave_the_defaults_as_they_are() -> None:
+    options = {"width": 64, "hidden": [], "encoder_lr": 0.0, "encoder_init": "svd", "head": "exact"}
+    config = TrainingConfig.for_job("recommender", train="a", out="b", **options)
+    assert all(
+        getattr(config, name) == {**value, **options}[name] for value in [JOB_DEFAULTS["recommender"]] for name in value
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "message"),
+    [
+        ("multilabel", {}, "`encoder_init` should be random for the job multilabel. Found 'svd'"),
+        ("recommender", {"hidden": [8]}, r"svd for a linear encoder only. Found hidden = \[8\]"),
+        ("recommender", {"activation": "tanh"}, "svd for a linear encoder only.*'tanh'"),
+    ],
+)
+def test_where_singular_vectors_make_no_sense(job: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig.for_job(job, train="a", out="b", encoder_init="svd", **options)
