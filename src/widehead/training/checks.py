@@ -15,6 +15,7 @@ __all__ = [
     "OPTIONS",
     "POSITIVE",
     "PROBABILITY",
+    "SHARE",
     "TEXT",
     "Check",
     "choice",
@@ -84,6 +85,7 @@ TEXT: Check = (lambda v: isinstance(v, str) and v != "", "a path")
 POSITIVE = number(lambda v: v > 0, "above 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "at least 0")
 PROBABILITY = number(lambda v: 0 <= v < 1, "in [0, 1)")
+SHARE = number(lambda v: 0 <= v <= 1, "in [0, 1]")
 INTERVAL: Check = (_is_interval, 'an interval such as "500 steps", "1 epoch", "60 seconds" or "5 minutes"')
 
 OPTIONS: Check = (_are_options, "an object of numbers or texts")

@@ -20,6 +20,7 @@ from widehead.training.checks import (
     OPTIONS,
     POSITIVE,
     PROBABILITY,
+    SHARE,
     TEXT,
     Check,
     choice,
@@ -50,7 +51,7 @@ _OF_OPTIMIZERS = {
     "head_weight_decay": EXACT_OPTIMIZERS,
 }
 # Defaults that were measured with the exact head.
-_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_damping")
+_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_damping", "head_decay")
 
 # One table of defaults; an option that is not here has the default of its field.
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -85,19 +86,20 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "at": (1, 10),
         "rank_at_most": 2_000,
     },
+    # Recursive least squares on the axes of the features: one pass, and nothing in the encoder to train.
     "multilabel": {
         "head_optimizer": "newton",
-        "head_lr": 0.2,
-        "head_damping": 1.0,
-        "loss": "weighted-squared-error",
-        "loss_options": {"unobserved_weight": 0.05},
-        "schedule": "cosine",
-        "hidden": (256,),
-        "activation": "relu",
+        "head_lr": 1.0,
+        "head_damping": 0.15,
+        "head_decay": 1.0,
+        "loss": "squared-error",
+        "initial_embeddings": "axes",
+        "encoder_lr": 0.0,
+        "width": 2048,
+        "batch_size": 512,
         "minimum_count": 2,
         "at": (1, 3, 5),
-        "epochs": 15,
-        "evaluate_every": "5 epochs",
+        "epochs": 1,
     },
     "demo": {
         "head_optimizer": "newton",
@@ -111,6 +113,18 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "epochs": 5,
         "rank_at_most": 5_000,
     },
+}
+
+# The multilabel job where its encoder is trained, which is where head, loss or head_optimizer are others than its own.
+_DECISIVE = ("head", "loss", "head_optimizer")
+_LEARNED_MULTILABEL: dict[str, Any] = {
+    "initial_embeddings": "random",
+    "encoder_lr": 5e-3,
+    "width": 512,
+    "batch_size": 256,
+    "input_dropout": 0.3,
+    "schedule": "cosine",
+    "epochs": 5,
 }
 
 
@@ -140,6 +154,7 @@ class TrainingConfig:
     width: int = 256  # d: size of the last hidden layer
     hidden: tuple[int, ...] = ()  # sizes of the layers before it (not for word-embeddings)
     embedding: int = 128  # size of a context word's embedding (language-model)
+    initial_embeddings: str = "random"  # or axes: those that the training inputs span most (recommender, multilabel)
     activation: str = "none"
     dropout: float = 0.0
     input_dropout: float = 0.0  # probability of dropping an input id (recommender, multilabel)
@@ -163,7 +178,7 @@ class TrainingConfig:
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
-    encoder_lr: float = 1e-3
+    encoder_lr: float = 1e-3  # 0: it stays as it begins
     encoder_weight_decay: float = 0.0
     encoder_max_grad_norm: float | None = None
     # How long, and at what learning rates over time.
@@ -194,6 +209,12 @@ class TrainingConfig:
             raise ValueError(
                 f"Option `train` should be a file for every job but demo, which brings its own data. "
                 f"Found job = {self.job!r}, train = {self.train!r}."
+            )
+
+        if self.initial_embeddings == "axes" and self.job not in ("recommender", "multilabel", "demo"):
+            raise ValueError(
+                "Option `initial_embeddings` should be random for this job: there is no matrix of inputs. "
+                f"Found job = {self.job!r}, initial_embeddings = 'axes'."
             )
 
     def _check_head(self) -> None:
@@ -248,6 +269,9 @@ class TrainingConfig:
         if job not in JOBS:
             raise ValueError(f"Option `job` should be {one_of(JOBS)}. Found {job!r}.")
         defaults = dict(JOB_DEFAULTS[job])
+        own = {"head": "exact", **defaults}
+        if job == "multilabel" and any(name in options and options[name] != own[name] for name in _DECISIVE):
+            defaults |= _LEARNED_MULTILABEL
         if options.get("head", "exact") != "exact":
             for name in _OF_THE_EXACT_HEAD:
                 defaults.pop(name, None)
@@ -255,7 +279,7 @@ class TrainingConfig:
         if "loss" in options and options["loss"] != defaults.get("loss"):
             defaults.pop("loss_options", None)  # measured with the job's own loss
         if "head_optimizer" in options and options["head_optimizer"] != defaults.get("head_optimizer"):
-            for name in ("head_lr", "head_damping"):  # measured with the job's own optimiser
+            for name in ("head_lr", "head_damping", "head_decay"):  # measured with the job's own optimiser
                 defaults.pop(name, None)
         return cls._from_mapping({**defaults, **options, "job": job}, "options")
 
@@ -322,6 +346,7 @@ _CHECKS: dict[str, Check] = {
     "width": whole(1),
     "hidden": wholes(0),
     "embedding": whole(1),
+    "initial_embeddings": choice(("random", "axes")),
     "activation": choice(ACTIVATIONS),
     "dropout": PROBABILITY,
     "input_dropout": PROBABILITY,
@@ -335,7 +360,7 @@ _CHECKS: dict[str, Check] = {
     "head_lr": or_none(POSITIVE),
     "head_momentum": PROBABILITY,
     "head_nesterov": FLAG,
-    "head_decay": or_none(PROBABILITY),
+    "head_decay": or_none(SHARE),
     "head_damping": or_none(NOT_NEGATIVE),
     "head_bias": FLAG,
     "head_storage": or_none(TEXT),

@@ -172,12 +172,15 @@ class Trainer:
         hidden = self.network.hidden(inputs)
         begin = self._clock.mark()
         # The head's share of the backward pass ends when the gradient reaches the hidden layer.
-        hidden.register_hook(lambda gradient: self._clock.add(begin, self._clock.mark()))
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: self._clock.add(begin, self._clock.mark()))
         loss = self.network.head(hidden, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._not_finite(f"the loss is {value}")
         loss.backward()
+        if not hidden.requires_grad:
+            self._clock.add(begin, self._clock.mark())
         self._change_weights()
         now = time.perf_counter()
         self.state.position.count(value, len(targets), now - self._lap, len(self.batches))

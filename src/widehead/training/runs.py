@@ -25,6 +25,7 @@ from widehead.training.memory import keep_freed_memory
 from widehead.training.multilabel import Multilabel
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.recommender import Recommender
+from widehead.training.starting import prepare_encoder
 from widehead.training.state import restore_network
 from widehead.training.words import LanguageModel, WordEmbeddings
 
@@ -102,6 +103,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
         folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
     network = _built(data.job, config, frequencies)
+    prepare_encoder(network.encoder, config, data.examples, restored=folder.last_checkpoint.exists())
     trainer = Trainer(
         config,
         network,
