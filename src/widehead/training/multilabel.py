@@ -83,7 +83,8 @@ class Multilabel(Job):
         counts: np.ndarray = tree["counts"].numpy()
         if counts.shape != (schema.num_labels,):
             raise CheckpointError(
-                f"{path} should be of as many labels as labels.json beside it, {schema.num_labels}. Found {len(counts)}."
+                f"{path} should be of as many labels as labels.json beside it, {schema.num_labels}. "
+                f"Found {len(counts)}."
             )
         return cls(schema, counts, tree["num_documents"])
 
