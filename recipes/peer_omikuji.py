@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 import omikuji
 
@@ -20,7 +21,7 @@ def main() -> None:
     begin, cpu = time.perf_counter(), time.process_time()
     model = omikuji.Model.train_on_data(train, omikuji.Model.default_hyper_param(), n_threads=int(threads))
     trained, cpu = time.perf_counter(), time.process_time() - cpu
-    with open(test, encoding="utf-8") as rows, open(predictions, "w", encoding="utf-8") as out:
+    with Path(test).open(encoding="utf-8") as rows, Path(predictions).open("w", encoding="utf-8") as out:
         next(rows)
         for row in rows:
             pairs = (pair.split(":") for pair in row.split()[1:])

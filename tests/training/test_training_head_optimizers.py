@@ -59,7 +59,7 @@ def test_every_option_arrives(kind: str, own: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", ["newton", "shampoo", "muon"])
 def test_options_left_out_are_the_optimisers_own(kind: str) -> None:
-    optimizer, head = made(head_optimizer=kind, head_lr=None, head_damping=None)
+    optimizer, head = made(head_optimizer=kind, head_lr=None, head_damping=None, head_decay=None)
     assert options_of(optimizer) == options_of(KINDS[kind](head))
 
 
