@@ -3,7 +3,7 @@
     python recipes/multilabel.py FOLDER [--sets citeulike-t,yso-finna-en] [--threads 2] [--rows 60000]
 
 FOLDER holds citeulike-t/{train,test}.txt.gz and yso-finna-en/{train,test}.tsv.gz. Both systems read the same features:
-those of the file, or of texts the tf-idf weights of the training part's words (widehead.data.TextFeatures). Rows without
+those of the file, or of texts the tf-idf weights of the training words (widehead.data.TextFeatures). Rows without
 features or without labels are left out. Times are of reading and training, without evaluation, for both. ``--rows``
 trains on the first so many rows of a fixed shuffle. Appends one line a system to recipes/results/multilabel.jsonl.
 """
