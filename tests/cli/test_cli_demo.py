@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from cli_runs import Called, assert_refused, call, tree
 
+from widehead.training import JOB_DEFAULTS
+
 WORDS = ("happy", "music", "ocean")
 
 
@@ -26,7 +28,7 @@ def small_thesaurus(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path.write_text("\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("widehead.data.demo.thesaurus_path", lambda: path)
-        patch.setattr("widehead.training.config.JOB_DEFAULTS", {"demo": DEFAULTS})
+        patch.setitem(JOB_DEFAULTS, "demo", DEFAULTS)
         patch.setattr("widehead.bench.measure._SLICE", 1e-9)
         yield
 

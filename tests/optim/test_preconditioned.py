@@ -59,6 +59,26 @@ def test_newton_is_recursive_least_squares() -> None:
     assert optimizer.trust()[0] == wh.optim.Trust(steps=30, scaled_back=0)
 
 
+def test_newton_that_forgets_nothing_lacks_at_most_a_fiftieth_of_the_steps() -> None:
+    """With decay = 1, W stays near the least-squares solution although (A + δI)⁻¹ is renewed ever more rarely."""
+    head = make()
+    head.load_weight(torch.zeros(D, WIDTH))
+    optimizer = wh.optim.Newton(head, lr=1.0, decay=1.0, damping=0.0)
+    hiddens, outputs, renewals = [], [], 0
+    for step in range(300):
+        hidden, ids = data(20, seed=step)
+        head(hidden, ids).backward()
+        optimizer.step()
+        hiddens.append(hidden)
+        outputs.append(multi_hot(ids))
+        age = next(iter(optimizer.state.values()))["age"]
+        renewals += age == 0
+        assert age <= step / 50
+    assert 115 < renewals < 130  # 50 · (1 + 1/2 + … + 1/6) = 122.5
+    solution = torch.linalg.lstsq(torch.cat(hiddens), torch.cat(outputs)).solution.T
+    assert torch.linalg.norm(head.weight() - solution) < 0.02 * torch.linalg.norm(solution)
+
+
 def test_newton_with_forgetting_is_weighted_least_squares() -> None:
     head = make()
     head.load_weight(torch.zeros(D, WIDTH))

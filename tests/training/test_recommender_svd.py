@@ -41,9 +41,10 @@ def rows_of(matrix: Any) -> np.ndarray:
 
 def test_encodings_are_the_left_singular_vectors_each_user_with_a_factor(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    job = Recommender.read(config).job
+    data = Recommender.read(config)
+    job = data.job
     network = build_network(job, config)
-    job.start(network.encoder, config)
+    job.start(network.encoder, data.examples, config)
     table = network.encoder.embeddings.weight.detach().double().numpy()
     assert np.sqrt((table**2).sum(1).mean()) == pytest.approx(1.0, rel=1e-4)
     hidden = rows_of(job.train.matrix) @ table
@@ -60,13 +61,14 @@ def test_rare_items_have_rows_of_zeros_unless_too_few_are_left(tmp_path: Path) -
     config = config_of(tmp_path)
     lines = Path(str(config.train)).read_text().splitlines()
     Path(str(config.train)).write_text("\n".join(f"{line} rare{n // 4}" for n, line in enumerate(lines)))
-    job = Recommender.read(config).job
+    data = Recommender.read(config)
+    job = data.job
     rare = np.array([job.train.items[i].startswith("rare") for i in range(len(job.train.items))])
     assert (job.train.matrix.getnnz(axis=0)[rare] <= 4).all()
     for width, kept in ((12, ~rare), (80, rare | ~rare)):  # there are 60 others
         wide = dataclasses.replace(config, width=width)
         network = build_network(job, wide)
-        job.start(network.encoder, wide)
+        job.start(network.encoder, data.examples, wide)
         assert np.array_equal(network.encoder.embeddings.weight.detach().numpy().any(axis=1), kept)
 
 
@@ -85,9 +87,10 @@ def test_one_pass_gives_the_least_squares_output_layer(tmp_path: Path) -> None:
 
 def test_the_encoder_stays_as_it_was_made(tmp_path: Path) -> None:
     config = config_of(tmp_path, epochs=2)
-    job = Recommender.read(config).job
+    data = Recommender.read(config)
+    job = data.job
     network = build_network(job, config)
-    job.start(network.encoder, config)
+    job.start(network.encoder, data.examples, config)
     train(config, quiet=True)
     trained = load_run(tmp_path / "run").network.encoder
     assert torch.equal(trained.embeddings.weight, network.encoder.embeddings.weight)
@@ -159,7 +162,8 @@ def test_other_options_leave_the_defaults_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("job", "options", "message"),
     [
-        ("multilabel", {}, "`encoder_init` should be random for the job multilabel. Found 'svd'"),
+        ("language-model", {}, "`encoder_init` should be random for the job language-model. Found 'svd'"),
+        ("multilabel", {"hidden": (8,)}, r"svd for a linear encoder only. Found hidden = \[8\]"),
         ("recommender", {"hidden": [8]}, r"svd for a linear encoder only. Found hidden = \[8\]"),
         ("recommender", {"activation": "tanh"}, "svd for a linear encoder only.*'tanh'"),
     ],

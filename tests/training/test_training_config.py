@@ -10,7 +10,7 @@ import pytest
 
 from widehead.errors import CheckpointError
 from widehead.losses import WeightedSquaredError
-from widehead.training.config import JOB_DEFAULTS, JOBS, LOSSES, TrainingConfig
+from widehead.training import JOB_DEFAULTS, JOBS, LOSSES, TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.intervals import Interval
 
@@ -82,10 +82,27 @@ def test_optimisers_take_options_of_their_own(options: dict[str, object]) -> Non
 
 
 def test_what_was_measured_with_the_jobs_optimiser_does_not_go_with_another() -> None:
-    assert (config_of("multilabel").head_lr, config_of("multilabel").head_damping) == (0.2, 1.0)
+    assert (config_of("multilabel").head_damping, config_of("multilabel").head_decay) == (0.15, 1.0)
     assert config_of("multilabel", head_optimizer="newton") == config_of("multilabel")
     other = config_of("multilabel", head_optimizer="shampoo")
-    assert (other.head_lr, other.head_damping) == (None, None)
+    assert (other.head_lr, other.head_damping, other.head_decay) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "options", [{"head": "sampled"}, {"loss": "spherical-softmax"}, {"head_optimizer": "sgd"}], ids=str
+)
+def test_only_least_squares_leaves_the_encoder_of_labels_as_it_begins(options: dict[str, str]) -> None:
+    own = config_of("multilabel")
+    assert (own.encoder_init, own.encoder_lr, own.epochs) == ("svd", 0.0, 1)
+    other = config_of("multilabel", **options)
+    assert other.encoder_init == "random"
+    assert other.encoder_lr > 0.0
+    assert config_of("multilabel", loss="squared-error", head="exact") == own
+
+
+def test_axes_need_a_matrix_of_inputs() -> None:
+    with pytest.raises(ValueError, match=r"`encoder_init` should be random.*language-model"):
+        config_of("language-model", encoder_init="svd")
 
 
 def test_unknown_jobs_are_refused() -> None:

@@ -21,6 +21,7 @@ __all__ = ["OPTIONS", "TrainOption", "options_of", "parameter"]
 
 _TEXTS = ("language-model", "word-embeddings")
 _ALL = ("recommender", *_TEXTS, "multilabel")
+_BAGS = ("recommender", "multilabel")
 _LAYERED = ("recommender", "language-model", "multilabel")
 _DATA, _NETWORK, _LOSS, _ENCODER, _LENGTH, _WATCH = (
     "Data",
@@ -78,7 +79,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("embedding", _NETWORK, "Size of a context word's embedding.", int, ("language-model",)),
     TrainOption("activation", _NETWORK, f"After each layer: {_one_of(ACTIVATIONS)}.", str, _LAYERED, "NAME"),
     TrainOption("dropout", _NETWORK, "Probability of dropping a hidden unit.", float, _LAYERED),
-    TrainOption("input_dropout", _NETWORK, "Probability of dropping an input.", float, ("recommender", "multilabel")),
+    TrainOption("input_dropout", _NETWORK, "Probability of dropping an input.", float, _BAGS),
     TrainOption("dtype", _NETWORK, "float32 or float64.", metavar="NAME"),
     TrainOption("device", _NETWORK, "cpu, cuda or cuda:N.", metavar="NAME"),
     TrainOption("head", _LOSS, f"Output layer: {_one_of(HEADS)}.", metavar="NAME"),
@@ -96,9 +97,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("head_storage_dtype", _LOSS, "bfloat16: half the memory for the exact head.", metavar="NAME"),
     TrainOption("head_weight_decay", _LOSS, "Weight decay of the output layer.", float),
     TrainOption("head_max_grad_norm", _LOSS, "Clip the gradient of the output layer at this norm.", float),
-    TrainOption(
-        "encoder_init", _ENCODER, "random, or svd: singular vectors of the data.", str, ("recommender",), "NAME"
-    ),
+    TrainOption("encoder_init", _ENCODER, "random, or svd: singular vectors of the data.", str, _BAGS, "NAME"),
     TrainOption("encoder_lr", _ENCODER, "Learning rate of AdamW; 0: the encoder stays.", float),
     TrainOption("encoder_weight_decay", _ENCODER, "Weight decay.", float),
     TrainOption("encoder_max_grad_norm", _ENCODER, "Clip the gradient at this norm.", float),

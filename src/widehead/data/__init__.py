@@ -1,5 +1,6 @@
 """Readers: files to batches of inputs and SparseTargets."""
 
+from widehead.data.axes import principal_axes
 from widehead.data.batches import Batch, Batches, Examples, RowExamples
 from widehead.data.demo import read_thesaurus
 from widehead.data.files import open_text
@@ -31,6 +32,7 @@ __all__ = [
     "encode",
     "open_text",
     "pair",
+    "principal_axes",
     "read_interactions",
     "read_multilabel",
     "read_thesaurus",

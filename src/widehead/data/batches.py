@@ -52,6 +52,11 @@ class RowExamples:
     def __len__(self) -> int:
         return len(self._inputs)
 
+    @property
+    def inputs(self) -> CSR:
+        """(n, N) the inputs of all examples."""
+        return self._inputs.matrix
+
     def batch(self, rows: np.ndarray) -> Batch:
         """Inputs and targets of the examples ``rows`` (m,), both SparseTargets; one object where they are the same."""
         inputs = self._inputs.select(rows)
@@ -105,7 +110,7 @@ class _Rows:
     """A CSR matrix whose rows are picked quickly."""
 
     def __init__(self, matrix: CSR) -> None:
-        matrix = matrix.tocsr()
+        self.matrix = matrix = matrix.tocsr()
         self.offsets, self.columns = matrix.indptr, matrix.indices
         self.values = None if bool((matrix.data == 1).all()) else matrix.data
 

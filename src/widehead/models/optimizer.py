@@ -25,6 +25,8 @@ class EncoderOptimizer:
 
     Raises:
         ValueError: the encoder has no parameters, or a parameter is out of range.
+
+    Parameters that need no gradient stay as they are; where none does, ``parts`` is empty.
     """
 
     def __init__(
@@ -33,10 +35,11 @@ class EncoderOptimizer:
         embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
         sparse = [m.weight for m in embeddings if m.sparse]
         rows = {id(p) for p in sparse}
-        dense = [p for p in encoder.parameters() if id(p) not in rows]
-        self.parameters = [*dense, *sparse]
-        if not self.parameters:
+        if not any(True for _ in encoder.parameters()):
             raise ValueError(f"Parameter `encoder` should have parameters. Found none in {type(encoder).__name__}.")
+        sparse = [p for p in sparse if p.requires_grad]
+        dense = [p for p in encoder.parameters() if p.requires_grad and id(p) not in rows]
+        self.parameters = [*dense, *sparse]
         self.parts: list[torch.optim.Optimizer] = []
         if dense:
             self.parts.append(torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay))
@@ -47,7 +50,7 @@ class EncoderOptimizer:
     @property
     def lr(self) -> float:
         """The learning rate that the next step uses."""
-        return float(self.parts[0].param_groups[0]["lr"])
+        return float(self.parts[0].param_groups[0]["lr"]) if self.parts else 0.0
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -55,8 +58,8 @@ class EncoderOptimizer:
             part.zero_grad()
 
     def step(self) -> None:
-        """Clip, then change the parameters; those without a gradient, as where the encoder is frozen, stay."""
-        if self.max_grad_norm is not None and any(p.grad is not None for p in self.parameters):
+        """Clip, then change the parameters."""
+        if self.max_grad_norm is not None and self.parameters:
             clip(self.parameters, self.max_grad_norm)
         for part in self.parts:
             part.step()

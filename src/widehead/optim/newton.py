@@ -28,7 +28,8 @@ class Newton(Remembering):
         lr: step size, whose natural scale is 1 whatever the loss and the data.
         damping: δ, relative to the mean eigenvalue of A; None for 0.1.
         decay: how much of the past A keeps in a step, in [0, 1].
-        refresh_every: steps between two renewals of (A + δI)⁻¹ (None: 10); at the beginning in every step.
+        refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
+            decay = 1 whenever it lacks a fiftieth of the steps.
         weight_decay: decoupled.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 

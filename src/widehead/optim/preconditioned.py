@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class Remembering(Preconditioned):
     """R made of a (d, d) matrix that is summed over steps, which fade, and turned into R every few steps."""
 
     default_refresh: ClassVar[int]
+    # One in so many steps may be missing in R: while it is young, and where nothing fades.
+    _young, _forgets_nothing = 10, 50
 
     def __init__(
         self,
@@ -103,7 +106,8 @@ class Remembering(Preconditioned):
         check_number("decay", decay)
         if decay > 1.0:
             raise ValueError(f"Parameter `decay` should be at most 1. Found {decay}.")
-        refresh_every = self.default_refresh if refresh_every is None else refresh_every
+        if refresh_every is None:  # where nothing fades a step is ever less of the sum, and R lasts ever longer
+            refresh_every = self.default_refresh if decay < 1.0 else sys.maxsize
         check_number("refresh_every", refresh_every, least=1)
         super().__init__(heads, lr, decay=decay, refresh_every=refresh_every, **options)
 
@@ -116,7 +120,8 @@ class Remembering(Preconditioned):
         state["sum"] = state.get("sum", 0.0) * group["decay"] + added.to(torch.float64)
         state["weight"] = state.get("weight", 0.0) * group["decay"] + 1.0
         state["age"] = state.get("age", 0) + 1
-        due = min(group["refresh_every"], 1 + state["steps"] // 10)
+        share = self._young if group["decay"] < 1.0 else self._forgets_nothing
+        due = min(group["refresh_every"], 1 + state["steps"] // share)
         if "right" not in state or state["age"] >= due:
             state["right"] = self._made_right(state["sum"], state["weight"], damping_of(group, added))
             state["age"] = 0

@@ -24,7 +24,8 @@ class Shampoo(Remembering):
         lr: how far W goes in a step, in each of the d directions, whatever the size of the gradient.
         damping: δ, relative to the mean eigenvalue of C; None for 0.1.
         decay: how much of the average a step keeps, in [0, 1]; with 1 it is the mean of all steps.
-        refresh_every: steps between two renewals of the inverse root (None: 20); at the beginning in every step.
+        refresh_every: steps between two renewals of the inverse root (None: 20, with decay = 1 as
+            in Newton); at the beginning in every step.
         weight_decay: decoupled.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
 

@@ -1,7 +1,8 @@
 """Training: options, run folder, loop, checkpoints; and runs loaded again for use."""
 
 from widehead.training.comparison import Result, compare, contenders, objective, ranked, verdict
-from widehead.training.config import JOB_DEFAULTS, JOBS, LOSSES, TrainingConfig
+from widehead.training.config import LOSSES, TrainingConfig
+from widehead.training.defaults import JOB_DEFAULTS, JOBS
 from widehead.training.folder import RunFolder
 from widehead.training.heads import HEAD_OPTIMIZERS, HEADS
 from widehead.training.jobs import Job, Prediction, build_network

@@ -29,11 +29,10 @@ from widehead.training.checks import (
     whole,
     wholes,
 )
+from widehead.training.defaults import JOBS, defaults_of
 from widehead.training.heads import EXACT_OPTIMIZERS, HEAD_OPTIMIZERS, HEADS, OTHER_OPTIMIZERS, head_parameters
 
-__all__ = ["JOBS", "JOB_DEFAULTS", "LOSSES", "TrainingConfig"]
-
-JOBS = ("recommender", "language-model", "word-embeddings", "multilabel", "demo")
+__all__ = ["LOSSES", "TrainingConfig"]
 
 LOSSES: dict[str, type[Loss]] = {
     "squared-error": SquaredError,
@@ -49,84 +48,6 @@ _OF_OPTIMIZERS = {
     "head_decay": ("newton", "shampoo"),
     "head_damping": ("newton", "shampoo", "muon"),
     "head_weight_decay": EXACT_OPTIMIZERS,
-}
-# Defaults that were measured with the exact head.
-_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_decay", "head_damping")
-
-# One table of defaults; an option that is not here has the default of its field.
-JOB_DEFAULTS: dict[str, dict[str, Any]] = {
-    # An encoder of singular vectors that stays, and in one pass the least-squares output layer for it.
-    "recommender": {
-        "width": 1024,
-        "encoder_init": "svd",
-        "encoder_lr": 0.0,
-        "target_power": 0.2,
-        "head_optimizer": "newton",
-        "head_decay": 1.0,
-        "head_damping": 1e-3,
-        "loss": "squared-error",
-        "batch_size": 512,
-    },
-    "language-model": {
-        "head_optimizer": "newton",
-        "loss": "spherical-softmax",
-        "activation": "tanh",
-        "hidden": (256,),
-        "batch_size": 256,
-        "holdout": 0.01,
-        "minimum_count": 5,
-        "at": (1, 10),
-        "rank_at_most": 2_000,
-    },
-    "word-embeddings": {
-        "head_optimizer": "newton",
-        "loss": "spherical-softmax",
-        "batch_size": 256,
-        "holdout": 0.01,
-        "minimum_count": 5,
-        "at": (1, 10),
-        "rank_at_most": 2_000,
-    },
-    "multilabel": {
-        "head_optimizer": "newton",
-        "head_lr": 0.2,
-        "head_damping": 1.0,
-        "loss": "weighted-squared-error",
-        "loss_options": {"unobserved_weight": 0.05},
-        "schedule": "cosine",
-        "hidden": (256,),
-        "activation": "relu",
-        "minimum_count": 2,
-        "at": (1, 3, 5),
-        "epochs": 15,
-        "evaluate_every": "5 epochs",
-    },
-    "demo": {
-        "head_optimizer": "newton",
-        "loss": "weighted-squared-error",
-        "loss_options": {"unobserved_weight": 0.02},
-        "encoder_lr": 3e-3,
-        "schedule": "cosine",
-        "input_dropout": 0.5,
-        "holdout": 0.2,
-        "batch_size": 512,
-        "epochs": 5,
-        "rank_at_most": 5_000,
-    },
-}
-
-# Defaults of a recommender that one of these options asks to train its encoder, or to rank by another loss.
-_ASKS_FOR_TRAINING = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
-_TRAINED_RECOMMENDER: dict[str, Any] = {
-    "head_optimizer": "newton",
-    "loss": "weighted-squared-error",
-    "loss_options": {"unobserved_weight": 0.05},
-    "encoder_lr": 3e-3,
-    "schedule": "cosine",
-    "input_dropout": 0.5,
-    "batch_size": 512,
-    "epochs": 15,
-    "evaluate_every": "5 epochs",
 }
 
 
@@ -180,7 +101,7 @@ class TrainingConfig:
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
-    encoder_init: Literal["random", "svd"] = "random"  # svd: singular vectors of the training data (recommender)
+    encoder_init: Literal["random", "svd"] = "random"  # svd: from the data (recommender, multilabel)
     encoder_lr: float = 1e-3  # 0: the encoder stays as it is
     encoder_weight_decay: float = 0.0
     encoder_max_grad_norm: float | None = None
@@ -264,7 +185,7 @@ class TrainingConfig:
     def _check_encoder_init(self) -> None:
         if self.encoder_init == "random":
             return
-        if self.job not in ("recommender", "demo"):
+        if self.job not in ("recommender", "multilabel", "demo"):
             raise ValueError(f"Option `encoder_init` should be random for the job {self.job}. Found 'svd'.")
         if self.hidden or self.activation != "none":
             raise ValueError(
@@ -275,21 +196,7 @@ class TrainingConfig:
     @classmethod
     def for_job(cls, job: str, **options: Any) -> TrainingConfig:
         """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
-        if job not in JOBS:
-            raise ValueError(f"Option `job` should be {one_of(JOBS)}. Found {job!r}.")
-        defaults = dict(JOB_DEFAULTS[job])
-        if job == "recommender" and _asks_for_training(options):
-            defaults = dict(_TRAINED_RECOMMENDER)
-        if options.get("head", "exact") != "exact":
-            for name in _OF_THE_EXACT_HEAD:
-                defaults.pop(name, None)
-            defaults["head_optimizer"] = "adam"
-        if "loss" in options and options["loss"] != defaults.get("loss"):
-            defaults.pop("loss_options", None)  # measured with the job's own loss
-        if "head_optimizer" in options and options["head_optimizer"] != defaults.get("head_optimizer"):
-            for name in ("head_lr", "head_decay", "head_damping"):  # measured with the job's own optimiser
-                defaults.pop(name, None)
-        return cls._from_mapping({**defaults, **options, "job": job}, "options")
+        return cls._from_mapping({**defaults_of(job, options), **options, "job": job}, "options")
 
     @classmethod
     def from_json(cls, text: str, source: str = "config.json") -> TrainingConfig:
@@ -336,16 +243,6 @@ class TrainingConfig:
                 f"Option `loss_options` should hold what the loss {self.loss} takes: {takes}. "
                 f"Found {dict(self.loss_options)}."
             ) from error
-
-
-def _asks_for_training(options: Mapping[str, Any]) -> bool:
-    fields = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
-    defaults = {**fields, **JOB_DEFAULTS["recommender"]}
-    # Lists and tuples are alike here, as in config.json.
-    same = (
-        options[n] == defaults[n] or (not options[n] and not defaults[n]) for n in _ASKS_FOR_TRAINING if n in options
-    )
-    return not all(same)
 
 
 _CHECKS: dict[str, Check] = {

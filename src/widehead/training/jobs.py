@@ -67,7 +67,7 @@ class Job(ABC):
     def encoder(self, config: TrainingConfig) -> nn.Module:
         """A new encoder with ``config.width`` outputs."""
 
-    def start(self, encoder: nn.Module, config: TrainingConfig) -> None:
+    def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Give a new encoder weights made from the training data, where ``config.encoder_init`` says so."""
         assert config.encoder_init == "random", "a job that takes another start says here what it is"
 

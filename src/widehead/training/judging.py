@@ -12,7 +12,7 @@ from torch import Tensor
 from widehead.data import Examples, RowExamples
 from widehead.data.sparse import CSR
 from widehead.heads import ExactHead
-from widehead.metrics import Evaluation
+from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
 from widehead.targets import Inputs, SparseTargets
 
@@ -30,17 +30,27 @@ class RankingTest:
         relevant: (n, D) scipy CSR; rows without a relevant class are left out.
         unreachable: (n,) how many more relevant classes there are that no ranking can hold.
         exclude_inputs: whether ids of the input are classes that must not be named.
+        propensities: of the classes, for psp@k.
     """
 
-    def __init__(self, inputs: CSR, relevant: CSR, unreachable: np.ndarray, *, exclude_inputs: bool) -> None:
+    def __init__(
+        self,
+        inputs: CSR,
+        relevant: CSR,
+        unreachable: np.ndarray,
+        *,
+        exclude_inputs: bool,
+        propensities: Propensities | None = None,
+    ) -> None:
         kept = np.flatnonzero(np.diff(relevant.indptr) + unreachable)
         self.examples = RowExamples(inputs[kept], relevant[kept])
         self.unreachable = torch.from_numpy(unreachable[kept])
         self.exclude_inputs = exclude_inputs
+        self.propensities = propensities
 
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
-        evaluation = Evaluation(names)
+        evaluation = Evaluation(names, self.propensities)
         device = _ready(network)
         for rows in _chunks(_sample(len(self.examples), at_most, seed), _BATCH):
             inputs, relevant = self.examples.batch(rows)

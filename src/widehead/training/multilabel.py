@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
-from widehead.data import LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
+from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, principal_axes, read_multilabel
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError
-from widehead.models import WideNetwork
+from widehead.metrics import Propensities
+from widehead.models import BagEncoder, WideNetwork
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.jobs import Job, JobData, Prediction, bag_encoder
@@ -24,12 +27,19 @@ __all__ = ["Multilabel"]
 class Multilabel(Job):
     """Features in, labels out.
 
+    How often each label is in the training data stays in the run folder (label_counts.safetensors), because
+    propensity-scored precision needs it.
+
     Args:
         schema: what the columns of features and labels are.
+        counts: (num_labels,) int64, training documents of each label.
+        num_documents: how many training documents there are.
     """
 
-    def __init__(self, schema: LabelSchema) -> None:
+    def __init__(self, schema: LabelSchema, counts: np.ndarray, num_documents: int) -> None:
         self.schema = schema
+        self.counts, self.num_documents = counts, num_documents
+        self._propensities = Propensities.from_counts(torch.from_numpy(counts), num_documents)
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -39,35 +49,73 @@ class Multilabel(Job):
     def read(cls, config: TrainingConfig) -> JobData:
         assert config.train is not None
         train = read_multilabel(config.train, labels_path=config.labels, minimum_documents=config.minimum_count)
-        job = cls(train.schema)
         if config.test is not None:
+            job = cls._of(train, train.labels)
             return JobData(job, RowExamples(train.features, train.labels), job.read_test(config.test))
         order = np.random.default_rng(config.seed).permutation(train.features.shape[0])
         held, kept = np.split(order, [round(config.holdout * len(order))])
-        examples = RowExamples(train.features[np.sort(kept)], train.labels[np.sort(kept)])
-        return JobData(job, examples, _test(train, np.sort(held)) if len(held) else None)
+        held, kept = np.sort(held), np.sort(kept)
+        job = cls._of(train, train.labels[kept])
+        examples = RowExamples(train.features[kept], train.labels[kept])
+        return JobData(job, examples, job._test(train, held) if len(held) else None)
+
+    @classmethod
+    def _of(cls, train: MultiLabel, labels: CSR) -> Multilabel:
+        """The job of training documents with these labels."""
+        counts = np.bincount(labels.indices, minlength=labels.shape[1]).astype(np.int64)
+        return cls(train.schema, counts, labels.shape[0])
 
     def save(self, folder: RunFolder) -> None:
         text = json.dumps(self.schema.to_dict(), ensure_ascii=False)
+        tree = {"counts": torch.from_numpy(self.counts), "num_documents": self.num_documents}
         folder.keep("labels.json", lambda path: _write(path, text))
+        folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Multilabel:
         path = folder.vocabulary_path("labels.json")
         try:
-            return cls(LabelSchema.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+            schema = LabelSchema.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} should hold the labels of the run. Found: {error}.") from error
+        path = folder.vocabulary_path("label_counts.safetensors")
+        tree = load_checkpoint(path)
+        counts: np.ndarray = tree["counts"].numpy()
+        if counts.shape != (schema.num_labels,):
+            raise CheckpointError(
+                f"{path} should be of as many labels as labels.json beside it, {schema.num_labels}. "
+                f"Found {len(counts)}."
+            )
+        return cls(schema, counts, tree["num_documents"])
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
 
+    def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
+        """Features to the axes that the training documents span most."""
+        if config.encoder_init != "svd":
+            return
+        assert isinstance(encoder, BagEncoder)
+        assert isinstance(examples, RowExamples)
+        axes = principal_axes(examples.inputs, config.width, config.seed)
+        with torch.no_grad():
+            encoder.embeddings.weight.copy_(torch.from_numpy(axes))
+
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
-        return [f"{kind}@{k}" for kind in ("precision", "ndcg") for k in at]
+        return [f"{kind}@{k}" for kind in ("precision", "psp", "ndcg") for k in at]
 
     def read_test(self, path: Path | str) -> RankingTest:
         test = read_multilabel(path, schema=self.schema)
-        return _test(test, np.arange(test.features.shape[0]))
+        return self._test(test, np.arange(test.features.shape[0]))
+
+    def _test(self, documents: MultiLabel, rows: np.ndarray) -> RankingTest:
+        return RankingTest(
+            documents.features[rows],
+            documents.labels[rows],
+            documents.unreachable[rows],
+            exclude_inputs=False,
+            propensities=self._propensities,
+        )
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
         """For each document of a file, named by its number from 1, the best labels; of text, labels may be left out."""
@@ -80,12 +128,6 @@ class Multilabel(Job):
             return read_multilabel(path, schema=self.schema).features
         with open_text(path) as lines:
             return text.transform(line.partition("\t")[2] if "\t" in line else line for line in lines)
-
-
-def _test(documents: MultiLabel, rows: np.ndarray) -> RankingTest:
-    return RankingTest(
-        documents.features[rows], documents.labels[rows], documents.unreachable[rows], exclude_inputs=False
-    )
 
 
 def _write(path: Path, text: str) -> None:

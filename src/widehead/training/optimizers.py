@@ -42,8 +42,6 @@ def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: 
         return SGD(network.head, lr, config.head_momentum, nesterov=config.head_nesterov, **shared)
     own: dict[str, Any] = {"damping": config.head_damping, "decay": config.head_decay}
     own = {name: value for name, value in own.items() if value is not None}
-    if config.head_decay == 1.0:
-        own["refresh_every"] = 1  # least squares of all that was seen, with no batch left out of the last curvature
     return _KINDS[config.head_optimizer](network.head, config.head_lr, **shared, **own)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from widehead.data import (
+    Examples,
     Interactions,
     RowExamples,
     Vocabulary,
@@ -104,7 +105,7 @@ class Recommender(Job):
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
 
-    def start(self, encoder: nn.Module, config: TrainingConfig) -> None:
+    def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Encodings by the leading singular vectors of the training matrix, scaled so that rare items and users count.
 
         With X = D_u^-0.3 R D_i^-0.4 ≈ UΣVᵀ, an item's row is that of D_i^-0.4 VΣ⁻¹, so that the training users'

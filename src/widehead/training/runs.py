@@ -106,7 +106,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
     resumed = folder.last_checkpoint.exists()
     begin = time.perf_counter()
     if not resumed:
-        data.job.start(network.encoder, config)
+        data.job.start(network.encoder, data.examples, config)
     started = time.perf_counter() - begin
     trainer = Trainer(
         config,

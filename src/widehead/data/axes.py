@@ -1,0 +1,41 @@
+"""Axes of the space that sparse features span most: latent semantic analysis without its rotation.
+
+Letters: n documents, N features, d axes; X (n, N) features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from widehead.data.sparse import CSR
+
+__all__ = ["principal_axes"]
+
+_POWERS = 2  # of XᵀX; the second one halves what the first leaves out, further ones give less than they cost
+
+
+def principal_axes(features: CSR, width: int, seed: int) -> np.ndarray:
+    """(N, width) float32 Z with orthonormal columns, for which XZZᵀ is close to X: a randomised range finder.
+
+    Z spans nearly the space of the first singular vectors of X (Halko, Martinsson, Tropp, "Finding structure with
+    randomness", SIAM Review 2011, algorithm 4.4). It is not turned to be these vectors, since a least-squares layer on
+    XZ is the same for every basis. X can have fewer than ``width`` axes, min(n, N) at most: the columns of zeros at
+    the end stand for those that are not there.
+
+    Args:
+        features: X, scipy CSR; rows without features do no harm.
+        width: d, at least 1.
+        seed: of the random start; equal seeds give equal axes.
+
+    >>> import scipy.sparse
+    >>> axes = principal_axes(scipy.sparse.csr_matrix(np.diag([3.0, 2.0])), 3, seed=0)
+    >>> np.round(np.abs(axes.T @ axes), 3).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    matrix = features.tocsr().astype(np.float32)
+    transposed = matrix.T.tocsr()
+    there = min(width, *matrix.shape)
+    axes = np.random.default_rng(seed).standard_normal((matrix.shape[1], there), dtype=np.float32)
+    for _ in range(_POWERS):
+        axes = np.linalg.qr(transposed @ (matrix @ axes))[0]
+    return np.pad(axes, ((0, 0), (0, width - there)))
