@@ -54,6 +54,8 @@ class MetricsLog:
 
     def cut(self, step: int) -> None:
         """Leave out every line past ``step``, and a last one that a kill cut short."""
+        if not self.path.exists():
+            return
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         with atomic_write(self.path) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())

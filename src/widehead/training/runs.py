@@ -19,13 +19,14 @@ from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.heads import class_frequencies, needs_frequencies
 from widehead.training.jobs import Job, JobData, Prediction, build_network
+from widehead.training.lock import locked
 from widehead.training.logging import Display, display_for
 from widehead.training.loop import Evaluator, Outcome, Trainer
 from widehead.training.memory import keep_freed_memory
 from widehead.training.multilabel import Multilabel
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.recommender import Recommender
-from widehead.training.state import restore_network
+from widehead.training.state import MAY_CHANGE, Origin, restore_network
 from widehead.training.words import LanguageModel, WordEmbeddings
 
 __all__ = ["JOB_CLASSES", "LOWER_IS_BETTER", "Run", "load_run", "resume", "train", "with_absolute_paths"]
@@ -38,10 +39,6 @@ JOB_CLASSES: dict[str, type[Job]] = {
     "demo": Recommender,
 }
 
-# Options that a resumed run may be given anew: none of them changes a step that was already made.
-_MAY_CHANGE = frozenset(
-    {"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device", "head_storage"}
-)
 _FREQUENCIES = "frequencies.safetensors"
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 
@@ -55,17 +52,19 @@ def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
 
     Raises:
         DataError: a file cannot be read; nothing was written.
-        CheckpointError: the folder holds something already, or cannot be written to.
+        CheckpointError: the folder holds something already, is in use by another process, or cannot be written to.
         NonFiniteError: see ``Trainer.run``.
         ValueError: options that do not fit the data; there is something at ``head_storage``, or it cannot be made.
     """
     config = with_absolute_paths(config)
-    RunFolder(Path(config.out)).check_free()
+    folder = RunFolder(Path(config.out))
+    folder.check_free()
     _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
     _check_cutoffs(config, data.job)
-    folder = RunFolder.create(config)
-    return _train(config, folder, data, display_for(quiet))
+    folder.make()
+    with locked(folder.path):
+        return _train(config, RunFolder.create(config), data, display_for(quiet))
 
 
 def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
@@ -77,14 +76,20 @@ def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
         changes: new values of limits and cadences, such as ``epochs=20``.
 
     Raises:
-        CheckpointError: there is no run, its checkpoint is damaged, or the training data changed.
+        CheckpointError: there is no run, another process trains it, its checkpoint is damaged or from a run with other
+            options, or the training data changed.
         DataError, NonFiniteError, ValueError: as ``train``; also a change of an option that cannot change.
     """
-    folder, config = RunFolder.open(out)
-    if fixed := sorted(set(changes) - _MAY_CHANGE):
-        raise ValueError(f"A resumed run may change: {', '.join(sorted(_MAY_CHANGE))}. Found {fixed[0]!r}.")
+    folder, _ = RunFolder.open(out)
+    if fixed := sorted(set(changes) - MAY_CHANGE):
+        raise ValueError(f"A resumed run may change: {', '.join(sorted(MAY_CHANGE))}. Found {fixed[0]!r}.")
+    with locked(folder.path):
+        return _resume(folder, RunFolder.open(out)[1], quiet, dict(changes, out=str(out)))
+
+
+def _resume(folder: RunFolder, config: TrainingConfig, quiet: bool, changes: dict[str, Any]) -> Outcome:
     storage = config.head_storage
-    config = with_absolute_paths(dataclasses.replace(config, out=str(out), **changes))
+    config = with_absolute_paths(dataclasses.replace(config, **changes))
     if config.head_storage != storage:
         _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
@@ -113,8 +118,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         display=display,
     )
     try:
-        if folder.last_checkpoint.exists():
-            trainer.restore()
+        trainer.restore()
         return trainer.run()
     finally:
         display.close()
@@ -178,13 +182,15 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     job = JOB_CLASSES[config.job].load(folder, config)
     path = folder.best_checkpoint if best else folder.last_checkpoint
     tree = load_checkpoint(path)
+    origin = Origin.of(config, job.sizes, folder.vocabulary_sums())
+    origin.check(tree, path)  # before anything is made of the options and the other files
     frequencies = None
     if needs_frequencies(config.head, config.head_options):
         frequencies = load_checkpoint(folder.vocabulary_path(_FREQUENCIES))["frequencies"]
     network = build_network(job, config, frequencies)
     if config.head_storage is not None:
         Path(config.head_storage).unlink()  # the name; the file goes with the network
-    restore_network(network, tree, job.sizes, path)
+    restore_network(network, tree, origin, path)
     return Run(folder, config, job, network.eval(), tree["position"]["step"])
 
 
