@@ -192,6 +192,10 @@ class Trainer:
             scheduler.step()
 
     def _change_weights(self) -> None:
+        """Make the steps of head and encoder, or neither."""
+        norm = self.state.encoder_optimizer.gradient_norm()
+        if not math.isfinite(norm):
+            raise self._not_finite(f"the norm of the encoder's gradient is {norm}")
         begin = self._clock.mark()
         try:
             self.state.head_optimizer.step()
