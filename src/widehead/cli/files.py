@@ -118,7 +118,7 @@ def remove_run(path: Path) -> None:
 
     if not path.is_dir():
         return
-    temporary = {f".{name}.tmp" for name in _RUN_FILES}  # what a kill leaves
+    temporary = {p.name for p in path.glob(".*.tmp")}  # what a kill leaves
     with locked(path):
         if others := sorted({p.name for p in path.iterdir()} - {*_RUN_FILES, *_RUN_FOLDERS, *temporary, LOCK}):
             raise CheckpointError(

@@ -89,7 +89,8 @@ def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
 def _norm(values: list[Tensor]) -> Tensor:
     if not values:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
+    return norm
 
 
 def _values(parameter: Tensor) -> Tensor:

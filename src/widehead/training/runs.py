@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     # The file that a run trains in is its own: to look at weights that memory may not hold, there is another one.
     storage = None
     if config.head_storage is not None and device == "cpu":
-        storage = str(folder.path.absolute() / f".rows-{os.getpid()}.tmp")
+        storage = str(folder.path.absolute() / f".rows-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     config = dataclasses.replace(config, device=device, head_storage=storage)
     job = JOB_CLASSES[config.job].load(folder, config)
     path = folder.best_checkpoint if best else folder.last_checkpoint
@@ -187,10 +188,12 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     frequencies = None
     if needs_frequencies(config.head, config.head_options):
         frequencies = load_checkpoint(folder.vocabulary_path(_FREQUENCIES))["frequencies"]
-    network = build_network(job, config, frequencies)
-    if config.head_storage is not None:
-        Path(config.head_storage).unlink()  # the name; the file goes with the network
-    restore_network(network, tree, origin, path)
+    try:
+        network = build_network(job, config, frequencies)
+        restore_network(network, tree, origin, path)
+    finally:
+        if config.head_storage is not None:
+            Path(config.head_storage).unlink(missing_ok=True)  # the name; the file goes with the network
     return Run(folder, config, job, network.eval(), tree["position"]["step"])
 
 
@@ -215,17 +218,27 @@ def _drop_storage(config: TrainingConfig, classes: int) -> None:
     Raises:
         CheckpointError: what is there is not of that size.
     """
-    if config.head_storage is None or not Path(config.head_storage).exists():
+    if config.head_storage is None:
+        return
+    path = Path(config.head_storage)
+    path.with_name(f".{path.name}.new").unlink(missing_ok=True)  # from a kill while the rows were given a momentum
+    if not path.exists():
         return
     number = 2 if config.head_storage_dtype == "bfloat16" else {"float32": 4, "float64": 8}[config.dtype]
     size = classes * (config.width + config.head_bias) * number
-    found = Path(config.head_storage).stat().st_size
-    if found not in (size, 2 * size):  # twice with momentum
+    found = path.stat().st_size
+    if found not in (size, 2 * size) and not (found < size and _holds_zeros(path)):  # twice with momentum
         raise CheckpointError(
-            f"{config.head_storage} should hold the {size:,} bytes of this run's output layer. Found {found:,} bytes: "
+            f"{path} should hold the {size:,} bytes of this run's output layer. Found {found:,} bytes: "
             "put it elsewhere, or go on with another head_storage."
         )
-    Path(config.head_storage).unlink()
+    path.unlink()
+
+
+def _holds_zeros(path: Path) -> bool:
+    """Whether there is nothing in a file yet, as after a kill while its space was being reserved."""
+    with path.open("rb") as file:
+        return not any(block.strip(b"\0") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
