@@ -108,19 +108,23 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
         folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
     network = _built(data.job, config, frequencies)
-    trainer = Trainer(
-        config,
-        network,
-        make_head_optimizer(config, network, data.examples),
-        Batches(data.examples, config.batch_size, config.seed),
-        folder,
-        sizes=data.job.sizes,
-        evaluator=_evaluator(config, network, data),
-        display=display,
-    )
     try:
+        trainer = Trainer(
+            config,
+            network,
+            make_head_optimizer(config, network, data.examples),
+            Batches(data.examples, config.batch_size, config.seed),
+            folder,
+            sizes=data.job.sizes,
+            evaluator=_evaluator(config, network, data),
+            display=display,
+        )
         trainer.restore()
         return trainer.run()
+    except BaseException:
+        if config.head_storage is not None and not folder.last_checkpoint.exists():
+            Path(config.head_storage).unlink(missing_ok=True)  # nothing that was learnt is lost
+        raise
     finally:
         display.close()
 
