@@ -137,7 +137,9 @@ class RunFolder:
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{folder.config_path} should hold JSON. Found bytes that are no text.") from error
         except ValueError as error:
-            raise CheckpointError(str(error)) from error
+            told = str(error)
+            where = "" if str(folder.config_path) in told else f"{folder.config_path}: "
+            raise CheckpointError(where + told) from error
 
 
 def _is_leftover(path: Path) -> bool:

@@ -56,7 +56,7 @@ class Multilabel(Job):
         path = folder.vocabulary_path("labels.json")
         try:
             return cls(LabelSchema.from_dict(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} should hold the labels of the run. Found: {error}.") from error
 
     def encoder(self, config: TrainingConfig) -> nn.Module:

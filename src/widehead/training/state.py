@@ -117,7 +117,7 @@ class RunState:
                 scheduler.load_state_dict(state)
             self.position = Position(**tree["position"])
             set_random_state(tree["random"], self.device)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"Checkpoint {path} does not fit this run: {error}.") from error
 
 
@@ -129,11 +129,15 @@ def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origi
     """
     origin.check(tree, path)
     should = _shapes(network.encoder.state_dict())
-    if (found := _shapes(tree["encoder"])) != should:
+    try:
+        found = _shapes(tree["encoder"])
+    except (AttributeError, KeyError) as error:
+        raise CheckpointError(f"Checkpoint {path} should hold an encoder. Found none.") from error
+    if found != should:
         raise CheckpointError(f"Checkpoint {path} should hold an encoder with {should}. Found {found}.")
     try:
         network.head.load_state_dict(tree["head"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"Checkpoint {path} does not fit the head: {error}") from error
     network.encoder.load_state_dict(tree["encoder"])
 
