@@ -3,12 +3,13 @@
     OMP_NUM_THREADS=1 python recipes/faults.py [--kills 50] [--only NAME] [--seed 0]
 
 For each of four runs (jobs, optimisers and storages of the table below) on random data: one unbroken run; the same run
-killed again and again, each time going on with --resume, then left to its end. Every second kill comes after a random
-pause of up to 1.5 seconds since the start of the process (start, reading, restoring, training, writing: where it comes
-it comes), every other one as soon as the file of a checkpoint is being written, or up to 10 ms later. Checkpoints are
-made after every second step. After every kill the folder is looked at: its log reads, and its checkpoint (where there
-is one yet) loads and evaluates. In the end every number and tensor of the last checkpoint, every line of the log and
-the metrics of `evaluate` are compared; only times may differ.
+killed again and again, each time going on with --resume, then left to its end. The first five kills come within 0.3
+seconds of the start of the process, mostly before there is a checkpoint. Of the others, every second one comes after a
+random pause of up to 1.5 seconds (start, reading, restoring, training, writing: where it comes it comes), the rest as
+soon as the file of a checkpoint is being written, or up to 10 ms later. Checkpoints are made after every second step.
+After every kill the folder is looked at: its log reads, and its checkpoint (where there is one yet) loads and
+evaluates. In the end every number and tensor of the last checkpoint, every line of the log and the metrics of
+`evaluate` are compared; only times may differ.
 
 The processes are forked from this one, which has imported everything: a start takes seconds otherwise, and most kills
 would hit an import. Appends one line a run to recipes/results/faults.jsonl; ends with an error where anything differed.
@@ -153,12 +154,16 @@ def completed(arguments: list[str], log: Path) -> None:
     assert code == 0, f"{' '.join(arguments)} ended with {code}: {log.read_text(encoding='utf-8')}"
 
 
-def kill_once(arguments: list[str], out: Path, log: Path, rng: random.Random, at_writing: bool) -> bool:
-    """Start a process and kill it; whether it was alive until then."""
+def kill_once(arguments: list[str], out: Path, log: Path, pause: float, at_writing: bool) -> bool:
+    """Start a process and kill it after ``pause`` seconds, counted from a checkpoint's file on if ``at_writing``.
+
+    Returns:
+        Whether it was alive until then.
+    """
     written = out / "checkpoints" / ".last.safetensors.tmp"
     written.unlink(missing_ok=True)  # of the last kill, so that a new one is seen
     process = start(arguments, log)
-    begin, pause = time.monotonic(), rng.uniform(0.0, 0.01 if at_writing else 1.5)
+    begin = time.monotonic()
     while at_writing and not written.exists() and time.monotonic() - begin < 20.0:
         if ended(process) is not None:
             return False
@@ -222,7 +227,9 @@ def tried(name: str, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     while count.kills < kills:
         begun = (parts / "config.json").exists()
         arguments = case.again(parts, "2 steps") if begun else case.arguments(folder, parts, "2 steps")
-        if not kill_once(arguments, parts, log, rng, at_writing=begun and count.kills % 2 == 1):
+        early, at_writing = count.kills < 5, count.kills >= 5 and count.kills % 2 == 1
+        pause = rng.uniform(0.0, 0.3 if early else 0.01 if at_writing else 1.5)
+        if not kill_once(arguments, parts, log, pause, at_writing):
             raise AssertionError(f"{name}: ended before it was killed: {log.read_text(encoding='utf-8')}")
         look_at(parts, test, count)
     completed(case.again(parts, "1000 steps"), log)
