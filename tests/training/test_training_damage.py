@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from job_files import config_of
 
 from widehead.errors import CheckpointError, DataError
+from widehead.report.curves import curves_of
 from widehead.training import checkpoint as checkpoint_file
 from widehead.training import load_run, resume, train
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.logging import MetricsLog, read_metrics
 
 JOBS = ["recommender", "language-model", "multilabel"]
 FILES = {
@@ -75,6 +78,34 @@ def test_a_damaged_file_is_refused_or_means_the_same(
         assert str(folder / "run") in str(error)  # noqa: PT017
     else:
         assert found == metrics
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(("job", "name"), CASES)
+def test_a_missing_file_is_refused(runs: dict[str, tuple[Path, dict[str, float]]], job: str, name: str) -> None:
+    run = runs[job][0] / "run"
+    aside = run / "aside"
+    (run / name).rename(aside)
+    with pytest.raises((CheckpointError, DataError), match=re.escape(str(run))):
+        load_run(run)
+    aside.rename(run / name)
+
+
+@settings(max_examples=60)
+@given(at=st.integers(0, 1 << 20), how=st.sampled_from(["flip", "cut", "drop", "insert"]), piece=st.binary(min_size=1))
+def test_a_damaged_log_is_refused_or_read(
+    runs: dict[str, tuple[Path, dict[str, float]]], at: int, how: str, piece: bytes
+) -> None:
+    run = runs["recommender"][0] / "run"
+    path = run / "metrics.jsonl"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(damaged(whole, at, how, piece))
+        curves_of(read_metrics(path), {})
+        MetricsLog(path).cut(5)
+    except CheckpointError as error:
+        assert "metrics.jsonl, line " in str(error)  # noqa: PT017
     finally:
         path.write_bytes(whole)
 
