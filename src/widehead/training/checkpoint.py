@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             start, header = _verified_header(path, file)
-        return _tree(path, start, header)
+            # Of the file that was verified: another process may put a new one in its place at any time.
+            return _tree(path, file, start, header)
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}.") from error
     except OSError as error:
@@ -122,7 +124,7 @@ def _verified_header(path: Path, file: BinaryIO) -> tuple[int, bytes]:
         what = "something else" if size else "an empty file"
         raise CheckpointError(f"{path} should be a checkpoint of widehead. Found {what}.")
     found = file.read(len(_NO_SUM))
-    rest = min(int.from_bytes(size, "little"), path.stat().st_size) - len(_PREFIX) - len(_NO_SUM)
+    rest = min(int.from_bytes(size, "little"), os.fstat(file.fileno()).st_size) - len(_PREFIX) - len(_NO_SUM)
     header = _PREFIX + _NO_SUM + file.read(max(0, rest))
     total = zlib.crc32(size + header)
     while piece := file.read(_CHUNK):
@@ -132,13 +134,13 @@ def _verified_header(path: Path, file: BinaryIO) -> tuple[int, bytes]:
     return len(size) + len(header), header
 
 
-def _tree(path: Path, start: int, header: bytes) -> dict[str, Any]:
+def _tree(path: Path, file: BinaryIO, start: int, header: bytes) -> dict[str, Any]:
     """The tree of a file whose payload begins at ``start``; its check sum says nothing of who wrote it."""
     try:
         entries = json.loads(header)
         structure = json.loads(entries.pop("__metadata__")["widehead"])
-        size = path.stat().st_size
-        file_map = mapped.open_private(path)
+        size = os.fstat(file.fileno()).st_size
+        file_map = mapped.open_private(file)
         tree = _unpack(structure, {k: _view(file_map, start, size, entry) for k, entry in entries.items()})
         if not isinstance(tree, dict):
             raise TypeError(f"a tree that is a {type(tree).__name__}")
