@@ -81,9 +81,9 @@ def test_a_run_that_cannot_begin_leaves_nothing(job: str, small_disk: Path, tmp_
 
 
 def goes_on(folder: Path, run: Path, full: Callable[[int], object], rooms: list[int], reason: str) -> set[str]:
-    """Resume a run of two epochs with less and less room, then with enough; which files could not be written."""
-    assert train("recommender", folder, *OPTIONS, "--out", run, "--epochs", "2").code == 0
-    again = ["train", "recommender", "--out", run, "--resume", "--quiet", "--epochs", "4"]
+    """Resume a run of three epochs with less and less room, then with enough; which files could not be written."""
+    assert train("recommender", folder, *OPTIONS, "--out", run, "--epochs", "3").code == 0
+    again = ["train", "recommender", "--out", run, "--resume", "--quiet", "--epochs", "5"]
     last, refused = run / "checkpoints" / "last.safetensors", set()
     for size in rooms:
         before, step = last.read_bytes(), load_run(run).step
@@ -99,10 +99,10 @@ def goes_on(folder: Path, run: Path, full: Callable[[int], object], rooms: list[
 
 
 def assert_ends_as_the_unbroken_run(folder: Path, run: Path) -> None:
-    """(Of two epochs and then four, as the end of a run is evaluated, after which rows are rounded anew.)"""
+    """(Of three epochs and then five, as the end of a run is evaluated, after which rows are rounded anew.)"""
     whole = folder / "run"
-    assert train("recommender", folder, *OPTIONS, "--epochs", "2").code == 0
-    assert call("train", "recommender", "--out", whole, "--resume", "--quiet", "--epochs", "4").code == 0
+    assert train("recommender", folder, *OPTIONS, "--epochs", "3").code == 0
+    assert call("train", "recommender", "--out", whole, "--resume", "--quiet", "--epochs", "5").code == 0
     one, two = (load_checkpoint(p / "checkpoints" / "last.safetensors") for p in (whole, run))
     for part in ("head", "encoder"):
         assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
