@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from weakref import WeakValueDictionary
 
 import torch
@@ -75,10 +76,9 @@ class Map:
         return torch.frombuffer(self.memory, dtype=dtype, count=count, offset=offset).view(tuple(shape))
 
 
-def open_private(path: Path) -> Map:
-    """A file to read; what is written to its tensors stays in memory and never reaches the file."""
-    with path.open("rb") as file:
-        return _kept(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+def open_private(file: BinaryIO) -> Map:
+    """A file opened for reading; what is written to its tensors stays in memory and never reaches the file."""
+    return _kept(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 def _kept(memory: mmap.mmap) -> Map:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_runs import FILES, JOBS, assert_refused, call, train, tree
+from cli_runs import FILES, JOBS, assert_refused, call, tree
 
 Trained = dict[str, tuple[Path, object]]
 
@@ -305,36 +304,3 @@ def test_outputs_that_cannot_be_written(to: str, output: str, what: str, tmp_pat
     assert_refused(call("export", run, "--format", to, "--output", tmp_path / output), what, output)
     assert tree(tmp_path) == before
     assert Path("/dev/full").is_char_device()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 kB, where the system lets tests mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small disk is not allowed here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize("job", FILES)
-def test_a_full_disk_while_training(job: str, small_disk: Path, tmp_path: Path) -> None:
-    (small_disk / "ballast").write_bytes(bytes(56 * 1024))
-    called = train(job, tmp_path, "--out", small_disk / "deep" / "run", "--width", "64")
-    assert_refused(called, "could not be written: No space left on device", str(small_disk))
-    assert list(tree(small_disk)) == ["ballast"]
-
-
-@pytest.mark.parametrize("to", ["torch", "safetensors", "word2vec"])
-def test_a_full_disk_while_exporting(to: str, small_disk: Path, trained: Trained) -> None:
-    (small_disk / "ballast").write_bytes(bytes(60 * 1024))
-    run = trained["multilabel"][0] / "run"
-    output = small_disk / "weights"
-    output.write_text("what was there before")
-    assert_refused(call("export", run, "--format", to, "--output", output), "could not be written", str(output))
-    assert list(tree(small_disk)) == ["ballast", "weights"]
-    assert output.read_text() == "what was there before"

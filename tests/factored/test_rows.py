@@ -112,7 +112,8 @@ def test_what_rounding_changed_is_what_the_stored_rows_say(dtype: torch.dtype) -
 def test_leaving_a_map_loses_nothing_and_other_tensors_are_left_alone(tmp_path: Path) -> None:
     numbers = torch.arange(100_000, dtype=torch.float32)
     (tmp_path / "numbers").write_bytes(numbers.numpy().tobytes())
-    opened = mapped.open_private(tmp_path / "numbers").tensor(torch.float32, (100_000,))
+    with (tmp_path / "numbers").open("rb") as file:
+        opened = mapped.open_private(file).tensor(torch.float32, (100_000,))
     opened[5] = -1.0
     for tensor in (opened, opened[10:2000], torch.ones(3), opened[:0]):
         mapped.leave(tensor)

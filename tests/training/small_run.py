@@ -90,8 +90,7 @@ def start_or_resume(out: Path, **options: Any) -> Outcome:
     if (out / "config.json").exists():
         folder, config = RunFolder.open(out)
         trainer = build(config, folder)
-        if folder.last_checkpoint.exists():
-            trainer.restore()
+        trainer.restore()
     else:
         config = small_config(out, **options)
         trainer = build(config, RunFolder.create(config))

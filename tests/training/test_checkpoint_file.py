@@ -167,6 +167,23 @@ def test_a_failure_while_renaming_leaves_the_old_checkpoint(tmp_path: Path, monk
     assert_equal(load_checkpoint(tmp_path / "c"), TREE)
 
 
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_one_that_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path / "c", {"step": 1, "weights": torch.ones(1_000)})
+    original = checkpoint_file._verified_header
+
+    def slow(*arguments: Any) -> Any:
+        found = original(*arguments)
+        save_checkpoint(tmp_path / "c", {"step": 2, "weights": torch.full((1_000,), 2.0)})
+        return found
+
+    monkeypatch.setattr(checkpoint_file, "_verified_header", slow)
+    loaded = load_checkpoint(tmp_path / "c")
+    assert loaded["step"] == 1
+    assert bool((loaded["weights"] == 1).all())
+
+
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     """The reader knows JSON and safetensors only; pickle's opcodes are bytes of some other file to it."""
     source = Path(checkpoint_file.__file__).read_text()

@@ -20,16 +20,18 @@ from widehead.training.logging import (
 )
 from widehead.training.timing import rate_factor
 
+WHERE = {"epoch": 0.5, "seconds": 1.5}
 STATUS = Status(done=0.25, step=1234, loss=1.5, examples_per_second=9876.4, head_share=0.335, seconds_left=3723.0)
 
 
 def test_lines_come_back_and_are_cut_at_a_step(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for step in (5, 10, 15):
-        log.write({"kind": "train", "step": step, "loss": step / 2})
-        log.write({"kind": "evaluation", "step": step, "recall@20": float("nan")})
+        log.write({"kind": "train", "step": step, **WHERE, "loss": step / 2})
+        log.write({"kind": "evaluation", "step": step, **WHERE, "recall@20": float("nan")})
     assert len(read_metrics(log.path)) == 6
-    assert json.loads(log.path.read_text().splitlines()[1]) == {"kind": "evaluation", "step": 5, "recall@20": None}
+    line = json.loads(log.path.read_text().splitlines()[1])
+    assert line == {"kind": "evaluation", "step": 5, **WHERE, "recall@20": None}
     log.cut(10)
     assert [r["step"] for r in read_metrics(log.path)] == [5, 5, 10, 10]
     log.cut(0)
@@ -38,18 +40,35 @@ def test_lines_come_back_and_are_cut_at_a_step(tmp_path: Path) -> None:
 
 def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.write({"kind": "train", "step": 5})
+    log.write({"kind": "train", "step": 5, **WHERE})
     with log.path.open("a") as file:
         file.write('{"kind": "tr')
     assert len(read_metrics(log.path)) == 1
     log.cut(5)
-    log.write({"kind": "train", "step": 6})
+    log.write({"kind": "train", "step": 6, **WHERE})
     assert [r["step"] for r in read_metrics(log.path)] == [5, 6]
 
 
-def test_a_line_in_the_middle_that_is_wrong_is_named(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(CheckpointError, match="line 2"):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "nonsense",
+        "",
+        "3",
+        "[]",
+        "{}",
+        '{"kind": "train", "step": 1}',
+        '{"kind": "other", "step": 1, "epoch": 1, "seconds": 1}',
+        '{"kind": "train", "step": 1.5, "epoch": 1, "seconds": 1}',
+        '{"kind": "train", "step": 1, "epoch": 1, "seconds": 1, "loss": "low"}',
+        "[" * 100_000,
+    ],
+    ids=range(10),
+)
+def test_a_line_in_the_middle_that_is_wrong_is_named(tmp_path: Path, wrong: str) -> None:
+    right = json.dumps({"kind": "train", "step": 1, **WHERE})
+    (tmp_path / "metrics.jsonl").write_text(f"{right}\n{wrong}\n{right}\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2, should be"):
         read_metrics(tmp_path / "metrics.jsonl")
 
 

@@ -138,13 +138,52 @@ def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
     assert log_without_timings(tmp_path / "run") == log
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     start_or_resume(tmp_path / "run", epochs=1)
     folder, config = RunFolder.open(tmp_path / "run")
-    for options, message in (({"hidden": (11,)}, "encoder"), ({"hidden": (12,), "width": 9}, "encoder")):
-        with pytest.raises(CheckpointError, match=message):
-            build(dataclasses.replace(config, **options), folder).restore()
+    other = {"hidden": (11,), "width": 9, "loss": "taylor-softmax", "seed": 4, "batch_size": 1, "schedule": "linear"}
+    for name, value in other.items():
+        trainer = build(dataclasses.replace(config, **{name: value}), folder)
+        with pytest.raises(CheckpointError, match=f"`{name}` = .*as in config.json. Found one with"):
+            trainer.restore()
     trainer = build(config, folder)
-    trainer.state.sizes = {"inputs": 300, "classes": 61}
-    with pytest.raises(CheckpointError, match=r"'classes': 61.*Found.*'classes': 60.*data"):
-        trainer.restore()
+    for changes, message in (
+        ({"sizes": {"inputs": 300, "classes": 61}}, r"'classes': 61.*Found.*'classes': 60.*data"),
+        ({"names": {"items.txt": 7}}, r"run's items\.txt. Found that file missing"),
+    ):
+        trainer.state.origin = dataclasses.replace(build(config, folder).state.origin, **changes)
+        with pytest.raises(CheckpointError, match=message):
+            trainer.restore()
+
+
+def test_networks_are_compared_whatever_the_options_say(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "run", epochs=1)
+    folder, config = RunFolder.open(tmp_path / "run")
+    for options in ({"hidden": (11,)}, {"hidden": (12,), "width": 9}):
+        trainer = build(dataclasses.replace(config, **options), folder)
+        trainer.state.origin = build(config, folder).state.origin
+        before = trainer.network.head.weight()
+        with pytest.raises(CheckpointError, match="encoder"):
+            trainer.restore()
+        assert torch.equal(trainer.network.head.weight(), before)
+
+
+def test_limits_and_cadences_may_change(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "run", epochs=1)
+    folder, config = RunFolder.open(tmp_path / "run")
+    changed = {"epochs": 9, "minutes": 1.0, "log_every": 1, "keep_best": True, "test": "elsewhere.txt"}
+    trainer = build(dataclasses.replace(config, **changed), folder)
+    trainer.restore()
+    assert trainer.state.position.step == 25
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_with_its_log(tmp_path: Path) -> None:
+    start_or_resume(tmp_path / "whole")
+    start_or_resume(tmp_path / "killed", epochs=2)
+    log = tmp_path / "killed" / "metrics.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"kind": "train", "st')
+    (tmp_path / "killed" / "checkpoints" / "last.safetensors").unlink()
+    folder, config = RunFolder.open(tmp_path / "killed")
+    folder.write_config(dataclasses.replace(config, epochs=4))
+    start_or_resume(tmp_path / "killed")
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")

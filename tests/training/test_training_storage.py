@@ -102,6 +102,30 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     assert rows.read_text() == "somebody's data"
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_looking_at_a_run_leaves_no_file_beside_it(tmp_path: Path, momentum: float) -> None:
+    options = {"head_optimizer": "sgd", "head_lr": 0.01, "head_momentum": momentum}
+    trained(tmp_path / "a", head_storage=str(tmp_path / "rows"), **options)
+    before = sorted(p.name for p in (tmp_path / "a" / "run").iterdir())
+    first, second = load_run(tmp_path / "a" / "run"), load_run(tmp_path / "a" / "run")
+    assert torch.equal(first.network.head.weight(), second.network.head.weight())
+    assert sorted(p.name for p in (tmp_path / "a" / "run").iterdir()) == before
+
+
+def test_files_that_a_kill_left_half_made_are_made_anew(tmp_path: Path) -> None:
+    """While its space was reserved, and while the rows were copied to a file with room for momenta."""
+    options = {"head_optimizer": "sgd", "head_lr": 0.01, "head_momentum": 0.9}
+    options |= {"schedule": "constant", "evaluate_every": "1 epoch"}
+    trained(tmp_path / "a", head_storage=str(tmp_path / "rows"), **options)
+    trained(tmp_path / "b", head_storage=str(tmp_path / "others"), **{**options, "epochs": 6})
+    (tmp_path / "rows").write_bytes(bytes(1_000))
+    (tmp_path / ".rows.new").write_bytes(b"half of the rows")
+    resume(tmp_path / "a" / "run", quiet=True, epochs=6)
+    one, two = head_of(tmp_path / "a"), head_of(tmp_path / "b")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not (tmp_path / ".rows.new").exists()
+
+
 def test_a_file_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     config = config_of("recommender", tmp_path / "a", head_storage=str(tmp_path / "nowhere" / "rows"))

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +102,32 @@ def new_run_folder(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not folder.last_checkpoint.exists():
-            remove_run(path)
+            with suppress(CheckpointError):  # it is another process's, or holds files of others
+                remove_run(path)
             _remove_empty(missing)
         raise
 
 
 def remove_run(path: Path) -> None:
-    """Remove the files of a run, and its folder; CheckpointError, with nothing removed, where it holds others too."""
+    """Remove the files of a run, and its folder.
+
+    Raises:
+        CheckpointError: it holds others too, or a process trains there; nothing was removed.
+    """
+    from widehead.training.lock import LOCK, locked
+
     if not path.is_dir():
         return
-    if others := sorted({p.name for p in path.iterdir()} - {*_RUN_FILES, *_RUN_FOLDERS}):
-        raise CheckpointError(
-            f"The run folder {path} should hold a run alone. Found {others[0]}: choose another folder."
-        )
-    for name in _RUN_FILES:
-        (path / name).unlink(missing_ok=True)
-    for name in _RUN_FOLDERS:
-        shutil.rmtree(path / name, ignore_errors=True)
+    temporary = {p.name for p in path.glob(".*.tmp")}  # what a kill leaves
+    with locked(path):
+        if others := sorted({p.name for p in path.iterdir()} - {*_RUN_FILES, *_RUN_FOLDERS, *temporary, LOCK}):
+            raise CheckpointError(
+                f"The run folder {path} should hold a run alone. Found {others[0]}: choose another folder."
+            )
+        for name in (*_RUN_FILES, *temporary):
+            (path / name).unlink(missing_ok=True)
+        for name in _RUN_FOLDERS:
+            shutil.rmtree(path / name, ignore_errors=True)
     path.rmdir()
 
 

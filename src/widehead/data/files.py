@@ -23,8 +23,9 @@ FilePath: TypeAlias = str | PathLike[str]
 
 _GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 20
-# Small, because one piece of zstd input may expand a thousandfold.
-_ZSTD_INPUT = 1 << 14
+_LONGEST_LINE = 1 << 30  # bytes; a few kilobytes of compressed data may unpack to more than memory holds
+# Small, because zstd may expand zeros by a factor of 30,000: 32 MB from one piece.
+_ZSTD_INPUT = 1 << 10
 
 
 @contextmanager
@@ -54,6 +55,8 @@ def text_blocks(path: FilePath) -> Generator[str, None, None]:
         end = chunk.rfind(b"\n") + 1
         if end == 0:
             kept.append(chunk)
+            if sum(map(len, kept)) > _LONGEST_LINE:
+                raise DataError(f"{path}, line {line}: expected lines of at most {_LONGEST_LINE:,} bytes. Found more.")
             continue
         block = b"".join([*kept, chunk[:end]])
         yield _decode(path, block, line)
@@ -160,6 +163,8 @@ def _unpacked(path: FilePath, kind: str, file: gzip.GzipFile | lzma.LZMAFile) ->
             raise DataError(f"{path}: the {kind} data are truncated.") from error
         except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{path}: the {kind} data are corrupt ({error}).") from error
+        except MemoryError as error:  # an xz header may ask for 4 GiB
+            raise DataError(f"{path}: unpacking the {kind} data needs more memory than there is.") from error
         if not chunk:
             return
         yield chunk

@@ -57,6 +57,10 @@ class EncoderOptimizer:
         for part in self.parts:
             part.zero_grad()
 
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of all gradients together; not finite where one of them, or its square, is not."""
+        return float(_norm([_values(p) for p in self.parameters if p.grad is not None]))
+
     def step(self) -> None:
         """Clip, then change the parameters."""
         if self.max_grad_norm is not None and self.parameters:
@@ -78,10 +82,17 @@ class EncoderOptimizer:
 def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Scale dense and sparse gradients together so that their norm is at most ``max_norm``; returns the norm before."""
     values = [_values(p) for p in parameters if p.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
+    norm = _norm(values)
     scale = torch.clamp(max_norm / (norm + 1e-12), max=1.0)
     for v in values:
         v.mul_(scale)
+    return norm
+
+
+def _norm(values: list[Tensor]) -> Tensor:
+    if not values:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
     return norm
 
 

@@ -15,6 +15,8 @@ file larger than memory are to leave memory again while they are copied (`widehe
 from __future__ import annotations
 
 import json
+import math
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,11 +72,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            start, entries = _verified_header(path, file)
-        structure = json.loads(entries.pop("__metadata__")["widehead"])
-        file_map = mapped.open_private(path)
-        tree: dict[str, Any] = _unpack(structure, {k: _view(file_map, start, entry) for k, entry in entries.items()})
-        return tree
+            start, header = _verified_header(path, file)
+            # Of the file that was verified: another process may put a new one in its place at any time.
+            return _tree(path, file, start, header)
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}.") from error
     except OSError as error:
@@ -116,7 +116,7 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
         yield flat[start : start + step].cpu().view(torch.uint8).numpy().data
 
 
-def _verified_header(path: Path, file: BinaryIO) -> tuple[int, dict[str, Any]]:
+def _verified_header(path: Path, file: BinaryIO) -> tuple[int, bytes]:
     """Where the payload begins, and the header, once the file has proved to be a checkpoint of ours and undamaged."""
     size = file.read(8)
     start = file.read(len(_PREFIX))
@@ -124,19 +124,41 @@ def _verified_header(path: Path, file: BinaryIO) -> tuple[int, dict[str, Any]]:
         what = "something else" if size else "an empty file"
         raise CheckpointError(f"{path} should be a checkpoint of widehead. Found {what}.")
     found = file.read(len(_NO_SUM))
-    rest = min(int.from_bytes(size, "little"), path.stat().st_size) - len(_PREFIX) - len(_NO_SUM)
+    rest = min(int.from_bytes(size, "little"), os.fstat(file.fileno()).st_size) - len(_PREFIX) - len(_NO_SUM)
     header = _PREFIX + _NO_SUM + file.read(max(0, rest))
     total = zlib.crc32(size + header)
     while piece := file.read(_CHUNK):
         total = zlib.crc32(piece, total)
     if f"{total:08x}".encode() != found:
         raise CheckpointError(f"Checkpoint {path} is damaged: its check sum is wrong. It was cut short or changed.")
-    return len(size) + len(header), json.loads(header)
+    return len(size) + len(header), header
 
 
-def _view(file_map: mapped.Map, start: int, entry: dict[str, Any]) -> Tensor:
-    """The tensor of an entry of the header, where it lies in the file; the payload begins at ``start``."""
-    return file_map.tensor(_TYPES[entry["dtype"]], entry["shape"], start + entry["data_offsets"][0])
+def _tree(path: Path, file: BinaryIO, start: int, header: bytes) -> dict[str, Any]:
+    """The tree of a file whose payload begins at ``start``; its check sum says nothing of who wrote it."""
+    try:
+        entries = json.loads(header)
+        structure = json.loads(entries.pop("__metadata__")["widehead"])
+        size = os.fstat(file.fileno()).st_size
+        file_map = mapped.open_private(file)
+        tree = _unpack(structure, {k: _view(file_map, start, size, entry) for k, entry in entries.items()})
+        if not isinstance(tree, dict):
+            raise TypeError(f"a tree that is a {type(tree).__name__}")
+        return tree
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"Checkpoint {path} should hold what this version of widehead writes. Found something else ({error!r}), "
+            "though its check sum is right."
+        ) from error
+
+
+def _view(file_map: mapped.Map, start: int, size: int, entry: dict[str, Any]) -> Tensor:
+    """The tensor of an entry of the header, where it lies in a file of ``size``; the payload begins at ``start``."""
+    dtype, shape, (begin, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or not 0 <= begin <= end <= size - start or end - begin != count * dtype.itemsize:
+        raise ValueError(f"a tensor of shape {shape} in bytes {begin} to {end} of {size - start}")
+    return file_map.tensor(dtype, shape, start + begin)
 
 
 def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:

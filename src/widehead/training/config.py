@@ -207,6 +207,8 @@ class TrainingConfig:
             raise ValueError(
                 f"{source} should hold JSON. Found an error in line {error.lineno}: {error.msg}."
             ) from error
+        except RecursionError as error:
+            raise ValueError(f"{source} should hold one JSON object. Found one in another, thousands deep.") from error
         if not isinstance(options, dict):
             raise ValueError(f"{source} should hold one JSON object. Found {type(options).__name__}.")
         return cls._from_mapping(options, source)

@@ -5,12 +5,14 @@ metrics.jsonl               one JSON object a line: kind "train" or "evaluation"
 checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html
+.lock                       while a process trains here (see `lock`)
 """
 
 from __future__ import annotations
 
 import filecmp
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import BinaryIO
 
 from widehead.errors import CheckpointError
 from widehead.training.config import TrainingConfig
+from widehead.training.lock import LOCK
 
 __all__ = ["RunFolder", "atomic_write"]
 
@@ -53,6 +56,14 @@ class RunFolder:
         """A file of what ids mean, such as "items.txt"."""
         return self.path / "vocabularies" / name
 
+    def vocabulary_sums(self) -> dict[str, int]:
+        """The CRC-32 of each vocabulary file; CheckpointError where one cannot be read."""
+        try:
+            files = sorted(self.vocabulary_path("").glob("[!.]*"))
+            return {path.name: zlib.crc32(path.read_bytes()) for path in files}
+        except OSError as error:
+            raise CheckpointError(f"The vocabularies of {self.path} cannot be read: {error}.") from error
+
     def keep(self, name: str, write: Callable[[Path], None]) -> None:
         """Write the vocabulary file ``name``; where it is there, see that it would be the same.
 
@@ -85,12 +96,16 @@ class RunFolder:
         """
         folder = cls(Path(config.out))
         folder.check_free()
-        try:
-            folder.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"The run folder {folder.path} cannot be made: {error.strerror or error}.") from error
+        folder.make()
         folder.write_config(config)
         return folder
+
+    def make(self) -> None:
+        """Make the folder, without anything in it, where it is not there; CheckpointError where that cannot be."""
+        try:
+            self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"The run folder {self.path} cannot be made: {error.strerror or error}.") from error
 
     def check_free(self) -> None:
         """Raise CheckpointError where a run cannot start because the folder holds something."""
@@ -122,12 +137,17 @@ class RunFolder:
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{folder.config_path} should hold JSON. Found bytes that are no text.") from error
         except ValueError as error:
-            raise CheckpointError(str(error)) from error
+            told = str(error)
+            where = "" if str(folder.config_path) in told else f"{folder.config_path}: "
+            raise CheckpointError(where + told) from error
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a killed ``create`` left this: an empty checkpoints folder or a temporary file."""
-    return path.name.endswith(".tmp") or (path.name == "checkpoints" and not any(path.iterdir()))
+    """Whether a killed ``create`` left this: an empty checkpoints folder, a temporary file or a lock.
+
+    (Whether somebody holds the lock is seen when it is taken.)
+    """
+    return path.name == LOCK or path.name.endswith(".tmp") or (path.name == "checkpoints" and not any(path.iterdir()))
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class MetricsLog:
 
     def cut(self, step: int) -> None:
         """Leave out every line past ``step``, and a last one that a kill cut short."""
+        if not self.path.exists():
+            return
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         with atomic_write(self.path) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
@@ -63,7 +65,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a metrics.jsonl, in order; none where there is no such file.
 
     Raises:
-        CheckpointError: a line other than the last one is not a JSON object; says which.
+        CheckpointError: a line other than the last one is not what ``MetricsLog`` writes; says which.
     """
     if not path.exists():
         return []
@@ -72,10 +74,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     # What follows the last line break is nothing, or a line that a kill cut short.
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            records.append(dict(json.loads(line)))
-        except ValueError as error:
-            raise CheckpointError(f"{path}, line {number}, should be a JSON object. Found {line[:60]!r}.") from error
+            records.append(_record(json.loads(line)))
+        except (RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}, line {number}, should be a JSON object of numbers with kind, step, epoch and seconds. "
+                f"Found {line[:60]!r}."
+            ) from error
     return records
+
+
+def _record(found: Any) -> dict[str, Any]:
+    """The object of a line; ValueError or TypeError where it is none of ours."""
+    numbers = {k: v for k, v in found.items() if k != "kind"} if isinstance(found, dict) else {}
+    where = [numbers.get(name) for name in ("step", "epoch", "seconds")]
+    if not numbers or found.get("kind") not in ("train", "evaluation") or None in where:
+        raise ValueError("not a record")
+    if not isinstance(numbers["step"], int) or not all(isinstance(v, int | float | None) for v in numbers.values()):
+        raise TypeError("not a number")
+    return dict(found)
 
 
 def _finite(value: Any) -> Any:

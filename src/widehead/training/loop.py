@@ -27,7 +27,7 @@ from widehead.training.interruption import Interruption
 from widehead.training.intervals import Interval
 from widehead.training.logging import Display, MetricsLog, SilentDisplay, Status
 from widehead.training.position import Position
-from widehead.training.state import RunState
+from widehead.training.state import Origin, RunState
 from widehead.training.timing import HeadClock, rate_factor
 
 __all__ = ["Evaluator", "Outcome", "Trainer", "TrainingBatches"]
@@ -120,12 +120,18 @@ class Trainer:
             weight_decay=config.encoder_weight_decay,
             max_grad_norm=config.encoder_max_grad_norm,
         )
-        self.state = RunState(network, head_optimizer, encoder_optimizer, [], Position(), sizes, device)
+        origin = Origin.of(config, sizes, folder.vocabulary_sums())
+        self.state = RunState(network, head_optimizer, encoder_optimizer, [], Position(), origin, device)
         self.state.schedulers += [LambdaLR(o, self._rate) for o in (head_optimizer, *encoder_optimizer.parts)]
 
     def restore(self) -> None:
-        """Go back to the last checkpoint, and cut the log off there; CheckpointError where that cannot be."""
-        self.state.restore(self.folder.last_checkpoint)
+        """Go back to the last checkpoint, or to the beginning where there is none yet, and cut the log off there.
+
+        Raises:
+            CheckpointError: the checkpoint or the log is damaged, or of another run.
+        """
+        if self.folder.last_checkpoint.exists():
+            self.state.restore(self.folder.last_checkpoint)
         self._log.cut(self.state.position.step)
 
     def run(self) -> Outcome:
@@ -190,6 +196,10 @@ class Trainer:
             scheduler.step()
 
     def _change_weights(self) -> None:
+        """Make the steps of head and encoder, or neither."""
+        norm = self.state.encoder_optimizer.gradient_norm()
+        if not math.isfinite(norm):
+            raise self._not_finite(f"the norm of the encoder's gradient is {norm}")
         begin = self._clock.mark()
         try:
             self.state.head_optimizer.step()

@@ -76,7 +76,7 @@ class Multilabel(Job):
         path = folder.vocabulary_path("labels.json")
         try:
             schema = LabelSchema.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} should hold the labels of the run. Found: {error}.") from error
         path = folder.vocabulary_path("label_counts.safetensors")
         tree = load_checkpoint(path)

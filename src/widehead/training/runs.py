@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.heads import class_frequencies, needs_frequencies
 from widehead.training.jobs import Job, JobData, Prediction, build_network
+from widehead.training.lock import locked
 from widehead.training.logging import Display, display_for
 from widehead.training.loop import Evaluator, Outcome, Trainer
 from widehead.training.memory import keep_freed_memory
 from widehead.training.multilabel import Multilabel
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.recommender import Recommender
-from widehead.training.state import restore_network
+from widehead.training.state import MAY_CHANGE, Origin, restore_network
 from widehead.training.words import LanguageModel, WordEmbeddings
 
 __all__ = ["JOB_CLASSES", "LOWER_IS_BETTER", "Run", "load_run", "resume", "train", "with_absolute_paths"]
@@ -39,10 +41,6 @@ JOB_CLASSES: dict[str, type[Job]] = {
     "demo": Recommender,
 }
 
-# Options that a resumed run may be given anew: none of them changes a step that was already made.
-_MAY_CHANGE = frozenset(
-    {"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device", "head_storage"}
-)
 _FREQUENCIES = "frequencies.safetensors"
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 
@@ -56,17 +54,19 @@ def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
 
     Raises:
         DataError: a file cannot be read; nothing was written.
-        CheckpointError: the folder holds something already, or cannot be written to.
+        CheckpointError: the folder holds something already, is in use by another process, or cannot be written to.
         NonFiniteError: see ``Trainer.run``.
         ValueError: options that do not fit the data; there is something at ``head_storage``, or it cannot be made.
     """
     config = with_absolute_paths(config)
-    RunFolder(Path(config.out)).check_free()
+    folder = RunFolder(Path(config.out))
+    folder.check_free()
     _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
     _check_cutoffs(config, data.job)
-    folder = RunFolder.create(config)
-    return _train(config, folder, data, display_for(quiet))
+    folder.make()
+    with locked(folder.path):
+        return _train(config, RunFolder.create(config), data, display_for(quiet))
 
 
 def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
@@ -78,14 +78,20 @@ def resume(out: Path | str, *, quiet: bool = False, **changes: Any) -> Outcome:
         changes: new values of limits and cadences, such as ``epochs=20``.
 
     Raises:
-        CheckpointError: there is no run, its checkpoint is damaged, or the training data changed.
+        CheckpointError: there is no run, another process trains it, its checkpoint is damaged or from a run with other
+            options, or the training data changed.
         DataError, NonFiniteError, ValueError: as ``train``; also a change of an option that cannot change.
     """
-    folder, config = RunFolder.open(out)
-    if fixed := sorted(set(changes) - _MAY_CHANGE):
-        raise ValueError(f"A resumed run may change: {', '.join(sorted(_MAY_CHANGE))}. Found {fixed[0]!r}.")
+    folder, _ = RunFolder.open(out)
+    if fixed := sorted(set(changes) - MAY_CHANGE):
+        raise ValueError(f"A resumed run may change: {', '.join(sorted(MAY_CHANGE))}. Found {fixed[0]!r}.")
+    with locked(folder.path):
+        return _resume(folder, RunFolder.open(out)[1], quiet, dict(changes, out=str(out)))
+
+
+def _resume(folder: RunFolder, config: TrainingConfig, quiet: bool, changes: dict[str, Any]) -> Outcome:
     storage = config.head_storage
-    config = with_absolute_paths(dataclasses.replace(config, out=str(out), **changes))
+    config = with_absolute_paths(dataclasses.replace(config, **changes))
     if config.head_storage != storage:
         _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
@@ -103,26 +109,28 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         frequencies = class_frequencies(data.examples, data.job.sizes["classes"])
         folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": frequencies}))
     network = _built(data.job, config, frequencies)
-    resumed = folder.last_checkpoint.exists()
     begin = time.perf_counter()
-    if not resumed:
-        data.job.start(network.encoder, data.examples, config)
-    started = time.perf_counter() - begin
-    trainer = Trainer(
-        config,
-        network,
-        make_head_optimizer(config, network, data.examples),
-        Batches(data.examples, config.batch_size, config.seed),
-        folder,
-        sizes=data.job.sizes,
-        evaluator=_evaluator(config, network, data),
-        display=display,
-    )
     try:
-        if resumed:
-            trainer.restore()
+        if not folder.last_checkpoint.exists():
+            data.job.start(network.encoder, data.examples, config)
+        started = time.perf_counter() - begin
+        trainer = Trainer(
+            config,
+            network,
+            make_head_optimizer(config, network, data.examples),
+            Batches(data.examples, config.batch_size, config.seed),
+            folder,
+            sizes=data.job.sizes,
+            evaluator=_evaluator(config, network, data),
+            display=display,
+        )
+        trainer.restore()
         trainer.state.position.seconds += started  # making the first weights is training too
         return trainer.run()
+    except BaseException:
+        if config.head_storage is not None and not folder.last_checkpoint.exists():
+            Path(config.head_storage).unlink(missing_ok=True)  # nothing that was learnt is lost
+        raise
     finally:
         display.close()
 
@@ -180,18 +188,22 @@ def load_run(out: Path | str, *, best: bool = False, device: str = "cpu") -> Run
     # The file that a run trains in is its own: to look at weights that memory may not hold, there is another one.
     storage = None
     if config.head_storage is not None and device == "cpu":
-        storage = str(folder.path.absolute() / f".rows-{os.getpid()}.tmp")
+        storage = str(folder.path.absolute() / f".rows-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     config = dataclasses.replace(config, device=device, head_storage=storage)
     job = JOB_CLASSES[config.job].load(folder, config)
     path = folder.best_checkpoint if best else folder.last_checkpoint
     tree = load_checkpoint(path)
+    origin = Origin.of(config, job.sizes, folder.vocabulary_sums())
+    origin.check(tree, path)  # before anything is made of the options and the other files
     frequencies = None
     if needs_frequencies(config.head, config.head_options):
         frequencies = load_checkpoint(folder.vocabulary_path(_FREQUENCIES))["frequencies"]
-    network = build_network(job, config, frequencies)
-    if config.head_storage is not None:
-        Path(config.head_storage).unlink()  # the name; the file goes with the network
-    restore_network(network, tree, job.sizes, path)
+    try:
+        network = build_network(job, config, frequencies)
+        restore_network(network, tree, origin, path)
+    finally:
+        if config.head_storage is not None:
+            Path(config.head_storage).unlink(missing_ok=True)  # the name; the file goes with the network
     return Run(folder, config, job, network.eval(), tree["position"]["step"])
 
 
@@ -216,17 +228,27 @@ def _drop_storage(config: TrainingConfig, classes: int) -> None:
     Raises:
         CheckpointError: what is there is not of that size.
     """
-    if config.head_storage is None or not Path(config.head_storage).exists():
+    if config.head_storage is None:
+        return
+    path = Path(config.head_storage)
+    path.with_name(f".{path.name}.new").unlink(missing_ok=True)  # from a kill while the rows were given a momentum
+    if not path.exists():
         return
     number = 2 if config.head_storage_dtype == "bfloat16" else {"float32": 4, "float64": 8}[config.dtype]
     size = classes * (config.width + config.head_bias) * number
-    found = Path(config.head_storage).stat().st_size
-    if found not in (size, 2 * size):  # twice with momentum
+    found = path.stat().st_size
+    if found not in (size, 2 * size) and not (found < size and _holds_zeros(path)):  # twice with momentum
         raise CheckpointError(
-            f"{config.head_storage} should hold the {size:,} bytes of this run's output layer. Found {found:,} bytes: "
+            f"{path} should hold the {size:,} bytes of this run's output layer. Found {found:,} bytes: "
             "put it elsewhere, or go on with another head_storage."
         )
-    Path(config.head_storage).unlink()
+    path.unlink()
+
+
+def _holds_zeros(path: Path) -> bool:
+    """Whether there is nothing in a file yet, as after a kill while its space was being reserved."""
+    with path.open("rb") as file:
+        return not any(block.strip(b"\0") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _check_cutoffs(config: TrainingConfig, job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +17,81 @@ from torch.optim.lr_scheduler import LRScheduler
 from widehead.errors import CheckpointError
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.config import TrainingConfig
 from widehead.training.position import Position
 from widehead.training.seeding import random_state, set_random_state
 
-__all__ = ["RunState", "restore_network"]
+__all__ = ["MAY_CHANGE", "Origin", "RunState", "restore_network"]
+
+# Options that a resumed run may be given anew: none of them changes a step that was already made.
+MAY_CHANGE = frozenset(
+    {"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device", "head_storage"}
+)
+_PLACES = frozenset({"out", "train", "test", "labels"})  # files may move; what they hold is compared
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint belongs to; it is written into it and compared when it comes back.
+
+    Attributes:
+        options: those that cannot change, as in config.json.
+        sizes: what the network was built for ("inputs", "classes").
+        names: check sum of each vocabulary file.
+    """
+
+    options: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    names: Mapping[str, int]
+
+    @classmethod
+    def of(cls, config: TrainingConfig, sizes: Mapping[str, int], names: Mapping[str, int]) -> Origin:
+        """From the run's options, the data's sizes and the folder's files."""
+        options = json.loads(config.to_json())
+        return cls({k: options[k] for k in sorted(options.keys() - MAY_CHANGE - _PLACES)}, dict(sizes), dict(names))
+
+    def check(self, tree: Mapping[str, Any], path: Path) -> None:
+        """CheckpointError where a checkpoint's tree belongs to something else; says to what."""
+        found = tree.get("origin")
+        if not isinstance(found, dict) or found.keys() != {"options", "sizes", "names"}:
+            raise CheckpointError(f"{path} should be a checkpoint of a run. Found another tree, or another version's.")
+        if found["sizes"] != self.sizes:
+            raise CheckpointError(
+                f"Checkpoint {path} should be of a network for {self.sizes}. Found {found['sizes']}: the data or the "
+                "vocabularies changed."
+            )
+        for kind, should in (("option", self.options), ("vocabulary file", self.names)):
+            there = found[f"{'option' if kind == 'option' else 'name'}s"]
+            for name in sorted({*should, *there}):
+                if should.get(name) != there.get(name):
+                    raise CheckpointError(_of_another_run(path, kind, name, should.get(name), there.get(name)))
+
+
+def _of_another_run(path: Path, kind: str, name: str, should: Any, found: Any) -> str:
+    if kind == "option":
+        return (
+            f"Checkpoint {path} should be of a run with `{name}` = {should!r}, as in config.json. Found one with "
+            f"{found!r}: it is another run's, or config.json was changed."
+        )
+    return f"Checkpoint {path} should belong to the run's {name}. Found that file missing, changed or another run's."
 
 
 @dataclass
 class RunState:
-    """All that decides the next step of a run.
-
-    ``sizes`` says what the network was built for ("inputs", "classes"); it is checked when a state comes back.
-    """
+    """All that decides the next step of a run, and what it belongs to, which is compared when it comes back."""
 
     network: WideNetwork
     head_optimizer: Optimizer
     encoder_optimizer: EncoderOptimizer
     schedulers: list[LRScheduler]
     position: Position
-    sizes: Mapping[str, int]
+    origin: Origin
     device: torch.device
 
     def save(self, path: Path) -> None:
         """Write a checkpoint of this moment; CheckpointError where that fails."""
         tree = {
-            "sizes": dict(self.sizes),
+            "origin": dataclasses.asdict(self.origin),
             "encoder": self.network.encoder.state_dict(),
             "head": self.network.head.state_dict(),
             "encoder_optimizer": self.encoder_optimizer.state_dict(),
@@ -58,7 +109,7 @@ class RunState:
             CheckpointError: the file is missing, damaged, or from a run on other data or another network.
         """
         tree = load_checkpoint(path)
-        restore_network(self.network, tree, self.sizes, path)
+        restore_network(self.network, tree, self.origin, path)
         try:
             self.encoder_optimizer.load_state_dict(tree["encoder_optimizer"])
             self.head_optimizer.load_state_dict(tree["head_optimizer"])
@@ -66,27 +117,27 @@ class RunState:
                 scheduler.load_state_dict(state)
             self.position = Position(**tree["position"])
             set_random_state(tree["random"], self.device)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"Checkpoint {path} does not fit this run: {error}.") from error
 
 
-def restore_network(network: WideNetwork, tree: Mapping[str, Any], sizes: Mapping[str, int], path: Path) -> None:
-    """Load the weights of a checkpoint's tree into a network built for ``sizes``.
+def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origin, path: Path) -> None:
+    """Load the weights of a checkpoint's tree into the network of the run that ``origin`` tells.
 
     Raises:
-        CheckpointError: the tree is from a network of other sizes; the network is as it was.
+        CheckpointError: the tree belongs to something else; the network is as it was.
     """
-    if tree.get("sizes") != dict(sizes):
-        raise CheckpointError(
-            f"Checkpoint {path} should be of a network for {dict(sizes)}. Found {tree.get('sizes')}: the data or the "
-            "vocabularies changed."
-        )
+    origin.check(tree, path)
     should = _shapes(network.encoder.state_dict())
-    if (found := _shapes(tree["encoder"])) != should:
+    try:
+        found = _shapes(tree["encoder"])
+    except (AttributeError, KeyError) as error:
+        raise CheckpointError(f"Checkpoint {path} should hold an encoder. Found none.") from error
+    if found != should:
         raise CheckpointError(f"Checkpoint {path} should hold an encoder with {should}. Found {found}.")
     try:
         network.head.load_state_dict(tree["head"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"Checkpoint {path} does not fit the head: {error}") from error
     network.encoder.load_state_dict(tree["encoder"])
 
