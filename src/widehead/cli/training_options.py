@@ -70,6 +70,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("tokens", _DATA, "How text is cut: words, whitespace.", str, _TEXTS, "NAME"),
     TrainOption("context", _DATA, "Words before the one to predict.", int, ("language-model",)),
     TrainOption("window", _DATA, "Words on each side to predict.", int, ("word-embeddings",)),
+    TrainOption("smoothing", _DATA, "Power of the counts of contexts.", float, ("word-embeddings",)),
     TrainOption("subsample", _DATA, "Thin out words above this share, such as 1e-4.", float, ("word-embeddings",)),
     TrainOption("minimum_count", _DATA, "Rarer words are unknown, or no features.", int, (*_TEXTS, "multilabel")),
     TrainOption("width", _NETWORK, "Units of the last hidden layer.", int),

@@ -23,6 +23,7 @@ from widehead.training.checks import (
     TEXT,
     Check,
     choice,
+    number,
     one_of,
     or_none,
     whole,
@@ -78,9 +79,11 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "word-embeddings": {
         "head_optimizer": "newton",
-        "loss": "spherical-softmax",
-        "batch_size": 256,
-        "holdout": 0.01,
+        "head_decay": 1.0,
+        "head_damping": 0.0,
+        "loss": "squared-error",
+        "encoder_lr": 0.0,
+        "batch_size": 512,
         "minimum_count": 5,
         "at": (1, 10),
         "rank_at_most": 2_000,
@@ -134,6 +137,7 @@ class TrainingConfig:
     tokens: Literal["words", "whitespace"] = "words"  # how text is cut (language-model, word-embeddings)
     context: int = 5  # words before the target (language-model)
     window: int = 5  # words on each side of the centre (word-embeddings)
+    smoothing: float = 0.75  # power of the counts of contexts (word-embeddings)
     subsample: float | None = None  # threshold of the thinning of frequent words (word-embeddings)
     minimum_count: int = 1  # rarer words are unknown, or no features (language-model, word-embeddings, multilabel)
     # Network.
@@ -317,6 +321,7 @@ _CHECKS: dict[str, Check] = {
     "tokens": choice(("words", "whitespace")),
     "context": whole(1),
     "window": whole(1),
+    "smoothing": POSITIVE,
     "subsample": or_none(POSITIVE),
     "minimum_count": whole(1),
     "width": whole(1),
@@ -335,7 +340,7 @@ _CHECKS: dict[str, Check] = {
     "head_lr": or_none(POSITIVE),
     "head_momentum": PROBABILITY,
     "head_nesterov": FLAG,
-    "head_decay": or_none(PROBABILITY),
+    "head_decay": or_none(number(lambda v: 0 <= v <= 1, "in [0, 1]")),
     "head_damping": or_none(NOT_NEGATIVE),
     "head_bias": FLAG,
     "head_storage": or_none(TEXT),

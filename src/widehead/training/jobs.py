@@ -67,6 +67,9 @@ class Job(ABC):
     def encoder(self, config: TrainingConfig) -> nn.Module:
         """A new encoder with ``config.width`` outputs."""
 
+    def start(self, network: WideNetwork, examples: Examples) -> None:  # noqa: B027 - most jobs know none
+        """Give a new network, drawn at random, weights of a better start, where the job knows one."""
+
     @abstractmethod
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         """Metrics of this kind of run at some cutoffs; the first one decides which checkpoint is best."""

@@ -115,6 +115,8 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
     try:
         if folder.last_checkpoint.exists():
             trainer.restore()
+        else:
+            data.job.start(network, data.examples)
         return trainer.run()
     finally:
         display.close()
