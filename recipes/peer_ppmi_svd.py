@@ -1,4 +1,4 @@
-"""Positive pointwise mutual information and a truncated SVD by scipy and scikit-learn: peer_ppmi_svd.py FOLDER END WIDTH.
+"""Positive pointwise mutual information and a truncated SVD: peer_ppmi_svd.py FOLDER END WIDTH.
 
 FOLDER holds ids.npy and words.txt, and receives svd.npy, with rows of UΣ^¼, and svd-h+w.npy, with the sums of those and
 of the contexts' (Levy, Goldberg and Dagan 2015), each (D, WIDTH). Runs in an environment of its own.

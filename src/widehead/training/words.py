@@ -35,7 +35,7 @@ from widehead.training.spectral import positive_eigenpairs
 
 __all__ = ["LanguageModel", "WordEmbeddings"]
 
-_BLOCKS = 4  # of the start: more do not change the embeddings
+_BASIS = 6  # dimensions of the space that the start is found in, in widths
 _POWER = 0.75  # a of the start: small powers 1 - a of the eigenvalues in the embeddings are good for similarity
 
 
@@ -152,7 +152,8 @@ class WordEmbeddings(_WordJob):
         assert isinstance(examples, CooccurrenceExamples)
         assert isinstance(network.encoder, WordEncoder)
         rows = network.encoder.embeddings.weight
-        values, vectors = positive_eigenpairs(examples.matrix, rows.shape[1], blocks=_BLOCKS, seed=self.config.seed)
+        width = rows.shape[1]
+        values, vectors = positive_eigenpairs(examples.matrix, width, basis=_BASIS * width, seed=self.config.seed)
         rows.copy_(vectors * values.pow(_POWER))
 
     def _input(self, line: list[str]) -> Tensor:
