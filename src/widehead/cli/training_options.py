@@ -69,7 +69,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("labels", _DATA, "File with the labels' names, one a line.", str, ("multilabel",), "FILE"),
     TrainOption("tokens", _DATA, "How text is cut: words, whitespace.", str, _TEXTS, "NAME"),
     TrainOption("context", _DATA, "Words before the one to predict.", int, ("language-model",)),
-    TrainOption("window", _DATA, "Words on each side to predict.", int, ("word-embeddings",)),
+    TrainOption("window", _DATA, "Words on each side that count.", int, ("word-embeddings",)),
     TrainOption("smoothing", _DATA, "Power of the counts of contexts.", float, ("word-embeddings",)),
     TrainOption("subsample", _DATA, "Thin out words above this share, such as 1e-4.", float, ("word-embeddings",)),
     TrainOption("minimum_count", _DATA, "Rarer words are unknown, or no features.", int, (*_TEXTS, "multilabel")),

@@ -83,6 +83,7 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "head_damping": 0.0,
         "loss": "squared-error",
         "encoder_lr": 0.0,
+        "subsample": 1e-4,
         "batch_size": 512,
         "minimum_count": 5,
         "at": (1, 10),
