@@ -35,7 +35,7 @@ from widehead.training.spectral import positive_eigenpairs
 
 __all__ = ["LanguageModel", "WordEmbeddings"]
 
-_BASIS = 6  # dimensions of the space that the start is found in, in widths
+_BASIS = 4  # dimensions of the space that the start is found in, in widths
 _POWER = 0.75  # a of the start: small powers 1 - a of the eigenvalues in the embeddings are good for similarity
 
 
