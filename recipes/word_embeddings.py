@@ -5,7 +5,7 @@
 TEXT is plain text, which may be compressed; SIMILARITY_FOLDER holds simlex999.txt, wordsim353.tsv and men3k.txt, two
 words and a number a line. Seconds are wall time without reading and cutting the text, which is done once for all and
 timed by itself; counting is included. ρ is given for all pairs, and for the half of them that no setting was chosen on
-("rest"). Appends a line for each system to recipes/results/word-embeddings.jsonl.
+("rest"). Appends a line for each model to recipes/results/word-embeddings.jsonl.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def ours(options: argparse.Namespace, reading: float) -> None:
     trained: Any = load_run(options.out)
     scores = similarities(list(trained.job.words), trained.network.head.weight().numpy(), options.similarity)
     keep(
-        {"system": "widehead", "seconds": seconds, "seconds_head": outcome.seconds, "seconds_reading": reading} | scores
+        {"model": "widehead", "seconds": seconds, "seconds_head": outcome.seconds, "seconds_reading": reading} | scores
     )
 
 
@@ -82,7 +82,7 @@ def a_peer(peer: str, words: Vocabulary, ids: np.ndarray, folder: Path, similari
         raise SystemExit(f"--peers should name gensim-EPOCHS or svd. Found {peer}.")
     for variant in done["variants"]:
         scores = similarities(names, np.load(folder / f"{variant}.npy"), similarity)
-        keep({"system": variant, "seconds": done["seconds"]} | scores)
+        keep({"model": variant, "seconds": done["seconds"]} | scores)
 
 
 def similarities(names: list[str], vectors: np.ndarray, folder: Path) -> dict[str, float]:
