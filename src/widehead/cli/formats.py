@@ -79,10 +79,9 @@ def _write_safetensors(run: Run, path: Path) -> None:
 
 
 def _write_word2vec(run: Run, path: Path) -> None:
-    """Rows of W; for word embeddings those of the encoder, the vectors that word2vec users mean."""
+    """Rows of W."""
     names = word2vec_names(class_names(run.job))
-    encoder: Tensor = run.network.encoder.state_dict().get("embeddings.weight", torch.empty(0))
-    vectors = encoder if isinstance(run.job, WordEmbeddings) else _linear(run).weight()
+    vectors = _linear(run).weight()
     with path.open("wb") as file:
         file.write(f"{len(names)} {vectors.shape[1]}\n".encode())
         for start in range(0, len(names), _BLOCK):

@@ -2,6 +2,7 @@
 
 from widehead.data.axes import principal_axes
 from widehead.data.batches import Batch, Batches, Examples, RowExamples
+from widehead.data.cooccurrences import CooccurrenceExamples, cooccurrences, information
 from widehead.data.demo import read_thesaurus
 from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, Pair, pair, read_interactions
@@ -10,13 +11,14 @@ from widehead.data.sparse import binary, split_rows
 from widehead.data.text import END, UNKNOWN, count_words, encode, read_words, subsample
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
-from widehead.data.words import NgramExamples, SkipgramExamples
+from widehead.data.words import NgramExamples
 
 __all__ = [
     "END",
     "UNKNOWN",
     "Batch",
     "Batches",
+    "CooccurrenceExamples",
     "Examples",
     "Interactions",
     "LabelSchema",
@@ -24,12 +26,13 @@ __all__ = [
     "NgramExamples",
     "Pair",
     "RowExamples",
-    "SkipgramExamples",
     "TextFeatures",
     "Vocabulary",
     "binary",
+    "cooccurrences",
     "count_words",
     "encode",
+    "information",
     "open_text",
     "pair",
     "principal_axes",

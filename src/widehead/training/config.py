@@ -72,6 +72,7 @@ class TrainingConfig:
     tokens: Literal["words", "whitespace"] = "words"  # how text is cut (language-model, word-embeddings)
     context: int = 5  # words before the target (language-model)
     window: int = 5  # words on each side of the centre (word-embeddings)
+    smoothing: float = 0.75  # power of the counts of contexts (word-embeddings)
     subsample: float | None = None  # threshold of the thinning of frequent words (word-embeddings)
     minimum_count: int = 1  # rarer words are unknown, or no features (language-model, word-embeddings, multilabel)
     # Network.
@@ -101,7 +102,7 @@ class TrainingConfig:
     head_weight_decay: float = 0.0
     head_max_grad_norm: float | None = None
     # Encoder.
-    encoder_init: Literal["random", "svd"] = "random"  # svd: from the data (recommender, multilabel)
+    encoder_init: Literal["random", "svd"] = "random"  # svd: from the data (not for language-model)
     encoder_lr: float = 1e-3  # 0: the encoder stays as it is
     encoder_weight_decay: float = 0.0
     encoder_max_grad_norm: float | None = None
@@ -185,7 +186,7 @@ class TrainingConfig:
     def _check_encoder_init(self) -> None:
         if self.encoder_init == "random":
             return
-        if self.job not in ("recommender", "multilabel", "demo"):
+        if self.job not in ("recommender", "word-embeddings", "multilabel", "demo"):
             raise ValueError(f"Option `encoder_init` should be random for the job {self.job}. Found 'svd'.")
         if self.hidden or self.activation != "none":
             raise ValueError(
@@ -259,6 +260,7 @@ _CHECKS: dict[str, Check] = {
     "tokens": choice(("words", "whitespace")),
     "context": whole(1),
     "window": whole(1),
+    "smoothing": POSITIVE,
     "subsample": or_none(POSITIVE),
     "minimum_count": whole(1),
     "width": whole(1),

@@ -1,4 +1,4 @@
-"""The two jobs on text: n-gram language models, and word embeddings by skip-gram."""
+"""The two jobs on text: n-gram language models, and word embeddings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from widehead.data import (
     END,
     UNKNOWN,
+    CooccurrenceExamples,
     Examples,
     NgramExamples,
-    SkipgramExamples,
     Vocabulary,
+    cooccurrences,
     count_words,
     encode,
+    information,
     read_words,
     subsample,
 )
@@ -29,8 +31,12 @@ from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.jobs import Job, JobData, Prediction
 from widehead.training.judging import WordTest
+from widehead.training.spectral import positive_eigenpairs
 
 __all__ = ["LanguageModel", "WordEmbeddings"]
+
+_BASIS = 4  # dimensions of the space that the start is found in, in widths
+_POWER = 0.75  # a of the start: small powers 1 - a of the eigenvalues in the embeddings are good for similarity
 
 
 class _WordJob(Job):
@@ -120,13 +126,36 @@ class LanguageModel(_WordJob):
 
 
 class WordEmbeddings(_WordJob):
-    """A word in, the words around it out; the rows of the encoder and of the head are the embeddings."""
+    """A word in, all the words around it out; the rows of the output layer are the embeddings.
+
+    The targets of a word are its row of the matrix of positive pointwise mutual information. A word's hidden layer
+    starts as its row of UΛ^a, from the largest positive eigenvalues Λ of that matrix. The output layer that fits all
+    D·D pairs best is then near UΛ^(1−a), and one pass of Newton's method finds it.
+    """
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return WordEncoder(len(self.words), config.width)
 
-    def examples(self, ids: np.ndarray) -> Examples:
-        return SkipgramExamples(ids, self.config.window, end=self.words.id(END))
+    def examples(self, ids: np.ndarray) -> CooccurrenceExamples:
+        counts = cooccurrences(
+            ids,
+            len(self.words),
+            self.config.window,
+            end=self.words.id(END),
+            without=[self.words.unknown_id],
+        )
+        return CooccurrenceExamples(information(counts, self.config.smoothing))
+
+    @torch.no_grad()
+    def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
+        """Words' rows of UΛ^a."""
+        if config.encoder_init != "svd":
+            return
+        assert isinstance(examples, CooccurrenceExamples)
+        assert isinstance(encoder, WordEncoder)
+        rows, width = encoder.embeddings.weight, config.width
+        values, vectors = positive_eigenpairs(examples.matrix, width, basis=_BASIS * width, seed=config.seed)
+        rows.copy_(vectors * values.pow(_POWER))
 
     def _input(self, line: list[str]) -> Tensor:
         return torch.from_numpy(self.words.ids(line[-1:]))[None]

@@ -1,0 +1,115 @@
+"""Word embeddings on 100 MB of Wikipedia, judged by word similarity (Spearman's ρ), beside gensim and an SVD.
+
+    python recipes/word_embeddings.py TEXT SIMILARITY_FOLDER [--peers gensim-1,gensim-3,svd] [--out runs/words]
+
+TEXT is plain text, which may be compressed; SIMILARITY_FOLDER holds simlex999.txt, wordsim353.tsv and men3k.txt, two
+words and a number a line. Seconds are wall time without reading and cutting the text, which is done once for all and
+timed by itself; counting is included. ρ is given for all pairs, and for the half of them that no setting was chosen on
+("rest"). Appends a line for each model to recipes/results/word-embeddings.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gowalla import commit
+from peers import python_of, run
+from scipy.stats import spearmanr
+
+from widehead.bench.measure import hardware
+from widehead.data import END, UNKNOWN, Vocabulary, count_words, encode
+from widehead.training import TrainingConfig, load_run, train
+
+HERE = Path(__file__).resolve().parent
+SETS = {"simlex": "simlex999.txt", "wordsim": "wordsim353.tsv", "men": "men3k.txt"}
+WIDTH, MINIMUM_COUNT, HALVES_SEED = 256, 5, 7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("similarity", type=Path)
+    parser.add_argument("--peers", default="", help="gensim-EPOCHS, svd; commas between them")
+    parser.add_argument("--out", default="runs/words")
+    options = parser.parse_args()
+    begin = time.perf_counter()
+    words, ids = tokens(options.text)
+    reading = time.perf_counter() - begin
+    ours(options, reading)
+    with tempfile.TemporaryDirectory() as folder:
+        for peer in filter(None, options.peers.split(",")):
+            a_peer(peer, words, ids, Path(folder), options.similarity)
+
+
+def tokens(text: Path) -> tuple[Vocabulary, np.ndarray]:
+    """The vocabulary and the text's ids, as the job reads them."""
+    words = Vocabulary.from_counts(count_words(text), minimum=MINIMUM_COUNT, unknown=UNKNOWN, keep=[END])
+    return words, encode(text, words)
+
+
+def ours(options: argparse.Namespace, reading: float) -> None:
+    """Train with the defaults of the job; the rows of the output layer are the embeddings."""
+    begin = time.perf_counter()
+    outcome = train(TrainingConfig.for_job("word-embeddings", train=str(options.text), out=options.out))
+    seconds = time.perf_counter() - begin - reading
+    trained: Any = load_run(options.out)
+    scores = similarities(list(trained.job.words), trained.network.head.weight().numpy(), options.similarity)
+    keep(
+        {"model": "widehead", "seconds": seconds, "seconds_head": outcome.seconds, "seconds_reading": reading} | scores
+    )
+
+
+def a_peer(peer: str, words: Vocabulary, ids: np.ndarray, folder: Path, similarity: Path) -> None:
+    """Run one other system on the same words; it leaves one file of vectors for each of its variants."""
+    names, _, epochs = list(words), *peer.partition("-")[1:]
+    np.save(folder / "ids.npy", ids[ids != words.unknown_id])
+    (folder / "words.txt").write_text("\n".join(names), encoding="utf-8")
+    given = [folder, words.id(END), WIDTH]
+    if peer.startswith("gensim-"):
+        done = run(python_of("gensim", "gensim==4.4.0"), "peer_gensim.py", *map(str, given), epochs)
+    elif peer == "svd":
+        python = python_of("scikit-learn", "scikit-learn==1.7.2")
+        done = run(python, "peer_ppmi_svd.py", *map(str, given))
+    else:
+        raise SystemExit(f"--peers should name gensim-EPOCHS or svd. Found {peer}.")
+    for variant in done["variants"]:
+        scores = similarities(names, np.load(folder / f"{variant}.npy"), similarity)
+        keep({"model": variant, "seconds": done["seconds"]} | scores)
+
+
+def similarities(names: list[str], vectors: np.ndarray, folder: Path) -> dict[str, float]:
+    """Spearman's ρ of cosines with people's judgements: over all pairs whose words are known, and over the rest."""
+    ids = {name: i for i, name in enumerate(names)}
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found: dict[str, float] = {}
+    for name, file in SETS.items():
+        lines = (line.split() for line in (folder / file).read_text(encoding="utf-8").splitlines())
+        pairs = [(a.lower(), b.lower(), float(score)) for a, b, score in (p for p in lines if p[0][0] != "#")]
+        known = [(ids[a], ids[b], score) for a, b, score in pairs if a in ids and b in ids]
+        first, second, judged = (np.array(column) for column in zip(*known, strict=True))
+        cosines = (unit[first] * unit[second]).sum(axis=1)
+        rest = np.random.default_rng(HALVES_SEED).permutation(len(judged)) >= len(judged) // 2
+        found[name] = float(spearmanr(cosines, judged)[0])
+        found[f"{name}_rest"] = float(spearmanr(cosines[rest], judged[rest])[0])
+    return found
+
+
+def keep(figures: Mapping[str, Any]) -> None:
+    """Print a record and append it to the results."""
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+    record = {"recipe": "word-embeddings", **rounded, "commit": commit(), **hardware(torch.device("cpu"))}
+    print(json.dumps(record, indent=2), flush=True)
+    with (HERE / "results" / "word-embeddings.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""How often words stand near one another, and what that says about them: the matrix behind word embeddings.
+
+Letters: n words of the text, D words of the vocabulary, X (D, D) counts, m examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from widehead.data.sparse import CSR
+from widehead.data.words import check_ids
+from widehead.targets import SparseTargets
+
+__all__ = ["CooccurrenceExamples", "cooccurrences", "information"]
+
+
+def cooccurrences(
+    ids: np.ndarray, num_words: int, window: int, *, end: int | None = None, without: Collection[int] = ()
+) -> CSR:
+    """(D, D) float32, symmetric: how often two words stand at most ``window`` words apart; at a distance of k, 1/k.
+
+    The weights 1/k are those of GloVe (Pennington, Socher, Manning 2014, section 4.2).
+
+    Args:
+        ids: (n,) word ids of the text.
+        num_words: D.
+        window: largest distance, at least 1.
+        end: word id that ends a sentence: windows do not reach beyond it. None: the text is one sentence.
+        without: word ids that are left out before distances are taken, such as that of unknown words.
+
+    Raises:
+        ValueError: ids are not an (n,) array of integers in [0, D), or ``window`` is below 1.
+    """
+    check_ids(ids)
+    if window < 1:
+        raise ValueError(f"Parameter `window` should be at least 1. Found {window}.")
+    if len(ids) and not (ids.min() >= 0 and ids.max() < num_words):
+        raise ValueError(f"Parameter `ids` should be in [0, {num_words}). Found {ids.min()} and {ids.max()}.")
+    kept = ~np.isin(ids, [*without, *([] if end is None else [end])])
+    sentences = np.zeros(len(ids), dtype=np.int32) if end is None else np.cumsum(ids == end, dtype=np.int32)
+    words, sentences = ids[kept], sentences[kept]
+    total = scipy.sparse.csr_matrix((num_words, num_words), dtype=np.float32)
+    for k in range(1, window + 1):
+        inside = sentences[k:] == sentences[:-k]
+        pairs = (words[:-k][inside], words[k:][inside])
+        ones = np.ones(len(pairs[0]), dtype=np.float32)
+        # Equal pairs are summed here, distance by distance: all pairs of the text at once would not fit in memory.
+        total += scipy.sparse.coo_matrix((ones, pairs), shape=total.shape).tocsr() * np.float32(1.0 / k)
+    return (total + total.T).tocsr()
+
+
+def information(counts: CSR, smoothing: float = 0.75, shift: float = 0.0) -> CSR:
+    """(D, D) float32: pointwise mutual information of words and contexts where it is positive.
+
+    log X_ij − log Σ_j X_ij − log p_j − shift with p_j ∝ (Σ_i X_ij)^smoothing, as in Levy, Goldberg and Dagan 2015,
+    "Improving distributional similarity with lessons learned from word embeddings" (sections 3.1 and 3.2).
+
+    Args:
+        counts: (D, D) X, not negative.
+        smoothing: power of the contexts' counts; below 1 it makes rare contexts count for less.
+        shift: taken off all entries; log k is what k negative samples are in skip-gram.
+    """
+    found = counts.tocsr().astype(np.float32)
+    found.eliminate_zeros()
+    rows = np.asarray(found.sum(axis=1), dtype=np.float64).ravel()
+    columns = np.asarray(found.sum(axis=0), dtype=np.float64).ravel() ** smoothing
+    columns /= max(columns.sum(), 1e-300)
+    of_row = np.log(np.maximum(rows, 1e-300)).astype(np.float32) + np.float32(shift)
+    of_column = np.log(np.maximum(columns, 1e-300)).astype(np.float32)
+    np.log(found.data, out=found.data)
+    found.data -= np.repeat(of_row, np.diff(found.indptr))
+    found.data -= of_column[found.indices]
+    np.maximum(found.data, 0.0, out=found.data)
+    found.eliminate_zeros()
+    return found
+
+
+class CooccurrenceExamples:
+    """A word in, all its contexts out: inputs (m, 1) int64; the targets are a row of a matrix with its values.
+
+    Args:
+        matrix: (D, D) scipy sparse matrix; example i is word i with row i.
+    """
+
+    def __init__(self, matrix: CSR) -> None:
+        self.matrix = matrix.tocsr()
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, SparseTargets]:
+        """Words (m, 1) and the contexts of the examples ``rows`` (m,)."""
+        words = torch.from_numpy(rows.astype(np.int64)[:, None])
+        return words, SparseTargets.from_csr(self.matrix[rows])
