@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--tune", action="store_true")
-    # On a fifth of the training pairs 256 is better than 128, 512 and the job's default of 1,024: few items are frequent.
+    # On a fifth of the training pairs 256 is better than 128, 512 and the default of 1,024: few items are frequent.
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path("runs/epinions"))
     options = parser.parse_args()
