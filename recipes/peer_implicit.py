@@ -35,16 +35,16 @@ def main() -> None:
     options = parser.parse_args()
     train = scipy.sparse.load_npz(options.train).tocsr()
     weighted = bm25_weight(train).tocsr() if options.bm25 else train
-    model = AlternatingLeastSquares(
-        options.factors,
-        regularization=options.regularization,
-        alpha=options.alpha,
-        iterations=1,
-        num_threads=options.threads,
-        random_state=SEED,
-    )
-    begin, iterations = time.perf_counter(), 0
-    with threadpool_limits(1, "blas"):  # as implicit asks for: its own threads use BLAS
+    with threadpool_limits(1, "blas"):  # as implicit asks for: its own threads call BLAS
+        model = AlternatingLeastSquares(
+            options.factors,
+            regularization=options.regularization,
+            alpha=options.alpha,
+            iterations=1,
+            num_threads=options.threads,
+            random_state=SEED,
+        )
+        begin, iterations = time.perf_counter(), 0
         while iterations < options.iterations and (not iterations or time.perf_counter() - begin < options.seconds):
             model.fit(weighted, show_progress=False)  # goes on from the factors that are there
             iterations += 1

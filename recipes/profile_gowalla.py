@@ -69,6 +69,7 @@ def main() -> None:
             width=options.width,
             batch_size=options.batch,
             head_optimizer=options.head_optimizer,
+            encoder_init="random",  # to be trained
             epochs=options.passes,
             checkpoint_every="1000 epochs",
         )
