@@ -67,8 +67,8 @@ def main() -> None:
         place.mkdir(parents=True)
         training, tested = prepare(options.folder / name, SETS[name], place, options.rows)
         print(f"{name}: {training.features.shape[0]:,} training rows, {tested.features.shape[0]:,} test rows")
-        peer = {"system": "omikuji 0.5.2, Parabel", **of_omikuji(place, training, tested, options.threads)}
-        ours = {"system": "widehead", **of_widehead(place, SETS[name].options)}
+        peer = {"trained": "omikuji 0.5.2, Parabel", **of_omikuji(place, training, tested, options.threads)}
+        ours = {"trained": "widehead", **of_widehead(place, SETS[name].options)}
         for record in (peer, ours):
             keep({"recipe": "multilabel", "set": name, "rows": options.rows, "threads": options.threads, **record})
         print(f"widehead takes {ours['seconds'] / peer['seconds']:.2f} times as long\n")
@@ -126,7 +126,7 @@ def of_widehead(place: Path, options: dict[str, Any]) -> dict[str, Any]:
 def keep(record: dict[str, Any]) -> None:
     """Print the figures and append them to the results."""
     figures = ", ".join(f"{name} {record[name]:.4f}" for name in METRICS)
-    print(f"{record['system']:24} {record['seconds']:7.1f} s  {figures}")
+    print(f"{record['trained']:24} {record['seconds']:7.1f} s  {figures}")
     record |= {"commit": commit(), **hardware(torch.device("cpu"))}
     with (HERE / "results" / "multilabel.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(record) + "\n")
