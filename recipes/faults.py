@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch._dynamo  # what torch imports with its first optimiser
-from gowalla import commit
+from provenance import commit
 
 import widehead.report  # so that processes find everything imported
 from widehead.bench.measure import hardware

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from gowalla import commit
+from provenance import commit
 
 from widehead.bench.measure import hardware
 from widehead.report import write_comparison

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gowalla import commit
+from provenance import commit
 from torch import Tensor
 
 import widehead as wh

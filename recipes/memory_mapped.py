@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from gowalla import commit
+from provenance import commit
 
 import widehead as wh
 from widehead.bench.measure import hardware

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gowalla import commit
 from peers import python_of, run
+from provenance import commit
 
 from widehead.bench.measure import hardware
 from widehead.data import MultiLabel, RowExamples, read_multilabel

@@ -20,7 +20,7 @@ from typing import Any
 
 import matplotlib
 import torch
-from gowalla import commit
+from provenance import commit
 
 from widehead.bench.measure import hardware
 from widehead.training import TrainingConfig, read_metrics, train

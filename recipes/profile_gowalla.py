@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gowalla import commit
+from provenance import commit
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from peers import python_of, run
+from provenance import commit
 
 from widehead.bench.measure import hardware
 from widehead.data.sparse import CSR, split_rows
@@ -129,11 +129,3 @@ def report(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         )
         with (HERE / "results" / f"{name}.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({**row, **where}) + "\n")
-
-
-def commit() -> str:
-    """The commit that was measured; marked where the tree had changes."""
-    found = subprocess.run(
-        ["git", "-C", str(HERE), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"

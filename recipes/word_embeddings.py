@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gowalla import commit
 from peers import python_of, run
+from provenance import commit
 from scipy.stats import spearmanr
 
 from widehead.bench.measure import hardware
