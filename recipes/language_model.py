@@ -1,12 +1,13 @@
 """Language model on Wikipedia, every word that occurs twice a class: output layers beside each other for equal minutes.
 
     python recipes/language_model.py TEXT [--minutes 3] [--heads spherical=exact,full,…] [--part 1.0] [--words 20000]
+        [--context 9]
 
 TEXT has a `<doc …>` line before each article. The last hundredth of the articles is the test part, the hundredth before
 it is what the curves are measured on while training. Every head has the network of `widehead train language-model` with
-the paper's nine words of context, trains from the same seed, in a process of its own, and is judged on the same test
-words: perplexity by its own probabilities over all words (where it has any), and whether the next word is its first
-guess, or among the first ten. Training alone is timed, not evaluations.
+the paper's nine words of context (or `--context`), trains from the same seed, in a process of its own, and is judged on
+the same test words: perplexity by its own probabilities over all words (where it has any), and whether the next word is
+its first guess, or among the first ten. Training alone is timed, not evaluations.
 
 Prints a table, and writes recipes/results/language-model.jsonl and language-model.png (accuracy against minutes).
 """
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of training for each head")
     parser.add_argument("--part", type=float, default=1.0, help="part of the training articles that is used")
     parser.add_argument("--words", type=int, default=20_000, help="of the test part that heads are judged on, about")
+    parser.add_argument("--context", type=int, default=9, help="words before the one to predict; the paper's nine")
     given = parser.parse_args()
     heads = given.heads.split(",")
     names = [head.partition("=")[0] for head in heads]
@@ -71,7 +73,7 @@ def main() -> None:
             train=str(train),
             test=str(valid),
             minutes=given.minutes,
-            context=9,
+            context=given.context,
             minimum_count=2,
             checkpoint_every=f"{10.0 * given.minutes:f} minutes",  # at the end alone
         )

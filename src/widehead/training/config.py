@@ -70,7 +70,7 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "loss": "spherical-softmax",
         "activation": "tanh",
         "hidden": (256,),
-        "batch_size": 256,
+        "batch_size": 512,
         "holdout": 0.01,
         "minimum_count": 5,
         "at": (1, 10),
