@@ -17,7 +17,7 @@ from recommenders import Split, side_by_side, tuned
 from widehead.data import binary, pair, read_interactions
 from widehead.training import TrainingConfig
 
-ALS: dict[str, Any] = {"alpha": 5.0, "regularization": 0.01}
+ALS: dict[str, Any] = {"alpha": 20.0, "regularization": 0.01}
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def ratings(folder: Path, worst: str) -> list[str]:
 
 def test_numbers_too_large_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     """The step is named, the checkpoint before it stays and is usable, and going on meets the same step again."""
-    arguments = [*ratings(tmp_path, "3e38"), "--out", str(tmp_path / "run")]
+    arguments = [*ratings(tmp_path, "3e38"), "--encoder-init", "random", "--out", str(tmp_path / "run")]
     called = call(*arguments)
     assert_refused(called, "Training stopped at step ", "the loss is", "last good checkpoint is", "learning rates")
     step = int(called.err.split("at step ")[1].split(":")[0])
@@ -59,6 +59,11 @@ def test_numbers_too_large_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     assert after == before
     (tmp_path / "test.txt").write_text("u1 i1 i2\n")
     assert call("evaluate", tmp_path / "run", "--test", tmp_path / "test.txt").code == 0
+
+
+def test_numbers_too_large_for_singular_vectors_are_refused(tmp_path: Path) -> None:
+    called = call(*ratings(tmp_path, "3e38"), "--out", tmp_path / "run")
+    assert_refused(called, "made from the training data should be finite", "--encoder-init random")
 
 
 def test_numbers_beyond_float32_are_refused_by_the_reader(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from widehead.data import Batches
-from widehead.errors import CheckpointError
+from widehead.errors import CheckpointError, NonFiniteError
 from widehead.models import WideNetwork
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
@@ -113,6 +114,7 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
     try:
         if not folder.last_checkpoint.exists():
             data.job.start(network.encoder, data.examples, config)
+            _check_finite(network)
         started = time.perf_counter() - begin
         trainer = Trainer(
             config,
@@ -133,6 +135,14 @@ def _train(config: TrainingConfig, folder: RunFolder, data: JobData, display: Di
         raise
     finally:
         display.close()
+
+
+def _check_finite(network: WideNetwork) -> None:
+    if not all(bool(torch.isfinite(p).all()) for p in network.encoder.parameters()):
+        raise NonFiniteError(
+            "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
+            "too large to be squared. Use smaller values, or --encoder-init random."
+        )
 
 
 def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:
