@@ -146,7 +146,7 @@ def plot(records: Sequence[dict[str, Any]]) -> None:
     """Top-1 and top-10 accuracy on the validation words against minutes of training."""
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     for axis, k in zip(axes, (1, 10), strict=True):
-        for record, colour in zip(records, COLOURS * 2, strict=False):
+        for record, colour in zip((r for r in records if r["curve"]), COLOURS * 2, strict=False):
             minutes = [point["seconds"] / 60.0 for point in record["curve"]]
             accuracy = [100.0 * point[f"recall@{k}"] for point in record["curve"]]
             width = 2.4 if record["head"] == "exact" else 1.3
