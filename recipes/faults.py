@@ -34,15 +34,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch._dynamo  # what torch imports with its first optimiser
-from provenance import commit
+from provenance import append
 
 import widehead.report  # so that processes find everything imported
-from widehead.bench.measure import hardware
 from widehead.cli import main as widehead
 from widehead.training import load_run, read_metrics
 from widehead.training.checkpoint import load_checkpoint
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TIMES = ("seconds", "examples_per_second", "head_share")
 
 
@@ -246,8 +244,6 @@ def tried(name: str, kills: int, seed: int, folder: Path) -> dict[str, Any]:
         "differences": differences(whole, parts, test),
         "left_behind": left,
         "seed": seed,
-        "commit": commit(),
-        **hardware(torch.device("cpu")),
     }
 
 
@@ -263,8 +259,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             record = tried(name, options.kills, options.seed, Path(folder))
         print(json.dumps({k: v for k, v in record.items() if k != "steps_at_the_kills"}, indent=2), flush=True)
-        with (RESULTS / "faults.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+        append("faults", record)
         failed |= bool(record["differences"] or record["left_behind"])
     return int(failed)
 

@@ -21,14 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from peers import python_of, run
-from provenance import commit
+from provenance import append
 
-from widehead.bench.measure import hardware
 from widehead.data import MultiLabel, RowExamples, read_multilabel
 from widehead.metrics import Evaluation, Propensities
 from widehead.training import TrainingConfig, load_run, train
 
-HERE = Path(__file__).resolve().parent
 AT = (1, 3, 5)
 METRICS = [f"{kind}@{k}" for kind in ("precision", "psp") for k in AT]
 
@@ -127,9 +125,7 @@ def keep(record: dict[str, Any]) -> None:
     """Print the figures and append them to the results."""
     figures = ", ".join(f"{name} {record[name]:.4f}" for name in METRICS)
     print(f"{record['trained']:24} {record['seconds']:7.1f} s  {figures}")
-    record |= {"commit": commit(), **hardware(torch.device("cpu"))}
-    with (HERE / "results" / "multilabel.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(record) + "\n")
+    append("multilabel", record)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ import numpy as np
 import scipy.sparse
 import torch
 from peers import python_of, run
-from provenance import commit
+from provenance import append
 
-from widehead.bench.measure import hardware
 from widehead.data.sparse import CSR, split_rows
 from widehead.metrics import Evaluation
 from widehead.targets import SparseTargets
 from widehead.training import TrainingConfig, train
 
-HERE = Path(__file__).resolve().parent
 METRICS = ("recall@20", "ndcg@20", "precision@20")
 FACTORS, ITERATIONS = 256, 10
 # What somebody who tunes ALS would try. Its confidence in a pair is alpha (times its weight), that in all others 1.
@@ -119,7 +116,6 @@ def side_by_side(
 
 def report(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a table, and append a line a row to results/NAME.jsonl."""
-    where = {"recipe": name, "commit": commit(), **hardware(torch.device("cpu"))}
     print(f"{'method':14}{'recall@20':>10}{'ndcg@20':>10}{'seconds':>9}  options")
     for row in rows:
         shown = {k: v for k, v in row.items() if k not in ("method", "seconds", "part", *METRICS)}
@@ -127,5 +123,4 @@ def report(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         print(
             f"{row['method']:14}{row['recall@20']:10.4f}{row['ndcg@20']:10.4f}{row.get('seconds', 0.0):9.1f}  {options}"
         )
-        with (HERE / "results" / f"{name}.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({**row, **where}) + "\n")
+        append(name, {**row, "recipe": name})

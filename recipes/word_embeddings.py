@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from peers import python_of, run
-from provenance import commit
+from provenance import append
 from scipy.stats import spearmanr
 
-from widehead.bench.measure import hardware
 from widehead.data import END, UNKNOWN, Vocabulary, count_words, encode
 from widehead.training import TrainingConfig, load_run, train
 
-HERE = Path(__file__).resolve().parent
 SETS = {"simlex": "simlex999.txt", "wordsim": "wordsim353.tsv", "men": "men3k.txt"}
 WIDTH, MINIMUM_COUNT, HALVES_SEED = 256, 5, 7
 
@@ -105,10 +102,7 @@ def similarities(names: list[str], vectors: np.ndarray, folder: Path) -> dict[st
 def keep(figures: Mapping[str, Any]) -> None:
     """Print a record and append it to the results."""
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
-    record = {"recipe": "word-embeddings", **rounded, "commit": commit(), **hardware(torch.device("cpu"))}
-    print(json.dumps(record, indent=2), flush=True)
-    with (HERE / "results" / "word-embeddings.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(record) + "\n")
+    print(json.dumps(append("word-embeddings", {"recipe": "word-embeddings", **rounded}), indent=2), flush=True)
 
 
 if __name__ == "__main__":

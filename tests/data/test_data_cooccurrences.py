@@ -43,13 +43,13 @@ def test_counts(ids: list[int], window: int, end: int | None, without: list[int]
 def test_information(smoothing: float) -> None:
     counts = np.random.default_rng(0).poisson(0.7, (7, 7)).astype(np.float32)
     counts[3] = counts[:, 3] = 0.0  # a word that is nowhere
-    found = information(scipy.sparse.csr_matrix(counts), smoothing, shift=0.1)
+    found = information(scipy.sparse.csr_matrix(counts), smoothing)
     weights = counts.sum(axis=0) ** smoothing
     for i in range(7):
         for j in range(7):
             expected = 0.0
             if counts[i, j] > 0:
-                expected = math.log(counts[i, j] / counts[i].sum() / (weights[j] / weights.sum())) - 0.1
+                expected = math.log(counts[i, j] / counts[i].sum() / (weights[j] / weights.sum()))
             assert found[i, j] == pytest.approx(max(expected, 0.0), abs=1e-5)
     assert (found.data > 0).all()
 

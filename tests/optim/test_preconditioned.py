@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from small_head import WIDTH, D, data, make, multi_hot
 
 import widehead as wh
 from widehead.optim.newton import damped_inverse
 from widehead.optim.shampoo import inverse_root
 
-D, WIDTH = 60, 8
 
-
-def make(loss: wh.losses.Loss | None = None, dtype: torch.dtype = torch.float64) -> wh.ExactHead:
-    torch.manual_seed(0)
-    return wh.ExactHead(WIDTH, D, loss or wh.losses.SquaredError(), dtype=dtype)
-
-
-def data(m: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(m, WIDTH, generator=generator, dtype=torch.float64) * torch.logspace(0, -2, WIDTH).double()
-    return hidden, torch.randint(0, D, (m, 2), generator=generator)
-
-
-def multi_hot(ids: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(ids.shape[0], D, dtype=torch.float64).scatter_add_(1, ids, torch.ones(ids.shape).double())
-
-
-def step_both(
-    head: wh.ExactHead, ours: torch.optim.Optimizer, linear: torch.nn.Linear, theirs: torch.optim.Optimizer, seed: int
-) -> None:
-    """One step of squared error on the head and on its dense twin."""
-    hidden, ids = data(20, seed=seed)
-    head(hidden, ids).backward()
-    ours.step()
-    theirs.zero_grad()
-    ((linear(hidden) - multi_hot(ids)) ** 2).sum(1).mean().backward()
-    theirs.step()
-
-
-def test_newton_is_recursive_least_squares() -> None:
-    """lr = 1, decay = 1, no damping: W is after each step the least-squares solution of all that was seen."""
-    head = make()
+def least_squares_of(
+    head: wh.ExactHead, optimizer: torch.optim.Optimizer, steps: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Train, and after each step give its number and the least-squares solution (D, WIDTH) of all that was seen."""
     head.load_weight(torch.zeros(D, WIDTH))
-    optimizer = wh.optim.Newton(head, lr=1.0, decay=1.0, damping=0.0, refresh_every=1)
     hiddens, outputs = [], []
-    for step in range(30):
+    for step in range(steps):
         hidden, ids = data(20, seed=step)
         head(hidden, ids).backward()
         optimizer.step()
         hiddens.append(hidden)
         outputs.append(multi_hot(ids))
-        solution = torch.linalg.lstsq(torch.cat(hiddens), torch.cat(outputs)).solution.T
+        yield step, torch.linalg.lstsq(torch.cat(hiddens), torch.cat(outputs)).solution.T
+
+
+def test_newton_is_recursive_least_squares() -> None:
+    """lr = 1, decay = 1, no damping: W is after each step the least-squares solution of all that was seen."""
+    head = make()
+    optimizer = wh.optim.Newton(head, lr=1.0, decay=1.0, damping=0.0, refresh_every=1)
+    for _, solution in least_squares_of(head, optimizer, 30):
         assert torch.allclose(head.weight(), solution, rtol=1e-8, atol=1e-8)
     assert optimizer.trust()[0] == wh.optim.Trust(steps=30, scaled_back=0)
 
@@ -62,20 +42,14 @@ def test_newton_is_recursive_least_squares() -> None:
 def test_newton_that_forgets_nothing_lacks_at_most_a_fiftieth_of_the_steps() -> None:
     """With decay = 1, W stays near the least-squares solution although (A + δI)⁻¹ is renewed ever more rarely."""
     head = make()
-    head.load_weight(torch.zeros(D, WIDTH))
     optimizer = wh.optim.Newton(head, lr=1.0, decay=1.0, damping=0.0)
-    hiddens, outputs, renewals = [], [], 0
-    for step in range(300):
-        hidden, ids = data(20, seed=step)
-        head(hidden, ids).backward()
-        optimizer.step()
-        hiddens.append(hidden)
-        outputs.append(multi_hot(ids))
+    renewals, solution = 0, None
+    for step, best in least_squares_of(head, optimizer, 300):
         age = next(iter(optimizer.state.values()))["age"]
-        renewals += age == 0
+        renewals, solution = renewals + (age == 0), best
         assert age <= step / 50
+    assert solution is not None
     assert 115 < renewals < 130  # 50 · (1 + 1/2 + … + 1/6) = 122.5
-    solution = torch.linalg.lstsq(torch.cat(hiddens), torch.cat(outputs)).solution.T
     assert torch.linalg.norm(head.weight() - solution) < 0.02 * torch.linalg.norm(solution)
 
 
@@ -324,66 +298,6 @@ def test_warm_up_and_lr_schedulers_of_torch_work(kind: str, schedule: object) ->
         optimizer.step()
         assert bool((head.weight() != before).any()) == (lr > 0.0)
         scheduler.step()
-
-
-def test_one_cycle_moves_momentum_too() -> None:
-    head, linear = make(), make().to_linear()
-    ours = wh.optim.SGD(head, lr=0.02, momentum=0.9)
-    theirs = torch.optim.SGD(linear.parameters(), lr=0.02, momentum=0.9)
-    schedules = [torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.05, total_steps=12) for o in (ours, theirs)]
-    for step in range(12):
-        step_both(head, ours, linear, theirs, seed=step)
-        assert ours.param_groups[0]["momentum"] == theirs.param_groups[0]["momentum"]
-        for schedule in schedules[: 2 if step < 11 else 0]:
-            schedule.step()
-    assert torch.allclose(head.weight(), linear.weight, rtol=1e-9)
-
-
-def test_momentum_that_fades_to_zero_and_returns() -> None:
-    """p of the step's rule becomes singular: the segment is closed instead of inverted."""
-    head, linear = make(), make().to_linear()
-    ours = wh.optim.SGD(head, lr=0.02, momentum=0.9)
-    theirs = torch.optim.SGD(linear.parameters(), lr=0.02, momentum=0.9)
-    for step, momentum in enumerate((0.9, 0.5, 1e-3, 1e-9, 0.0, 0.0, 0.3, 0.9, 0.9)):
-        ours.param_groups[0]["momentum"] = theirs.param_groups[0]["momentum"] = momentum
-        step_both(head, ours, linear, theirs, seed=step)
-        assert torch.allclose(head.weight(), linear.weight, rtol=1e-9)
-
-
-def test_momentum_comes_and_goes_with_the_optimizer() -> None:
-    """W stays as it is when an optimiser that keeps momentum takes over a head, and when one without does."""
-    head = make()
-    weight = head.weight()
-    wh.optim.SGD(head, lr=0.1, momentum=0.9)
-    assert head.weights.order == 2
-    assert torch.allclose(head.weight(), weight, rtol=1e-14)
-    assert head.weights.momentum().abs().max() == 0.0
-    hidden, ids = data(20)
-    scores = head.top_k(hidden, 3)
-    plain = wh.optim.SGD(head, lr=0.1)
-    assert head.weights.order == 1
-    assert torch.allclose(head.top_k(hidden, 3)[0], scores[0])
-    head(hidden, ids).backward()
-    plain.step()
-    assert head.weights.values.shape == (D, WIDTH)
-
-
-def test_weights_loaded_after_the_optimizer_was_made_begin_without_momentum() -> None:
-    head, fresh = make(), make()
-    optimizer = wh.optim.SGD(head, lr=0.1, momentum=0.9)
-    weight = head.weight()
-    hidden, ids = data(20)
-    head(hidden, ids).backward()
-    optimizer.step()
-    head.load_weight(weight)
-    assert head.weights.order == 1
-    other = wh.optim.SGD(fresh, lr=0.1, momentum=0.9)
-    for step in range(3):
-        hidden, ids = data(20, seed=step)
-        for model, own in ((head, optimizer), (fresh, other)):
-            model(hidden, ids).backward()
-            own.step()
-    assert torch.allclose(head.weight(), fresh.weight(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 import torch
 from job_files import multilabel_files
 
-from widehead.data import principal_axes, read_multilabel
+from widehead.data import read_multilabel
 from widehead.errors import CheckpointError
 from widehead.metrics import Propensities, best_psp_at_k, psp_at_k
+from widehead.models import principal_axes
 from widehead.targets import SparseTargets
 from widehead.training import TrainingConfig, load_run, resume, train
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint

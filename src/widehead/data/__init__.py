@@ -1,6 +1,5 @@
 """Readers: files to batches of inputs and SparseTargets."""
 
-from widehead.data.axes import principal_axes
 from widehead.data.batches import Batch, Batches, Examples, RowExamples
 from widehead.data.cooccurrences import CooccurrenceExamples, cooccurrences, information
 from widehead.data.demo import read_thesaurus
@@ -35,7 +34,6 @@ __all__ = [
     "information",
     "open_text",
     "pair",
-    "principal_axes",
     "read_interactions",
     "read_multilabel",
     "read_thesaurus",

@@ -54,23 +54,22 @@ def cooccurrences(
     return (total + total.T).tocsr()
 
 
-def information(counts: CSR, smoothing: float = 0.75, shift: float = 0.0) -> CSR:
+def information(counts: CSR, smoothing: float = 0.75) -> CSR:
     """(D, D) float32: pointwise mutual information of words and contexts where it is positive.
 
-    log X_ij − log Σ_j X_ij − log p_j − shift with p_j ∝ (Σ_i X_ij)^smoothing, as in Levy, Goldberg and Dagan 2015,
+    log X_ij − log Σ_j X_ij − log p_j with p_j ∝ (Σ_i X_ij)^smoothing, as in Levy, Goldberg and Dagan 2015,
     "Improving distributional similarity with lessons learned from word embeddings" (sections 3.1 and 3.2).
 
     Args:
         counts: (D, D) X, not negative.
         smoothing: power of the contexts' counts; below 1 it makes rare contexts count for less.
-        shift: taken off all entries; log k is what k negative samples are in skip-gram.
     """
     found = counts.tocsr().astype(np.float32)
     found.eliminate_zeros()
     rows = np.asarray(found.sum(axis=1), dtype=np.float64).ravel()
     columns = np.asarray(found.sum(axis=0), dtype=np.float64).ravel() ** smoothing
     columns /= max(columns.sum(), 1e-300)
-    of_row = np.log(np.maximum(rows, 1e-300)).astype(np.float32) + np.float32(shift)
+    of_row = np.log(np.maximum(rows, 1e-300)).astype(np.float32)
     of_column = np.log(np.maximum(columns, 1e-300)).astype(np.float32)
     np.log(found.data, out=found.data)
     found.data -= np.repeat(of_row, np.diff(found.indptr))

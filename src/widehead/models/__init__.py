@@ -1,6 +1,8 @@
 """Networks: an encoder for each kind of input, and the wide output layer on top."""
 
+from widehead.models.axes import principal_axes
 from widehead.models.bag import BagEncoder
+from widehead.models.eigen import positive_eigenpairs
 from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
 from widehead.models.singular import SparseMatrix, leading_singular_vectors
@@ -14,4 +16,6 @@ __all__ = [
     "WideNetwork",
     "WordEncoder",
     "leading_singular_vectors",
+    "positive_eigenpairs",
+    "principal_axes",
 ]

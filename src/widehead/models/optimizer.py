@@ -15,7 +15,8 @@ __all__ = ["EncoderOptimizer"]
 class EncoderOptimizer:
     """AdamW on the dense parameters and RowAdam on the embeddings with sparse gradients, as one.
 
-    ``parts`` holds the torch optimisers (one or two), for learning-rate schedulers.
+    ``parts`` holds the torch optimisers, for learning-rate schedulers: two at most. Parameters that need no gradient
+    stay as they are; where none does, ``parts`` is empty.
 
     Args:
         encoder: module whose ``Embedding`` and ``EmbeddingBag`` children say by ``sparse`` what gradients they have.
@@ -25,8 +26,6 @@ class EncoderOptimizer:
 
     Raises:
         ValueError: the encoder has no parameters, or a parameter is out of range.
-
-    Parameters that need no gradient stay as they are; where none does, ``parts`` is empty.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class EncoderOptimizer:
         embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
         sparse = [m.weight for m in embeddings if m.sparse]
         rows = {id(p) for p in sparse}
-        if not any(True for _ in encoder.parameters()):
+        if next(encoder.parameters(), None) is None:
             raise ValueError(f"Parameter `encoder` should have parameters. Found none in {type(encoder).__name__}.")
         sparse = [p for p in sparse if p.requires_grad]
         dense = [p for p in encoder.parameters() if p.requires_grad and id(p) not in rows]

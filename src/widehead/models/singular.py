@@ -5,12 +5,13 @@ Letters: X (m, n), k vectors wanted, A = XXᵀ (m, m), never formed.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from widehead.models.sparse import as_torch
 
 __all__ = ["SparseMatrix", "leading_singular_vectors"]
 
@@ -30,7 +31,7 @@ class SparseMatrix:
     def __init__(self, matrix: Any, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.shape: tuple[int, int] = matrix.shape
         self.device, self.dtype = device, dtype
-        self._plain, self._transposed = (_csr(x.tocsr(), device, dtype) for x in (matrix, matrix.T))
+        self._plain, self._transposed = (as_torch(x.tocsr(), device, dtype) for x in (matrix, matrix.T))
 
     def gram_times(self, block: Tensor) -> Tensor:
         """(m, b) XXᵀ·block."""
@@ -75,15 +76,6 @@ def leading_singular_vectors(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tens
     singular = torch.where(usable, values, 0.0).sqrt()
     left = basis @ (vectors * torch.where(usable, 1.0 / singular, 0.0)).to(matrix.dtype)
     return singular.to(matrix.dtype), _by_blocks(matrix.transposed_times, left, n)
-
-
-def _csr(matrix: Any, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    offsets, columns = (torch.from_numpy(ids).to(torch.int64) for ids in (matrix.indptr, matrix.indices))
-    values = torch.from_numpy(matrix.data).to(dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")  # torch calls the layout young
-        made: Tensor = torch.sparse_csr_tensor(offsets, columns, values, matrix.shape, check_invariants=False)
-    return made.to(device)
 
 
 def _is_positive(value: float, largest: float) -> bool:

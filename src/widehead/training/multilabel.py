@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, principal_axes, read_multilabel
+from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError
 from widehead.metrics import Propensities
-from widehead.models import BagEncoder, WideNetwork
+from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder

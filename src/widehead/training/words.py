@@ -26,12 +26,11 @@ from widehead.data import (
     subsample,
 )
 from widehead.errors import DataError
-from widehead.models import ContextEncoder, WideNetwork, WordEncoder
+from widehead.models import ContextEncoder, WideNetwork, WordEncoder, positive_eigenpairs
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.jobs import Job, JobData, Prediction
 from widehead.training.judging import WordTest
-from widehead.training.spectral import positive_eigenpairs
 
 __all__ = ["LanguageModel", "WordEmbeddings"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
-from widehead.data import principal_axes
+from widehead.models import principal_axes
 
 
 def features() -> scipy.sparse.csr_matrix:

@@ -5,13 +5,13 @@ Letters: D rows, k eigenvalues, b columns of a block, c columns of the basis.
 
 from __future__ import annotations
 
-import warnings
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from widehead.data.sparse import CSR
+from widehead.models.sparse import as_torch
 
 __all__ = ["positive_eigenpairs"]
 
@@ -20,7 +20,7 @@ __all__ = ["positive_eigenpairs"]
 _BLOCK = 64
 
 
-def positive_eigenpairs(matrix: CSR, k: int, *, basis: int, seed: int) -> tuple[Tensor, Tensor]:
+def positive_eigenpairs(matrix: Any, k: int, *, basis: int, seed: int) -> tuple[Tensor, Tensor]:
     """The k largest positive eigenvalues of S = (M + Mᵀ)/2, falling, and their eigenvectors: (k,) and (D, k) float32.
 
     HHᵀ with H = UΛ^½ fits S best, in squared error over all pairs, of all products of a (D, k) matrix with its own
@@ -52,15 +52,9 @@ def positive_eigenpairs(matrix: CSR, k: int, *, basis: int, seed: int) -> tuple[
     return torch.nn.functional.pad(kept, (0, missing)), torch.nn.functional.pad(shown, (0, missing))
 
 
-def _krylov(matrix: CSR, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
+def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
     """An orthonormal basis (D, blocks·b) of the Krylov space, and the product of the matrix with it."""
-    offsets, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
-    size = matrix.shape[0]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state", UserWarning)
-        operator = torch.sparse_csr_tensor(
-            offsets, columns, torch.from_numpy(matrix.data), (size, size), check_invariants=False
-        )
+    size, operator = matrix.shape[0], as_torch(matrix)
     basis, images = torch.empty(size, blocks * _BLOCK), torch.empty(size, blocks * _BLOCK)
     block = torch.randn(size, _BLOCK, generator=torch.Generator().manual_seed(seed))
     for start in range(0, blocks * _BLOCK, _BLOCK):

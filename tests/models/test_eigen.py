@@ -1,19 +1,13 @@
-"""The start of word embeddings: positive eigenvalues against dense linear algebra, and what training makes of them."""
+"""Positive eigenvalues against dense linear algebra."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from job_files import config_of
 
-from widehead.data import CooccurrenceExamples
-from widehead.training import load_run, train
-from widehead.training.spectral import positive_eigenpairs
-from widehead.training.words import WordEmbeddings
+from widehead.models import positive_eigenpairs
 
 
 def _indefinite(size: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -41,14 +35,3 @@ def test_missing_eigenvalues_are_zero() -> None:
     assert vectors.shape == (3, 5)
     assert vectors[:, 1:].abs().sum() == 0.0
     assert vectors[:, 0].abs().tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
-
-
-def test_training_is_the_least_squares_fit_of_all_pairs(tmp_path: Path) -> None:
-    config = config_of("word-embeddings", tmp_path, head_lr=1.0, encoder_lr=0.0, epochs=1, batch_size=22, width=4)
-    train(config, quiet=True)
-    run = load_run(config.out)
-    examples = WordEmbeddings.read(config).examples
-    assert isinstance(examples, CooccurrenceExamples)
-    hidden = run.network.encoder.state_dict()["embeddings.weight"].double()
-    wanted = torch.linalg.lstsq(hidden, torch.from_numpy(examples.matrix.toarray()).double()).solution.T
-    torch.testing.assert_close(run.network.head.weight().double(), wanted, rtol=1e-4, atol=1e-5)

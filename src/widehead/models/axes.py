@@ -5,16 +5,16 @@ Letters: n documents, N features, d axes; X (n, N) features.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from widehead.data.sparse import CSR
+import numpy as np
 
 __all__ = ["principal_axes"]
 
 _POWERS = 2  # of XᵀX; the second one halves what the first leaves out, further ones give less than they cost
 
 
-def principal_axes(features: CSR, width: int, seed: int) -> np.ndarray:
+def principal_axes(features: Any, width: int, seed: int) -> np.ndarray:
     """(N, width) float32 Z with orthonormal columns, for which XZZᵀ is close to X: a randomised range finder.
 
     Z spans nearly the space of the first singular vectors of X (Halko, Martinsson, Tropp, "Finding structure with
