@@ -1,6 +1,6 @@
 """Recommender on Epinions, 296,277 products: this library, implicit's ALS for the same time, and popularity.
 
-    python recipes/epinions.py epinions.tsv.gz [--tune] [--width 256] [--out runs/epinions]
+    python recipes/epinions.py epinions.tsv.gz [--tune] [--width N] [--out runs/epinions]
 
 A fifth of each user's pairs, drawn with seed 0, is held out to judge by. Prints a table and appends its rows to
 results/epinions.jsonl. --tune looks for the options of ALS on a part of the training pairs first; without it those
@@ -25,15 +25,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--tune", action="store_true")
-    # On a fifth of the training pairs 256 is better than 128, 512 and the default of 1,024: few items are frequent.
-    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--width", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs/epinions"))
     options = parser.parse_args()
     split = Split.of(binary(read_interactions(options.file).matrix), seed=0)
     peer = options.out.with_name(f"{options.out.name}-als")
     found = tuned("epinions", split, peer) if options.tune else ALS
+    width = {} if options.width is None else {"width": options.width}
     data = {"train": str(options.file), "holdout": 0.2, "seed": 0}
-    config = TrainingConfig.for_job("recommender", **data, out=str(options.out), width=options.width)
+    config = TrainingConfig.for_job("recommender", **data, out=str(options.out), **width)
     side_by_side("epinions", split, config, peer, found)
 
 

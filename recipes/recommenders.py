@@ -17,7 +17,7 @@ from provenance import append
 from widehead.data.sparse import CSR, split_rows
 from widehead.metrics import Evaluation
 from widehead.targets import SparseTargets
-from widehead.training import TrainingConfig, train
+from widehead.training import TrainingConfig, load_run, train
 
 METRICS = ("recall@20", "ndcg@20", "precision@20")
 FACTORS, ITERATIONS = 256, 10
@@ -68,7 +68,8 @@ def widehead(config: TrainingConfig) -> dict[str, Any]:
     """This library's run of a config, which names the same split."""
     begin = time.perf_counter()
     outcome = train(config)
-    shown = {"width": config.width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
+    width = load_run(config.out).config.width  # the data may have decided
+    shown = {"width": width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
     return {
         "method": "widehead",
         **shown,

@@ -39,6 +39,25 @@ def test_newton_is_recursive_least_squares() -> None:
     assert optimizer.trust()[0] == wh.optim.Trust(steps=30, scaled_back=0)
 
 
+@pytest.mark.parametrize("ridge", [0.3, 40.0])
+def test_newton_with_a_ridge_is_ridge_regression(ridge: float) -> None:
+    """W is after each step argmin ‖HWᵀ − Y‖² + ρ‖W‖²; a first batch of zeros does not do away with ρ."""
+    head = make()
+    head.load_weight(torch.zeros(D, WIDTH))
+    optimizer = wh.optim.Newton(head, lr=1.0, decay=1.0, damping=0.0, ridge=ridge, refresh_every=1)
+    normal, right = torch.zeros(WIDTH, WIDTH).double(), torch.zeros(WIDTH, D).double()
+    for step in range(20):
+        hidden, ids = data(20, seed=step)
+        hidden = hidden * (step > 0)
+        head(hidden, ids).backward()
+        optimizer.step()
+        if step == 1:
+            normal += ridge * torch.trace(hidden.T @ hidden) / WIDTH * torch.eye(WIDTH).double()
+        normal, right = normal + hidden.T @ hidden, right + hidden.T @ multi_hot(ids)
+        solution = torch.linalg.solve(normal, right).T if step > 0 else torch.zeros(D, WIDTH).double()
+        assert torch.allclose(head.weight(), solution, rtol=1e-8, atol=1e-10)
+
+
 def test_newton_that_forgets_nothing_lacks_at_most_a_fiftieth_of_the_steps() -> None:
     """With decay = 1, W stays near the least-squares solution although (A + δI)⁻¹ is renewed ever more rarely."""
     head = make()
@@ -251,7 +270,7 @@ def test_decay_that_would_wipe_out_the_weights_stops_the_step(kind: str) -> None
 @pytest.mark.parametrize(
     ("kind", "defaults"),
     [
-        ("Newton", {"lr": 1.0, "damping": 0.1, "decay": 0.95, "refresh_every": 10}),
+        ("Newton", {"lr": 1.0, "damping": 0.1, "decay": 0.95, "ridge": 0.0, "refresh_every": 10}),
         ("Shampoo", {"lr": 0.3, "damping": 0.1, "decay": 0.95, "refresh_every": 20}),
         ("Muon", {"lr": 0.3, "damping": 0.01}),
     ],
@@ -310,6 +329,7 @@ def test_warm_up_and_lr_schedulers_of_torch_work(kind: str, schedule: object) ->
         ("Newton", {"damping": -1.0}, "`damping`"),
         ("Newton", {"decay": 1.1}, "`decay`"),
         ("Newton", {"refresh_every": 0}, "`refresh_every`"),
+        ("Newton", {"ridge": -1.0}, "`ridge`"),
         ("Shampoo", {"decay": 1.1}, "`decay`"),
         ("Shampoo", {"weight_decay": float("nan")}, "`weight_decay`"),
         ("Muon", {"max_grad_norm": 0.0}, "`max_grad_norm`"),

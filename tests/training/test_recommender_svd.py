@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
+from widehead.data import Batches, Interactions, Vocabulary
 from widehead.training import JOB_DEFAULTS, TrainingConfig, load_run, train
 from widehead.training.jobs import build_network
 from widehead.training.recommender import Recommender, factors, scaled
@@ -51,7 +54,9 @@ def test_encodings_are_the_left_singular_vectors_each_user_with_a_factor(tmp_pat
     users = np.maximum(job.train.matrix.getnnz(axis=1), 1.0)
     left, values, _ = np.linalg.svd(scaled(job.train.matrix, 0.3, 0.4).toarray().astype(np.float64))
     ours = hidden * (users**0.2)[:, None]
-    ours /= np.linalg.norm(ours, axis=0)
+    lengths = np.linalg.norm(ours, axis=0)
+    np.testing.assert_allclose(lengths / lengths[0], values[:12] / values[0], rtol=0.01)
+    ours /= lengths
     np.testing.assert_allclose(ours.T @ ours, np.eye(12), atol=0.02)
     assert values[11] > values[12]
     assert np.linalg.norm(left[:, :12].T @ ours) ** 2 / 12 > 0.95
@@ -72,15 +77,23 @@ def test_rare_items_have_rows_of_zeros_unless_too_few_are_left(tmp_path: Path) -
         assert np.array_equal(network.encoder.embeddings.weight.detach().numpy().any(axis=1), kept)
 
 
-def test_one_pass_gives_the_least_squares_output_layer(tmp_path: Path) -> None:
-    config = config_of(tmp_path, head_damping=1e-5, batch_size=15)  # all batches alike: each is a mean
+@pytest.mark.parametrize("ridge", [0.0, 0.6])
+def test_one_pass_gives_the_output_layer_of_ridge_regression(tmp_path: Path, ridge: float) -> None:
+    # All batches alike, as each is a mean.
+    config = config_of(tmp_path, head_damping=1e-5, head_ridge=ridge, target_item_power=0.1, batch_size=15)
     outcome = train(config, quiet=True)
     assert outcome.epoch == 1.0
     run = load_run(tmp_path / "run")
     matrix = run.job.train.matrix
     hidden = rows_of(matrix) @ run.network.encoder.embeddings.weight.detach().double().numpy()
-    targets = scaled(matrix, 0.2, 0.0).toarray().astype(np.float64)
-    solution = np.linalg.lstsq(hidden, targets, rcond=None)[0].T
+    targets = scaled(matrix, 0.2, 0.1).toarray().astype(np.float64)
+    data = Recommender.read(config)
+    examples = data.examples
+    begin = build_network(data.job, config).head.weight().double().numpy()
+    first = run.network.hidden(next(iter(Batches(examples, 15, config.seed).epoch(0)))[0]).detach().double()
+    steps = math.ceil(len(examples) / 15)
+    prior = ridge * steps * float(first.square().sum()) / 12 * np.eye(12)
+    solution = np.linalg.solve(hidden.T @ hidden + prior, hidden.T @ targets + prior @ begin.T).T
     found = run.network.head.weight().double().numpy()
     assert np.linalg.norm(found - solution) < 0.05 * np.linalg.norm(solution)
 
@@ -122,14 +135,33 @@ def test_units_beyond_the_rank_are_zero_and_harmless(tmp_path: Path) -> None:
 
 
 def test_factors_and_scaled_against_loops() -> None:
-    import scipy.sparse
-
     dense = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]], dtype=np.float32)
     matrix = scipy.sparse.csr_matrix(dense)
     np.testing.assert_allclose(factors(matrix, 0, 0.5), [1.0, 1.0, 2**-0.5], rtol=1e-6)
     np.testing.assert_allclose(factors(matrix, 1, 1.0), [0.5, 1.0, 1.0], rtol=1e-6)
     expected = [[2.0 / 2, 0.0, 1.0 / 2 * 2**-0.5], [0.0, 0.0, 3.0 * 2**-0.5], [0.0, 0.0, 0.0]]
     np.testing.assert_allclose(scaled(matrix, 1.0, 0.5).toarray(), expected, rtol=1e-6)
+
+
+def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
+    for pairs_of, items, width in ((4, 60_000, 64), (5, 20_000, 128), (100, 2_000, 256), (5, 500_000, 1_024)):
+        # Every item has so many users, those of fewer than 5 do not count: 0, 100,000, 200,000 and 2,500,000 pairs.
+        users = np.tile(np.arange(pairs_of), items)
+        matrix = scipy.sparse.csr_matrix(
+            (np.ones(len(users), dtype=np.float32), (users, np.repeat(np.arange(items), pairs_of)))
+        )
+        job = Recommender(Interactions(matrix, [], Vocabulary([]), np.zeros(0, dtype=np.int64)), ratings=False)
+        config = TrainingConfig.for_job("recommender", train="a", out="b")
+        assert config.width == 0
+        assert job.settled(config) == dataclasses.replace(config, width=width)
+        assert job.settled(dataclasses.replace(config, width=7)).width == 7
+
+
+def test_a_run_knows_how_wide_it_is(tmp_path: Path) -> None:
+    train(config_of(tmp_path, width=0), quiet=True)
+    assert TrainingConfig.load(tmp_path / "run" / "config.json").width == 64
+    resume(tmp_path / "run", quiet=True, epochs=2)
+    assert load_run(tmp_path / "run").network.head.in_features == 64
 
 
 @pytest.mark.parametrize(
@@ -166,6 +198,7 @@ def test_other_options_leave_the_defaults_as_they_are() -> None:
         ("multilabel", {"hidden": (8,)}, r"svd for a linear encoder only. Found hidden = \[8\]"),
         ("recommender", {"hidden": [8]}, r"svd for a linear encoder only. Found hidden = \[8\]"),
         ("recommender", {"activation": "tanh"}, "svd for a linear encoder only.*'tanh'"),
+        ("multilabel", {"width": 0}, "`width` should be at least 1 but for a recommender with.*Found 0.*'multilabel'"),
     ],
 )
 def test_where_singular_vectors_make_no_sense(job: str, options: dict[str, Any], message: str) -> None:

@@ -41,7 +41,7 @@ def test_every_option_is_checked() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": "12"}, r"`width` should be a whole number, at least 1 and below 2\^31. Found '12'"),
+        ({"width": "12"}, r"`width` should be a whole number, at least 0 and below 2\^31. Found '12'"),
         ({"width": True}, "width"),
         ({"hidden": [0]}, "hidden"),
         ({"input_dropout": 1.0}, r"in \[0, 1\)"),

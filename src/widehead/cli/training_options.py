@@ -68,6 +68,9 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("holdout", _DATA, "Without --test: the part of the data that is held out to evaluate on.", float),
     TrainOption("ratings", _DATA, "Let ratings count; otherwise all pairs are alike.", bool, ("recommender",)),
     TrainOption("target_power", _DATA, "Scale the targets of a user of n items by n^-p.", float, ("recommender",), "P"),
+    TrainOption(
+        "target_item_power", _DATA, "The same for the targets that an item of n users is.", float, ("recommender",), "P"
+    ),
     TrainOption("labels", _DATA, "File with the labels' names, one a line.", str, ("multilabel",), "FILE"),
     TrainOption("tokens", _DATA, "How text is cut: words, whitespace.", str, _TEXTS, "NAME"),
     TrainOption("context", _DATA, "Words before the one to predict.", int, ("language-model",)),
@@ -75,7 +78,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("smoothing", _DATA, "Power of the counts of contexts.", float, ("word-embeddings",)),
     TrainOption("subsample", _DATA, "Thin out words above this share, such as 1e-4.", float, ("word-embeddings",)),
     TrainOption("minimum_count", _DATA, "Rarer words are unknown, or no features.", int, (*_TEXTS, "multilabel")),
-    TrainOption("width", _NETWORK, "Units of the last hidden layer.", int),
+    TrainOption("width", _NETWORK, "Units of the last hidden layer; 0: as the data can fill (recommender).", int),
     TrainOption("hidden", _NETWORK, 'Sizes of the layers before it; "" for none.', tuple, _LAYERED, "N,N,…"),
     TrainOption("embedding", _NETWORK, "Size of a context word's embedding.", int, ("language-model",)),
     TrainOption("activation", _NETWORK, f"After each layer: {_one_of(ACTIVATIONS)}.", str, _LAYERED, "NAME"),
@@ -93,6 +96,7 @@ OPTIONS: tuple[TrainOption, ...] = (
     TrainOption("head_nesterov", _LOSS, "Nesterov's momentum.", bool),
     TrainOption("head_decay", _LOSS, "How much of the past newton and shampoo keep in a step.", float),
     TrainOption("head_damping", _LOSS, "Damping of newton, shampoo and muon.", float),
+    TrainOption("head_ridge", _LOSS, "Ridge of newton: 1 is as much as one epoch has on average.", float),
     TrainOption("head_bias", _LOSS, "Give the output layer a bias.", bool),
     TrainOption("head_storage", _LOSS, "File to keep the exact head's weights in, not memory.", metavar="FILE"),
     TrainOption("head_storage_dtype", _LOSS, "bfloat16: half the memory for the exact head.", metavar="NAME"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from widehead.optim.base import check_number
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, Remembering
 
@@ -20,14 +22,17 @@ class Newton(Remembering):
     D·d × D·d: A ← decay·A + HᵀΛH, where Λ is the mean over all classes of the second derivative by an output. For
     squared error A is exact, and lr = 1 is recursive least squares with forgetting factor ``decay`` (Haykin, Adaptive
     Filter Theory, ch. 10); with decay = 1, refresh_every = 1 and damping → 0, W is after each step the least-squares
-    solution of all that was seen. For other losses it is the Gauss–Newton method in W. Classes that are often targets
-    have more curvature than the mean; the step is divided by 1 + the most that any class had lately.
+    solution of all that was seen, or with a ridge the ridge regression. For other losses it is the Gauss–Newton method
+    in W. Classes that are often targets have more curvature than the mean; the step is divided by 1 + the most that
+    any class had lately.
 
     Args:
         heads: an ExactHead or several.
         lr: step size, whose natural scale is 1 whatever the loss and the data.
         damping: δ, relative to the mean eigenvalue of A; None for 0.1.
         decay: how much of the past A keeps in a step, in [0, 1].
+        ridge: A begins as ridge times the mean eigenvalue of the first step's HᵀΛH, times I. With decay = 1 that is
+            ridge regression towards the first W, which damping is not, as it grows with A; otherwise it fades.
         refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
             decay = 1 whenever it lacks a fiftieth of the steps.
         weight_decay: decoupled.
@@ -40,6 +45,17 @@ class Newton(Remembering):
 
     default_refresh = 10
 
+    def __init__(
+        self,
+        heads: FactoredHead | Iterable[FactoredHead],
+        lr: float | None = None,
+        *,
+        ridge: float = 0.0,
+        **options: Any,
+    ) -> None:
+        check_number("ridge", ridge)
+        super().__init__(heads, lr, ridge=ridge, **options)
+
     @staticmethod
     def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
         """1: Newton's own."""
@@ -48,6 +64,10 @@ class Newton(Remembering):
     def _right(self, batch: Batch, group: dict[str, Any], state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
+        if not state.get("begun", False):
+            scale = torch.trace(added).to(torch.float64) / len(added)
+            state["sum"] = group["ridge"] * scale * torch.eye(len(added), dtype=torch.float64, device=added.device)
+            state["begun"] = bool(scale > 0.0)  # examples that are all zero have no scale
         return hidden @ self._remember(added, group, state), None
 
     def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:

@@ -47,6 +47,7 @@ _OF_OPTIMIZERS = {
     "head_nesterov": ("sgd",),
     "head_decay": ("newton", "shampoo"),
     "head_damping": ("newton", "shampoo", "muon"),
+    "head_ridge": ("newton",),
     "head_weight_decay": EXACT_OPTIMIZERS,
 }
 
@@ -69,6 +70,7 @@ class TrainingConfig:
     # Examples.
     ratings: bool = False  # whether ratings count; otherwise all pairs are alike (recommender)
     target_power: float = 0.0  # p: targets of a user of n items are n^-p times as large (recommender)
+    target_item_power: float = 0.0  # the same for the targets that an item of n users is (recommender)
     tokens: Literal["words", "whitespace"] = "words"  # how text is cut (language-model, word-embeddings)
     context: int = 5  # words before the target (language-model)
     window: int = 5  # words on each side of the centre (word-embeddings)
@@ -76,7 +78,7 @@ class TrainingConfig:
     subsample: float | None = None  # threshold of the thinning of frequent words (word-embeddings)
     minimum_count: int = 1  # rarer words are unknown, or no features (language-model, word-embeddings, multilabel)
     # Network.
-    width: int = 256  # d: size of the last hidden layer
+    width: int = 256  # d: size of the last hidden layer; 0: from the data (recommender with encoder_init svd)
     hidden: tuple[int, ...] = ()  # sizes of the layers before it (not for word-embeddings)
     embedding: int = 128  # size of a context word's embedding (language-model)
     activation: str = "none"
@@ -96,6 +98,7 @@ class TrainingConfig:
     head_nesterov: bool = False  # of SGD
     head_decay: float | None = None  # of Newton and Shampoo: how much of the past a step keeps; None: their own
     head_damping: float | None = None  # of Newton, Shampoo and Muon; None: their own
+    head_ridge: float = 0.0  # of Newton: relative to the mean eigenvalue of its curvature summed over one epoch
     head_bias: bool = False
     head_storage: str | None = None  # file to keep the rows of W in, of the exact head; None: memory
     head_storage_dtype: str | None = None  # bfloat16: half the memory for W, of the exact head; None: dtype
@@ -129,6 +132,11 @@ class TrainingConfig:
         self._check_head()
         self._check_head_options()
         self._check_encoder_init()
+        if self.width == 0 and (self.job, self.encoder_init) != ("recommender", "svd"):
+            raise ValueError(
+                "Option `width` should be at least 1 but for a recommender with encoder_init svd, where 0 stands for "
+                f"as many as the data can fill. Found 0 with job = {self.job!r}, encoder_init = {self.encoder_init!r}."
+            )
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
         if (self.train is None) != (self.job == "demo"):
@@ -257,13 +265,14 @@ _CHECKS: dict[str, Check] = {
     "labels": or_none(TEXT),
     "ratings": FLAG,
     "target_power": NOT_NEGATIVE,
+    "target_item_power": NOT_NEGATIVE,
     "tokens": choice(("words", "whitespace")),
     "context": whole(1),
     "window": whole(1),
     "smoothing": POSITIVE,
     "subsample": or_none(POSITIVE),
     "minimum_count": whole(1),
-    "width": whole(1),
+    "width": whole(0),
     "hidden": wholes(0),
     "embedding": whole(1),
     "activation": choice(ACTIVATIONS),
@@ -281,6 +290,7 @@ _CHECKS: dict[str, Check] = {
     "head_nesterov": FLAG,
     "head_decay": or_none(SHARE),
     "head_damping": or_none(NOT_NEGATIVE),
+    "head_ridge": NOT_NEGATIVE,
     "head_bias": FLAG,
     "head_storage": or_none(TEXT),
     "head_storage_dtype": or_none(choice(("bfloat16",))),

@@ -15,13 +15,15 @@ JOBS = ("recommender", "language-model", "word-embeddings", "multilabel", "demo"
 JOB_DEFAULTS: dict[str, dict[str, Any]] = {
     # An encoder of singular vectors that stays, and in one pass the least-squares output layer for it.
     "recommender": {
-        "width": 1024,
+        "width": 0,
         "encoder_init": "svd",
         "encoder_lr": 0.0,
         "target_power": 0.2,
+        "target_item_power": 0.07,
         "head_optimizer": "newton",
         "head_decay": 1.0,
         "head_damping": 1e-3,
+        "head_ridge": 0.6,
         "loss": "squared-error",
         "batch_size": 512,
     },
@@ -119,9 +121,9 @@ _TRAINED: dict[str, dict[str, Any]] = {
 }
 
 # Measured with the exact head; with the job's own loss; with the job's own optimiser.
-_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_decay", "head_damping")
+_OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_decay", "head_damping", "head_ridge")
 _OF_THE_LOSS = ("loss_options",)
-_OF_THE_OPTIMIZER = ("head_lr", "head_decay", "head_damping")
+_OF_THE_OPTIMIZER = ("head_lr", "head_decay", "head_damping", "head_ridge")
 
 
 def defaults_of(job: str, options: Mapping[str, Any]) -> dict[str, Any]:

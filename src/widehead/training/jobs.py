@@ -63,6 +63,10 @@ class Job(ABC):
     def save(self, folder: RunFolder) -> None:
         """Keep in the run folder what ``load`` needs; CheckpointError where something else is there already."""
 
+    def settled(self, config: TrainingConfig) -> TrainingConfig:
+        """The options with numbers where they leave the choice to the training data; an equal one where they do not."""
+        return config
+
     @abstractmethod
     def encoder(self, config: TrainingConfig) -> nn.Module:
         """A new encoder with ``config.width`` outputs."""

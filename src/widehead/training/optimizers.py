@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: 
         return SGD(network.head, lr, config.head_momentum, nesterov=config.head_nesterov, **shared)
     own: dict[str, Any] = {"damping": config.head_damping, "decay": config.head_decay}
     own = {name: value for name, value in own.items() if value is not None}
+    if config.head_ridge > 0.0:  # Newton's own is relative to one step
+        own["ridge"] = config.head_ridge * math.ceil(len(examples) / config.batch_size)
     return _KINDS[config.head_optimizer](network.head, config.head_lr, **shared, **own)
 
 

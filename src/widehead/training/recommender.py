@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -38,6 +39,9 @@ _USER_POWER, _ITEM_POWER = 0.3, 0.4
 # Rarer items are left out of it: what their few users share with nobody else would take directions of its own. On
 # Epinions, where two items in three have one user, recall@20 is 0.061 with this and 0.025 without, at width 128.
 _LEAST_USERS = 5
+# More units than the data can fill are of a few users each. 256 and 384 are best for Epinions' 310,000 pairs of such
+# items, and from 1,024 on nothing is gained for gowalla's 809,000.
+_PAIRS_A_UNIT, _WIDTHS = 800, (64, 1024)
 
 
 class Recommender(Job):
@@ -71,7 +75,8 @@ class Recommender(Job):
         if hidden is not None:
             test = RankingTest(matrix, hidden, train.unreachable, exclude_inputs=True)
         rows = matrix[np.flatnonzero(np.diff(matrix.indptr))]
-        targets = scaled(rows, config.target_power, 0.0) if config.target_power > 0.0 else None
+        powers = config.target_power, config.target_item_power
+        targets = scaled(rows, *powers) if max(powers) > 0.0 else None
         return JobData(job, RowExamples(rows, targets), test)
 
     def save(self, folder: RunFolder) -> None:
@@ -102,16 +107,25 @@ class Recommender(Job):
         matrix = scipy.sparse.csr_matrix((ratings, columns, offsets), shape=(len(users), len(items)))
         return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
 
+    def settled(self, config: TrainingConfig) -> TrainingConfig:
+        """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s."""
+        if config.width > 0:
+            return config
+        counts = self.train.matrix.getnnz(axis=0)
+        units = round(counts[counts >= _LEAST_USERS].sum() / _PAIRS_A_UNIT / 32) * 32
+        return dataclasses.replace(config, width=int(np.clip(units, *_WIDTHS)))
+
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Encodings by the leading singular vectors of the training matrix, scaled so that rare items and users count.
 
-        With X = D_u^-0.3 R D_i^-0.4 ≈ UΣVᵀ, an item's row is that of D_i^-0.4 VΣ⁻¹, so that the training users'
-        encodings are the rows of U, each with a factor. Items of fewer than 5 users have rows of zeros, unless there
-        would be fewer items than units without them. The projection on U is the model of Hong et al. (SVD-AE: Simple
-        Autoencoders for Collaborative Filtering, IJCAI 2024), who have -0.5 for both powers.
+        With X = D_u^-0.3 R D_i^-0.4 ≈ UΣVᵀ, an item's row is that of D_i^-0.4 V, so that the training users'
+        encodings are the rows of UΣ, each with a factor. Items of fewer than 5 users have rows of zeros, unless there
+        would be fewer items than units without them. Least squares on such encodings, without a ridge and with -0.5
+        for both powers, is the model of Hong et al. (SVD-AE: Simple Autoencoders for Collaborative Filtering, IJCAI
+        2024).
         """
         if config.encoder_init != "svd":
             return
@@ -124,8 +138,7 @@ class Recommender(Job):
             matrix.data *= frequent[matrix.indices]
             matrix.eliminate_zeros()
         rank = min(config.width, *matrix.shape)
-        values, vectors = leading_singular_vectors(SparseMatrix(matrix, device=table.device, dtype=table.dtype), rank)
-        rows = vectors.div_(values.clamp_min(torch.finfo(values.dtype).tiny))
+        _, rows = leading_singular_vectors(SparseMatrix(matrix, device=table.device, dtype=table.dtype), rank)
         rows.mul_(torch.from_numpy(factors(self.train.matrix, 0, _ITEM_POWER)).to(rows)[:, None])
         with torch.no_grad():
             # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.

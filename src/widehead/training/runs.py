@@ -64,6 +64,7 @@ def train(config: TrainingConfig, *, quiet: bool = False) -> Outcome:
     folder.check_free()
     _check_storage_free(config)
     data = JOB_CLASSES[config.job].read(config)
+    config = data.job.settled(config)
     _check_cutoffs(config, data.job)
     folder.make()
     with locked(folder.path):
