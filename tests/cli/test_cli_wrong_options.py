@@ -15,7 +15,8 @@ Trained = dict[str, tuple[Path, Called]]
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--width", "0"], "Option --width should be a whole number, at least 1 and below 2^31. Found 0"),
+        (["--width", "-1"], "Option --width should be a whole number, at least 0 and below 2^31. Found -1"),
+        (["--width", "0", "--encoder-init", "random"], "Option --width should be at least 1 but for a recommender with"),
         (["--width", "wide"], "--width"),
         (["--hidden", "12,x"], "expected whole numbers with commas between them. Found '12,x'"),
         (["--hidden", "12,0"], "Option --hidden should be a list of positive whole numbers"),
@@ -53,7 +54,7 @@ Trained = dict[str, tuple[Path, Called]]
         (["--device", "abacus"], "abacus"),
         (["--device", "cuda:99"], "this machine has no usable device 'cuda:99'"),
         (["--width", "2000000000", "--hidden", "2000000000"], "not enough memory"),
-        (["--width", "9" * 30], "Option --width should be a whole number, at least 1 and below 2^31"),
+        (["--width", "9" * 30], "Option --width should be a whole number, at least 0 and below 2^31"),
         (["--hidden", "9" * 30], "Option --hidden"),
         (["--context", "4"], "No such option: --context"),
         (["--wdith", "4"], "No such option: --wdith"),
