@@ -103,6 +103,7 @@ class TrainingConfig:
     head_max_grad_norm: float | None = None
     # Encoder.
     encoder_init: Literal["random", "svd"] = "random"  # svd: from the data (not for language-model)
+    encoder_optimizer: Literal["adam", "adagrad"] = "adam"
     encoder_lr: float = 1e-3  # 0: the encoder stays as it is
     encoder_weight_decay: float = 0.0
     encoder_max_grad_norm: float | None = None
@@ -128,7 +129,7 @@ class TrainingConfig:
                 raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
         self._check_head()
         self._check_head_options()
-        self._check_encoder_init()
+        self._check_encoder()
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
         if (self.train is None) != (self.job == "demo"):
@@ -183,7 +184,12 @@ class TrainingConfig:
         if self.head_nesterov and self.head_momentum == 0.0:
             raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
 
-    def _check_encoder_init(self) -> None:
+    def _check_encoder(self) -> None:
+        if self.encoder_weight_decay > 0.0 and self.encoder_optimizer != "adam":
+            raise ValueError(
+                "Option `encoder_weight_decay` should come with encoder_optimizer adam. "
+                f"Found {self.encoder_optimizer!r}."
+            )
         if self.encoder_init == "random":
             return
         if self.job not in ("recommender", "word-embeddings", "multilabel", "demo"):
@@ -287,6 +293,7 @@ _CHECKS: dict[str, Check] = {
     "head_weight_decay": NOT_NEGATIVE,
     "head_max_grad_norm": or_none(POSITIVE),
     "encoder_init": choice(("random", "svd")),
+    "encoder_optimizer": choice(("adam", "adagrad")),
     "encoder_lr": NOT_NEGATIVE,
     "encoder_weight_decay": NOT_NEGATIVE,
     "encoder_max_grad_norm": or_none(POSITIVE),
