@@ -122,7 +122,7 @@ _TRAINED: dict[str, dict[str, Any]] = {
 _BY_ADAGRAD: dict[str, dict[str, Any]] = {
     "multilabel": {
         "width": 1024,
-        "input_dropout": 0.3,
+        "input_dropout": 0.0,
         "head_optimizer": "adagrad",
         "encoder_optimizer": "adagrad",
         "encoder_lr": 0.04,
