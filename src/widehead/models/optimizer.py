@@ -23,11 +23,12 @@ class EncoderOptimizer:
         encoder: module whose ``Embedding`` and ``EmbeddingBag`` children say by ``sparse`` what gradients they have.
         lr: learning rate of both.
         rule: "adam", or "adagrad": torch's Adagrad and RowAdagrad.
-        weight_decay: decoupled decay of the dense parameters, of AdamW alone. Embeddings with sparse gradients do not decay.
+        weight_decay: decoupled decay of the dense parameters, by AdamW alone. Embeddings with sparse gradients do not
+            decay.
         max_grad_norm: limit of the Euclidean norm of all gradients of the encoder together, or None.
 
     Raises:
-        ValueError: the encoder has no parameters, or a parameter is out of range.
+        ValueError: the encoder has no parameters, or a parameter is out of range; a weight decay with Adagrad.
     """
 
     def __init__(
