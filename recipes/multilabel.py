@@ -33,20 +33,15 @@ METRICS = [f"{kind}@{k}" for kind in ("precision", "psp") for k in AT]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a set lies, and what is trained on it: the job's defaults, but for ``options``."""
+    """Where a set lies."""
 
     train: str
     test: str
-    options: dict[str, Any]
 
 
 SETS = {
-    "citeulike-t": DataSet("train.txt.gz", "test.txt.gz", {}),
-    "yso-finna-en": DataSet(
-        "train.tsv.gz",
-        "test.tsv.gz",
-        {"head": "sampled", "head_options": {"sampler": "unigram", "negatives": 1000}},
-    ),
+    "citeulike-t": DataSet("train.txt.gz", "test.txt.gz"),
+    "yso-finna-en": DataSet("train.tsv.gz", "test.tsv.gz"),
 }
 
 
@@ -66,7 +61,7 @@ def main() -> None:
         training, tested = prepare(options.folder / name, SETS[name], place, options.rows)
         print(f"{name}: {training.features.shape[0]:,} training rows, {tested.features.shape[0]:,} test rows")
         peer = {"trained": "omikuji 0.5.2, Parabel", **of_omikuji(place, training, tested, options.threads)}
-        ours = {"trained": "widehead", **of_widehead(place, SETS[name].options)}
+        ours = {"trained": "widehead", **of_widehead(place)}
         for record in (peer, ours):
             keep({"recipe": "multilabel", "set": name, "rows": options.rows, "threads": options.threads, **record})
         print(f"widehead takes {ours['seconds'] / peer['seconds']:.2f} times as long\n")
@@ -110,15 +105,16 @@ def of_omikuji(place: Path, training: MultiLabel, tested: MultiLabel, threads: i
     return {**times, **evaluation.result()}
 
 
-def of_widehead(place: Path, options: dict[str, Any]) -> dict[str, Any]:
-    config = TrainingConfig.for_job(
-        "multilabel", train=str(place / "train.txt"), out=str(place / "run"), at=AT, **options
-    )
+def of_widehead(place: Path) -> dict[str, Any]:
+    """What a user gets who gives no options."""
+    config = TrainingConfig.for_job("multilabel", train=str(place / "train.txt"), out=str(place / "run"), at=AT)
     begin, cpu = time.perf_counter(), time.process_time()
     train(config)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    metrics = load_run(place / "run").evaluate(place / "test.txt")
-    return {"seconds": seconds, "cpu_seconds": cpu, **{name: metrics[name] for name in METRICS}, "options": options}
+    run = load_run(place / "run")
+    metrics = run.evaluate(place / "test.txt")
+    chosen = {"head": run.config.head, "width": run.config.width, "epochs": run.config.epochs}
+    return {"seconds": seconds, "cpu_seconds": cpu, **{name: metrics[name] for name in METRICS}, **chosen}
 
 
 def keep(record: dict[str, Any]) -> None:

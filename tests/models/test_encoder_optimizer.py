@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
 
 from widehead.models import BagEncoder, EncoderOptimizer, WideNetwork, WordEncoder
 from widehead.models.optimizer import clip
+from widehead.optim import RowAdagrad
 from widehead.targets import SparseTargets
 
 BAGS = SparseTargets.from_lists([[0, 2], [2], [5, 0]])
@@ -35,13 +37,32 @@ def test_only_named_rows_change_and_dense_parameters_follow_adamw() -> None:
     assert changed.nonzero().flatten().tolist() == [0, 2, 5]
 
 
-def test_state_comes_back_exactly() -> None:
+def test_with_adagrad_rows_and_dense_parameters_each_follow_theirs() -> None:
+    torch.manual_seed(0)
+    encoder = BagEncoder(7, 3, hidden=[4], activation="tanh")
+    twin = copy.deepcopy(encoder)
+    optimizer = EncoderOptimizer(encoder, 0.01, rule="adagrad")
+    dense = [p for name, p in twin.named_parameters() if "embeddings" not in name]
+    rules = [torch.optim.Adagrad(dense, lr=0.01), RowAdagrad([twin.embeddings.weight], lr=0.01)]
+    for _ in range(2):
+        step(encoder, optimizer)
+        twin.zero_grad()
+        twin(BAGS).square().sum().backward()
+        for rule in rules:
+            rule.step()
+    assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), twin.parameters(), strict=True))
+    with pytest.raises(ValueError, match="`weight_decay` should be 0"):
+        EncoderOptimizer(encoder, 0.01, rule="adagrad", weight_decay=0.1)
+
+
+@pytest.mark.parametrize("rule", ["adam", "adagrad"])
+def test_state_comes_back_exactly(rule: Literal["adam", "adagrad"]) -> None:
     encoder = BagEncoder(7, 3, hidden=[4], activation="relu")
-    optimizer = EncoderOptimizer(encoder, 0.01)
+    optimizer = EncoderOptimizer(encoder, 0.01, rule=rule)
     for _ in range(3):
         step(encoder, optimizer)
     twin = copy.deepcopy(encoder)
-    restored = EncoderOptimizer(twin, 0.5)
+    restored = EncoderOptimizer(twin, 0.5, rule=rule)
     restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert restored.lr == 0.01
     for _ in range(3):

@@ -198,7 +198,6 @@ def test_other_options_leave_the_defaults_as_they_are() -> None:
         ("multilabel", {"hidden": (8,)}, r"svd for a linear encoder only. Found hidden = \[8\]"),
         ("recommender", {"hidden": [8]}, r"svd for a linear encoder only. Found hidden = \[8\]"),
         ("recommender", {"activation": "tanh"}, "svd for a linear encoder only.*'tanh'"),
-        ("multilabel", {"width": 0}, "`width` should be at least 1 but for a recommender with.*Found 0.*'multilabel'"),
     ],
 )
 def test_where_singular_vectors_make_no_sense(job: str, options: dict[str, Any], message: str) -> None:

@@ -100,6 +100,22 @@ def test_only_least_squares_leaves_the_encoder_of_labels_as_it_begins(options: d
     assert config_of("multilabel", loss="squared-error", head="exact") == own
 
 
+def test_other_heads_of_labels_are_trained_by_adagrad_with_its_learning_rate() -> None:
+    assert config_of("multilabel", loss="z-loss").encoder_optimizer == "adam"
+    own = config_of("multilabel", head="sampled")
+    assert (own.head_optimizer, own.encoder_optimizer, own.head_lr) == ("adagrad", "adagrad", None)
+    assert config_of("multilabel", head="sampled", head_optimizer="adagrad") == own
+    for asked in ({"head_optimizer": "adam"}, {"encoder_optimizer": "adam"}):
+        other = config_of("multilabel", head="sampled", **asked)
+        assert (other.head_optimizer, other.encoder_optimizer) == ("adam", "adam")
+        assert other.encoder_lr < own.encoder_lr / 4
+
+
+def test_adagrad_has_no_weight_decay_of_the_encoder() -> None:
+    with pytest.raises(ValueError, match="`encoder_weight_decay` should come with encoder_optimizer adam"):
+        config_of("recommender", encoder_lr=0.1, encoder_optimizer="adagrad", encoder_weight_decay=0.1)
+
+
 def test_axes_need_a_matrix_of_inputs() -> None:
     with pytest.raises(ValueError, match=r"`encoder_init` should be random.*language-model"):
         config_of("language-model", encoder_init="svd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,32 @@ def test_one_step_over_all_examples_is_ridge_regression(tmp_path: Path) -> None:
     # Least squares that is drawn to the weights before, not to zero.
     expected = torch.linalg.solve(gram + ridge * torch.eye(40), hidden.T @ labels + ridge * before.T).T
     assert torch.allclose(load_run(tmp_path / "run").network.head.weight(), expected, atol=1e-5)
+
+
+def test_the_number_of_documents_decides(tmp_path: Path) -> None:
+    default = TrainingConfig.for_job("multilabel", train="a", out="b")
+    assert default.width == 0
+    job = Multilabel.read(config(tmp_path)).job
+    few, many = (Multilabel(job.schema, job.counts, n) for n in (100_000, 100_001))
+    assert few.settled(default) == dataclasses.replace(default, width=2_048)
+    options = {"head": "sampled", "head_options": {"negatives": 1_000}}
+    trained = TrainingConfig.for_job("multilabel", train="a", out="b", **options)
+    assert (trained.encoder_init, trained.head_optimizer, trained.encoder_optimizer) == ("random", "adagrad", "adagrad")
+    assert many.settled(default) == trained
+    # What the user asked for stays.
+    changed = dataclasses.replace(default, epochs=2, seed=3, minimum_count=7)
+    assert many.settled(changed) == dataclasses.replace(trained, epochs=2, seed=3, minimum_count=7)
+    for job in (few, many):
+        assert job.settled(dataclasses.replace(default, width=300)).width == 300
+
+
+def test_a_run_knows_what_the_data_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("widehead.training.multilabel._MANY", 10)
+    outcome = train(config(tmp_path, width=0, epochs=8), quiet=True)
+    assert outcome.metrics["precision@1"] > 0.8
+    assert resume(tmp_path / "run", quiet=True, epochs=9).epoch == 9.0
+    run = load_run(tmp_path / "run")
+    assert (run.config.head, run.config.width, run.network.head.in_features) == ("sampled", 1_024, 1_024)
 
 
 def test_a_pass_by_defaults_learns_what_texts_tell(tmp_path: Path) -> None:

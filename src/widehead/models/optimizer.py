@@ -1,19 +1,20 @@
-"""Optimiser of an encoder: AdamW for dense gradients, RowAdam for the rows of embeddings that a batch names."""
+"""Optimiser of an encoder: one rule for dense gradients, its twin for the rows of embeddings that a batch names."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam, coalesced
 
 __all__ = ["EncoderOptimizer"]
 
 
 class EncoderOptimizer:
-    """AdamW on the dense parameters and RowAdam on the embeddings with sparse gradients, as one.
+    """AdamW on the dense parameters and RowAdam on the embeddings with sparse gradients, as one; or both by Adagrad.
 
     ``parts`` holds the torch optimisers, for learning-rate schedulers: two at most. Parameters that need no gradient
     stay as they are; where none does, ``parts`` is empty.
@@ -21,16 +22,26 @@ class EncoderOptimizer:
     Args:
         encoder: module whose ``Embedding`` and ``EmbeddingBag`` children say by ``sparse`` what gradients they have.
         lr: learning rate of both.
-        weight_decay: decoupled decay of the dense parameters. Embeddings with sparse gradients do not decay.
+        rule: "adam", or "adagrad": torch's Adagrad and RowAdagrad.
+        weight_decay: decoupled decay of the dense parameters, by AdamW alone. Embeddings with sparse gradients do not
+            decay.
         max_grad_norm: limit of the Euclidean norm of all gradients of the encoder together, or None.
 
     Raises:
-        ValueError: the encoder has no parameters, or a parameter is out of range.
+        ValueError: the encoder has no parameters, or a parameter is out of range; a weight decay with Adagrad.
     """
 
     def __init__(
-        self, encoder: nn.Module, lr: float, *, weight_decay: float = 0.0, max_grad_norm: float | None = None
+        self,
+        encoder: nn.Module,
+        lr: float,
+        *,
+        rule: Literal["adam", "adagrad"] = "adam",
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
     ) -> None:
+        if rule == "adagrad" and weight_decay != 0.0:
+            raise ValueError(f'Parameter `weight_decay` should be 0 with the rule "adagrad". Found {weight_decay}.')
         embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
         sparse = [m.weight for m in embeddings if m.sparse]
         rows = {id(p) for p in sparse}
@@ -41,9 +52,12 @@ class EncoderOptimizer:
         self.parameters = [*dense, *sparse]
         self.parts: list[torch.optim.Optimizer] = []
         if dense:
-            self.parts.append(torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay))
+            if rule == "adam":
+                self.parts.append(torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay))
+            else:
+                self.parts.append(torch.optim.Adagrad(dense, lr=lr))
         if sparse:
-            self.parts.append(RowAdam(sparse, lr=lr))
+            self.parts.append((RowAdam if rule == "adam" else RowAdagrad)(sparse, lr=lr))
         self.max_grad_norm = max_grad_norm
 
     @property

@@ -5,8 +5,20 @@ from widehead.optim.clipping import clip_grad_norm_
 from widehead.optim.muon import Muon
 from widehead.optim.newton import Newton
 from widehead.optim.preconditioned import Preconditioned, Trust
+from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam
 from widehead.optim.sgd import SGD
 from widehead.optim.shampoo import Shampoo
 
-__all__ = ["SGD", "HeadOptimizer", "Muon", "Newton", "Preconditioned", "RowAdam", "Shampoo", "Trust", "clip_grad_norm_"]
+__all__ = [
+    "SGD",
+    "HeadOptimizer",
+    "Muon",
+    "Newton",
+    "Preconditioned",
+    "RowAdagrad",
+    "RowAdam",
+    "Shampoo",
+    "Trust",
+    "clip_grad_norm_",
+]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from widehead.optim.base import check_number
 
-__all__ = ["RowAdam", "coalesced"]
+__all__ = ["RowAdam", "coalesced", "sparse_rows"]
 
 # Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
 # memory is mapped anew in each step.
@@ -57,7 +57,7 @@ class RowAdam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            found = [(p, _rows(p.grad)) for p in group["params"] if p.grad is not None]
+            found = [(p, sparse_rows(p.grad, "RowAdam")) for p in group["params"] if p.grad is not None]
             for parameter, (ids, gradient) in found:
                 self._change(parameter, ids, gradient, group)
         return loss
@@ -82,12 +82,13 @@ class RowAdam(torch.optim.Optimizer):
             parameter.index_copy_(0, rows, parameter.index_select(0, rows).addcdiv_(mean, root, value=-length))
 
 
-def _rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """(n,) distinct row ids and their (n, …) gradients."""
+def sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
+    """(n,) distinct row ids and their (n, …) gradients; TypeError names the ``optimizer`` that needs them sparse."""
     if not gradient.is_sparse or gradient.sparse_dim() != 1:
         raise TypeError(
-            "RowAdam should be given parameters with gradients that are sparse in their rows. Found a gradient of "
-            f"layout {gradient.layout}. Use torch.optim.Adam for it, or sparse=True where the embedding is made."
+            f"{optimizer} should be given parameters with gradients that are sparse in their rows. Found a gradient "
+            f"of layout {gradient.layout}. Use torch.optim.{optimizer.removeprefix('Row')} for it, or sparse=True "
+            "where the embedding is made."
         )
     gradient = coalesced(gradient)
     return gradient._indices()[0], gradient._values()

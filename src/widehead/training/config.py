@@ -78,7 +78,7 @@ class TrainingConfig:
     subsample: float | None = None  # threshold of the thinning of frequent words (word-embeddings)
     minimum_count: int = 1  # rarer words are unknown, or no features (language-model, word-embeddings, multilabel)
     # Network.
-    width: int = 256  # d: size of the last hidden layer; 0: from the data (recommender with encoder_init svd)
+    width: int = 256  # d: size of the last hidden layer; 0: the data decide (recommender, multilabel)
     hidden: tuple[int, ...] = ()  # sizes of the layers before it (not for word-embeddings)
     embedding: int = 128  # size of a context word's embedding (language-model)
     activation: str = "none"
@@ -106,6 +106,7 @@ class TrainingConfig:
     head_max_grad_norm: float | None = None
     # Encoder.
     encoder_init: Literal["random", "svd"] = "random"  # svd: from the data (not for language-model)
+    encoder_optimizer: Literal["adam", "adagrad"] = "adam"
     encoder_lr: float = 1e-3  # 0: the encoder stays as it is
     encoder_weight_decay: float = 0.0
     encoder_max_grad_norm: float | None = None
@@ -131,12 +132,7 @@ class TrainingConfig:
                 raise ValueError(f"Option `{name}` should be {should}. Found {value!r}.")
         self._check_head()
         self._check_head_options()
-        self._check_encoder_init()
-        if self.width == 0 and (self.job, self.encoder_init) != ("recommender", "svd"):
-            raise ValueError(
-                "Option `width` should be at least 1 but for a recommender with encoder_init svd, where 0 stands for "
-                f"as many as the data can fill. Found 0 with job = {self.job!r}, encoder_init = {self.encoder_init!r}."
-            )
+        self._check_encoder()
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
         if (self.train is None) != (self.job == "demo"):
@@ -191,7 +187,17 @@ class TrainingConfig:
         if self.head_nesterov and self.head_momentum == 0.0:
             raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
 
-    def _check_encoder_init(self) -> None:
+    def _check_encoder(self) -> None:
+        if self.width == 0 and (self.job not in ("recommender", "multilabel") or self.encoder_init != "svd"):
+            raise ValueError(
+                "Option `width` should be at least 1 but for a recommender or multilabel with encoder_init svd, where "
+                f"0 lets the data decide. Found 0 with job = {self.job!r}, encoder_init = {self.encoder_init!r}."
+            )
+        if self.encoder_weight_decay > 0.0 and self.encoder_optimizer != "adam":
+            raise ValueError(
+                "Option `encoder_weight_decay` should come with encoder_optimizer adam. "
+                f"Found {self.encoder_optimizer!r}."
+            )
         if self.encoder_init == "random":
             return
         if self.job not in ("recommender", "word-embeddings", "multilabel", "demo"):
@@ -206,6 +212,14 @@ class TrainingConfig:
     def for_job(cls, job: str, **options: Any) -> TrainingConfig:
         """The defaults of ``job`` with ``options`` in their place; ValueError for an unknown job or option."""
         return cls._from_mapping({**defaults_of(job, options), **options, "job": job}, "options")
+
+    def moved_to(self, **options: Any) -> TrainingConfig:
+        """With ``options`` and the defaults that go with them, but for what is not as this job's defaults are."""
+        given = {"out": self.out, "train": self.train}
+        own, other = self.for_job(self.job, **given), self.for_job(self.job, **given, **options)
+        names = [f.name for f in dataclasses.fields(self)]
+        kept = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(own, name)}
+        return dataclasses.replace(other, **kept)
 
     @classmethod
     def from_json(cls, text: str, source: str = "config.json") -> TrainingConfig:
@@ -297,6 +311,7 @@ _CHECKS: dict[str, Check] = {
     "head_weight_decay": NOT_NEGATIVE,
     "head_max_grad_norm": or_none(POSITIVE),
     "encoder_init": choice(("random", "svd")),
+    "encoder_optimizer": choice(("adam", "adagrad")),
     "encoder_lr": NOT_NEGATIVE,
     "encoder_weight_decay": NOT_NEGATIVE,
     "encoder_max_grad_norm": or_none(POSITIVE),

@@ -52,9 +52,9 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "at": (1, 10),
         "rank_at_most": 2_000,
     },
-    # The same as for recommenders, of the features of documents.
+    # The same as for recommenders, of the features of documents; where there are many documents, Multilabel.settled.
     "multilabel": {
-        "width": 2048,
+        "width": 0,
         "encoder_init": "svd",
         "encoder_lr": 0.0,
         "head_optimizer": "newton",
@@ -120,6 +120,17 @@ _TRAINED: dict[str, dict[str, Any]] = {
     },
 }
 
+# The same for heads other than the exact one. Adam moves a rare word as far as a frequent one, and memorises.
+_BY_ADAGRAD: dict[str, dict[str, Any]] = {
+    "multilabel": {
+        "width": 1024,
+        "input_dropout": 0.0,
+        "head_optimizer": "adagrad",
+        "encoder_optimizer": "adagrad",
+        "encoder_lr": 0.04,
+    },
+}
+
 # Measured with the exact head; with the job's own loss; with the job's own optimiser.
 _OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_decay", "head_damping", "head_ridge")
 _OF_THE_LOSS = ("loss_options",)
@@ -134,6 +145,8 @@ def defaults_of(job: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("head", "exact") != "exact":
         defaults = {name: value for name, value in defaults.items() if name not in _OF_THE_EXACT_HEAD}
         defaults["head_optimizer"] = "adam"
+        if all(options.get(name, "adagrad") == "adagrad" for name in ("head_optimizer", "encoder_optimizer")):
+            defaults |= _BY_ADAGRAD.get(job, {})
     for name, measured in (("loss", _OF_THE_LOSS), ("head_optimizer", _OF_THE_OPTIMIZER)):
         if name in options and options[name] != defaults.get(name):
             defaults = {other: value for other, value in defaults.items() if other not in measured}

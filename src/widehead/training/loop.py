@@ -117,6 +117,7 @@ class Trainer:
         encoder_optimizer = EncoderOptimizer(
             network.encoder,
             config.encoder_lr,
+            rule=config.encoder_optimizer,
             weight_decay=config.encoder_weight_decay,
             max_grad_norm=config.encoder_max_grad_norm,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ from widehead.training.jobs import Job, JobData, Prediction, bag_encoder
 from widehead.training.judging import RankingTest, ranked_rows
 
 __all__ = ["Multilabel"]
+
+
+_MANY, _AXES = 100_000, 2_048
 
 
 class Multilabel(Job):
@@ -87,6 +91,19 @@ class Multilabel(Job):
                 f"Found {len(counts)}."
             )
         return cls(schema, counts, tree["num_documents"])
+
+    def settled(self, config: TrainingConfig) -> TrainingConfig:
+        """``width`` 0 becomes 2,048 axes, or with more than 100,000 documents a network that is trained.
+
+        Axes that are fixed are best where documents are few (citeulike-t, 16,600: precision@1 0.63 against 0.59 with a
+        trained encoder). Where there are many, single rare words decide, for which axes have no room, and documents
+        enough to learn them from (yso-finna-en, 200,000 of the documents: 0.33, where least squares has half of that).
+        """
+        if config.width > 0:
+            return config
+        if self.num_documents <= _MANY:
+            return dataclasses.replace(config, width=_AXES)
+        return config.moved_to(head="sampled", head_options={"negatives": 1000})
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)

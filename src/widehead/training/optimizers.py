@@ -16,7 +16,7 @@ from widehead.errors import NonFiniteError
 from widehead.heads import ParameterHead
 from widehead.models import WideNetwork
 from widehead.models.optimizer import clip
-from widehead.optim import SGD, HeadOptimizer, Muon, Newton, RowAdam, Shampoo
+from widehead.optim import SGD, HeadOptimizer, Muon, Newton, RowAdagrad, RowAdam, Shampoo
 from widehead.training.config import TrainingConfig
 
 __all__ = ["make_head_optimizer"]
@@ -49,12 +49,12 @@ def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: 
 
 
 def _parameter_optimizer(config: TrainingConfig, head: ParameterHead) -> Optimizer:
-    """Adam or Adagrad; where gradients are sparse, only the rows that have one move."""
+    """Adam or Adagrad; where gradients are sparse, only the rows that have one move, by RowAdam or RowAdagrad."""
     parameters: list[Tensor] = list(head.parameters())
     lr = config.encoder_lr if config.head_lr is None else config.head_lr
     made: Optimizer
     if config.head_optimizer == "adagrad":
-        made = torch.optim.Adagrad(parameters, lr=lr)
+        made = (RowAdagrad if head.sparse else torch.optim.Adagrad)(parameters, lr=lr)
     else:
         made = (RowAdam if head.sparse else torch.optim.Adam)(parameters, lr=lr)
     limit = config.head_max_grad_norm

@@ -1,0 +1,65 @@
+"""Adagrad with one step size for each row, for tables of which a step touches few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.optim.base import check_number
+from widehead.optim.row_adam import sparse_rows
+
+__all__ = ["RowAdagrad"]
+
+
+class RowAdagrad(torch.optim.Optimizer):
+    """Adagrad on the rows that have a gradient, with one sum of squares for each row; all others stay as they are.
+
+    With g (c,) the gradient of a row and s its sum, 0 at first:
+
+        s += ‖g‖²/c,        row −= lr·g/(√s + eps).
+
+    A row that is seen n times moves by about lr·√n, where Adam moves it by lr·n until it has memorised its examples:
+    a word of three documents should not get as long a vector as one of three hundred. The state is one number a row,
+    where Adam keeps two numbers a weight.
+
+    Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods" (JMLR 12, 2011), with the squares of a row averaged.
+
+    Args:
+        params: as in torch; each needs gradients that are sparse in their rows (``sparse=True`` of nn.Embedding).
+        lr: step size.
+        eps: added to the root of the sum.
+
+    Raises:
+        TypeError: in `step`: a gradient is not sparse in its rows; no parameter of its group or of later ones was
+            changed.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 0.05, *, eps: float = 1e-10) -> None:
+        check_number("lr", lr)
+        check_number("eps", eps)
+        super().__init__(params, {"lr": lr, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Change the rows that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            found = [(p, sparse_rows(p.grad, "RowAdagrad")) for p in group["params"] if p.grad is not None]
+            for parameter, (ids, gradient) in found:
+                self._change(parameter, ids, gradient, group)
+        return loss
+
+    def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["sum"] = parameter.new_zeros(parameter.shape[0])
+        flat = gradient.flatten(1)
+        state["sum"].index_add_(0, ids, flat.square().mean(1))
+        factors = group["lr"] / (state["sum"].index_select(0, ids).sqrt() + group["eps"])
+        parameter.index_add_(0, ids, (flat * -factors[:, None]).view_as(gradient))
