@@ -45,7 +45,7 @@ SETS = {
     "yso-finna-en": DataSet(
         "train.tsv.gz",
         "test.tsv.gz",
-        {"head": "sampled", "head_options": {"negatives": 1000}, "epochs": 4},
+        {"head": "sampled", "head_options": {"negatives": 1000}, "epochs": 6},
     ),
 }
 
