@@ -128,6 +128,7 @@ _BY_ADAGRAD: dict[str, dict[str, Any]] = {
         "head_optimizer": "adagrad",
         "encoder_optimizer": "adagrad",
         "encoder_lr": 0.04,
+        "epochs": 6,
     },
 }
 
