@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cli_runs import Called, assert_refused, call, tree
 
-from widehead.training import JOB_DEFAULTS
+from widehead.training.defaults import JOB_DEFAULTS
 
 WORDS = ("happy", "music", "ocean")
 

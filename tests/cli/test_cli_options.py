@@ -10,7 +10,7 @@ from cli_runs import JOBS, call
 import widehead
 from widehead.cli.console import printable, show_json
 from widehead.cli.training_options import OPTIONS, options_of
-from widehead.training import JOB_DEFAULTS, TrainingConfig
+from widehead.training import TrainingConfig, defaults_of
 
 # Fields that are no options of their own: the job is the command, FILE the argument, --out stands with the command.
 ELSEWHERE = {"job", "train", "out"}
@@ -27,7 +27,7 @@ def test_every_field_is_an_option() -> None:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_default_of_a_job_belongs_to_an_option_of_it(job: str) -> None:
-    assert set(JOB_DEFAULTS[job]) <= {option.name for option in options_of(job)}
+    assert set(defaults_of(job, {})) <= {option.name for option in options_of(job)}
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -44,7 +44,7 @@ def test_help_shows_options_and_defaults(job: str) -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_help_shows_the_defaults_of_the_job(job: str) -> None:
     shown = call("train", JOBS[job][0], "--help").out
-    defaults = JOB_DEFAULTS[JOBS[job][0]]
+    defaults = defaults_of(JOBS[job][0], {})
     for name, value in defaults.items():
         if isinstance(value, float | str) or (isinstance(value, int) and not isinstance(value, bool)):
             line = next(line for line in shown.splitlines() if line.startswith(f"│ --{name.replace('_', '-')} "))

@@ -13,7 +13,7 @@ import scipy.sparse
 import torch
 
 from widehead.data import Batches, Interactions, Vocabulary
-from widehead.training import JOB_DEFAULTS, TrainingConfig, load_run, train
+from widehead.training import TrainingConfig, defaults_of, load_run, train
 from widehead.training.jobs import build_network
 from widehead.training.recommender import Recommender, factors, scaled
 from widehead.training.runs import resume
@@ -186,9 +186,8 @@ def test_who_asks_for_training_gets_the_defaults_of_training(asked: dict[str, An
 def test_other_options_leave_the_defaults_as_they_are() -> None:
     options = {"width": 64, "hidden": [], "encoder_lr": 0.0, "encoder_init": "svd", "head": "exact"}
     config = TrainingConfig.for_job("recommender", train="a", out="b", **options)
-    assert all(
-        getattr(config, name) == {**value, **options}[name] for value in [JOB_DEFAULTS["recommender"]] for name in value
-    )
+    expected = {**defaults_of("recommender", {}), **options, "hidden": ()}
+    assert {name: getattr(config, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from widehead.errors import CheckpointError
 from widehead.losses import WeightedSquaredError
-from widehead.training import JOB_DEFAULTS, JOBS, LOSSES, TrainingConfig
+from widehead.training import JOBS, LOSSES, TrainingConfig, defaults_of
 from widehead.training.folder import RunFolder
 from widehead.training.intervals import Interval
 
@@ -22,12 +22,12 @@ def config_of(job: str = "recommender", **options: object) -> TrainingConfig:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_defaults_of_every_job_are_valid_and_come_back_from_json(job: str) -> None:
-    config = config_of(job, loss_options={}, hidden=[32, 16], head_lr=0.5)
+    config = config_of(job, hidden=[32, 16], head_lr=0.5)
     assert config.hidden == (32, 16)
     assert TrainingConfig.from_json(config.to_json()) == config
     defaults = config_of(job)
-    assert all(getattr(defaults, name) == value for name, value in JOB_DEFAULTS[job].items())
-    assert defaults.loss in LOSSES
+    assert all(getattr(defaults, name) == value for name, value in defaults_of(job, {}).items())
+    assert defaults.loss in (LOSSES if defaults.head == "exact" else [None])
 
 
 def test_every_option_is_checked() -> None:
@@ -98,6 +98,29 @@ def test_only_least_squares_leaves_the_encoder_of_labels_as_it_begins(options: d
     assert other.encoder_init == "random"
     assert other.encoder_lr > 0.0
     assert config_of("multilabel", loss="squared-error", head="exact") == own
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "exact"},
+        {"loss": "taylor-softmax"},
+        {"head_optimizer": "sgd"},
+        {"head_decay": 0.9},
+        {"head_storage": "rows.bin"},
+        {"head_weight_decay": 0.1},
+    ],
+    ids=str,
+)
+def test_a_language_model_has_the_exact_head_where_an_option_of_it_is_given(options: dict[str, object]) -> None:
+    own = config_of("language-model")
+    assert (own.head, own.head_optimizer, own.loss) == ("sampled", "adam", None)
+    assert dict(own.head_options) == {"sampler": "log-uniform"}
+    assert dict(config_of("language-model", head="hierarchical").head_options) == {}
+    other = config_of("language-model", **options)
+    assert (other.head, dict(other.head_options)) == ("exact", {})
+    assert other.loss == options.get("loss", "spherical-softmax")
+    assert other.head_optimizer == options.get("head_optimizer", "newton")
 
 
 def test_other_heads_of_labels_are_trained_by_adagrad_with_its_learning_rate() -> None:

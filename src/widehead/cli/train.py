@@ -15,7 +15,7 @@ from widehead.cli.errors import Interrupted
 from widehead.cli.files import new_run_folder
 from widehead.cli.options import JsonOption, check_device
 from widehead.cli.training_options import TrainOption, options_of, parameter
-from widehead.training import JOB_DEFAULTS, Outcome, RunFolder, TrainingConfig, resume, train
+from widehead.training import JOBS, Outcome, RunFolder, TrainingConfig, resume, train
 
 __all__ = ["finish", "given_options", "job_command", "number_or_text"]
 
@@ -127,7 +127,7 @@ def _words(job: str) -> str:
 def given_options(job: str, given: _Given) -> _Given:
     """The options that were given, as TrainingConfig takes them; an option of another job is refused."""
     made: _Given = {}
-    for option in options_of(*JOB_DEFAULTS):
+    for option in options_of(*JOBS):
         value = given.get(option.name)
         if value is None or value is False or value == []:
             continue

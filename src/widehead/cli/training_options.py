@@ -15,7 +15,7 @@ import typer
 
 from widehead.cli.options import whole_numbers
 from widehead.models.layers import ACTIVATIONS
-from widehead.training import HEAD_OPTIMIZERS, HEADS, JOB_DEFAULTS, LOSSES, TrainingConfig
+from widehead.training import HEAD_OPTIMIZERS, HEADS, LOSSES, TrainingConfig, defaults_of
 
 __all__ = ["OPTIONS", "TrainOption", "options_of", "parameter"]
 
@@ -154,7 +154,7 @@ def _shown_default(option: TrainOption, jobs: tuple[str, ...]) -> str:
     """The default as the help shows it, of the first of the jobs that takes the option; "" where it says nothing."""
     job = next(job for job in jobs if job in option.jobs)
     fields = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
-    value = JOB_DEFAULTS[job].get(option.name, fields[option.name])
+    value = defaults_of(job, {}).get(option.name, fields[option.name])
     if isinstance(value, tuple):
         value = ",".join(str(n) for n in value) or None
     if isinstance(value, Mapping):

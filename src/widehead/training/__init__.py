@@ -2,7 +2,7 @@
 
 from widehead.training.comparison import Result, compare, contenders, objective, ranked, verdict
 from widehead.training.config import LOSSES, TrainingConfig
-from widehead.training.defaults import JOB_DEFAULTS, JOBS
+from widehead.training.defaults import JOBS, defaults_of
 from widehead.training.folder import RunFolder
 from widehead.training.heads import HEAD_OPTIMIZERS, HEADS
 from widehead.training.jobs import Job, Prediction, build_network
@@ -14,7 +14,6 @@ __all__ = [
     "HEADS",
     "HEAD_OPTIMIZERS",
     "JOBS",
-    "JOB_DEFAULTS",
     "LOSSES",
     "Evaluator",
     "Job",
@@ -28,6 +27,7 @@ __all__ = [
     "build_network",
     "compare",
     "contenders",
+    "defaults_of",
     "load_run",
     "objective",
     "ranked",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from widehead.training.checks import one_of
+from widehead.training.heads import EXACT_OPTIMIZERS
 
 __all__ = ["JOBS", "JOB_DEFAULTS", "defaults_of"]
 
@@ -27,6 +28,7 @@ JOB_DEFAULTS: dict[str, dict[str, Any]] = {
         "loss": "squared-error",
         "batch_size": 512,
     },
+    # With the exact head; see _HEADS.
     "language-model": {
         "head_optimizer": "newton",
         "loss": "spherical-softmax",
@@ -132,6 +134,25 @@ _BY_ADAGRAD: dict[str, dict[str, Any]] = {
     },
 }
 
+# The head of a job where it is not the exact one, and options that heads have for a job.
+_HEADS = {"language-model": "sampled"}
+_HEAD_OPTIONS: dict[tuple[str, str], dict[str, float | str]] = {
+    ("language-model", "sampled"): {"sampler": "log-uniform"},
+    ("multilabel", "sampled"): {"negatives": 1000},
+}
+_ASK_FOR_EXACT = (
+    "loss",
+    "loss_options",
+    "head_momentum",
+    "head_nesterov",
+    "head_decay",
+    "head_damping",
+    "head_ridge",
+    "head_weight_decay",
+    "head_storage",
+    "head_storage_dtype",
+)
+
 # Measured with the exact head; with the job's own loss; with the job's own optimiser.
 _OF_THE_EXACT_HEAD = ("loss", "loss_options", "head_optimizer", "head_lr", "head_decay", "head_damping", "head_ridge")
 _OF_THE_LOSS = ("loss_options",)
@@ -143,15 +164,22 @@ def defaults_of(job: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if job not in JOBS:
         raise ValueError(f"Option `job` should be {one_of(JOBS)}. Found {job!r}.")
     defaults = dict(_TRAINED[job] if job in _TRAINED and _asks_for_training(job, options) else JOB_DEFAULTS[job])
-    if options.get("head", "exact") != "exact":
+    head = options.get("head", _head_of(job, options))
+    if head != "exact":
         defaults = {name: value for name, value in defaults.items() if name not in _OF_THE_EXACT_HEAD}
-        defaults["head_optimizer"] = "adam"
+        defaults |= {"head": head, "head_options": _HEAD_OPTIONS.get((job, head), {}), "head_optimizer": "adam"}
         if all(options.get(name, "adagrad") == "adagrad" for name in ("head_optimizer", "encoder_optimizer")):
             defaults |= _BY_ADAGRAD.get(job, {})
     for name, measured in (("loss", _OF_THE_LOSS), ("head_optimizer", _OF_THE_OPTIMIZER)):
         if name in options and options[name] != defaults.get(name):
             defaults = {other: value for other, value in defaults.items() if other not in measured}
     return defaults
+
+
+def _head_of(job: str, options: Mapping[str, Any]) -> str:
+    """The job's own head, or the exact one where an option is given that only that one has."""
+    only_exact = any(name in options for name in _ASK_FOR_EXACT)
+    return "exact" if only_exact or options.get("head_optimizer") in EXACT_OPTIMIZERS else _HEADS.get(job, "exact")
 
 
 def _asks_for_training(job: str, options: Mapping[str, Any]) -> bool:

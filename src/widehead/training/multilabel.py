@@ -103,7 +103,7 @@ class Multilabel(Job):
             return config
         if self.num_documents <= _MANY:
             return dataclasses.replace(config, width=_AXES)
-        return config.moved_to(head="sampled", head_options={"negatives": 1000})
+        return config.moved_to(head="sampled")
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
