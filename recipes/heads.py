@@ -54,6 +54,7 @@ def main() -> None:
         train=str(given.train),
         test=str(given.test),
         tokens="whitespace",
+        context=5,
         minimum_count=1,
         epochs=given.epochs,
         width=given.width,

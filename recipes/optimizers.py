@@ -32,7 +32,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 GRID = {"recommender": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "language-model": (1.0, 3.0, 10.0, 30.0, 100.0)}
 JOB_OPTIONS: dict[str, dict[str, Any]] = {
     "recommender": {"width": 256, "rank_at_most": 5_000, "encoder_init": "random"},  # to be trained
-    "language-model": {"tokens": "whitespace", "minimum_count": 1},
+    "language-model": {"tokens": "whitespace", "minimum_count": 1, "context": 5},
 }
 METRIC = {"recommender": "recall@20", "language-model": "perplexity"}
 SECONDS = {"recommender": 20.0, "language-model": 40.0}
