@@ -155,7 +155,7 @@ def plot(records: Sequence[dict[str, Any]]) -> None:
         axis.set_ylabel(f"next word among the first {k}, %" if k > 1 else "next word is the first guess, %")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="center left")
     classes = max((record["classes"] or 0 for record in records), default=0)
     figure.suptitle(f"Language model, {classes:,} words, validation text")
     figure.savefig(RESULTS / "language-model.png", dpi=110)
