@@ -25,7 +25,15 @@ def text_files(folder: Path) -> dict[str, Any]:
     lines = [" ".join(f"w{(start + j) % 20}" for j in range(15)) for start in rng.integers(0, 20, 150)]
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[:20]))
-    return {"width": 16, "epochs": 3, "batch_size": 128, "encoder_lr": 0.02, "head_lr": 0.1, "at": (1, 10)}
+    return {
+        "width": 16,
+        "context": 5,
+        "epochs": 3,
+        "batch_size": 128,
+        "encoder_lr": 0.02,
+        "head_lr": 0.1,
+        "at": (1, 10),
+    }
 
 
 def embeddings_files(folder: Path) -> dict[str, Any]:
