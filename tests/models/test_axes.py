@@ -21,12 +21,14 @@ def test_axes_are_orthonormal_and_keep_nearly_what_singular_vectors_keep() -> No
     assert (axes.shape, axes.dtype) == ((120, 40), np.float32)
     assert np.abs(axes.T @ axes - np.eye(40)).max() < 1e-5
     best = np.square(np.linalg.svd(x.toarray(), compute_uv=False)[:40]).sum()
-    assert np.square(x @ axes).sum() > 0.93 * best
+    # One power of XᵀX keeps 0.94 of it, two 0.98.
+    assert np.square(x @ axes).sum() > 0.97 * best
 
 
 def test_all_axes_keep_everything_and_what_is_not_there_is_zero() -> None:
     x = features()[:50]
     axes = principal_axes(x, 60, seed=1)
+    assert axes.shape == (120, 60)
     assert np.abs((x @ axes) @ axes.T - x.toarray()).max() < 1e-5
     assert not axes[:, 50:].any()
 
