@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,27 @@ def side_by_side(
     ]
     report(name, rows)
     return rows
+
+
+def options_of(name: str, doc: str | None, argument: str) -> argparse.Namespace:
+    """What a recipe's command line says: the path that ``argument`` names, and what all recommenders' recipes take."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(argument, type=Path)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--out", type=Path, default=Path("runs") / name)
+    return parser.parse_args()
+
+
+def compared(
+    name: str, split: Split, data: Mapping[str, Any], options: argparse.Namespace, als_options: Mapping[str, Any]
+) -> None:
+    """Run the recipe: ``data`` are settings of a config that give the split, ``als_options`` those without --tune."""
+    peer = options.out.with_name(f"{options.out.name}-als")
+    found = tuned(name, split, peer) if options.tune else als_options
+    width = {} if options.width is None else {"width": options.width}
+    config = TrainingConfig.for_job("recommender", **data, out=str(options.out), **width)
+    side_by_side(name, split, config, peer, found)
 
 
 def report(name: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from widehead.optim.row_adagrad import RowAdagrad
-from widehead.optim.row_adam import RowAdam, coalesced
+from widehead.optim.row_adam import RowAdam
+from widehead.optim.rows import coalesced
 
 __all__ = ["EncoderOptimizer"]
 

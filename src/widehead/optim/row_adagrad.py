@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from widehead.optim.base import check_number
-from widehead.optim.row_adam import sparse_rows
+from widehead.optim.rows import RowOptimizer
 
 __all__ = ["RowAdagrad"]
 
 
-class RowAdagrad(torch.optim.Optimizer):
+class RowAdagrad(RowOptimizer):
     """Adagrad on the rows that have a gradient, with one sum of squares for each row; all others stay as they are.
 
     With g (c,) the gradient of a row and s its sum, 0 at first:
@@ -41,19 +40,6 @@ class RowAdagrad(torch.optim.Optimizer):
         check_number("lr", lr)
         check_number("eps", eps)
         super().__init__(params, {"lr": lr, "eps": eps})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Change the rows that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            found = [(p, sparse_rows(p.grad, "RowAdagrad")) for p in group["params"] if p.grad is not None]
-            for parameter, (ids, gradient) in found:
-                self._change(parameter, ids, gradient, group)
-        return loss
 
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

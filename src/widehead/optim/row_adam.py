@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from widehead.optim.base import check_number
+from widehead.optim.rows import RowOptimizer
 
-__all__ = ["RowAdam", "coalesced", "sparse_rows"]
+__all__ = ["RowAdam"]
 
 # Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
 # memory is mapped anew in each step.
 _BLOCK = 1 << 17
 
 
-class RowAdam(torch.optim.Optimizer):
+class RowAdam(RowOptimizer):
     """Adam on the rows that have a gradient, in place; all others, and their moments, stay as they are.
 
     The rule is that of torch.optim.SparseAdam (Kingma and Ba 2015, with bias corrections by the number of steps), and
@@ -49,19 +50,6 @@ class RowAdam(torch.optim.Optimizer):
         check_number("eps", eps)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Change the rows that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            found = [(p, sparse_rows(p.grad, "RowAdam")) for p in group["params"] if p.grad is not None]
-            for parameter, (ids, gradient) in found:
-                self._change(parameter, ids, gradient, group)
-        return loss
-
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
@@ -80,28 +68,3 @@ class RowAdam(torch.optim.Optimizer):
             state["exp_avg_sq"].index_copy_(0, rows, square)
             root = square.sqrt_().add_(group["eps"])
             parameter.index_copy_(0, rows, parameter.index_select(0, rows).addcdiv_(mean, root, value=-length))
-
-
-def sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
-    """(n,) distinct row ids and their (n, …) gradients; TypeError names the ``optimizer`` that needs them sparse."""
-    if not gradient.is_sparse or gradient.sparse_dim() != 1:
-        raise TypeError(
-            f"{optimizer} should be given parameters with gradients that are sparse in their rows. Found a gradient "
-            f"of layout {gradient.layout}. Use torch.optim.{optimizer.removeprefix('Row')} for it, or sparse=True "
-            "where the embedding is made."
-        )
-    gradient = coalesced(gradient)
-    return gradient._indices()[0], gradient._values()
-
-
-def coalesced(gradient: Tensor) -> Tensor:
-    """A gradient that is sparse in its rows, with each row once, rising; its values are shared where it is so already.
-
-    Autograd forgets that a gradient was coalesced, and looking costs far less than sorting and summing again.
-    """
-    ids = gradient._indices()[0]
-    if not bool((ids[1:] > ids[:-1]).all()):
-        return gradient.coalesce()
-    return torch.sparse_coo_tensor(
-        ids[None], gradient._values(), gradient.shape, is_coalesced=True, check_invariants=False
-    )

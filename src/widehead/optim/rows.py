@@ -1,0 +1,58 @@
+"""What optimisers of tables share, where a step touches few rows: the loop over sparse gradients, and their rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["RowOptimizer", "coalesced"]
+
+
+class RowOptimizer(torch.optim.Optimizer, ABC):
+    """Changes the rows that have a gradient, in place, by a rule of its own; all others stay as they are."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Change the rows that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            found = [(p, _sparse_rows(p.grad, type(self).__name__)) for p in group["params"] if p.grad is not None]
+            for parameter, (ids, gradient) in found:
+                self._change(parameter, ids, gradient, group)
+        return loss
+
+    @abstractmethod
+    def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Apply the rule to rows ``ids`` (n,), distinct, of a parameter, by their ``gradient`` (n, …)."""
+
+
+def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
+    """(n,) distinct row ids and their (n, …) gradients; TypeError names the ``optimizer`` that needs them sparse."""
+    if not gradient.is_sparse or gradient.sparse_dim() != 1:
+        raise TypeError(
+            f"{optimizer} should be given parameters with gradients that are sparse in their rows. Found a gradient "
+            f"of layout {gradient.layout}. Use torch.optim.{optimizer.removeprefix('Row')} for it, or sparse=True "
+            "where the embedding is made."
+        )
+    gradient = coalesced(gradient)
+    return gradient._indices()[0], gradient._values()
+
+
+def coalesced(gradient: Tensor) -> Tensor:
+    """A gradient that is sparse in its rows, with each row once, rising; its values are shared where it is so already.
+
+    Autograd forgets that a gradient was coalesced, and looking costs far less than sorting and summing again.
+    """
+    ids = gradient._indices()[0]
+    if not bool((ids[1:] > ids[:-1]).all()):
+        return gradient.coalesce()
+    return torch.sparse_coo_tensor(
+        ids[None], gradient._values(), gradient.shape, is_coalesced=True, check_invariants=False
+    )
