@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "CheckpointError",
     "DataError",
+    "KernelWarning",
     "NonFiniteError",
     "StaleGraphError",
     "UnstableStepWarning",
@@ -35,6 +36,10 @@ class CheckpointError(ValueError):
 
 class WideheadWarning(UserWarning):
     """Base of every warning of this library."""
+
+
+class KernelWarning(WideheadWarning):
+    """The compiled parts of steps on the CPU are not there: steps are slower, with the same results. Says why."""
 
 
 class UnstableStepWarning(WideheadWarning):

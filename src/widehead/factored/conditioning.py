@@ -14,7 +14,7 @@ from torch import Tensor
 from widehead.factored.rule import StepRule
 from widehead.factored.squares import Squares
 
-__all__ = ["judge"]
+__all__ = ["judge", "judge_figures"]
 
 # A segment is closed when one of these is passed (κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
 # strongly contracted direction among many, and W's error in float32 was ten times larger with it alone):
@@ -54,9 +54,34 @@ def judge(squares: Squares, rows: Tensor, solved: Tensor, right: Tensor, rule: S
     if probe:
         figures.append(_drift(squares, k)[None])
     found = torch.cat(figures).tolist()  # one wait for the device
-    sizes, inverse_sizes = found[: k * k], found[k * k : 2 * k * k]
-    grown, rest = found[2 * k * k : 2 * k * k + k], found[2 * k * k + k :]
-    natural = _natural_gain(rule, tiny)
+    sizes, inverse_sizes, found = found[: k * k], found[k * k : 2 * k * k], found[2 * k * k :]
+    return _is_sound(sizes, inverse_sizes, found[:k], found[k:], rule, dtype)
+
+
+def judge_figures(figures: tuple[float, ...], rule: StepRule, width: int) -> bool:
+    """The same, without a probe, from what the kernels found: see `kernels.StepOutputs`."""
+    factor, inverse, growth, *sums = figures
+    sizes = [math.sqrt(square / width) if square >= 0.0 else math.nan for square in (factor, inverse)]
+    return _is_sound(sizes[:1], sizes[1:], [growth], sums, rule, torch.float32)
+
+
+def _is_sound(
+    sizes: list[float],
+    inverse_sizes: list[float],
+    grown: list[float],
+    rest: list[float],
+    rule: StepRule,
+    dtype: torch.dtype,
+) -> bool:
+    """Whether all limits are kept.
+
+    Args:
+        sizes, inverse_sizes: (k²,) norms of the blocks of U and U⁻¹.
+        grown: (k,) the most growth of a row.
+        rest: two sums that should be finite and, where it was looked at, the drift.
+    """
+    k = rule.order
+    natural = _natural_gain(rule, torch.finfo(dtype).tiny)
     conditions = [sum(inverse_sizes[j * k + i] * sizes[j * k + i] for j in range(k)) for i in range(k)]
     amplifications = [sum(grown[i] * sizes[i * k + j] for i in range(k)) / natural[j] for j in range(k)]
     return (
@@ -64,7 +89,7 @@ def judge(squares: Squares, rows: Tensor, solved: Tensor, right: Tensor, rule: S
         and all(number <= _CONDITION_LIMIT[dtype] for number in conditions)
         and all(number <= _AMPLIFICATION_LIMIT[dtype] for number in amplifications)
         and all(_SMALLEST_SCALE < sizes[i * k + i] < _LARGEST_SCALE for i in range(k))
-        and (not probe or rest[2] <= _DRIFT_LIMIT[dtype])
+        and all(drift <= _DRIFT_LIMIT[dtype] for drift in rest[2:])
     )
 
 

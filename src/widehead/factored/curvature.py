@@ -29,6 +29,8 @@ class CurvatureMonitor:
 
     def bound(self, gradient: OutputGradient) -> float:
         """Upper bound Σ|λ|‖h‖² of λmax(ΛHHᵀ): where even this is small, there is no need to look closer."""
+        if gradient.curvature_bound is not None:
+            return gradient.curvature_bound
         hidden = gradient.read.hidden
         return float(torch.dot(gradient.curvature.abs(), torch.linalg.vecdot(hidden, hidden)))
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from widehead import kernels
 from widehead.factored.bends import Bends, without_denormals
 from widehead.factored.rows import Rows
 
@@ -171,6 +172,8 @@ class Generations:
             self.young.append(rows)
 
     def _put(self, values: Rows, rows: Tensor, given: Tensor, stamp: int) -> None:
+        if values.is_resident and kernels.write(values.stored, self.stamps, rows, given, stamp):
+            return
         values.write(rows, given)
         self.stamps.index_fill_(0, rows, stamp)
 

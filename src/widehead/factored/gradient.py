@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from widehead import kernels
 from widehead.factored.sparse import TargetPlan
 from widehead.factored.weights import FactoredWeights
 from widehead.targets import SparseTargets
@@ -63,6 +64,8 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
     """Read what the statistics, their gradient and the step need of W: O(d²) an example and a target."""
     d, size = weights.width, weights.order * weights.width
     plan = TargetPlan.of(targets)
+    if weights.rows.is_resident and kernels.applies(hidden, weights.values):
+        return _forward_by_kernel(weights, hidden.contiguous(), targets, plan)
     products = hidden @ weights.squares.value[: 2 * size + 2, :d].T
     hidden_factor, hidden_shift = products[:, :size], products[:, size]
     hidden_gram = products[:, size + 2 : size + 2 + d]
@@ -82,6 +85,20 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
     )
 
 
+def _forward_by_kernel(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets, plan: TargetPlan) -> Forward:
+    gens, rows, ids = weights.generations, weights.rows, plan.class_ids
+    products, values, squared_norm, outputs = kernels.forward(
+        hidden,
+        weights.squares.value,
+        rows.stored,
+        gens.stamps,
+        gens.newest,
+        (ids, plan.offsets, plan.positions),
+        lambda: gens.rows_at_newest(rows, ids),
+    )
+    return Forward(hidden, products, targets, plan, values, squared_norm, outputs, weights.version, weights.layout)
+
+
 @dataclass(frozen=True)
 class OutputGradient:
     """T = ΛO + N with N = σ1ᵀ + S, by its factors, with the forward pass it belongs to.
@@ -96,6 +113,7 @@ class OutputGradient:
         by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
         example_weight: (m,) the factor that each example's loss has in what was differentiated (1/m in a mean), or
             None where that is not known.
+        curvature_bound: Σ|λ|‖h‖², where it was found on the way.
     """
 
     read: Forward
@@ -106,6 +124,7 @@ class OutputGradient:
     others: Tensor
     by_hidden: Tensor
     example_weight: Tensor | None = None
+    curvature_bound: float | None = None
 
     @classmethod
     def of(
@@ -124,6 +143,13 @@ class OutputGradient:
         d = weights.width
         if read.layout != weights.layout:
             read = forward(weights, read.hidden, read.targets)
+        if weights.rows.is_resident and kernels.applies(read.hidden, weights.values):
+            classes = (read.plan.offsets, read.plan.positions)
+            squares = weights.squares.value
+            made, bound = kernels.backward(
+                read.hidden, curvature, constant, sparse, classes, read.values, read.products, squares
+            )
+            return cls(read, curvature, constant, sparse, *made, example_weight, bound)
         parts = [read.plan.times(sparse, read.values), read.plan.row_sums(sparse)[:, None]]
         left = torch.cat(parts if constant is None else [*parts, constant[:, None]], dim=1)
         others = left @ weights.squares.value[: left.shape[1], :d]
@@ -145,7 +171,8 @@ class OutputGradient:
         """factor · T."""
         names = ("curvature", "sparse", "left", "others", "by_hidden", "constant", "example_weight")
         parts = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: part * factor for name, part in parts.items() if part is not None})
+        scaled = {name: part * factor for name, part in parts.items() if part is not None}
+        return replace(self, curvature_bound=None, **scaled)
 
     def constant_sums(self, weights: FactoredWeights) -> Tensor:
         """(m,) N1 = Dσ + S1."""

@@ -120,6 +120,11 @@ class Rows:
         return self.stored.device
 
     @property
+    def is_resident(self) -> bool:
+        """Whether rows can be read at once, in memory, in the working type."""
+        return not self._is_large and not self.is_narrow
+
+    @property
     def is_narrow(self) -> bool:
         """Whether rows are rounded when they are written."""
         return self.stored.dtype != self.dtype

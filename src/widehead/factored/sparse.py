@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from widehead import kernels
 from widehead.targets import SparseTargets
 
 __all__ = ["TargetPlan"]
@@ -51,11 +52,16 @@ class TargetPlan:
     def of(cls, targets: SparseTargets) -> TargetPlan:
         """Sort the targets by class once; everything else follows from that order."""
         ids, by_class = targets.sorted_by_class()
+        examples = targets.example_ids
+        found = kernels.class_plan(ids, by_class, examples)
+        if found is not None:
+            class_ids, class_offsets, positions, examples_by_class = found
+            read = (targets.offsets.contiguous(), targets.counts, by_class, class_offsets, examples_by_class)
+            return cls(class_ids, examples, positions, *read)
         class_ids, sorted_positions, counts = torch.unique_consecutive(ids, return_inverse=True, return_counts=True)
         positions = torch.empty_like(ids).scatter_(0, by_class, sorted_positions)
         class_offsets = pad(counts.cumsum(0), (1, 0))
-        examples = targets.example_ids
-        parts = (targets.offsets, targets.counts, by_class, class_offsets, examples[by_class])
+        parts = (targets.offsets.contiguous(), targets.counts, by_class, class_offsets, examples[by_class])
         return cls(class_ids, examples, positions, *parts)
 
     def times(self, values: Tensor, right: Tensor) -> Tensor:

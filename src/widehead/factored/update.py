@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from widehead import kernels
 from widehead.errors import NonFiniteError
-from widehead.factored.conditioning import judge
+from widehead.factored.conditioning import judge, judge_figures
 from widehead.factored.deflation import Deflation, deflate, withhold
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
@@ -66,22 +67,67 @@ def plan_step(
             f"A step should be finite. Found lr = {abs(rule.gain[0])}, which is too large. The weights are unchanged."
         )
     right = gradient.read.hidden if right is None else right
-    gram_right = gradient.gram_times(weights, right) if gram_right is None else gram_right
-    read, ids, basis = gradient.read, gradient.read.plan.class_ids, rule.basis()
-    solution = solve(weights, gradient, rule, right)
-    squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
+    ids, basis = gradient.read.plan.class_ids, rule.basis()
+    quick = _by_kernel(weights, gradient, rule, right) if gram_right is None else None
+    if quick is None:
+        gram_right = gradient.gram_times(weights, right) if gram_right is None else gram_right
+        solution = solve(weights, gradient, rule, right)
+        squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
+        solved = None if solution is None else solution.rows
+    else:
+        squares, solved = Squares(weights.squares.master, weights.squares.base, quick.added, quick.value), quick.solved
     folds = _folds(weights, rule)
-    if solution is not None:
-        rows = read.plan.transposed_times(gradient.sparse, solution.rows).add_(read.values)
+    if solved is not None:
+        rows = _rows_in_segment(gradient, solved) if quick is None else quick.rows
         made = squares.fold() if folds else squares
-        if judge(made, rows, solution.rows, right, rule, folds):
+        if quick is None or folds:
+            sound = judge(made, rows, solved, right, rule, folds)
+        else:
+            sound = judge_figures(quick.figures, rule, weights.width)
+        if sound:
             return Change(weights.version, ids, rows, made, closes=False, basis=basis)
-        change = bent(weights, gradient, rule, right, squares, solution)
+        change = bent(weights, gradient, rule, right, squares, solved)
         if change is not None:
             return change
     rows = _rows_at_close(weights, gradient, rule, right, squares)
     _check_finite(squares, rows, gradient)
     return Change(weights.version, ids, rows, squares, closes=True, basis=basis)
+
+
+def _by_kernel(
+    weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor
+) -> kernels.StepOutputs | None:
+    """The step's numbers all at once, where there is a kernel for it."""
+    read, plan, squares = gradient.read, gradient.read.plan, weights.squares
+    if not (rule.keeps and weights.rows.is_resident and kernels.applies(read.hidden, weights.values)):
+        return None
+    parts = {
+        "hidden": read.hidden,
+        "right": right,
+        "curvature": gradient.curvature,
+        "constant": gradient.constant,
+        "sparse": gradient.sparse,
+        "offsets": plan.offsets,
+        "positions": plan.positions,
+        "class_offsets": plan.class_offsets,
+        "by_class": plan.by_class,
+        "examples_by_class": plan.examples_by_class,
+        "products": read.products,
+        "left": gradient.left,
+        "others": gradient.others,
+        "by_hidden": gradient.by_hidden,
+        "values": read.values,
+        "squares_base": squares.base,
+        "squares_added": squares.added,
+        "inverse_rows": squares.value[2 * squares.columns + 2 :],
+    }
+    return kernels.step(parts, weights.num_classes, rule.gain[0])
+
+
+def _rows_in_segment(gradient: OutputGradient, solved: Tensor, values: Tensor | None = None) -> Tensor:
+    """(n, order·d) V + SᵀC: new target rows in the open segment."""
+    values = gradient.read.values if values is None else values
+    return gradient.read.plan.transposed_times(gradient.sparse, solved).add_(values)
 
 
 def apply_step(weights: FactoredWeights, change: Change) -> None:
@@ -111,14 +157,14 @@ def bent(
     rule: StepRule,
     right: Tensor,
     squares: Squares,
-    solution: Solution,
+    solved: Tensor,
 ) -> Change | None:
     """The step in well-conditioned numbers, where few directions are at fault, and that is cheap to see to."""
     # What rounding of rows does to Q is told in the basis of one boundary, which a bend would change half way.
     if rule.order == 2 or not right.numel() or weights.rows.is_narrow:
         return None
     bends: list[Deflation] = []
-    read, folds, solved = gradient.read, _folds(weights, rule), solution.rows
+    read, folds = gradient.read, _folds(weights, rule)
     values, ids = read.values, read.plan.class_ids
     while len(bends) < _MOST_BENDS:
         bend = deflate(squares, solved, right, rule.gain[0])
@@ -129,7 +175,7 @@ def bent(
         bends.append(bend)
         squares, solved = bend.squares, bend.solved
         values = torch.addr(values, values @ bend.x, bend.b)
-        rows = read.plan.transposed_times(gradient.sparse, solved).add_(values)
+        rows = _rows_in_segment(gradient, solved, values)
         made = squares.fold() if folds else squares
         if judge(made, rows, solved, right, rule, folds):
             return Change(weights.version, ids, rows, made, closes=False, basis=0.0, bends=tuple(bends))

@@ -64,11 +64,13 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
     losses = losses if weight is None else losses * weight
     if reduction == "none":
         return losses
+    if reduction == "mean" and weight is None and losses.numel() > 0:
+        return losses.mean()
     total = losses.sum()
     if reduction == "sum":
         return total
     if weight is None:
-        return total / max(losses.numel(), 1)
+        return total
     among = weight.sum()
     return total / torch.where(among == 0, 1.0, among)
 

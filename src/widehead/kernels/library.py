@@ -1,0 +1,164 @@
+"""The kernels' library: C of this room, compiled for this processor at first use and kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from widehead.errors import KernelWarning
+
+__all__ = ["library"]
+
+_SOURCES = ("read.c", "step.c")
+_HEADERS = ("common.h",)
+_SWITCH = "WIDEHEAD_KERNELS"
+
+
+class _Unavailable(Exception):
+    """Why there is no library."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library; None where steps are to be made of torch's operations, as WIDEHEAD_KERNELS is 0 or it cannot be had.
+
+    Warns:
+        KernelWarning: once, why it could not be made or loaded.
+    """
+    if os.environ.get(_SWITCH) == "0":
+        return None
+    try:
+        return _loaded(_compiled())
+    except _Unavailable as why:
+        warnings.warn(
+            f"Small steps of exact heads on the CPU take up to twice as long as they could: {why} "
+            f"Results are the same. Set {_SWITCH}=0 to say that this is meant.",
+            KernelWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def _compiled() -> Path:
+    """The library's file, compiled unless the same sources were by the same compiler for the same processor."""
+    folder = Path(__file__).parent
+    command = [*_compiler(), "-O3", _native(), "-fopenmp", "-fno-math-errno", "-std=c11", "-fPIC"]
+    known = hashlib.sha256(repr([command, _version(command[0]), _processor()]).encode())
+    for name in (*_HEADERS, *_SOURCES):
+        known.update((folder / name).read_bytes())
+    target = _cache_folder() / f"kernels-{known.hexdigest()[:32]}.so"
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            objects = [str(Path(scratch, f"{name}.o")) for name in _SOURCES]
+            for name, made in zip(_SOURCES, objects, strict=True):
+                _run([*command, "-c", str(folder / name), "-o", made])
+            # Without -fopenmp: OpenMP is to be the one that torch has loaded, whose threads wait for ours.
+            whole = Path(scratch, "whole.so")
+            _run([*_compiler(), "-shared", *objects, "-o", str(whole)])
+            whole.replace(target)  # at once: other processes see all of it or nothing
+    except OSError as error:
+        raise _Unavailable(f"the kernels could not be kept in {target.parent} ({error}).") from error
+    return target
+
+
+def _compiler() -> list[str]:
+    """$CC, or what is there; `gcc` first, as its OpenMP is the one that torch brings."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    found = next((path for path in map(shutil.which, ("gcc", "cc")) if path), None)
+    if found is None or sys.platform != "linux":
+        raise _Unavailable("they are compiled at first use by a C compiler (gcc) on Linux, and none was found.")
+    return [found]
+
+
+def _native() -> str:
+    return "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native"
+
+
+def _version(compiler: str) -> str:
+    try:
+        return subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _Unavailable(f"the compiler {compiler} does not run ({error}).") from error
+
+
+def _processor() -> str:
+    """What code made for this processor depends on: home folders are shared by machines that differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "widehead"
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _Unavailable(f"the compiler does not run ({error}).") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise _Unavailable(f"`{shlex.join(command)}` failed: {last}")
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    try:
+        made = ctypes.CDLL(str(path))
+        of_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        gemm = ctypes.cast(of_torch.sgemm_, ctypes.c_void_p)
+    except (OSError, AttributeError) as error:
+        raise _Unavailable(f"the kernels do not fit this torch ({error}).") from error
+    if not _shares_threads(made):
+        raise _Unavailable("torch and the C compiler use different OpenMP libraries here.")
+    _declare(made)
+    made.widehead_use(gemm)
+    return made
+
+
+def _shares_threads(made: ctypes.CDLL) -> bool:
+    """Whether torch's number of threads is that of the kernels: both have one OpenMP."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        return bool(made.widehead_threads() == threads + 1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _declare(made: ctypes.CDLL) -> None:
+    """Types of arguments, i an int, I an int64_t, p a pointer: without them ctypes would cut pointers."""
+    types: dict[str, Any] = {"i": ctypes.c_int, "I": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
+    signatures = {
+        "use": ("", "p"),
+        "plan": ("I", "I" + 7 * "p"),
+        "outputs": ("", "iII" + 5 * "p"),
+        "forward": ("I", "iIII" + 4 * "p" + "i" + 7 * "p"),
+        "backward": ("d", "iII" + 12 * "p"),
+        "write": ("", "iIIppipp"),
+        "step_work": ("I", "iIII"),
+        "step": ("i", "ip"),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(made, f"widehead_{name}")
+        function.restype = types.get(result)
+        function.argtypes = [types[letter] for letter in arguments]
