@@ -29,7 +29,7 @@ from widehead.factored.rows import Rows
 
 __all__ = ["Generations"]
 
-SLOTS = 192  # a stamp below is a slot; SLOTS + j is: in the open epoch, before bend number j, j ≥ 1
+SLOTS = kernels.SLOTS  # 192: a stamp below is a slot; SLOTS + j is: in the open epoch, before bend number j, j ≥ 1
 _MOST_BENDS = 48
 _FANOUTS = (8, 24)  # bounds of the slots of a tier
 _BIG = 0.125  # a slot that this part of all rows stands at is not emptied
@@ -130,11 +130,26 @@ class Generations:
 
     def rows_at_newest(self, values: Rows, rows: Tensor) -> Tensor:
         """(n, c) copy of ``values[rows]`` brought to the newest boundary. Changes nothing."""
+        if values.is_resident and kernels.moves(values.stored):
+            return kernels.bring(self._places(values), rows)[0]
         stamps = self.stamps.index_select(0, rows)
         if bool((stamps == self.newest).all()):
             return values.gather(rows)
         out = self._at_base(values, rows, stamps)
         return self.bends.applied(out, (stamps.short() - SLOTS).clamp_min_(0)) if len(self.bends) else out
+
+    def _places(self, values: Rows) -> kernels.Places:
+        return kernels.Places(
+            values.stored,
+            self.stamps,
+            self.transforms,
+            self.pending,
+            self.heirs,
+            self.last.both,
+            self.bends.both,
+            self.base,
+            self.waypoint,
+        )
 
     def _at_base(self, values: Rows, rows: Tensor, stamps: Tensor) -> Tensor:
         """(n, c) copy of ``values[rows]``; those that stand before ``base`` brought there."""
@@ -296,6 +311,10 @@ class Generations:
         if values.is_narrow:  # what their rounding does to Q is known where they stand at the newest boundary
             for part in rows.split(values.block_rows):
                 self.write(values, part, without_denormals(self.rows_at_newest(values, part)))
+            return
+        if values.is_resident and kernels.moves(values.stored):
+            moved, reached = kernels.bring(self._places(values), rows, to_base=False)
+            kernels.write(values.stored, self.stamps, rows, moved, reached)
             return
         stamps, order = torch.sort(self.stamps.index_select(0, rows), stable=True)
         rows, begin = rows[order], 0

@@ -1,14 +1,31 @@
-"""Compiled twins of what a small step on the CPU spends its time in; everything works without them, and more slowly."""
+"""Compiled twins of what small steps on the CPU spend their time in; everything works without them, and more slowly."""
 
 from widehead.kernels.calls import (
+    SLOTS,
+    Places,
     StepOutputs,
     applies,
     backward,
+    bring,
     class_plan,
     forward,
+    moves,
     step,
     without_kernels,
     write,
 )
 
-__all__ = ["StepOutputs", "applies", "backward", "class_plan", "forward", "step", "without_kernels", "write"]
+__all__ = [
+    "SLOTS",
+    "Places",
+    "StepOutputs",
+    "applies",
+    "backward",
+    "bring",
+    "class_plan",
+    "forward",
+    "moves",
+    "step",
+    "without_kernels",
+    "write",
+]

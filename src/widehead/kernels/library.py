@@ -22,7 +22,7 @@ from widehead.errors import KernelWarning
 
 __all__ = ["library"]
 
-_SOURCES = ("read.c", "step.c")
+_SOURCES = ("read.c", "rows.c", "step.c")
 _HEADERS = ("common.h",)
 _SWITCH = "WIDEHEAD_KERNELS"
 
@@ -154,7 +154,9 @@ def _declare(made: ctypes.CDLL) -> None:
         "outputs": ("", "iII" + 5 * "p"),
         "forward": ("I", "iIII" + 4 * "p" + "i" + 7 * "p"),
         "backward": ("d", "iII" + 12 * "p"),
-        "write": ("", "iIIppipp"),
+        "bring_work": ("I", "iII"),
+        "bring": ("", "iIppippp"),
+        "write": ("", "iIIppippp"),
         "step_work": ("I", "iIII"),
         "step": ("i", "ip"),
     }

@@ -102,16 +102,3 @@ double widehead_backward(int threads, Int m, Int d, const float *hidden, const f
     }
     return bound;
 }
-
-/* Rows of V and where they stand. Twin: Generations.write. */
-void widehead_write(int threads, Int d, Int n, const Int *class_ids, const float *rows, int stamp, float *table,
-                    uint8_t *stamps) {
-#pragma omp parallel num_threads(threads)
-    {
-        Range classes = mine(n, 1);
-        for (Int i = classes.begin; i < classes.end; i++) {
-            memcpy(table + class_ids[i] * d, rows + i * d, sizeof(float) * d);
-            stamps[class_ids[i]] = (uint8_t)stamp;
-        }
-    }
-}
