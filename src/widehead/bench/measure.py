@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from widehead import kernels
 from widehead.targets import SparseTargets
 
 __all__ = ["hardware", "in_turn", "interleaved", "percentile", "sgemm_rate", "timed"]
@@ -80,7 +81,13 @@ def sgemm_rate(device: torch.device, size: int = 1024) -> Callable[[], object]:
 def hardware(device: torch.device) -> dict[str, str | int]:
     """What the figures were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "system": platform.system()}
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "kernels": kernels.available(),
+        "torch": torch.__version__,
+        "system": platform.system(),
+    }
 
 
 def _processor() -> str:

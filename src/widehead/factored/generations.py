@@ -313,8 +313,7 @@ class Generations:
                 self.write(values, part, without_denormals(self.rows_at_newest(values, part)))
             return
         if values.is_resident and kernels.moves(values.stored):
-            moved, reached = kernels.bring(self._places(values), rows, to_base=False)
-            kernels.write(values.stored, self.stamps, rows, moved, reached)
+            kernels.write(values.stored, self.stamps, rows, *kernels.bring(self._places(values), rows, to_base=False))
             return
         stamps, order = torch.sort(self.stamps.index_select(0, rows), stable=True)
         rows, begin = rows[order], 0

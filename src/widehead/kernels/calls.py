@@ -23,6 +23,7 @@ __all__ = [
     "Places",
     "StepOutputs",
     "applies",
+    "available",
     "backward",
     "bring",
     "class_plan",
@@ -59,6 +60,11 @@ def without_kernels() -> Iterator[None]:
 
 def _library() -> ctypes.CDLL | None:
     return None if _switched_off else library()
+
+
+def available() -> bool:
+    """Whether there are kernels here, for what they apply to."""
+    return _library() is not None
 
 
 def applies(hidden: Tensor, table: Tensor) -> bool:

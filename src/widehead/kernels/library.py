@@ -33,12 +33,14 @@ class _Unavailable(Exception):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library; None where steps are to be made of torch's operations, as WIDEHEAD_KERNELS is 0 or it cannot be had.
+    """The library; None where steps are to be made of torch's operations.
+
+    That is so where WIDEHEAD_KERNELS is 0, on other systems than Linux, and where it cannot be compiled or loaded.
 
     Warns:
         KernelWarning: once, why it could not be made or loaded.
     """
-    if os.environ.get(_SWITCH) == "0":
+    if os.environ.get(_SWITCH) == "0" or sys.platform != "linux":
         return None
     try:
         return _loaded(_compiled())
@@ -82,8 +84,8 @@ def _compiler() -> list[str]:
     if os.environ.get("CC"):
         return shlex.split(os.environ["CC"])
     found = next((path for path in map(shutil.which, ("gcc", "cc")) if path), None)
-    if found is None or sys.platform != "linux":
-        raise _Unavailable("they are compiled at first use by a C compiler (gcc) on Linux, and none was found.")
+    if found is None:
+        raise _Unavailable("no C compiler (gcc) was found, which compiles the kernels at first use.")
     return [found]
 
 

@@ -1,0 +1,199 @@
+"""Each kernel beside its twin of torch's operations: the same numbers, whatever the sizes and the number of threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from properties import TABLE, Row, batch, head_loss, make_head, relative
+
+import widehead as wh
+from widehead import kernels
+from widehead.errors import NonFiniteError
+from widehead.factored import FactoredWeights, OutputGradient, StepRule, TargetPlan, forward, plan_step
+from widehead.factored import update as module
+from widehead.heads.exact import ExactHead
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs a C compiler, and Linux")
+D = 300
+# Below, at and above the sizes of tiles, strips, leaves and vectors, and of what one thread gets.
+SIZES = [(1, 1), (1, 40), (5, 16), (33, 47), (48, 48), (49, 20), (100, 64), (130, 37), (256, 130)]
+THREADS = [1, 4]
+KINDS = ("pending", "heirs", "bends", "last")
+ROWS = [row for row in TABLE if row.name in ("squared, values", "spherical softmax", "taylor softmax", "user's")]
+
+
+@pytest.fixture(params=THREADS, ids=lambda n: f"{n} threads")
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def trained(row: Row, m: int, d: int) -> ExactHead:
+    """A head in the middle of a segment, whose rows stand at several boundaries."""
+    head, _ = make_head(row, d, D, torch.float32)
+    optimizer = wh.optim.SGD(head, lr=0.02)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(6):
+        loss, _ = head_loss(head, batch(row, generator, m, d, D))
+        loss.backward()
+        optimizer.step()
+        if step % 2 == 1 and step < 5:
+            head.weights.close_segment()
+    return head
+
+
+def made(head: ExactHead, row: Row, m: int, d: int) -> OutputGradient:
+    """The gradient of a batch that has empty examples and repeated classes."""
+    b = batch(row, torch.Generator().manual_seed(2), m, d, D)
+    losses, _ = head_loss(head, b, reduction="none")
+    (losses * torch.linspace(0.5, 1.5, m)).sum().div(m).backward()
+    found = head.pending_gradient()
+    assert found is not None
+    head.drop_pending()
+    return found
+
+
+def close(found: Any, expected: Any, tolerance: float = 2e-5) -> None:
+    for part in fields(expected):
+        mine, theirs = getattr(found, part.name), getattr(expected, part.name)
+        if isinstance(theirs, torch.Tensor) and theirs.is_floating_point() and theirs.numel():
+            assert relative(mine, theirs) < tolerance, part.name
+        elif isinstance(theirs, torch.Tensor):
+            assert torch.equal(mine, theirs), part.name
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_forward_backward_and_step(row: Row, m: int, d: int, threads: int) -> None:
+    head = trained(row, m, d)
+    mine = made(head, row, m, d)
+    with kernels.without_kernels():
+        theirs = made(head, row, m, d)
+    close(mine.read, theirs.read)
+    close(mine.read.plan, theirs.read.plan)
+    close(mine, replace(theirs, read=mine.read))
+    right = mine.read.hidden @ torch.diag(torch.linspace(0.5, 2.0, d))
+    for rights in (None, right):
+        compare_steps(head.weights, mine, rights)
+
+
+def compare_steps(weights: FactoredWeights, gradient: OutputGradient, right: torch.Tensor | None) -> None:
+    rule = StepRule.sgd(0.05)
+    mine = module._by_kernel(weights, gradient, rule, gradient.read.hidden if right is None else right)
+    with kernels.without_kernels():
+        theirs = plan_step(weights, gradient, rule, right)
+    assert not theirs.closes
+    assert not theirs.bends
+    assert mine is not None
+    assert relative(mine.rows, theirs.rows) < 2e-5 if theirs.rows.numel() else mine.rows.numel() == 0
+    assert relative(mine.value, theirs.squares.value) < 2e-5
+    # Half of what Q gets is anything that makes the same sum with its transpose.
+    d = weights.width
+    gram = [part[d + 2 : 2 * d + 2] for part in (mine.added, theirs.squares.added)]
+    assert relative(gram[0] + gram[0].T, gram[1] + gram[1].T) < 2e-4
+    for rows in (slice(0, d + 2), slice(2 * d + 2, None)):
+        assert relative(mine.added[rows], theirs.squares.added[rows]) < 2e-4
+    factor, inverse, growth, known, rows_sum = mine.figures
+    assert factor == pytest.approx(float(theirs.squares.factor.double().square().sum()), rel=1e-4)
+    assert inverse == pytest.approx(float(theirs.squares.inverse.double().square().sum()), rel=1e-4)
+    norms = [
+        torch.linalg.vector_norm(x, dim=1) for x in (mine.solved, gradient.read.hidden if right is None else right)
+    ]
+    assert growth == pytest.approx(float((norms[0] / norms[1]).max()), rel=1e-4)
+    assert known == pytest.approx(float(mine.value[d : 2 * d + 2].double().sum()), rel=1e-3, abs=1e-2)
+    assert rows_sum == pytest.approx(float(mine.rows.double().sum()), rel=1e-3, abs=1e-2)
+
+
+def contracted(d: int, m: int, num_classes: int) -> Iterator[ExactHead]:
+    """A head after each of many steps of half the largest stable size: bends and new segments in most of them."""
+    row = TABLE[0]
+    head, _ = make_head(row, d, num_classes, torch.float32)
+    optimizer = wh.optim.SGD(head, lr=1.0)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(160):
+        b = batch(row, generator, m, d, num_classes, dominant=4.0)
+        optimizer.param_groups[0]["lr"] = 0.5 * m / float(torch.linalg.matrix_norm(b.hidden, 2)) ** 2
+        loss, _ = head_loss(head, b)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield head
+
+
+@pytest.mark.parametrize(("m", "d"), [(1, 8), (20, 33), (70, 64), (70, 20)])
+def test_rows_that_stand_anywhere_are_brought_forward(m: int, d: int, threads: int) -> None:
+    ids, met = torch.randperm(D, generator=torch.Generator().manual_seed(4)), dict.fromkeys(KINDS, 0)
+    for head in contracted(d, m, D):
+        gens = head.weights.generations
+        found = gens.rows_at_newest(head.weights.rows, ids)
+        with kernels.without_kernels():
+            expected = gens.rows_at_newest(head.weights.rows, ids)
+        assert relative(found, expected) < 1e-5
+        for kind in KINDS:
+            met[kind] += len(getattr(gens, kind)) > 0
+    assert met["pending"] > 0
+    assert met["heirs"] > 0
+    assert met["bends"] > 0 or m == 1  # one example makes no direction worth a bend
+
+
+def test_rows_that_are_moved_stand_where_the_twin_puts_them() -> None:
+    met = 0
+    for head in contracted(12, 6, 2_000):
+        gens = head.weights.generations
+        if not gens.retired and not gens.sweeping:
+            continue
+        met += 1
+        twin, _ = make_head(TABLE[0], 12, 2_000, torch.float32)
+        twin.load_state_dict({k: v.clone() for k, v in head.state_dict().items()})
+        with kernels.without_kernels():
+            twin.weights.generations.sweep(twin.weights.rows, 2_000, 2_000)
+        gens.sweep(head.weights.rows, 2_000, 2_000)
+        assert torch.equal(gens.stamps, twin.weights.generations.stamps)
+        assert relative(head.weights.values, twin.weights.values) < 1e-5
+    assert met > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30, -1.0])
+def test_curvature_that_no_kernel_should_meet_is_left_to_the_twin(bad: float) -> None:
+    head = trained(TABLE[0], 20, 24)
+    gradient = made(head, TABLE[0], 20, 24)
+    curvature = gradient.curvature.clone()
+    curvature[7] = bad
+    spoiled = replace(gradient, curvature=curvature)
+    assert module._by_kernel(head.weights, spoiled, StepRule.sgd(0.01), gradient.read.hidden) is None
+    if not math.isfinite(bad):
+        with pytest.raises(NonFiniteError, match="derivative by q"):
+            plan_step(head.weights, spoiled, StepRule.sgd(0.01))
+
+
+def test_a_step_that_overshoots_is_left_to_the_twin() -> None:
+    head = trained(TABLE[0], 20, 24)
+    gradient = made(head, TABLE[0], 20, 24)
+    assert module._by_kernel(head.weights, gradient, StepRule.sgd(50.0), gradient.read.hidden) is None
+
+
+def test_strided_parts_are_read_right() -> None:
+    row = TABLE[0]
+    head = trained(row, 12, 16)
+    b = batch(row, torch.Generator().manual_seed(3), 12, 16, D)
+    targets = b.targets()
+    offsets = torch.stack([targets.offsets, targets.offsets], dim=1)[:, 0]
+    strided = wh.SparseTargets(targets.class_ids, offsets)
+    hidden = b.hidden.float().T.contiguous().T
+    assert not hidden.is_contiguous()
+    with kernels.without_kernels():
+        expected = forward(head.weights, hidden, targets)
+    close(forward(head.weights, hidden, strided), replace(expected, targets=strided))
+
+
+def test_a_plan_of_no_targets() -> None:
+    plan = TargetPlan.of(wh.SparseTargets([], [0, 0, 0]))
+    assert plan.class_ids.numel() == 0
+    assert plan.class_offsets.tolist() == [0]
