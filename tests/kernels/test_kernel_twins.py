@@ -16,6 +16,8 @@ from widehead import kernels
 from widehead.errors import NonFiniteError
 from widehead.factored import FactoredWeights, OutputGradient, StepRule, TargetPlan, forward, plan_step
 from widehead.factored import update as module
+from widehead.factored.deflation import deflate, deflate_rows
+from widehead.factored.squares import Squares
 from widehead.heads.exact import ExactHead
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs a C compiler, and Linux")
@@ -197,3 +199,57 @@ def test_a_plan_of_no_targets() -> None:
     plan = TargetPlan.of(wh.SparseTargets([], [0, 0, 0]))
     assert plan.class_ids.numel() == 0
     assert plan.class_offsets.tolist() == [0]
+
+
+@pytest.mark.parametrize(("m", "d"), [(3, 5), (20, 33), (70, 64), (40, 20)])
+def test_a_direction_is_taken_out_as_by_the_twin(m: int, d: int, threads: int) -> None:
+    row = TABLE[0]
+    head = trained(row, m, d)
+    gradient = made(head, row, m, d)
+    hidden, weights = gradient.read.hidden, head.weights
+    # U is made small in one direction: a step that leaves a tenth of it there.
+    gain = -0.9 / float(torch.linalg.eigvalsh(hidden.T @ (gradient.curvature[:, None] * hidden))[-1])
+    step = module._by_kernel(weights, gradient, StepRule.sgd(-gain), hidden)
+    assert step is not None
+    squares = Squares(weights.squares.master, weights.squares.base, step.added, step.value)
+    found = deflate_rows(squares, step.solved, hidden, gain, gradient, gradient.read.values)
+    expected = deflate(squares, step.solved, hidden, gain)
+    assert found is not None
+    assert expected is not None
+    mine, kernel = found
+    sign = torch.sign(torch.dot(mine.x, expected.x))
+    assert relative(sign * mine.x, expected.x) < 1e-3  # any vector near the singular one does
+    size = float(torch.linalg.matrix_norm(mine.squares.factor))
+    for bend, values, rows in (
+        (mine, kernel.values, kernel.rows),
+        module._with_rows(gradient, expected, gradient.read.values)[:3],
+    ):
+        both = torch.eye(d, dtype=torch.float64) + torch.outer(bend.x.double(), bend.b.double())
+        factor = bend.squares.master[:d]
+        assert relative(both @ factor, squares.fold().master[:d]) < 2e-6, "V(I + xbᵀ)U' should be VU"
+        assert relative(bend.squares.inverse.double() @ factor, torch.eye(d, dtype=torch.float64)) < 2e-4
+        assert relative(values, gradient.read.values @ both.float()) < 1e-5
+        # The rows in the new segment's numbers, brought back, are those that the step wants.
+        wanted = gradient.read.values.double() @ squares.fold().master[:d]
+        wanted += gain * gradient.read.plan.transposed_times(gradient.sparse, hidden).double()
+        assert relative(rows.double() @ factor, wanted) < 2e-5
+    factor_size, inverse_size, growth, known, total = kernel.figures
+    assert factor_size**0.5 == pytest.approx(size, rel=1e-4)
+    assert inverse_size == pytest.approx(float(mine.squares.inverse.double().square().sum()), rel=1e-4)
+    norms = [torch.linalg.vector_norm(x, dim=1) for x in (mine.solved, hidden)]
+    assert growth == pytest.approx(float((norms[0] / norms[1]).max()), rel=1e-4)
+    assert known == pytest.approx(float(mine.squares.value[d : 2 * d + 2].double().sum()), rel=1e-3, abs=1e-2)
+    assert total == pytest.approx(float(kernel.rows.double().sum()), rel=1e-3, abs=1e-2)
+
+
+def test_a_direction_that_is_gone_is_not_taken_out() -> None:
+    head = trained(TABLE[0], 20, 24)
+    gradient = made(head, TABLE[0], 20, 24)
+    squares, hidden = head.weights.squares, gradient.read.hidden
+    for spoiled in (1e-6, float("nan")):
+        master = squares.fold().master.clone()
+        master[2 * 24 + 2 :] /= spoiled
+        solved = hidden @ master[2 * 24 + 2 :].T.float()
+        assert (
+            deflate_rows(Squares.of(master, torch.float32), solved, hidden, 1.0, gradient, gradient.read.values) is None
+        )

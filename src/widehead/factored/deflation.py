@@ -30,13 +30,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from widehead import kernels
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.solve import solve
 from widehead.factored.squares import Squares
 from widehead.factored.weights import FactoredWeights
 
-__all__ = ["Deflation", "deflate", "withhold"]
+__all__ = ["Deflation", "deflate", "deflate_rows", "withhold"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,29 @@ def deflate(squares: Squares, solved: Tensor, right: Tensor, gain: float) -> Def
     made = Squares.of(master, dtype)
     rows = torch.addr(solved, solved @ x, x, alpha=-1.0).addr_(right @ y.to(dtype), taken.to(dtype), alpha=-gain)
     return Deflation(made, rows, x, _bend(made, (kept - scale * y).to(dtype)))
+
+
+def deflate_rows(
+    squares: Squares, solved: Tensor, right: Tensor, gain: float, gradient: OutputGradient, values: Tensor
+) -> tuple[Deflation, kernels.Deflated] | None:
+    """`deflate` by a kernel, with the target rows of V, ``values`` (n, c), for U', and what the step makes of them."""
+    plan = gradient.read.plan
+    parts = {
+        "master": squares.master,
+        "squares_added": squares.added,
+        "solved": solved,
+        "right": right,
+        "values": values,
+        "sparse": gradient.sparse,
+        "class_offsets": plan.class_offsets,
+        "by_class": plan.by_class,
+        "examples_by_class": plan.examples_by_class,
+    }
+    made = kernels.deflate(parts, gain, _SMALLEST[torch.float32])
+    if made is None:
+        return None
+    folded = Squares(made.master, made.base, torch.zeros_like(made.base), made.base)
+    return Deflation(folded, made.solved, made.x, made.b), made
 
 
 def withhold(

@@ -15,7 +15,7 @@ from torch import Tensor
 from widehead import kernels
 from widehead.errors import NonFiniteError
 from widehead.factored.conditioning import judge, judge_figures
-from widehead.factored.deflation import Deflation, deflate, withhold
+from widehead.factored.deflation import Deflation, deflate, deflate_rows, withhold
 from widehead.factored.gradient import OutputGradient
 from widehead.factored.rule import StepRule
 from widehead.factored.solve import Solution, solve
@@ -80,11 +80,7 @@ def plan_step(
     if solved is not None:
         rows = _rows_in_segment(gradient, solved) if quick is None else quick.rows
         made = squares.fold() if folds else squares
-        if quick is None or folds:
-            sound = judge(made, rows, solved, right, rule, folds)
-        else:
-            sound = judge_figures(quick.figures, rule, weights.width)
-        if sound:
+        if _is_sound(made, rows, solved, right, rule, folds, None if quick is None else quick.figures):
             return Change(weights.version, ids, rows, made, closes=False, basis=basis)
         change = bent(weights, gradient, rule, right, squares, solved)
         if change is not None:
@@ -99,7 +95,7 @@ def _by_kernel(
 ) -> kernels.StepOutputs | None:
     """The step's numbers all at once, where there is a kernel for it."""
     read, plan, squares = gradient.read, gradient.read.plan, weights.squares
-    if not (rule.keeps and weights.rows.is_resident and kernels.applies(read.hidden, weights.values)):
+    if not (rule.keeps and _has_kernel(weights, right)):
         return None
     parts = {
         "hidden": read.hidden,
@@ -122,6 +118,10 @@ def _by_kernel(
         "inverse_rows": squares.value[2 * squares.columns + 2 :],
     }
     return kernels.step(parts, weights.num_classes, rule.gain[0])
+
+
+def _has_kernel(weights: FactoredWeights, right: Tensor) -> bool:
+    return weights.rows.is_resident and kernels.applies(right, weights.values)
 
 
 def _rows_in_segment(gradient: OutputGradient, solved: Tensor, values: Tensor | None = None) -> Tensor:
@@ -164,22 +164,61 @@ def bent(
     if rule.order == 2 or not right.numel() or weights.rows.is_narrow:
         return None
     bends: list[Deflation] = []
-    read, folds = gradient.read, _folds(weights, rule)
-    values, ids = read.values, read.plan.class_ids
+    values, quick = gradient.read.values, _has_kernel(weights, right)
     while len(bends) < _MOST_BENDS:
-        bend = deflate(squares, solved, right, rule.gain[0])
-        if bend is None and not bends and right is read.hidden:
+        found = _deflated(gradient, rule, right, squares, solved, values, quick)
+        if found is None and not bends and right is gradient.read.hidden:
             bend = withhold(weights, gradient, rule, squares, solved)
-        if bend is None:
+            found = None if bend is None else _with_rows(gradient, bend, values)
+        if found is None:
             return None
+        bend, values, rows, figures = found
         bends.append(bend)
         squares, solved = bend.squares, bend.solved
-        values = torch.addr(values, values @ bend.x, bend.b)
-        rows = _rows_in_segment(gradient, solved, values)
-        made = squares.fold() if folds else squares
-        if judge(made, rows, solved, right, rule, folds):
+        made = squares.fold() if _folds(weights, rule) else squares
+        if _is_sound(made, rows, solved, right, rule, _folds(weights, rule), figures):
+            ids = gradient.read.plan.class_ids
             return Change(weights.version, ids, rows, made, closes=False, basis=0.0, bends=tuple(bends))
     return None
+
+
+_Bent = tuple[Deflation, Tensor, Tensor, tuple[float, ...] | None]  # with target rows before and after, and figures
+
+
+def _deflated(
+    gradient: OutputGradient,
+    rule: StepRule,
+    right: Tensor,
+    squares: Squares,
+    solved: Tensor,
+    values: Tensor,
+    quick: bool,
+) -> _Bent | None:
+    if quick:
+        found = deflate_rows(squares, solved, right, rule.gain[0], gradient, values)
+        return None if found is None else (found[0], found[1].values, found[1].rows, found[1].figures)
+    bend = deflate(squares, solved, right, rule.gain[0])
+    return None if bend is None else _with_rows(gradient, bend, values)
+
+
+def _with_rows(gradient: OutputGradient, bend: Deflation, values: Tensor) -> _Bent:
+    values = torch.addr(values, values @ bend.x, bend.b)
+    return bend, values, _rows_in_segment(gradient, bend.solved, values), None
+
+
+def _is_sound(
+    squares: Squares,
+    rows: Tensor,
+    solved: Tensor,
+    right: Tensor,
+    rule: StepRule,
+    probe: bool,
+    figures: tuple[float, ...] | None,
+) -> bool:
+    """`judge`, from the figures of a kernel where there are some and no probe is asked for."""
+    if figures is None or probe:
+        return judge(squares, rows, solved, right, rule, probe)
+    return judge_figures(figures, rule, squares.columns)
 
 
 def _rows_at_close(

@@ -2,6 +2,7 @@
 
 from widehead.kernels.calls import (
     SLOTS,
+    Deflated,
     Places,
     StepOutputs,
     applies,
@@ -9,6 +10,7 @@ from widehead.kernels.calls import (
     backward,
     bring,
     class_plan,
+    deflate,
     forward,
     moves,
     step,
@@ -18,6 +20,7 @@ from widehead.kernels.calls import (
 
 __all__ = [
     "SLOTS",
+    "Deflated",
     "Places",
     "StepOutputs",
     "applies",
@@ -25,6 +28,7 @@ __all__ = [
     "backward",
     "bring",
     "class_plan",
+    "deflate",
     "forward",
     "moves",
     "step",

@@ -18,8 +18,10 @@ from torch import Tensor
 from widehead.kernels.library import library
 
 __all__ = [
+    "BENT",
     "GIVEN",
     "SLOTS",
+    "Deflated",
     "Places",
     "StepOutputs",
     "applies",
@@ -27,6 +29,7 @@ __all__ = [
     "backward",
     "bring",
     "class_plan",
+    "deflate",
     "forward",
     "moves",
     "step",
@@ -42,6 +45,12 @@ GIVEN = (
     *("hidden", "right", "curvature", "constant", "sparse"),
     *("offsets", "positions", "class_offsets", "by_class", "examples_by_class"),
     *("products", "left", "others", "by_hidden", "values", "squares_base", "squares_added", "inverse_rows"),
+)
+
+#: what a bend is given, in the order of `Deflation` in bend.c
+BENT = (
+    *("master", "squares_added", "solved", "right", "values", "sparse"),
+    *("class_offsets", "by_class", "examples_by_class"),
 )
 
 _switched_off = False
@@ -284,6 +293,57 @@ def step(parts: Mapping[str, Any], num_classes: int, gain: float) -> StepOutputs
     if lib.widehead_step(threads, ctypes.byref(given)) != 0:
         return None
     return StepOutputs(solved, added, value, rows, tuple(figures))
+
+
+class _Deflation(ctypes.Structure):
+    """`Deflation` of bend.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("m", "d", "n")),
+        *((name, ctypes.c_void_p) for name in BENT),
+        *((name, ctypes.c_double) for name in ("gain", "smallest")),
+        *((name, ctypes.c_void_p) for name in ("new_master", "base", "x", "b", "new_solved", "new_values", "rows")),
+        *((name, ctypes.c_void_p) for name in ("work", "figures")),
+    ]
+
+
+@dataclass(frozen=True)
+class Deflated:
+    """Folded squares as master and base (3d + 2, d), x and b (d,), C (m, d), V's target rows before and after (n, d).
+
+    ``figures`` as in `StepOutputs`.
+    """
+
+    master: Tensor
+    base: Tensor
+    x: Tensor
+    b: Tensor
+    solved: Tensor
+    values: Tensor
+    rows: Tensor
+    figures: tuple[float, float, float, float, float]
+
+
+def deflate(parts: Mapping[str, Tensor], gain: float, smallest: float) -> Deflated | None:
+    """The numbers of a step without the direction in which U is smallest; None where it is too small or not finite.
+
+    Args:
+        parts: what `BENT` names, of the step, a TargetPlan and Squares; right is (m, d) HR.
+        gain: f of the rule.
+        smallest: part of U's size that the direction should have.
+    """
+    kept = [parts[name].contiguous() for name in BENT]
+    lib, (m, d), master, values = _loaded(), parts["right"].shape, parts["master"], parts["values"]
+    sums, base = torch.empty_like(master), torch.empty_like(parts["squares_added"])
+    x, b, solved = values.new_empty(d), values.new_empty(d), values.new_empty(m, d)
+    before, after = torch.empty_like(values), torch.empty_like(values)
+    work, figures = master.new_empty(lib.widehead_deflate_work(d)), (ctypes.c_double * 5)()
+    pointers = [part.data_ptr() for part in (sums, base, x, b, solved, before, after, work)]
+    read = [part.data_ptr() for part in kept]
+    given = _Deflation(m, d, len(values), *read, gain, smallest, *pointers, ctypes.addressof(figures))
+    if lib.widehead_deflate(torch.get_num_threads(), ctypes.byref(given)) != 0:
+        return None
+    return Deflated(sums, base, x, b, solved, before, after, tuple(figures))
 
 
 def _loaded() -> ctypes.CDLL:

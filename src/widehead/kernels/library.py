@@ -22,7 +22,7 @@ from widehead.errors import KernelWarning
 
 __all__ = ["library"]
 
-_SOURCES = ("read.c", "rows.c", "step.c")
+_SOURCES = ("bend.c", "read.c", "rows.c", "step.c")
 _HEADERS = ("common.h",)
 _SWITCH = "WIDEHEAD_KERNELS"
 
@@ -159,6 +159,8 @@ def _declare(made: ctypes.CDLL) -> None:
         "bring_work": ("I", "iII"),
         "bring": ("", "iIppippp"),
         "write": ("", "iIIppippp"),
+        "deflate_work": ("I", "I"),
+        "deflate": ("i", "ip"),
         "step_work": ("I", "iIII"),
         "step": ("i", "ip"),
     }
