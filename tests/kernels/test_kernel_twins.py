@@ -253,3 +253,18 @@ def test_a_direction_that_is_gone_is_not_taken_out() -> None:
         assert (
             deflate_rows(Squares.of(master, torch.float32), solved, hidden, 1.0, gradient, gradient.read.values) is None
         )
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 10_000])
+@pytest.mark.parametrize(("cursor", "stop"), [(0, 0), (0, 1_000), (3, 19), (5, 998)])
+def test_rows_to_move_are_found(cursor: int, stop: int, most: int) -> None:
+    head, _ = make_head(TABLE[0], 4, 1_000, torch.float32)
+    gens, rows = head.weights.generations, head.weights.rows
+    gens.stamps.copy_(torch.randint(0, 40, (1_000,), generator=torch.Generator().manual_seed(0)))
+    gens.sweeping, gens.cursor = [3, 17, 39], cursor
+    found, reached = gens._to_move(rows, stop, most)
+    with kernels.without_kernels():
+        expected, twin_reached = gens._to_move(rows, stop, most)
+    assert torch.equal(found, expected)
+    # Both stop where the next row to move is, or somewhere between the last that was found and it.
+    assert reached == twin_reached or (len(found) == most and found[-1] < reached <= twin_reached)

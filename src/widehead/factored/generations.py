@@ -296,9 +296,7 @@ class Generations:
             if not self.sweeping:
                 self.sweeping, self.retired, self.cursor = self.retired, [], 0
             stop = min(self.cursor + min(rows - seen, _BLOCK), self.stamps.numel())
-            found = self._to_move(self.cursor, stop)
-            if found.numel() > most:
-                found, stop = found[:most], int(found[most])
+            found, stop = self._to_move(values, stop, most)
             self._move(values, found)
             seen, most = seen + stop - self.cursor, most - found.numel()
             self.moved_rows += found.numel()
@@ -323,10 +321,14 @@ class Generations:
                 self._put(values, part, without_denormals(moved), reached)
             begin += count
 
-    def _to_move(self, start: int, stop: int) -> Tensor:
+    def _to_move(self, values: Rows, stop: int, most: int) -> tuple[Tensor, int]:
+        """Up to ``most`` rows from the cursor to ``stop`` that the sweep has to move, and where it should go on."""
+        if values.is_resident and kernels.moves(values.stored):
+            return kernels.find(self.stamps, self.cursor, stop, self.sweeping, most)
         emptied = torch.zeros(256, dtype=torch.bool, device=self.stamps.device)
         emptied[self.sweeping] = True
-        return emptied.index_select(0, self.stamps[start:stop].int()).nonzero().squeeze(1) + start
+        found = emptied.index_select(0, self.stamps[self.cursor : stop].int()).nonzero().squeeze(1) + self.cursor
+        return (found, stop) if found.numel() <= most else (found[:most], int(found[most]))
 
     def _free(self) -> None:
         """The present sweep has seen all rows: nothing stands at its slots any more."""

@@ -1,21 +1,16 @@
 """Compiled twins of what small steps on the CPU spend their time in; everything works without them, and more slowly."""
 
-from widehead.kernels.calls import (
-    SLOTS,
+from widehead.kernels.library import available, without_kernels
+from widehead.kernels.rows import SLOTS, Places, bring, find, moves, write
+from widehead.kernels.steps import (
     Deflated,
-    Places,
     StepOutputs,
     applies,
-    available,
     backward,
-    bring,
     class_plan,
     deflate,
     forward,
-    moves,
     step,
-    without_kernels,
-    write,
 )
 
 __all__ = [
@@ -29,6 +24,7 @@ __all__ = [
     "bring",
     "class_plan",
     "deflate",
+    "find",
     "forward",
     "moves",
     "step",

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 
 from widehead.errors import KernelWarning
 
-__all__ = ["library"]
+__all__ = ["available", "library", "without_kernels"]
 
 _SOURCES = ("bend.c", "read.c", "rows.c", "step.c")
 _HEADERS = ("common.h",)
@@ -31,8 +33,34 @@ class _Unavailable(Exception):
     """Why there is no library."""
 
 
+_switched_off = False
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Make steps of torch's operations meanwhile, in all threads: for comparisons."""
+    global _switched_off
+    before, _switched_off = _switched_off, True
+    try:
+        yield
+    finally:
+        _switched_off = before
+
+
+def available() -> bool:
+    """Whether there are kernels here, for what they apply to."""
+    return not _switched_off and _library() is not None
+
+
+def library() -> ctypes.CDLL:
+    """The library, for those who know that it is `available`."""
+    lib = _library()
+    assert lib is not None, "kernels should be asked whether they apply first"
+    return lib
+
+
 @cache
-def library() -> ctypes.CDLL | None:
+def _library() -> ctypes.CDLL | None:
     """The library; None where steps are to be made of torch's operations.
 
     That is so where WIDEHEAD_KERNELS is 0, on other systems than Linux, and where it cannot be compiled or loaded.
@@ -158,6 +186,7 @@ def _declare(made: ctypes.CDLL) -> None:
         "backward": ("d", "iII" + 12 * "p"),
         "bring_work": ("I", "iII"),
         "bring": ("", "iIppippp"),
+        "find": ("I", "pIIpIpp"),
         "write": ("", "iIIppippp"),
         "deflate_work": ("I", "I"),
         "deflate": ("i", "ip"),

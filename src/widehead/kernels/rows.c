@@ -111,3 +111,24 @@ void widehead_write(int threads, Int c, Int n, const Int *ids, const float *rows
         }
     }
 }
+
+/* Rows from `start` to `stop` whose stamps are `wanted` (256 flags), rising: the first `most` of them into `found`; says
+ * how many, and in `seen` how far it looked. Twin: Generations._to_move. */
+Int widehead_find(const uint8_t *stamps, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int *seen) {
+    Int count = 0, i = start;
+    for (; i < stop && count < most; i += LINE) {
+        Int end = i + LINE < stop ? i + LINE : stop;
+        unsigned any = 0;
+        for (Int k = i; k < end; k++) any |= wanted[stamps[k]];
+        for (Int k = i; any && k < end; k++) {
+            if (!wanted[stamps[k]]) continue;
+            if (count == most) {
+                *seen = k;
+                return count;
+            }
+            found[count++] = k;
+        }
+    }
+    *seen = i < stop ? i : stop;
+    return count;
+}

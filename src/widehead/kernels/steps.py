@@ -6,35 +6,26 @@ Letters: m examples, d width, D classes, n distinct target classes, nnz targets.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from widehead.kernels.library import library
+from widehead.kernels.library import available, library
 
 __all__ = [
     "BENT",
     "GIVEN",
-    "SLOTS",
     "Deflated",
-    "Places",
     "StepOutputs",
     "applies",
-    "available",
     "backward",
-    "bring",
     "class_plan",
     "deflate",
     "forward",
-    "moves",
     "step",
-    "without_kernels",
-    "write",
 ]
 
 # Larger systems of m × m numbers are inverted sooner by all threads together, and where m is larger products are
@@ -53,28 +44,6 @@ BENT = (
     *("class_offsets", "by_class", "examples_by_class"),
 )
 
-_switched_off = False
-
-
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    """Make steps of torch's operations meanwhile, in all threads: for comparisons."""
-    global _switched_off
-    before, _switched_off = _switched_off, True
-    try:
-        yield
-    finally:
-        _switched_off = before
-
-
-def _library() -> ctypes.CDLL | None:
-    return None if _switched_off else library()
-
-
-def available() -> bool:
-    """Whether there are kernels here, for what they apply to."""
-    return _library() is not None
-
 
 def applies(hidden: Tensor, table: Tensor) -> bool:
     """Whether the kernels are for ``hidden`` (m, d) and V (D, d) as it is stored."""
@@ -84,19 +53,18 @@ def applies(hidden: Tensor, table: Tensor) -> bool:
         and hidden.device.type == "cpu"
         and table.shape[1] == d
         and 0 < m <= _MOST_EXAMPLES
-        and _library() is not None
+        and available()
     )
 
 
 def class_plan(sorted_ids: Tensor, by_class: Tensor, examples: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """Class ids (n,), class offsets (n + 1,), positions (nnz,) and examples by class (nnz,) of a TargetPlan."""
     nnz = sorted_ids.numel()
-    lib = _library() if sorted_ids.device.type == "cpu" else None
-    if lib is None:
+    if sorted_ids.device.type != "cpu" or not available():
         return None
     made = sorted_ids.new_empty(4 * nnz + 1)
     positions, by_examples, ids, offsets = made[:nnz], made[nnz : 2 * nnz], made[2 * nnz : 3 * nnz], made[3 * nnz :]
-    n = lib.widehead_plan(
+    n = library().widehead_plan(
         nnz,
         sorted_ids.data_ptr(),
         by_class.data_ptr(),
@@ -128,7 +96,7 @@ def forward(
         classes: class ids (n,), offsets (m + 1,) and positions (nnz,) of a TargetPlan.
         elsewhere: gives the values where some rows stand elsewhere.
     """
-    lib, (m, d), (class_ids, offsets, positions) = _loaded(), hidden.shape, classes
+    lib, (m, d), (class_ids, offsets, positions) = library(), hidden.shape, classes
     n, nnz = class_ids.numel(), positions.numel()
     products, values = hidden.new_empty(m, 2 * d + 2), hidden.new_empty(n, d)
     squared_norm, outputs = hidden.new_empty(m), hidden.new_empty(nnz)
@@ -165,7 +133,7 @@ def backward(
         values, products: of a Forward.
         squares: (3d + 2, d).
     """
-    lib, (m, d) = _loaded(), hidden.shape
+    lib, (m, d) = library(), hidden.shape
     left = values.new_empty(m, d + 1 if constant is None else d + 2)
     others, by_hidden = values.new_empty(m, d), values.new_empty(m, d)
     # Contiguous copies have to live until the call is over.
@@ -174,74 +142,6 @@ def backward(
     made = [part.data_ptr() for part in (left, others, by_hidden)]
     bound = lib.widehead_backward(torch.get_num_threads(), m, d, *read, *made)
     return (left, others, by_hidden), bound
-
-
-def write(table: Tensor, stamps: Tensor, class_ids: Tensor, rows: Tensor, stamp: int | Tensor) -> bool:
-    """V[class_ids] ← rows (n, c), which stand at ``stamp``; False where there is no kernel for it, and nothing done.
-
-    Where each has a stamp of its own (n,), the rows' numbers below 1e-30 become 0.
-    """
-    if not moves(table):
-        return False
-    rows, ids = rows.contiguous(), class_ids.contiguous()
-    given = (0, stamp.data_ptr()) if isinstance(stamp, Tensor) else (stamp, None)
-    pointers = (ids.data_ptr(), rows.data_ptr(), *given, table.data_ptr(), stamps.data_ptr())
-    _loaded().widehead_write(torch.get_num_threads(), table.shape[1], ids.numel(), *pointers)
-    return True
-
-
-def moves(table: Tensor) -> bool:
-    """Whether `bring` and `write` are for V (D, c) as it is stored."""
-    return table.dtype == torch.float32 and table.device.type == "cpu" and _library() is not None
-
-
-class _Places(ctypes.Structure):
-    """`Places` of rows.c."""
-
-    _fields_ = [
-        ("c", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("table", "stamps", "transforms", "pending", "heirs", "last", "bends")),
-        *((name, ctypes.c_int64) for name in ("base", "waypoint", "last_count", "bend_count")),
-    ]
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where rows of V stand and go on from there: see `Generations`, whose slots are below `SLOTS`."""
-
-    table: Tensor  # (D, c)
-    stamps: Tensor  # (D,)
-    transforms: Tensor  # (slots, c, c)
-    pending: Sequence[int]
-    heirs: Mapping[int, int]
-    last: Tensor  # (2, k, c)
-    bends: Tensor  # (2, k, c)
-    base: int
-    waypoint: int
-
-
-SLOTS, _NOWHERE = 192, -1
-
-
-def bring(places: Places, class_ids: Tensor, *, to_base: bool = True) -> tuple[Tensor, Tensor]:
-    """(n, c) rows of V at the newest boundary; or, not ``to_base``, at the first slot that has no heir, and (n,) which.
-
-    For tables that `moves` is true of.
-    """
-    lib, threads, n, c = _loaded(), torch.get_num_threads(), class_ids.numel(), places.table.shape[1]
-    pending, heirs = np.zeros(SLOTS, dtype=np.uint8), np.full(SLOTS, _NOWHERE, dtype=np.int16)
-    pending[list(places.pending)] = 1
-    heirs[list(places.heirs.keys())] = list(places.heirs.values())
-    ids, last, bends = class_ids.contiguous(), places.last.contiguous(), places.bends.contiguous()
-    out, reached = places.table.new_empty(n, c), places.stamps.new_empty(n)
-    work = torch.empty(lib.widehead_bring_work(threads, n, c), dtype=torch.uint8)
-    tensors = (places.table, places.stamps, places.transforms)
-    pointers = [*(part.data_ptr() for part in tensors), pending.ctypes.data, heirs.ctypes.data]
-    numbers = (places.base, places.waypoint, last.shape[1], bends.shape[1])
-    given = _Places(c, *pointers, last.data_ptr(), bends.data_ptr(), *numbers)
-    made = (out.data_ptr(), reached.data_ptr(), work.data_ptr())
-    lib.widehead_bring(threads, n, ids.data_ptr(), ctypes.byref(given), to_base, *made)
-    return out, reached
 
 
 class _Step(ctypes.Structure):
@@ -281,7 +181,7 @@ def step(parts: Mapping[str, Any], num_classes: int, gain: float) -> StepOutputs
     kept = [None if part is None else part.contiguous() for part in (parts[name] for name in GIVEN)]
     hidden, values, sparse, old = (parts[name] for name in ("hidden", "values", "sparse", "squares_added"))
     assert isinstance(hidden, Tensor)
-    lib, (m, d), threads = _loaded(), hidden.shape, torch.get_num_threads()
+    lib, (m, d), threads = library(), hidden.shape, torch.get_num_threads()
     n, nnz = len(values), len(sparse)
     solved, rows = hidden.new_empty(m, d), hidden.new_empty(n, d)
     added, value = torch.empty_like(old), torch.empty_like(old)
@@ -333,7 +233,7 @@ def deflate(parts: Mapping[str, Tensor], gain: float, smallest: float) -> Deflat
         smallest: part of U's size that the direction should have.
     """
     kept = [parts[name].contiguous() for name in BENT]
-    lib, (m, d), master, values = _loaded(), parts["right"].shape, parts["master"], parts["values"]
+    lib, (m, d), master, values = library(), parts["right"].shape, parts["master"], parts["values"]
     sums, base = torch.empty_like(master), torch.empty_like(parts["squares_added"])
     x, b, solved = values.new_empty(d), values.new_empty(d), values.new_empty(m, d)
     before, after = torch.empty_like(values), torch.empty_like(values)
@@ -344,9 +244,3 @@ def deflate(parts: Mapping[str, Tensor], gain: float, smallest: float) -> Deflat
     if lib.widehead_deflate(torch.get_num_threads(), ctypes.byref(given)) != 0:
         return None
     return Deflated(sums, base, x, b, solved, before, after, tuple(figures))
-
-
-def _loaded() -> ctypes.CDLL:
-    lib = library()
-    assert lib is not None, "kernels should be asked whether they apply first"
-    return lib
