@@ -85,7 +85,7 @@ def _library() -> ctypes.CDLL | None:
 def _compiled() -> Path:
     """The library's file, compiled unless the same sources were by the same compiler for the same processor."""
     folder = Path(__file__).parent
-    command = [*_compiler(), "-O3", _native(), "-fopenmp", "-fno-math-errno", "-std=c11", "-fPIC"]
+    command = [*_compiler(), "-O3", _native(), "-fopenmp", "-fno-math-errno", "-std=gnu11", "-fPIC"]
     known = hashlib.sha256(repr([command, _version(command[0]), _processor()]).encode())
     for name in (*_HEADERS, *_SOURCES):
         known.update((folder / name).read_bytes())
