@@ -32,10 +32,10 @@ def test_rows_hold_medians_and_ratios() -> None:
     [
         ((0, 8, 4), {}, "`classes`"),
         ((5, 8, 4, 6), {}, "at most classes"),
-        ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, exact-momentum"),
+        ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, exact-without-kernels, exact-momentum"),
         ((10**12, 300, 128), {}, "GB free"),
-        ((50, 8, 4), {"methods": ["exact", "exact"]}, "exact, exact-momentum"),
-        ((50, 8, 4), {"methods": []}, "exact, exact-momentum"),
+        ((50, 8, 4), {"methods": ["exact", "exact"]}, "exact, exact-without-kernels, exact-momentum"),
+        ((50, 8, 4), {"methods": []}, "exact, exact-without-kernels, exact-momentum"),
         ((50, 8, 4), {"rounds": 0}, "`rounds`"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from widehead import kernels
 from widehead.bench.memory import Need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.heads import ExactHead, Head, ParameterHead
@@ -58,6 +59,14 @@ class Exact(HeadMethod):
     ) -> None:
         self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)
         self.optimizer = optimizer(self.head, **{"lr": _LR, **options})
+
+
+class ExactWithoutKernels(Exact):
+    """The same, made of torch operations."""
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
+        with kernels.without_kernels():
+            return super().step(hidden, targets)
 
 
 class PlainLayer(ABC):
@@ -126,6 +135,7 @@ class Other(HeadMethod):
 
 METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     "exact": Exact,
+    "exact-without-kernels": ExactWithoutKernels,
     "exact-momentum": partial(Exact, momentum=0.9),
     "exact-newton": partial(Exact, optimizer=Newton, lr=1.0),  # its natural scale; no step of it is unstable
     "exact-shampoo": partial(Exact, optimizer=Shampoo),
@@ -144,6 +154,7 @@ ONE_TARGET = frozenset({"dense-cross-entropy", "linear-cross-entropy"})
 # (D, d, m) = (400,000, 64, 16), (400,000, 16, 128), (200,000, 64, 64), rounded up; tests/bench/test_memory.py compares.
 _NEEDS = {
     "exact": (1.05, 0.3, 0.0),
+    "exact-without-kernels": (1.05, 0.3, 0.0),
     "exact-momentum": (2.05, 1.6, 0.0),
     "exact-newton": (1.05, 0.4, 0.0),
     "exact-shampoo": (1.05, 0.4, 0.0),

@@ -24,8 +24,8 @@ enum { LINE = 16, LEAST_ROWS = 24 }; /* numbers in a cache line; rows of a produ
 extern Gemm *widehead_sgemm; /* given when the library is loaded */
 
 /* C (m, n) = alpha·op(A)·op(B) + beta·C, where op(A) is (m, k), op(B) is (k, n), and `at`, `bt` transpose. */
-static inline void product(int at, int bt, Int m, Int n, Int k, float alpha, const float *a, Int lda, const float *b, Int ldb,
-                    float beta, float *c, Int ldc) {
+static inline void product(int at, int bt, Int m, Int n, Int k, float alpha, const float *a, Int lda, const float *b,
+                           Int ldb, float beta, float *c, Int ldc) {
     if (m <= 0 || n <= 0) return;
     int im = (int)m, in = (int)n, ik = (int)k, ia = (int)lda, ib = (int)ldb, ic = (int)ldc;
     widehead_sgemm(bt ? "T" : "N", at ? "T" : "N", &in, &im, &ik, &alpha, b, &ib, a, &ia, &beta, c, &ic);
@@ -50,7 +50,9 @@ static inline Tile tile(Int rows, Int columns) {
     return (Tile){part(rows, t / across, down, 1), part(columns, t % across, across, LINE)};
 }
 
-static inline Range mine(Int count, Int align) { return part(count, omp_get_thread_num(), omp_get_num_threads(), align); }
+static inline Range mine(Int count, Int align) {
+    return part(count, omp_get_thread_num(), omp_get_num_threads(), align);
+}
 
 static inline float dot(const float *a, const float *b, Int count) {
     float sum = 0.0f;
@@ -72,7 +74,8 @@ static inline void add_scaled(float *restrict out, const float *restrict row, fl
 }
 
 /* out (d,) = Σ_k weights[k]·rows[which[k]] over k in [begin, end). */
-static inline void bag(float *out, const float *rows, const Int *which, const float *weights, Int begin, Int end, Int d) {
+static inline void bag(float *out, const float *rows, const Int *which, const float *weights, Int begin, Int end,
+                       Int d) {
     memset(out, 0, sizeof(float) * d);
     for (Int k = begin; k < end; k++) add_scaled(out, rows + which[k] * d, weights[k], d);
 }

@@ -73,9 +73,9 @@ Int widehead_forward(int threads, Int m, Int d, Int n, const float *hidden, cons
 
 /* left (m, w) = [SV, S1, σ] with w = d + 1 or, where σ is given, d + 2; others = NW; by_hidden = TW. Gives Σ|λ|‖h‖².
  * Twins: OutputGradient.of, CurvatureMonitor.bound. */
-double widehead_backward(int threads, Int m, Int d, const float *hidden, const float *curvature, const float *constant, const float *sparse,
-                       const Int *offsets, const Int *positions, const float *values, const float *products,
-                       const float *squares, float *left, float *others, float *by_hidden) {
+double widehead_backward(int threads, Int m, Int d, const float *hidden, const float *curvature, const float *constant,
+                         const float *sparse, const Int *offsets, const Int *positions, const float *values,
+                         const float *products, const float *squares, float *left, float *others, float *by_hidden) {
     Int w = constant ? d + 2 : d + 1, width = 2 * d + 2;
     double bound = 0.0;
 #pragma omp parallel num_threads(threads) reduction(+ : bound)

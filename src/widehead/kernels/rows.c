@@ -22,8 +22,8 @@ static void bend_rows(const float *both, Int count, Int first, Int n, Int c, flo
     if (k > 0) product(0, 0, n, c, k, 1.0f, parts, k, both + (count + first) * c, c, 1.0f, rows, c);
 }
 
-/* Rows that stand at `slot`, brought to `base` or, unless `to_base`, to the first slot that has no heir; says where they
- * are then. `rows` and `other` (n, c) are exchanged by each product. Twin: Generations._through. */
+/* Rows that stand at `slot`, brought to `base` or, unless `to_base`, to the first slot that has no heir; says where
+ * they are then. `rows` and `other` (n, c) are exchanged by each product. Twin: Generations._through. */
 static Int through(const Places *p, Int slot, int to_base, Int n, float **rows, float **other, float *parts) {
     Int c = p->c;
     for (;;) {
@@ -96,8 +96,8 @@ void widehead_bring(int threads, Int n, const Int *ids, const Places *p, int to_
     }
 }
 
-/* V[ids] ← rows (n, c), and their stamps: those of `each` (n,) where given, `stamp` otherwise; with `each`, numbers below
- * 1e-30, whose products are slow, become 0. Twin: Generations._put. */
+/* V[ids] ← rows (n, c), and their stamps: those of `each` (n,) where given, `stamp` otherwise; with `each`, numbers
+ * below 1e-30, whose products are slow, become 0. Twin: Generations._put. */
 void widehead_write(int threads, Int c, Int n, const Int *ids, const float *rows, int stamp, const uint8_t *each,
                     float *table, uint8_t *stamps) {
 #pragma omp parallel num_threads(threads)
@@ -112,8 +112,8 @@ void widehead_write(int threads, Int c, Int n, const Int *ids, const float *rows
     }
 }
 
-/* Rows from `start` to `stop` whose stamps are `wanted` (256 flags), rising: the first `most` of them into `found`; says
- * how many, and in `seen` how far it looked. Twin: Generations._to_move. */
+/* Rows from `start` to `stop` whose stamps are `wanted` (256 flags), rising: the first `most` of them into `found`;
+ * says how many, and in `seen` how far it looked. Twin: Generations._to_move. */
 Int widehead_find(const uint8_t *stamps, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int *seen) {
     Int count = 0, i = start;
     for (; i < stop && count < most; i += LINE) {

@@ -144,15 +144,22 @@ def backward(
     return (left, others, by_hidden), bound
 
 
-class _Step(ctypes.Structure):
-    """`Step` of step.c."""
+def _structure(given: tuple[str, ...], numbers: tuple[str, ...], made: tuple[str, ...]) -> Any:
+    """A structure of C: m, d and n, pointers to what is given, numbers, pointers to what is made."""
+    fields: list[tuple[str, Any]] = [(name, ctypes.c_int64) for name in ("m", "d", "n")]
+    fields += [(name, ctypes.c_void_p) for name in given]
+    fields += [(name, ctypes.c_double) for name in numbers]
+    fields += [(name, ctypes.c_void_p) for name in made]
+    return type("Structure", (ctypes.Structure,), {"_fields_": fields})
 
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("m", "d", "n")),
-        *((name, ctypes.c_void_p) for name in GIVEN),
-        *((name, ctypes.c_double) for name in ("num_classes", "gain")),
-        *((name, ctypes.c_void_p) for name in ("solved", "added", "value", "rows", "work", "figures")),
-    ]
+
+# `Step` of step.c and `Deflation` of bend.c
+_Step = _structure(GIVEN, ("num_classes", "gain"), ("solved", "added", "value", "rows", "work", "figures"))
+_Deflation = _structure(
+    BENT,
+    ("gain", "smallest"),
+    ("new_master", "base", "x", "b", "new_solved", "new_values", "rows", "work", "figures"),
+)
 
 
 @dataclass(frozen=True)
@@ -193,18 +200,6 @@ def step(parts: Mapping[str, Any], num_classes: int, gain: float) -> StepOutputs
     if lib.widehead_step(threads, ctypes.byref(given)) != 0:
         return None
     return StepOutputs(solved, added, value, rows, tuple(figures))
-
-
-class _Deflation(ctypes.Structure):
-    """`Deflation` of bend.c."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("m", "d", "n")),
-        *((name, ctypes.c_void_p) for name in BENT),
-        *((name, ctypes.c_double) for name in ("gain", "smallest")),
-        *((name, ctypes.c_void_p) for name in ("new_master", "base", "x", "b", "new_solved", "new_values", "rows")),
-        *((name, ctypes.c_void_p) for name in ("work", "figures")),
-    ]
 
 
 @dataclass(frozen=True)
