@@ -285,12 +285,12 @@ def test_what_v_is_bent_by_does_not_take_the_inverse_at_its_word() -> None:
     gradient = made(head, TABLE[0], 20, 24)
     hidden, master = gradient.read.hidden, head.weights.squares.fold().master
     inexact = master.clone()
-    inexact[50:] *= 1.0 + 1e-4 * torch.randn(24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    inexact[50:] *= 1.0 + 1e-3 * torch.randn(24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     squares = Squares.of(inexact, torch.float32)
     found = deflate_rows(squares, -0.1 * hidden @ squares.inverse, hidden, -0.1, gradient, gradient.read.values)
     assert found is not None
     both = torch.eye(24, dtype=torch.float64) + torch.outer(found[0].x.double(), found[0].b.double())
-    assert relative(both @ found[0].squares.master[:24], master[:24]) < 1e-6
+    assert relative(both @ found[0].squares.master[:24], master[:24]) < 3e-6
 
 
 def test_a_direction_that_is_gone_is_not_taken_out() -> None:
