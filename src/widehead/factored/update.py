@@ -67,20 +67,11 @@ def plan_step(
             f"A step should be finite. Found lr = {abs(rule.gain[0])}, which is too large. The weights are unchanged."
         )
     right = gradient.read.hidden if right is None else right
-    ids, basis = gradient.read.plan.class_ids, rule.basis()
-    quick = _by_kernel(weights, gradient, rule, right) if gram_right is None else None
-    if quick is None:
-        gram_right = gradient.gram_times(weights, right) if gram_right is None else gram_right
-        solution = solve(weights, gradient, rule, right)
-        squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
-        solved = None if solution is None else solution.rows
-    else:
-        squares, solved = Squares(weights.squares.master, weights.squares.base, quick.added, quick.value), quick.solved
-    folds = _folds(weights, rule)
-    if solved is not None:
-        rows = _rows_in_segment(gradient, solved) if quick is None else quick.rows
+    ids, basis, folds = gradient.read.plan.class_ids, rule.basis(), _folds(weights, rule)
+    squares, solved, rows, figures = _numbers(weights, gradient, rule, right, gram_right)
+    if solved is not None and rows is not None:
         made = squares.fold() if folds else squares
-        if _is_sound(made, rows, solved, right, rule, folds, None if quick is None else quick.figures):
+        if _is_sound(made, rows, solved, right, rule, folds, figures):
             return Change(weights.version, ids, rows, made, closes=False, basis=basis)
         change = bent(weights, gradient, rule, right, squares, solved)
         if change is not None:
@@ -88,6 +79,22 @@ def plan_step(
     rows = _rows_at_close(weights, gradient, rule, right, squares)
     _check_finite(squares, rows, gradient)
     return Change(weights.version, ids, rows, squares, closes=True, basis=basis)
+
+
+def _numbers(
+    weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, right: Tensor, gram_right: Tensor | None
+) -> tuple[Squares, Tensor | None, Tensor | None, tuple[float, ...] | None]:
+    """New squares, C and new target rows in the open segment, None where there is no C, and figures of a kernel."""
+    quick = _by_kernel(weights, gradient, rule, right) if gram_right is None else None
+    if quick is not None:
+        squares = Squares(weights.squares.master, weights.squares.base, quick.added, quick.value)
+        return squares, quick.solved, quick.rows, quick.figures
+    gram_right = gradient.gram_times(weights, right) if gram_right is None else gram_right
+    solution = solve(weights, gradient, rule, right)
+    squares = _new_squares(weights, gradient, rule, right, gram_right, solution)
+    if solution is None:
+        return squares, None, None, None
+    return squares, solution.rows, _rows_in_segment(gradient, solution.rows), None
 
 
 def _by_kernel(
