@@ -319,3 +319,15 @@ def test_rows_to_move_are_found(cursor: int, stop: int, most: int) -> None:
     assert torch.equal(found, expected)
     # Both stop where the next row to move is, or somewhere between the last that was found and it.
     assert reached == twin_reached or (len(found) == most and found[-1] < reached <= twin_reached)
+
+
+def test_a_hidden_layer_elsewhere_is_none_of_the_kernels() -> None:
+    head, _ = make_head(TABLE[0], 4, 50, torch.float32)
+    hidden = torch.zeros(3, 4)
+    assert kernels.applies(hidden, head.weights.values)
+    for other in (hidden.to("meta"), hidden.double(), torch.zeros(3, 5), torch.zeros(0, 4)):
+        assert not kernels.applies(other, head.weights.values)
+    assert not kernels.applies(hidden, head.weights.values.to("meta"))
+    assert not kernels.moves(head.weights.values.to("meta"))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        head(hidden.to("meta"), [[1], [2], [3]])

@@ -14,7 +14,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ class _Unavailable(Exception):
 
 
 _switched_off = False
+_found: list[ctypes.CDLL | None] = []  # the library, or None, once it was looked for
 
 
 @contextmanager
@@ -59,7 +59,6 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-@cache
 def _library() -> ctypes.CDLL | None:
     """The library; None where steps are to be made of torch's operations.
 
@@ -68,8 +67,14 @@ def _library() -> ctypes.CDLL | None:
     Warns:
         KernelWarning: once, why it could not be made or loaded.
     """
-    if os.environ.get(_SWITCH) == "0" or sys.platform != "linux":
-        return None
+    if not _found:
+        _found.append(None)  # a warning that is made an error is met once, too
+        if os.environ.get(_SWITCH) != "0" and sys.platform == "linux":
+            _found[0] = _made()
+    return _found[0]
+
+
+def _made() -> ctypes.CDLL | None:
     try:
         return _loaded(_compiled())
     except _Unavailable as why:

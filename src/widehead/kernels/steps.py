@@ -50,7 +50,7 @@ def applies(hidden: Tensor, table: Tensor) -> bool:
     m, d = hidden.shape
     return (
         hidden.dtype == table.dtype == torch.float32
-        and hidden.device.type == "cpu"
+        and hidden.device.type == table.device.type == "cpu"
         and table.shape[1] == d
         and 0 < m <= _MOST_EXAMPLES
         and available()
