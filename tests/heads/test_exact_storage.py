@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import widehead as wh
+from widehead import kernels
 from widehead.errors import StaleGraphError
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -144,7 +145,8 @@ def test_states_go_between_types_of_storage(tmp_path: Path) -> None:
     assert half.audit().gram < 5e-6
     back = make(tmp_path / "rows")
     back.load_state_dict(half.state_dict())
-    assert torch.equal(back.weight(), half.weight())
+    with kernels.without_kernels():  # they round in another order, and half precision has none
+        assert torch.equal(back.weight(), half.weight())
     assert torch.equal(back.weights.squares.master, half.weights.squares.master)
 
 

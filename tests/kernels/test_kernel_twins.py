@@ -218,6 +218,18 @@ def test_a_step_that_overshoots_is_left_to_the_twin() -> None:
     assert module._by_kernel(head.weights, gradient, StepRule.sgd(50.0), gradient.read.hidden) is None
 
 
+@pytest.mark.parametrize(("m", "d"), [(20, 8), (8, 8), (5, 8)])
+def test_a_step_that_leaves_nothing_of_most_directions_is_left_to_the_twin(m: int, d: int) -> None:
+    """Newton's first step: what is left of U is rounding, and its conditioning says nothing."""
+    row = TABLE[0]
+    head, _ = make_head(row, d, D, torch.float32)
+    gradient = made(head, row, m, d)
+    hidden = gradient.read.hidden
+    right = hidden @ torch.linalg.pinv(hidden.T @ (gradient.curvature[:, None] * hidden))
+    assert module._by_kernel(head.weights, gradient, StepRule.sgd(1.0), right) is None
+    assert module._by_kernel(head.weights, gradient, StepRule.sgd(0.9), right) is not None
+
+
 def test_strided_parts_are_read_right() -> None:
     row = TABLE[0]
     head = trained(row, 12, 16)

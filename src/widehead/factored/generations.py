@@ -311,7 +311,10 @@ class Generations:
                 self.write(values, part, without_denormals(self.rows_at_newest(values, part)))
             return
         if values.is_resident and kernels.moves(values.stored):
-            kernels.write(values.stored, self.stamps, rows, *kernels.bring(self._places(values), rows, to_base=False))
+            for part in rows.split(values.block_rows):
+                kernels.write(
+                    values.stored, self.stamps, part, *kernels.bring(self._places(values), part, to_base=False)
+                )
             return
         stamps, order = torch.sort(self.stamps.index_select(0, rows), stable=True)
         rows, begin = rows[order], 0

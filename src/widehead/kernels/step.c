@@ -3,7 +3,12 @@
 
 #define HUGE_CURVATURE 1e18f /* its square enters the step; the twin meets what overflows and names it */
 
-enum { LEAF = 16, STRIP = 32, BUFFER = 24576 }; /* order inverted row by row; rows of a task; numbers of a buffer */
+enum {
+    LEAF = 16,           /* order of a system that is inverted row by row */
+    STRIP = 32,          /* rows of a task */
+    BUFFER = 24576,      /* numbers of a buffer */
+    MOST_CONTRACTED = 16 /* mean of 1/σ over the directions of a step */
+};
 
 /* A ← A⁻¹ of a symmetric positive definite A (n, n) by Gauss and Jordan; other than 0 where it is not. */
 static int leaf_inverse(Int n, float *a, Int ld) {
@@ -112,7 +117,9 @@ static void begin_step(const Step *s, const Work *w) {
             w->half + k.columns.begin * d, d, 0.0f, w->mixed + k.rows.begin * m + k.columns.begin, m);
 }
 
-/* system = (I + gain·√ΛK√Λ)⁻¹; other than 0 where that is not positive definite. Twin: _solve_by_examples. */
+/* system = (I + gain·√ΛK√Λ)⁻¹; other than 0 where that is not positive definite, or where the step contracts most
+ * directions to almost nothing: rounding of U would then be as large as U, and no longer that of U⁻¹, which limits on
+ * conditioning do not see. Twin: _solve_by_examples. */
 static int invert_system(const Step *s, const Work *w) {
     Int m = s->m;
     float gain = (float)s->gain;
@@ -122,7 +129,10 @@ static int invert_system(const Step *s, const Work *w) {
         for (Int c = 0; c < m; c++) row[c] = scale * sqrtf(s->curvature[c]) * kernel[c];
         row[b] += 1.0f;
     }
-    return inverse(m, w->system, m, w->spare);
+    if (inverse(m, w->system, m, w->spare)) return 1;
+    double trace = 0.0; /* Σ 1/σ over the directions of the step, and 1 for each of the others */
+    for (Int b = 0; b < m; b++) trace += w->system[b * m + b];
+    return !(trace - m <= MOST_CONTRACTED * (m < s->d ? m : s->d));
 }
 
 /* Rows of Z, by which Q grows: Z = TW + ½ gain·TTᵀHr, up to what is lost in HrᵀZ + ZᵀHr. Of TTᵀ =

@@ -177,7 +177,7 @@ class StepOutputs:
 
 
 def step(parts: Mapping[str, Any], num_classes: int, gain: float) -> StepOutputs | None:
-    """All new values of a step; None where Λ has a negative or huge entry, or the system is not positive definite.
+    """All new values of a step; None where Λ has a negative or huge entry, or U would be contracted to nothing.
 
     Args:
         parts: what `GIVEN` names, of a Forward, an OutputGradient, a TargetPlan and Squares; right is (m, d) HR,
