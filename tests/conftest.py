@@ -11,6 +11,7 @@ from hypothesis import settings
 # Machines are shared and slow at times; a test is judged by its result, not by its time.
 settings.register_profile("widehead", deadline=None)
 settings.load_profile("widehead")
+pytest.register_assert_rewrite("support")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from properties import DEVICE, DTYPES, TABLE, Row, batch, dense_loss, dense_mean, head_loss, make_head, relative
+from support.properties import DEVICE, DTYPES, TABLE, Row, batch, dense_loss, dense_mean, head_loss, make_head, relative
 
 import widehead as wh
 from widehead.errors import UnstableStepWarning

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import reference
 import torch
-from properties import DEVICE, relative
+from support import reference
+from support.properties import DEVICE, relative
 from torch import Tensor
 
 import widehead as wh

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from properties import (
+from support.properties import (
     DEVICE,
     DTYPES,
     TABLE,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import reference
 import torch
-from properties import DEVICE, DTYPES, TABLE, Batch, Row, batch, head_loss, make_head, relative
+from support import reference
+from support.properties import DEVICE, DTYPES, TABLE, Batch, Row, batch, head_loss, make_head, relative
 
 import widehead as wh
 from widehead.errors import NonFiniteError, UnstableStepWarning

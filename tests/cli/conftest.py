@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_runs import FILES, Called, train
+from support.cli_runs import FILES, Called, train
 
 
 @pytest.fixture(scope="session")

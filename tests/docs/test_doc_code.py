@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pages import PAGES, blocks, commands, name_of
+from support.pages import PAGES, blocks, commands, name_of
 
 from widehead.cli import main
 

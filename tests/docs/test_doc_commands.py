@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from pages import PAGES, PROJECT, blocks, commands, inline_commands, name_of
+from support.pages import PAGES, PROJECT, blocks, commands, inline_commands, name_of
 
 from widehead.cli.app import app
 

@@ -7,7 +7,7 @@ import re
 import sys
 
 import pytest
-from pages import PAGES, PROJECT
+from support.pages import PAGES, PROJECT
 
 import widehead
 

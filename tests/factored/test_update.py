@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import reference
 import torch
+from support import reference
 
 from widehead import factored
 from widehead.errors import NonFiniteError

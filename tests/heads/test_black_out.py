@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from drawn import FREQUENCIES, LISTS, WIDTH, D, assert_losses_and_gradients, draws, hidden_layer, mean_gradient
+from support.drawn import FREQUENCIES, LISTS, WIDTH, D, assert_losses_and_gradients, draws, hidden_layer, mean_gradient
 from torch import Tensor
 
 import widehead as wh

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from drawn import FREQUENCIES, LISTS, WIDTH, D, assert_gradcheck, hidden_layer
+from support.drawn import FREQUENCIES, LISTS, WIDTH, D, assert_gradcheck, hidden_layer
 
 import widehead as wh
 from widehead.sampling import LogUniformSampler, Sampler, UniformSampler, UnigramSampler

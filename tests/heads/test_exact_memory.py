@@ -66,7 +66,13 @@ def test_a_step_allocates_no_more_where_there_are_more_classes(
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which tells the peak of memory")
 def test_the_peak_of_everything_is_the_rows_and_a_tenth(tmp_path: Path) -> None:
     classes, width = 510_000, 64
-    script = [sys.executable, str(Path(__file__).with_name("peak.py")), str(classes), str(width), str(tmp_path)]
+    script = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "support" / "peak.py"),
+        str(classes),
+        str(width),
+        str(tmp_path),
+    ]
     # What is freed goes back to the system at once, so that the peak is what was needed.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     peaks = json.loads(subprocess.run(script, check=True, capture_output=True, text=True, env=environment).stdout)

@@ -264,7 +264,7 @@ _KILLED = """
     import os, signal, sys
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from test_exact_storage import make, train
+    from heads.test_exact_storage import make, train
     import widehead as wh
     from widehead.training.checkpoint import save_checkpoint
     head = make(Path("rows"))
@@ -277,7 +277,7 @@ _KILLED = """
 
 
 def test_after_a_kill_the_last_checkpoint_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    code = textwrap.dedent(_KILLED.format(tests=str(Path(__file__).parent)))
+    code = textwrap.dedent(_KILLED.format(tests=str(Path(__file__).parents[1])))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
     assert done.returncode == -signal.SIGKILL
     unbroken = make()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from head_table import (
+from support.head_table import (
     BIAS,
     RAGGED,
     ROWS,

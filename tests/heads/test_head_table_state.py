@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from head_table import (
+from support.head_table import (
     BIAS,
     LINEAR,
     RAGGED,

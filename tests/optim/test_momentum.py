@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from small_head import WIDTH, D, data, make, multi_hot
+from support.small_head import WIDTH, D, data, make, multi_hot
 
 import widehead as wh
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_head import WIDTH, D, data, make, multi_hot
+from support.small_head import WIDTH, D, data, make, multi_hot
 
 import widehead as wh
 from widehead.optim.newton import damped_inverse

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_files import FILES
+from support.job_files import FILES
 
 from widehead.errors import CheckpointError
 from widehead.report import comparison_table, write_comparison

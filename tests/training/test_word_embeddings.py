@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from job_files import config_of
+from support.job_files import config_of
 
 from widehead.data import CooccurrenceExamples
 from widehead.training import load_run, train

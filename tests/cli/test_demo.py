@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_runs import Called, assert_refused, call, tree
+from support.cli_runs import Called, assert_refused, call, tree
 
 from widehead.training.defaults import JOB_DEFAULTS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from packing import PACK
+from support.packing import PACK
 
 from widehead.data import LabelSchema, MultiLabel, TextFeatures, Vocabulary, read_multilabel
 from widehead.errors import DataError

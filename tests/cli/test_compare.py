@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_runs import assert_refused, call, recommender_files
+from support.cli_runs import assert_refused, call, recommender_files
 
 COMMON = ["--width", "8", "--batch-size", "16", "--encoder-lr", "0.02", "--at", "6", "--quiet"]
 

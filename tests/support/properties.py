@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import reference
 import torch
 from torch import Tensor
 
 import widehead as wh
+from support import reference
 from widehead.losses import Loss, mean_over_targets, sum_over_targets
 
 DEVICE = os.environ.get("WIDEHEAD_TEST_DEVICE", "cpu")

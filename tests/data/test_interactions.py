@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars
 import pytest
-from packing import PACK
+from support.packing import PACK
 
 from widehead.data import Interactions, Vocabulary, pair, read_interactions
 from widehead.errors import DataError

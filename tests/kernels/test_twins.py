@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from properties import TABLE, Row, batch, head_loss, make_head, relative
+from support.properties import TABLE, Row, batch, head_loss, make_head, relative
 
 import widehead as wh
 from widehead import kernels

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from job_files import config_of
-from small_run import PROCESSES
+from support.job_files import config_of
+from support.small_run import PROCESSES
 
 from widehead.errors import CheckpointError
 from widehead.training import TrainingConfig, load_run, resume, train

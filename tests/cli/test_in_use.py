@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from cli_runs import FILES, assert_refused, call, tree
-from test_cli_process import start, wait_for_steps
+from support.cli_runs import FILES, assert_refused, call, tree
+from support.processes import start, wait_for_steps
 
 from widehead.training.lock import LOCK
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import build, small_config
+from support.small_run import build, small_config
 from torch import nn
 
 from widehead.errors import NonFiniteError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from job_files import multilabel_files
+from support.job_files import multilabel_files
 
 from widehead.data import read_multilabel
 from widehead.errors import CheckpointError

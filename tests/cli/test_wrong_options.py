@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import FILES, Called, assert_refused, call, tree
+from support.cli_runs import FILES, Called, assert_refused, call, tree
 
 Trained = dict[str, tuple[Path, Called]]
 

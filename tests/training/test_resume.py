@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_run
 import torch
-from small_run import PROCESSES, build, log_without_timings, run_through_kills, small_config, start_or_resume
+from support import small_run
+from support.small_run import PROCESSES, build, log_without_timings, run_through_kills, small_config, start_or_resume
 
 from widehead.errors import CheckpointError
 from widehead.training import checkpoint as checkpoint_file

@@ -11,7 +11,7 @@ import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing import PACK
+from support.packing import PACK
 
 from widehead.data import END, Vocabulary, count_words, encode, read_interactions, read_multilabel, read_thesaurus
 from widehead.errors import DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import SmallBatches, build, log_without_timings, small_config
+from support.small_run import SmallBatches, build, log_without_timings, small_config
 
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.training.checkpoint import load_checkpoint

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from job_files import FILES, config_of
-from small_run import log_without_timings, run_through_kills
+from support.job_files import FILES, config_of
+from support.small_run import log_without_timings, run_through_kills
 
 from widehead.errors import CheckpointError, DataError
 from widehead.training import JOBS, Outcome, TrainingConfig, load_run, read_metrics, resume, train

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import FILES, Called, assert_refused, call, train, tree
+from support.cli_runs import FILES, Called, assert_refused, call, train, tree
 
 from widehead.training import load_run
 from widehead.training.checkpoint import load_checkpoint

@@ -12,7 +12,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from cli_runs import FILES, JOBS, Called, assert_refused, call, train
+from support.cli_runs import FILES, JOBS, Called, assert_refused, call, train
 from torch import Tensor, nn
 
 from widehead.cli.formats import class_names, word2vec_names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cli_runs import assert_refused, call, train
+from support.cli_runs import assert_refused, call, train
 
 
 def test_training_in_a_file_and_going_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_runs import call
+from support.cli_runs import call
 
 SMALL = ["--width", "8", "--batch", "4", "--rounds", "1"]
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from job_files import config_of
-from small_run import PROCESSES
+from support.job_files import config_of
+from support.small_run import PROCESSES
 
 from widehead.cli.files import new_run_folder, remove_run
 from widehead.errors import CheckpointError, WideheadWarning

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from job_files import config_of
+from support.job_files import config_of
 
 from widehead.errors import CheckpointError, DataError
 from widehead.report.curves import curves_of

@@ -8,22 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from cli_runs import FILES, Called
+from support.cli_runs import FILES, Called
+from support.processes import ENVIRONMENT, start, wait_for_steps
 
-PROGRAM = [sys.executable, "-c", "from widehead.cli import main; main()"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 Trained = dict[str, tuple[Path, Called]]
-
-
-def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-        [*PROGRAM, *map(str, arguments)],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, **options},
-    )
 
 
 def test_bad_input_in_a_process(tmp_path: Path) -> None:
@@ -73,16 +64,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(number: signal.Signal
     told, _ = again.communicate(timeout=60)
     assert again.returncode == 0
     assert json.loads(told)["step"] >= step
-
-
-def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        log = run / "metrics.jsonl"
-        if log.exists() and log.stat().st_size > 0:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    pytest.fail("no step was made in 30 seconds")
 
 
 def test_ctrl_c_while_reading_leaves_nothing(tmp_path: Path) -> None:

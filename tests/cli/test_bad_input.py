@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_runs import FILES, JOBS, assert_refused, call, tree
+from support.cli_runs import FILES, JOBS, assert_refused, call, tree
 
 Trained = dict[str, tuple[Path, object]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from job_files import config_of
+from support.job_files import config_of
 
 from widehead.data import RowExamples
 from widehead.data.sparse import csr_from_pairs

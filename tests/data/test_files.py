@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packing import PACK
+from support.packing import PACK
 
 from widehead.data.files import first_filled, open_text, text_blocks
 from widehead.errors import DataError

@@ -20,7 +20,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing import PACK
+from support.packing import PACK
 
 from widehead.data import files as data_files
 from widehead.data import pair, read_interactions, read_multilabel, read_thesaurus

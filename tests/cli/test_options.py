@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from cli_runs import JOBS, call
+from support.cli_runs import JOBS, call
 
 import widehead
 from widehead.cli.console import printable, show_json

@@ -1,0 +1,1 @@
+"""What tests share: dense twins, tables of heads, small runs, files. No tests here."""
