@@ -8,12 +8,13 @@ import time
 import pytest
 import torch
 
+from widehead.arithmetic import using
 from widehead.bench import measure_upkeep
 from widehead.bench.problem import OutputLayerProblem, TrainedStream
 from widehead.bench.upkeep import UpkeepClock
-from widehead.factored import FactoredWeights
-from widehead.factored.generations import Generations
-from widehead.factored.rows import Rows
+from widehead.heads import ExactHead
+from widehead.losses import SquaredError
+from widehead.optim import SGD
 
 _CPU = torch.device("cpu")
 
@@ -74,33 +75,29 @@ def test_the_same_seed_does_the_same_upkeep() -> None:
     assert first["rows_moved"] == second["rows_moved"]
 
 
-def test_the_clock_counts_outer_calls_and_restores_the_methods() -> None:
-    before = FactoredWeights.close_segment, Generations.upkeep, Generations.close
-    weights = FactoredWeights.from_dense(torch.randn(50, 4))
-
-    def slow(generations: Generations, factor: torch.Tensor, values: Rows) -> None:
-        generations.upkeep(values, 10)  # inside a close: belongs to it
-        time.sleep(0.02)
-        before[2](generations, factor, values)
-
-    with pytest.MonkeyPatch.context() as patch, UpkeepClock(_CPU) as clock:
-        patch.setattr(Generations, "close", slow)
-        weights.close_segment()
-        weights.generations.upkeep(weights.rows, 10)
-        assert FactoredWeights.close_segment is not before[0]
-    assert [len(calls) for calls in clock.seconds.values()] == [1, 1]
-    assert clock.seconds["closing"][0] >= 0.02 > clock.seconds["moving"][0]
-    assert (FactoredWeights.close_segment, Generations.upkeep, Generations.close) == before
+def test_the_clock_counts_every_phase_and_leaves_no_trace() -> None:
+    clock, head = UpkeepClock(_CPU), ExactHead(4, 50, SquaredError())
+    optimizer, plain = SGD(head, lr=0.12), head.weights.rows.arithmetic
+    with using(plain.with_phases(clock.phase)):
+        for _ in range(5):
+            head(torch.ones(1, 4), [[1]]).backward()
+            optimizer.step()
+    closes = head.weights.versions.closes
+    assert closes > 0
+    assert len(clock.seconds["closing"]) >= closes  # to look for a correction and to make it are two
+    assert len(clock.seconds["moving"]) == 5
+    assert head.weights.rows.arithmetic is plain
+    head(torch.ones(1, 4), [[1]]).backward()
+    optimizer.step()
+    assert len(clock.seconds["moving"]) == 5
 
 
-def test_the_clock_restores_the_methods_after_an_error() -> None:
-    before = FactoredWeights.close_segment, Generations.upkeep
-    weights = FactoredWeights.from_dense(torch.randn(50, 4))
-    with UpkeepClock(_CPU) as clock, pytest.raises(TypeError):
-        weights.generations.upkeep()  # type: ignore[call-arg]
-    weights.generations.upkeep(weights.rows, 1)
-    assert clock.seconds == {"closing": [], "moving": []}
-    assert (FactoredWeights.close_segment, Generations.upkeep) == before
+def test_the_clock_counts_all_of_a_phase_also_one_that_fails() -> None:
+    clock = UpkeepClock(_CPU)
+    with pytest.raises(ValueError, match="non-negative"), clock.phase("closing"):
+        time.sleep(0.02) or time.sleep(-1)  # type: ignore[func-returns-value]
+    assert clock.seconds["closing"][0] >= 0.02
+    assert clock.seconds["moving"] == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import widehead
 ROOMS = (
     *("widehead.losses", "widehead.optim", "widehead.errors", "widehead.heads", "widehead.models", "widehead.data"),
     *("widehead.metrics", "widehead.training", "widehead.bench", "widehead.report", "widehead.sampling"),
-    *("widehead.search", "widehead.factored"),
+    *("widehead.search", "widehead.factored", "widehead.versions", "widehead.arithmetic"),
 )
 # Modules of which the reference shows the text alone.
 MODULES = {"widehead.data.interactions", "widehead.data.multilabel", "widehead.data.text"}

@@ -284,13 +284,13 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_changes() -> None:
     wrong = wh.ExactHead(WIDTH, D + 1, wh.losses.SquaredError()).state_dict()
     with pytest.raises(RuntimeError, match=r"`values` of an exact head should have shape \(50, 6\)"):
         head.load_state_dict(wrong)
-    missing = {name: tensor for name, tensor in head.state_dict().items() if name != "squares"}
-    with pytest.raises(RuntimeError, match="squares"):
+    missing = {name: tensor for name, tensor in head.state_dict().items() if name != "small"}
+    with pytest.raises(RuntimeError, match="small"):
         head.load_state_dict(missing)
     with pytest.raises(RuntimeError, match="extra"):
         head.load_state_dict({**head.state_dict(), "extra": torch.zeros(1)})
     damaged = copy.deepcopy(head.state_dict())
-    damaged["stamps"][3] = 77
+    damaged["versions"][3] = 77
     with pytest.raises(RuntimeError, match="live boundaries"):
         head.load_state_dict(damaged)
     assert torch.equal(head.weight(), before)

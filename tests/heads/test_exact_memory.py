@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import widehead as wh
-from widehead.factored import generations
 
 WIDTH, BATCH = 32, 64
 
@@ -23,6 +22,7 @@ def peak_of_a_step(num_classes: int, folder: Path, **options: Any) -> int:
     torch.manual_seed(0)
     head = wh.ExactHead(WIDTH, num_classes, wh.losses.WeightedSquaredError(0.05), **options)
     optimizer = wh.optim.SGD(head, lr=0.1)
+    head.weights.versions.fanouts = (3, 3)  # so that rows are moved within some hundred steps
 
     def step() -> None:
         loss = head(torch.randn(BATCH, WIDTH) + 2.0, torch.randint(0, num_classes, (BATCH, 5)))
@@ -53,7 +53,6 @@ def test_a_step_allocates_no_more_where_there_are_more_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(generations, "_FANOUTS", (3, 3))  # so that rows are moved within some hundred steps
     few = peak_of_a_step(20_000, tmp_path, **options)
     (tmp_path / "rows").unlink(missing_ok=True)
     many = peak_of_a_step(600_000, tmp_path, **options)

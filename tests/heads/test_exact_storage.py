@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import widehead as wh
-from widehead import kernels
+from widehead.arithmetic import TORCH, using
 from widehead.errors import StaleGraphError
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -145,9 +145,9 @@ def test_states_go_between_types_of_storage(tmp_path: Path) -> None:
     assert half.audit().gram < 5e-6
     back = make(tmp_path / "rows")
     back.load_state_dict(half.state_dict())
-    with kernels.without_kernels():  # they round in another order, and half precision has none
+    with using(TORCH):  # they round in another order, and half precision has none
         assert torch.equal(back.weight(), half.weight())
-    assert torch.equal(back.weights.squares.master, half.weights.squares.master)
+    assert torch.equal(back.weights.small.master, half.weights.small.master)
 
 
 @pytest.mark.parametrize("storage_dtype", [None, HALF])
@@ -169,8 +169,8 @@ def test_loading_writes_over_the_rows_where_they_are(storage_dtype: torch.dtype 
     [
         {"values": torch.zeros(D, WIDTH)},
         {"values": torch.zeros(D, WIDTH + 1, dtype=torch.int32)},
-        {"stamps": torch.full((D,), 7, dtype=torch.uint8)},
-        {"squares": torch.zeros(3, 3)},
+        {"versions": torch.full((D,), 7, dtype=torch.uint8)},
+        {"small": torch.zeros(3, 3)},
         {"counters": torch.zeros(2)},
     ],
 )
@@ -254,7 +254,7 @@ def test_an_interrupted_construction_leaves_no_file(tmp_path: Path, monkeypatch:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("widehead.factored.rows.Rows.draw", interrupt)
+    monkeypatch.setattr("widehead.versions.rows.Rows.draw", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "rows")
     assert list(tmp_path.iterdir()) == []

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from widehead import kernels
+from widehead.arithmetic import find_compiled
 from widehead.targets import SparseTargets
 
-__all__ = ["hardware", "in_turn", "interleaved", "percentile", "sgemm_rate", "timed"]
+__all__ = ["hardware", "in_turn", "interleaved", "now", "percentile", "sgemm_rate", "timed"]
 
 _SLICE = 0.25  # seconds that one method may take in one round, so that fast methods get many samples
 
@@ -38,16 +38,16 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, device: 
 
 def timed(step: Callable[[], object], device: torch.device) -> float:
     """Seconds of one call, with everything that it gave the device to do."""
-    _wait(device)
-    begin = time.perf_counter()
+    begin = now(device)
     step()
-    _wait(device)
-    return time.perf_counter() - begin
+    return now(device) - begin
 
 
-def _wait(device: torch.device) -> None:
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done everything that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def in_turn(
@@ -84,7 +84,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
     return {
         "device": name,
         "threads": torch.get_num_threads(),
-        "kernels": kernels.available(),
+        "kernels": find_compiled() is not None,
         "torch": torch.__version__,
         "system": platform.system(),
     }

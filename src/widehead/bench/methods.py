@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from widehead import kernels
+from widehead.arithmetic import TORCH, using
 from widehead.bench.memory import Need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.heads import ExactHead, Head, ParameterHead
@@ -65,7 +65,7 @@ class ExactWithoutKernels(Exact):
     """The same, made of torch operations."""
 
     def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        with kernels.without_kernels():
+        with using(TORCH):
             return super().step(hidden, targets)
 
 

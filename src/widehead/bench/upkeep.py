@@ -3,73 +3,45 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from functools import partial, wraps
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
 
-from widehead.bench.measure import hardware, percentile, timed
+from widehead.arithmetic import using
+from widehead.bench.measure import hardware, now, percentile, timed
 from widehead.bench.methods import Exact
 from widehead.bench.problem import OutputLayerProblem, TrainedStream
 from widehead.bench.provenance import provenance
-from widehead.factored import FactoredWeights, update
-from widehead.factored.generations import Generations
 from widehead.optim import SGD, HeadOptimizer, Newton
 
 __all__ = ["UpkeepClock", "measure_upkeep"]
 
-# All upkeep goes through these; what they call in turn counts as theirs. Bends are looked for in the plan of a step.
 _CLOSING, _MOVING = "closing", "moving"
-_TIMED: tuple[tuple[Any, str, str], ...] = (
-    (FactoredWeights, "close_segment", _CLOSING),
-    (FactoredWeights, "bend_segment", _CLOSING),
-    (update, "bent", _CLOSING),
-    (Generations, "upkeep", _MOVING),
-)
 _CURVATURE = 0.5
 
 
 class UpkeepClock:
-    """Times every call of the exact head's upkeep inside a ``with`` block, by methods that it puts in their place.
+    """Times the phases of the exact head's operations that are upkeep.
 
     Attributes:
-        seconds: {"closing": seconds of each call, "moving": …}; a call inside another counts with the outer one.
+        seconds: {"closing": seconds of each time, "moving": …}.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, list[float]] = {_CLOSING: [], _MOVING: []}
-        self._busy = False
 
-    def __enter__(self) -> UpkeepClock:
-        self._originals = [(owner, name, getattr(owner, name)) for owner, name, _ in _TIMED]
-        for (owner, name, original), (_, _, kind) in zip(self._originals, _TIMED, strict=True):
-            setattr(owner, name, self._timing(kind, original))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for owner, name, original in self._originals:
-            setattr(owner, name, original)
-
-    def _timing(self, kind: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(original)
-        def replacement(*arguments: Any, **options: Any) -> Any:
-            if self._busy:
-                return original(*arguments, **options)
-            self._busy = True
-            found: list[Any] = []
-            try:
-                seconds = timed(lambda: found.append(original(*arguments, **options)), self.device)
-                self.seconds[kind].append(seconds)
-            finally:
-                self._busy = False
-            return found[0]
-
-        return replacement
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """The context of one time; see `Arithmetic.phase`."""
+        begin = now(self.device)
+        try:
+            yield
+        finally:
+            self.seconds[name].append(now(self.device) - begin)
 
 
 def measure_upkeep(
@@ -96,7 +68,7 @@ def measure_upkeep(
 
     Returns:
         "seconds" (median of a step); "p99_in_medians", "p999_in_medians" and "max_in_medians" (99th and 99.9th
-        percentile and maximum of a step, in medians); "closes_per_step" (bends too); "rows_moved" (by sweeps);
+        percentile and maximum of a step, in medians); "closes_per_step" (corrections too); "rows_moved" (by sweeps);
         "closing_share", "moving_share" and "upkeep_share" (of all time spent in steps); "longest_close" and
         "longest_move" (seconds, 0 where there was none); the settings, the hardware, "date", "commit" and "version".
 
@@ -117,13 +89,14 @@ def measure_upkeep(
     Exact(small, place, lr=lr, optimizer=kind).step(*TrainedStream(small, targets, generator).draw())
     method = Exact(problem, place, lr=lr, optimizer=kind)
     seconds = []
-    with UpkeepClock(place) as clock:
+    clock = UpkeepClock(place)
+    with using(method.head.weights.rows.arithmetic.with_phases(clock.phase)):
         for _ in range(steps):
             seconds.append(timed(partial(method.step, *stream.draw()), place))
     return {
         **_figures(seconds, clock),
-        "closes_per_step": method.head.weights.generations.closes / steps,
-        "rows_moved": method.head.weights.generations.moved_rows,
+        "closes_per_step": method.head.weights.versions.closes / steps,
+        "rows_moved": method.head.weights.versions.moved_rows,
         **problem.sizes,
         "steps": steps,
         "optimizer": optimizer,

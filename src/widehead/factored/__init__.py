@@ -1,32 +1,25 @@
-"""The mathematical core: factored weights, exact steps, rows in generations, audit. Tensors and records only."""
+"""The exact step (docs/mathematics.md): factored weights, what is read of them, steps, their state, and their audit."""
 
 from widehead.factored.audit import Audit, audit
-from widehead.factored.curvature import CurvatureMonitor, dense_curvature, target_curvature
-from widehead.factored.gradient import Forward, OutputGradient, accumulate, forward
-from widehead.factored.rows import Rows
-from widehead.factored.rule import StepRule
-from widehead.factored.sparse import TargetPlan
+from widehead.factored.monitor import LearningRateMonitor, dense_curvature, target_curvature
+from widehead.factored.reading import accumulate, forward, output_gradient
 from widehead.factored.state import STATE_NAMES, from_state, to_state
-from widehead.factored.update import Change, apply_step, plan_step
+from widehead.factored.step import Change, apply_step, plan_step
 from widehead.factored.weights import FactoredWeights
 
 __all__ = [
     "STATE_NAMES",
     "Audit",
     "Change",
-    "CurvatureMonitor",
     "FactoredWeights",
-    "Forward",
-    "OutputGradient",
-    "Rows",
-    "StepRule",
-    "TargetPlan",
+    "LearningRateMonitor",
     "accumulate",
     "apply_step",
     "audit",
     "dense_curvature",
     "forward",
     "from_state",
+    "output_gradient",
     "plan_step",
     "target_curvature",
     "to_state",

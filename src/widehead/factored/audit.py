@@ -19,7 +19,7 @@ class Audit:
     Attributes:
         gram: of Q against WᵀW.
         column_sum: of w̄ against Wᵀ1, relative to √D ‖W‖_F.
-        inverse: of UU⁻¹ against I. (Where momentum is kept, X = [W, M] stands in the place of W.)
+        inverse: of UU⁻¹ against I. (If momentum is kept, X = [W, M] stands in the place of W.)
         finite: whether every entry of W is finite.
         live_boundaries: boundaries that rows may stand at.
         closes: segments closed since the beginning.
@@ -41,20 +41,20 @@ def audit(weights: FactoredWeights) -> Audit:
     """Recompute Q, w̄ and UU⁻¹ densely in float64, O(D d²), block by block; changes nothing."""
     blocks = (rows for _, rows in weights.blocks(slice(None)))
     size = weights.order * weights.width
-    master = weights.squares.fold().master
+    master = weights.small.flushed().master
     factor, _, column_sum, gram, inverse = (part.squeeze(0) for part in master.split([size, 1, 1, size, size]))
     found_gram, found_sum = gram_and_sum(blocks, torch.zeros_like(column_sum))
     eye = torch.eye(size, dtype=torch.float64, device=gram.device)
     scale = (weights.num_classes * torch.trace(found_gram)).sqrt()
-    generations = weights.generations
+    versions = weights.versions
     return Audit(
         gram=_relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
         column_sum=_relative(column_sum - found_sum, scale),
         inverse=_relative(factor @ inverse.T - eye, torch.linalg.matrix_norm(eye)),
         finite=bool(torch.isfinite(found_sum).all()),  # a sum meets every NaN and infinity
-        live_boundaries=len(generations.live),
-        closes=generations.closes,
-        moved_rows=generations.moved_rows,
+        live_boundaries=len(versions.live),
+        closes=versions.closes,
+        moved_rows=versions.moved_rows,
         segment_steps=weights.segment_steps,
     )
 

@@ -1,9 +1,9 @@
 """The record of a factored weight matrix W = V·U + 1ωᵀ with its Gram matrix, and how it is read.
 
 Letters (docs/notation.md): D classes, d width, V (D, d) values, U (d, d) factor of the open segment,
-ω (d,) shift, Q = WᵀW (d, d), w̄ = Wᵀ1 (d,). Row i of V stands for V_i · transforms[stamp_i] · U + ω.
+ω (d,) shift, Q = WᵀW (d, d), w̄ = Wᵀ1 (d,). Row i of V stands for V_i · transforms[version_i] · U + ω.
 
-Where momentum M (D, d) is kept, all this holds for the rows x = (w, m) of X = [W, M]: V is D × 2d, U and Q are
+If momentum M (D, d) is kept, all this holds for the rows x = (w, m) of X = [W, M]: V is D × 2d, U and Q are
 2d × 2d, ω and w̄ have 2d entries, and W is the first half of X. ``order`` is the number of halves, 1 or 2.
 """
 
@@ -16,33 +16,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from widehead.factored.generations import Generations
-from widehead.factored.rows import Rows
-from widehead.factored.squares import Squares
+from widehead.arithmetic import SmallState
+from widehead.versions import Rows, RowVersions
 
 __all__ = ["FactoredWeights", "gram_and_sum"]
 
 
 @dataclass
 class FactoredWeights:
-    """All that stands for W. Changed only by ``apply_step`` in update.py and by the methods here.
+    """All that stands for W. Changed only by ``apply_step`` in step.py and by the methods here.
 
     Attributes:
         rows: V (D, order·d), wherever it is stored.
-        generations: stamps and transforms of V's rows.
-        squares: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
-        order: 1, or 2 where momentum is kept.
-        version: rises whenever W changes.
+        versions: of V's rows, and their transforms.
+        small: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
+        order: 1, or 2 if momentum is kept.
+        revision: rises whenever W changes.
         layout: rises whenever V's rows change their meaning while W does not.
         segment_steps: steps since the open segment began.
         steps: since the beginning.
     """
 
     rows: Rows
-    generations: Generations
-    squares: Squares
+    versions: RowVersions
+    small: SmallState
     order: int = 1
-    version: int = 0
+    revision: int = 0
     layout: int = 0
     segment_steps: int = 0
     steps: int = 0
@@ -60,8 +59,8 @@ class FactoredWeights:
         eye = torch.eye(size, dtype=torch.float64, device=rows.device)
         made = cls(
             rows=rows,
-            generations=Generations.fresh(rows.num_rows, size, rows.zeros(0)),
-            squares=Squares.joined(eye, zero, zero, torch.zeros_like(eye), eye, rows.dtype),
+            versions=RowVersions.fresh(rows.num_rows, size, rows.zeros(0)),
+            small=SmallState.joined(eye, zero, zero, torch.zeros_like(eye), eye, rows.dtype),
             order=order,
         )
         made.recount()
@@ -70,19 +69,19 @@ class FactoredWeights:
     def recount(self) -> None:
         """Q and w̄ from the rows, O(Dd²)."""
         blocks = (rows for _, rows in self.blocks(slice(None)))
-        master = self.squares.fold().master
+        master = self.small.flushed().master
         gram, column_sum = gram_and_sum(blocks, torch.zeros_like(master[0]))
-        self.squares = self.squares.with_sums(gram, column_sum)
+        self.small = self.small.with_sums(gram, column_sum)
 
     def with_order(self, order: int) -> FactoredWeights:
-        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself where nothing changes."""
+        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes."""
         if order == self.order:
             return self
         rows = self.rows.empty_like(width=order * self.width)
         for start, block in self.blocks():
             rows.put(start, pad(block, (0, (order - 1) * self.width)))
         fresh = FactoredWeights.from_rows(rows, order)
-        return replace(fresh, version=self.version, layout=self.layout + 1, steps=self.steps)
+        return replace(fresh, revision=self.revision, layout=self.layout + 1, steps=self.steps)
 
     @property
     def values(self) -> Tensor:
@@ -109,14 +108,14 @@ class FactoredWeights:
         ``columns`` reads other columns of X than those of W.
         """
         columns = slice(self.width) if columns is None else columns
-        factor, shift = self.squares.factor[:, columns], self.squares.shift[columns]
-        settled = self.generations.live == [self.generations.newest] and self.segment_steps == 0 and self.order == 1
+        factor, shift = self.small.factor[:, columns], self.small.shift[columns]
+        settled = self.versions.live == [self.versions.newest] and self.segment_steps == 0 and self.order == 1
         for start, stop in self.rows.spans():
             if settled:
                 yield start, self.values[start:stop] + shift
             else:
                 rows = torch.arange(start, stop, device=self.values.device)
-                yield start, self.generations.rows_at_newest(self.rows, rows).matmul(factor).add_(shift)
+                yield start, self.versions.rows_at_newest(self.rows, rows).matmul(factor).add_(shift)
 
     def dense(self, columns: slice | None = None) -> Tensor:
         """(D, d) present W, or other ``columns`` of X."""
@@ -128,11 +127,11 @@ class FactoredWeights:
         return out
 
     def momentum(self) -> Tensor:
-        """(D, d) present M, where momentum is kept."""
+        """(D, d) present M, if momentum is kept."""
         return self.dense(slice(self.width, None))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> FactoredWeights:
-        """The same W on another device or in another type; itself where nothing changes.
+        """The same W on another device or in another type; itself if nothing changes.
 
         A change of type starts from the dense W, as Q and the limits on conditioning differ between types.
         """
@@ -141,37 +140,37 @@ class FactoredWeights:
             for start, block in self.blocks(slice(None)):
                 rows.put(start, block)
             fresh = FactoredWeights.from_rows(rows, self.order)
-            return replace(fresh, version=self.version + 1, layout=self.layout + 1)
+            return replace(fresh, revision=self.revision + 1, layout=self.layout + 1)
         if self.values.device == device:
             return self
         return replace(
             self,
             rows=self.rows.to(device),
-            generations=self.generations.to(device),
-            squares=self.squares.to(device),
-            version=self.version + 1,
+            versions=self.versions.to(device),
+            small=self.small.to(device),
+            revision=self.revision + 1,
             layout=self.layout + 1,
         )
 
     def close_segment(self, basis: float = 0.0) -> None:
-        """Append the open factor to the generations and begin a new segment. X stays as it is.
+        """Append the open factor to the transforms of versions and begin a new segment. X stays as it is.
 
         Args:
             basis: r of `StepRule.basis`: rows of the new segment are kept as (w + r·m, m), so U begins at the matrix
                 that leads from there to (w, m) rather than at I.
         """
         self.absorb_rounding()
-        gens, size = self.generations, self.order * self.width
+        gens, size = self.versions, self.order * self.width
         factor, inverse = self.opening(basis)
-        master = self.squares.fold().master
+        master = self.small.flushed().master
         gens.close((master[:size] @ inverse).to(self.dtype), self.rows)
-        self.squares = Squares.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), self.dtype)
+        self.small = SmallState.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), self.dtype)
         self.segment_steps = 0
         self.layout += 1
 
-    def bend_segment(self, x: Tensor, b: Tensor) -> None:
+    def correct_segment(self, x: Tensor, b: Tensor) -> None:
         """V ← V(I + x·bᵀ) for all rows, x and b (c,); the caller has changed U so that X stays as it is."""
-        self.generations.bend(x, b, self.rows)
+        self.versions.correct(x, b, self.rows)
         self.layout += 1
 
     def opening(self, basis: float) -> tuple[Tensor, Tensor]:
@@ -188,12 +187,12 @@ class FactoredWeights:
         """Bring every row forward, O(D d²): afterwards X = V + 1ωᵀ, and reading W costs nothing extra."""
         if self.segment_steps > 0 or self.order == 2:  # with momentum a segment may begin at another matrix than I
             self.close_segment()
-        self.generations.gather_all(self.rows)
+        self.versions.gather_all(self.rows)
         self.absorb_rounding()
         self.layout += 1
 
     def absorb_rounding(self) -> None:
-        """Where rows were rounded as they were written, let Q and w̄ be those of the rounded rows, O(d³).
+        """If rows were rounded as they were written, let Q and w̄ be those of the rounded rows, O(d³).
 
         With rows v of V, ṽ after rounding, e = ṽ − v and x = vU + ω (U of the open segment, at whose beginning written
         rows stand): Σ(x̃ᵀx̃ − xᵀx) = Uᵀ Σ(ṽᵀṽ − vᵀv) U + ωᵀ(Σe U) + (Σe U)ᵀω.
@@ -202,13 +201,13 @@ class FactoredWeights:
         if found is None:
             return
         gram, total = (part.to(self.dtype) for part in found)
-        factor, size = self.squares.factor, self.squares.columns
-        master = self.squares.fold().master
+        factor, size = self.small.factor, self.small.columns
+        master = self.small.flushed().master
         change = (total @ factor).double()
         shifted = torch.outer(master[size], change)
         gram = (factor.T @ (gram @ factor)).double() + shifted + shifted.T
-        self.squares = self.squares.with_sums(master[size + 2 : 2 * size + 2] + gram, master[size + 1] + change)
-        self.version += 1  # W changed, if only by this
+        self.small = self.small.with_sums(master[size + 2 : 2 * size + 2] + gram, master[size + 1] + change)
+        self.revision += 1  # W changed, if only by this
 
 
 def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:

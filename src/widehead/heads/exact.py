@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from widehead import factored
+from widehead.arithmetic import Forward, OutputGradient
 from widehead.errors import StaleGraphError
-from widehead.factored import Audit, CurvatureMonitor, FactoredWeights, Forward, OutputGradient, Rows
+from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.base import Head
 from widehead.heads.contract import as_table, check_shapes, less_normalizer, linear_of
 from widehead.heads.graph import Losses, Statistics, Tap, Ticket
@@ -23,6 +24,7 @@ from widehead.heads.ranking import streaming_top_k
 from widehead.losses import Loss
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets, TargetsLike
+from widehead.versions import Rows
 
 __all__ = ["ExactHead"]
 
@@ -90,7 +92,7 @@ class ExactHead(Head):
         except BaseException:  # Ctrl-C, say: a file with half of the numbers is of no use
             rows.remove()
             raise
-        self.curvature = CurvatureMonitor()
+        self.curvature = LearningRateMonitor()
         self._pending: list[OutputGradient] = []
 
     # -- loss ---------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ class ExactHead(Head):
         """What the backward passes since the last step left for the optimiser, as one gradient; None if nothing."""
         if not self._pending:
             return None
-        if self._pending[0].read.version != self.weights.version:
+        if self._pending[0].read.revision != self.weights.revision:
             raise StaleGraphError(
                 "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
             )
@@ -166,7 +168,7 @@ class ExactHead(Head):
         gradient = self.pending_gradient()
         if gradient is None:
             return torch.zeros((), dtype=torch.float64, device=self.device)
-        return gradient.norm(self.weights)
+        return gradient.norm()
 
     def record(self, gradient: OutputGradient) -> None:
         """Leave a gradient for the optimiser, as a backward pass does."""
@@ -263,7 +265,7 @@ class ExactHead(Head):
             yield start, rows
 
     def _replace(self, weights: FactoredWeights) -> None:
-        weights.version = self.weights.version + 1
+        weights.revision = self.weights.revision + 1
         weights.layout = self.weights.layout + 1
         self.weights = weights
         self._pending = []
@@ -318,7 +320,7 @@ class ExactHead(Head):
         """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
         values = self.weights.values
         present = factored.to_state(self.weights)
-        small = (name for name in present if name not in ("values", "stamps", "transforms"))
+        small = (name for name in present if name not in ("values", "versions", "transforms"))
         if state["values"].data_ptr() == values.data_ptr() and not all(
             torch.equal(state[name], present[name]) for name in small
         ):

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from widehead.arithmetic import Forward, OutputGradient
 from widehead.errors import StaleGraphError
-from widehead.factored import FactoredWeights, Forward, OutputGradient
+from widehead.factored import FactoredWeights, output_gradient
 from widehead.losses import Partials
 from widehead.precision import without_autocast
 
@@ -73,12 +74,12 @@ def _backward(
     """The gradient by the hidden layer; the step is left for the optimiser."""
     head: Recording = ctx.head
     read: Forward = ctx.read
-    if read.version != head.weights.version:
+    if read.revision != head.weights.revision:
         raise StaleGraphError(
             "The head's weights changed between forward and backward (a step, a load or a move). "
             "Run the forward pass again."
         )
-    gradient = OutputGradient.of(head.weights, read, curvature, constant, sparse, example_weight)
+    gradient = output_gradient(head.weights, read, curvature, constant, sparse, example_weight)
     if ctx.remember:
         head.record(gradient)
     return gradient.by_hidden if ctx.needs_input_grad[0] else None

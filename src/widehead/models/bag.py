@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from widehead.factored import TargetPlan
+from widehead.arithmetic import TargetPlan
 from widehead.models.layers import check_probability, hidden_layers
 from widehead.targets import SparseTargets
 

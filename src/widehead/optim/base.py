@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widehead.factored import Change, OutputGradient, StepRule, apply_step, plan_step
+from widehead.arithmetic import OutputGradient, StepRule
+from widehead.factored import Change, apply_step, plan_step
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, as_heads
 from widehead.precision import without_autocast
@@ -117,7 +118,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             if gradient is None:
                 continue
             if group["max_grad_norm"] is not None:
-                gradient = gradient.scaled(clip_factor(gradient.norm(head.weights), group["max_grad_norm"]))
+                gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
             key = group["params"][0]
             proposal = self._propose(head, gradient, group, self._state_beside(head, key))
             change = plan_step(head.weights, gradient, proposal.rule, proposal.right, proposal.gram_right)

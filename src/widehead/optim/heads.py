@@ -7,7 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from widehead.factored import CurvatureMonitor, FactoredWeights, OutputGradient
+from widehead.arithmetic import OutputGradient
+from widehead.factored import FactoredWeights, LearningRateMonitor
 from widehead.losses import Loss
 
 __all__ = ["FactoredHead", "as_heads"]
@@ -17,7 +18,7 @@ class FactoredHead(Protocol):
     """A head's factored weights, and what the backward passes left for its optimiser."""
 
     weights: FactoredWeights
-    curvature: CurvatureMonitor
+    curvature: LearningRateMonitor
     loss: Loss
     in_features: int
 

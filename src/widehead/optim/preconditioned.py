@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from widehead.factored import FactoredWeights, OutputGradient, StepRule, dense_curvature, target_curvature
+from widehead.arithmetic import OutputGradient, StepRule
+from widehead.factored import FactoredWeights, dense_curvature, target_curvature
 from widehead.optim.base import HeadOptimizer, Proposal, check_number
 from widehead.optim.heads import FactoredHead
 
@@ -167,7 +168,9 @@ class Batch:
         read = gradient.read
         targets = head.loss.target_curvature(*read.statistics(), read.targets, head.weights.num_classes)
         targets = targets * gradient.example_weight.abs()[read.plan.examples]
-        return cls(head.weights, gradient, gradient.curvature.abs(), targets if bool((targets > 0).any()) else None)
+        return cls(
+            head.weights, gradient, gradient.by_squared_norm.abs(), targets if bool((targets > 0).any()) else None
+        )
 
     @property
     def hidden(self) -> Tensor:
@@ -176,7 +179,7 @@ class Batch:
 
     def gram_times(self, right: Tensor) -> Tensor:
         """(m, n) TTᵀX for X (m, n)."""
-        return self.gradient.gram_times(self.weights, right)
+        return self.gradient.gram_times(right)
 
     def mean_curvature(self) -> Tensor:
         """(m,) mean over all classes."""

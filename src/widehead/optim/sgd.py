@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from widehead.arithmetic import OutputGradient, StepRule
 from widehead.errors import UnstableStepWarning
-from widehead.factored import OutputGradient, StepRule
 from widehead.optim.base import HeadOptimizer, Proposal, check_number
 from widehead.optim.heads import FactoredHead
 

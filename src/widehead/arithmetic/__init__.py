@@ -1,0 +1,34 @@
+"""The operations that cost, on tensors alone: one interface, torch's class that runs anywhere, and a compiled one."""
+
+from __future__ import annotations
+
+from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
+from widehead.arithmetic.correct import Corrected, correct_before
+from widehead.arithmetic.corrections import Corrections, without_denormals
+from widehead.arithmetic.gradient import Forward, OutputGradient
+from widehead.arithmetic.reference import Arithmetic
+from widehead.arithmetic.row_table import RowTable
+from widehead.arithmetic.small_state import SmallState
+from widehead.arithmetic.step import Figures, StepMade
+from widehead.arithmetic.step_rule import StepRule
+from widehead.arithmetic.target_plan import TargetPlan
+
+__all__ = [
+    "TORCH",
+    "Arithmetic",
+    "Corrected",
+    "Corrections",
+    "Figures",
+    "Forward",
+    "OutputGradient",
+    "RowTable",
+    "SmallState",
+    "StepMade",
+    "StepRule",
+    "TargetPlan",
+    "choose",
+    "correct_before",
+    "find_compiled",
+    "using",
+    "without_denormals",
+]

@@ -1,0 +1,64 @@
+/* What Python and C agree on: limits, structures and functions. Python reads this file (arithmetic/interface.py) and makes
+ * its side from it, so each declaration stands on lines of the plain form used here. Letters and names: common.h. */
+#ifndef WIDEHEAD_INTERFACE_H
+#define WIDEHEAD_INTERFACE_H
+
+#include <stdint.h>
+
+typedef int64_t Int;
+
+/* A row's version below SLOTS is a slot; SLOTS + j: in the open interval, before rank-one correction number j. */
+enum { SLOTS = 192, MOST_CORRECTIONS = 48, NOWHERE = -1, FIGURES = 6, WRONG = -1 };
+
+/* Rows of V with their versions, and where rows go on from each: see `RowTable` in arithmetic/row_table.py. */
+typedef struct {
+    Int num_rows, c, slots;
+    const float *table;
+    const uint8_t *versions;
+    const float *transforms;
+    const uint8_t *behind;
+    const int16_t *successors;
+    const float *last, *corrections;
+    Int base, previous, last_count, correction_count;
+} RowTable;
+
+/* A step. Given are the parts of an OutputGradient, its plan and the small state; made are those of StepMade. */
+typedef struct {
+    Int m, d, n;
+    const float *hidden, *hr, *by_squared_norm, *constant, *sparse;
+    const Int *offsets, *positions, *class_offsets, *by_class, *examples_by_class;
+    const float *products, *left, *others, *by_hidden, *values, *small_base, *small_added, *inverse_rows;
+    double num_classes, gain;
+    float *solved, *added, *value, *rows, *work;
+    double *figures;
+} Step;
+
+/* A direction that is taken out of U; made are the parts of a Corrected. */
+typedef struct {
+    Int m, d, n;
+    const double *master;
+    const float *small_added, *solved, *hr, *values, *sparse;
+    const Int *class_offsets, *by_class, *examples_by_class;
+    double gain, smallest;
+    double *new_master;
+    float *base, *x, *b, *new_solved, *new_values, *rows;
+    double *work, *figures;
+} Correction;
+
+int widehead_threads(void);
+void widehead_use(void *gemm);
+void widehead_handshake(Int *out);
+Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids, Int *class_offsets, Int *positions, Int *examples_by_class);
+Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows, const float *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets, const Int *positions, float *products, float *values, float *squared_norm, float *outputs);
+void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *positions, const float *products, const float *values, float *outputs);
+double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float *constant, const float *sparse, const Int *offsets, const Int *positions, const float *values, const float *products, const float *small, float *left, float *others, float *by_hidden);
+Int widehead_bring_work(int threads, Int n, Int c);
+int widehead_bring(int threads, Int n, const Int *ids, const RowTable *rows, int to_base, float *out, uint8_t *reached, Int *work);
+int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *rows, int version, const uint8_t *each, float *table, uint8_t *versions);
+Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int *seen);
+Int widehead_step_work(int threads, Int m, Int d, Int nnz);
+int widehead_step(int threads, const Step *s);
+Int widehead_correct_work(Int d);
+int widehead_correct(int threads, const Correction *s);
+
+#endif

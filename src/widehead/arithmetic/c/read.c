@@ -1,0 +1,111 @@
+/* What a forward and a backward pass read of float32 weights on the CPU (common.h), and what the library says of itself. */
+#include "common.h"
+
+Gemm *widehead_sgemm;
+
+void widehead_use(void *gemm) { widehead_sgemm = (Gemm *)gemm; }
+
+/* Threads that OpenMP would take: those that torch was told, where both share one OpenMP. */
+int widehead_threads(void) { return omp_get_max_threads(); }
+
+/* What this build takes for granted: Python refuses a library whose numbers are not those of interface.h as it reads it. */
+void widehead_handshake(Int *out) {
+    const Int known[] = {SLOTS, MOST_CORRECTIONS, NOWHERE, FIGURES, WRONG, sizeof(RowTable), sizeof(Step), sizeof(Correction)};
+    memcpy(out, known, sizeof known);
+}
+
+/* Classes of sorted targets: fills class_ids (n,), class_offsets (n + 1,), positions and examples_by_class (nnz,);
+ * gives n. Twin: TargetPlan.of. */
+Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids,
+                  Int *class_offsets, Int *positions, Int *examples_by_class) {
+    Int n = 0;
+    for (Int k = 0; k < nnz; k++) {
+        if (k == 0 || sorted[k] != sorted[k - 1]) {
+            class_ids[n] = sorted[k];
+            class_offsets[n++] = k;
+        }
+        positions[by_class[k]] = n - 1;
+        examples_by_class[k] = examples[by_class[k]];
+    }
+    class_offsets[n] = nnz;
+    return n;
+}
+
+static void outputs_of(Range examples, Int d, const Int *offsets, const Int *positions, const float *products,
+                       const float *values, float *outputs) {
+    Int width = 2 * d + 2;
+    for (Int b = examples.begin; b < examples.end; b++)
+        for (Int k = offsets[b]; k < offsets[b + 1]; k++)
+            outputs[k] = dot(products + b * width, values + positions[k] * d, d) + products[b * width + d];
+}
+
+/* a (nnz,), from HUᵀ and Hω in `products` and rows of V. */
+void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *positions, const float *products,
+                      const float *values, float *outputs) {
+#pragma omp parallel num_threads(threads)
+    outputs_of(mine(m, 1), d, offsets, positions, products, values, outputs);
+}
+
+/* products (m, 2d + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values (n, d)
+ * and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row. Twin: Arithmetic.read_outputs. */
+Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows,
+                  const float *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets,
+                  const Int *positions, float *products, float *values, float *squared_norm, float *outputs) {
+    if (!within(class_ids, n, num_rows)) return WRONG;
+    Int width = 2 * d + 2, stale = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        Range classes = mine(n, 1);
+        Int elsewhere = 0;
+        for (Int i = classes.begin; i < classes.end; i++) {
+            elsewhere += versions[class_ids[i]] != newest;
+            memcpy(values + i * d, table + class_ids[i] * d, sizeof(float) * d);
+        }
+#pragma omp atomic
+        stale += elsewhere;
+        Tile own = tile(m, width);
+        product(0, 1, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, d, 1.0f,
+                hidden + own.rows.begin * d, d, small + own.columns.begin * d, d, 0.0f,
+                products + own.rows.begin * width + own.columns.begin, width);
+#pragma omp barrier
+        Range examples = mine(m, 1);
+        for (Int b = examples.begin; b < examples.end; b++) {
+            float q = dot(products + b * width + d + 2, hidden + b * d, d);
+            squared_norm[b] = q < 0.0f ? 0.0f : q; /* NaN stays */
+        }
+        if (stale == 0) outputs_of(examples, d, offsets, positions, products, values, outputs);
+    }
+    return stale;
+}
+
+/* left (m, w) = [SV, S1, σ] with w = d + 1 or, if σ is given, d + 2; others = NW; by_hidden = TW. Gives Σ|λ|‖h‖².
+ * Twin: Arithmetic.gradient. */
+double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float *constant,
+                         const float *sparse, const Int *offsets, const Int *positions, const float *values,
+                         const float *products, const float *small, float *left, float *others, float *by_hidden) {
+    Int w = constant ? d + 2 : d + 1, width = 2 * d + 2;
+    double bound = 0.0;
+#pragma omp parallel num_threads(threads) reduction(+ : bound)
+    {
+        Range examples = mine(m, 1);
+        for (Int b = examples.begin; b < examples.end; b++) {
+            float *row = left + b * w;
+            bag(row, values, positions, sparse, offsets[b], offsets[b + 1], d);
+            row[d] = total(sparse + offsets[b], offsets[b + 1] - offsets[b]);
+            if (constant) row[d + 1] = constant[b];
+            bound += fabsf(by_squared_norm[b]) * dot(hidden + b * d, hidden + b * d, d);
+        }
+#pragma omp barrier
+        Tile own = tile(m, d);
+        Int first = own.columns.begin, count = own.columns.end - first;
+        product(0, 0, own.rows.end - own.rows.begin, count, w, 1.0f, left + own.rows.begin * w, w, small + first, d,
+                0.0f, others + own.rows.begin * d + first, d);
+        for (Int b = own.rows.begin; b < own.rows.end; b++) {
+            const float *gram = products + b * width + d + 2 + first, *other = others + b * d + first;
+            float *out = by_hidden + b * d + first, factor = by_squared_norm[b];
+#pragma omp simd
+            for (Int j = 0; j < count; j++) out[j] = other[j] + factor * gram[j];
+        }
+    }
+    return bound;
+}

@@ -1,0 +1,248 @@
+"""The operations in C, for float32 rows in the CPU's memory; what they do not apply to is left to torch's operations.
+
+Letters: m examples, d width, D classes, n distinct target classes, nnz targets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from widehead.arithmetic.correct import SMALLEST, Corrected
+from widehead.arithmetic.gradient import Forward, OutputGradient
+from widehead.arithmetic.interface import LIMITS, SLOTS, STRUCTURES
+from widehead.arithmetic.reference import Arithmetic, GradientParts, Outputs
+from widehead.arithmetic.row_table import RowTable
+from widehead.arithmetic.small_state import SmallState
+from widehead.arithmetic.step import Figures, StepMade
+from widehead.arithmetic.step_rule import StepRule
+from widehead.arithmetic.target_plan import TargetPlan
+from widehead.targets import SparseTargets
+
+__all__ = ["Compiled"]
+
+# Larger systems of m × m numbers are inverted sooner by all threads together, and if m is larger products are
+# nearly all there is.
+_MOST_EXAMPLES = 256
+_FIGURES, _NOWHERE = LIMITS["FIGURES"], LIMITS["NOWHERE"]
+
+
+class Compiled(Arithmetic):
+    """See `Arithmetic`. For rows that are float32, on the CPU, in memory.
+
+    Args:
+        library: the loaded library.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._lib = library
+
+    def fits(self, table: Tensor, *, resident: bool) -> bool:
+        return resident and table.dtype == torch.float32 and table.device.type == "cpu"
+
+    def plan_targets(self, targets: SparseTargets) -> TargetPlan:
+        ids, by_class = targets.sorted_by_class()
+        if ids.device.type != "cpu":
+            return super().plan_targets(targets)
+        nnz, examples = ids.numel(), targets.example_ids.contiguous()
+        made = ids.new_empty(4 * nnz + 1)
+        positions, by_examples, class_ids, starts = made.split([nnz, nnz, nnz, nnz + 1])
+        given, out = (ids, by_class, examples), (class_ids, starts, positions, by_examples)
+        n = self._lib.widehead_plan(nnz, *(part.data_ptr() for part in (*given, *out)))
+        offsets = targets.offsets.contiguous()
+        return TargetPlan(
+            class_ids[:n], examples, positions, offsets, targets.counts, by_class, starts[: n + 1], by_examples
+        )
+
+    def bring_rows(self, table: RowTable, ids: Tensor, *, to_base: bool = True) -> tuple[Tensor, Tensor]:
+        threads, n, c = torch.get_num_threads(), ids.numel(), table.table.shape[1]
+        ids, last, corrections = ids.contiguous(), table.last.both.contiguous(), table.corrections.both.contiguous()
+        behind, successors = np.zeros(SLOTS, dtype=np.uint8), np.full(SLOTS, _NOWHERE, dtype=np.int16)
+        behind[list(table.behind)] = 1
+        successors[list(table.successors.keys())] = list(table.successors.values())
+        tensors = (table.table, table.versions, table.transforms)
+        given = STRUCTURES["RowTable"](
+            *(len(table.table), c, len(table.transforms)),
+            *(part.data_ptr() for part in tensors),
+            *(behind.ctypes.data, successors.ctypes.data, last.data_ptr(), corrections.data_ptr()),
+            *(table.base, table.previous, len(table.last), len(table.corrections)),
+        )
+        out, reached = table.table.new_empty(n, c), table.versions.new_empty(n)
+        work = torch.empty(self._lib.widehead_bring_work(threads, n, c), dtype=torch.uint8)
+        made = (out.data_ptr(), reached.data_ptr(), work.data_ptr())
+        _check(self._lib.widehead_bring(threads, n, ids.data_ptr(), ctypes.byref(given), to_base, *made))
+        return out, reached
+
+    def read_outputs(self, hidden: Tensor, small: SmallState, table: RowTable, plan: TargetPlan) -> Outputs:
+        if not _applies(hidden, small):
+            return super().read_outputs(hidden, small, table, plan)
+        (m, d), n, threads = hidden.shape, plan.class_ids.numel(), torch.get_num_threads()
+        hidden, class_ids = hidden.contiguous(), plan.class_ids.contiguous()
+        products, values = hidden.new_empty(m, 2 * d + 2), hidden.new_empty(n, d)
+        squared_norm, outputs = hidden.new_empty(m), hidden.new_empty(plan.positions.numel())
+        given = (table.table.data_ptr(), table.versions.data_ptr(), table.newest)
+        classes = (plan.offsets.data_ptr(), plan.positions.data_ptr())
+        made = (products, values, squared_norm, outputs)
+        stale = self._lib.widehead_read(
+            *(threads, m, d, n, hidden.data_ptr(), small.value.data_ptr(), len(table.table)),
+            *(*given, class_ids.data_ptr(), *classes, *(part.data_ptr() for part in made)),
+        )
+        _check(stale)
+        if stale:
+            values = self.bring_rows(table, plan.class_ids)[0]
+            pointers = (*classes, products.data_ptr(), values.data_ptr(), outputs.data_ptr())
+            self._lib.widehead_outputs(threads, m, d, *pointers)
+        return Outputs(products, values, squared_norm, outputs)
+
+    def gradient(
+        self, read: Forward, small: SmallState, by_squared_norm: Tensor, constant: Tensor | None, sparse: Tensor
+    ) -> GradientParts:
+        if not _applies(read.hidden, small):
+            return super().gradient(read, small, by_squared_norm, constant, sparse)
+        m, d = read.hidden.shape
+        left = read.hidden.new_empty(m, d + 1 if constant is None else d + 2)
+        others, by_hidden = read.hidden.new_empty(m, d), read.hidden.new_empty(m, d)
+        partials = (by_squared_norm, constant, sparse)
+        classes = (read.plan.offsets, read.plan.positions)
+        kept = _contiguous(read.hidden, *partials, *classes, read.values, read.products, small.value)
+        made = (left.data_ptr(), others.data_ptr(), by_hidden.data_ptr())
+        bound = self._lib.widehead_gradient(torch.get_num_threads(), m, d, *_pointers(kept), *made)
+        return GradientParts(left, others, by_hidden, bound)
+
+    def step(
+        self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None
+    ) -> StepMade:
+        """By torch's operations also if Λ has a negative or huge entry, or the step overshoots."""
+        made = None
+        if gram_hr is None and rule.keeps and _applies(hr, small):
+            made = self._step(gradient, rule.gain[0], small, hr)
+        return super().step(gradient, rule, small, hr, gram_hr) if made is None else made
+
+    def _step(self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor) -> StepMade | None:
+        read, (m, d), threads = gradient.read, hr.shape, torch.get_num_threads()
+        inverse_rows = small.value[2 * d + 2 :]
+        plan_parts = _plan_parts(read.plan, "offsets", "positions", "class_offsets", "by_class", "examples_by_class")
+        given = {
+            **{"hidden": read.hidden, "hr": hr, "products": read.products, "values": read.values, **plan_parts},
+            **{name: getattr(gradient, name) for name in ("by_squared_norm", "constant", "sparse")},
+            **{name: getattr(gradient, name) for name in ("left", "others", "by_hidden")},
+            **{"small_base": small.base, "small_added": small.added, "inverse_rows": inverse_rows},
+        }
+        n, nnz = len(read.values), len(gradient.sparse)
+        made = {
+            **{"solved": hr.new_empty(m, d), "rows": hr.new_empty(n, d)},
+            **{"added": torch.empty_like(small.added), "value": torch.empty_like(small.value)},
+            "work": hr.new_empty(self._lib.widehead_step_work(threads, m, d, nnz)),
+        }
+        numbers = {"m": m, "d": d, "n": n, "num_classes": read.num_classes, "gain": gain}
+        figures = self._call("step", "Step", numbers, given, made)
+        if figures is None:
+            return None
+        changed = SmallState(small.master, small.base, made["added"], made["value"])
+        return StepMade(changed, made["solved"], made["rows"], figures)
+
+    def correct(
+        self,
+        gradient: OutputGradient,
+        rule: StepRule,
+        small: SmallState,
+        solved: Tensor,
+        hr: Tensor,
+        values: Tensor,
+    ) -> Corrected | None:
+        if not _applies(hr, small):
+            return super().correct(gradient, rule, small, solved, hr, values)
+        m, d = hr.shape
+        given = {
+            **{"master": small.master, "small_added": small.added, "solved": solved, "hr": hr, "values": values},
+            **{"sparse": gradient.sparse},
+            **_plan_parts(gradient.read.plan, "class_offsets", "by_class", "examples_by_class"),
+        }
+        made = {
+            **{"new_master": torch.empty_like(small.master), "base": torch.empty_like(small.base)},
+            **{"x": hr.new_empty(d), "b": hr.new_empty(d), "new_solved": hr.new_empty(m, d)},
+            **{"new_values": torch.empty_like(values), "rows": torch.empty_like(values)},
+            "work": small.master.new_empty(self._lib.widehead_correct_work(d)),
+        }
+        numbers = {"m": m, "d": d, "n": len(values), "gain": rule.gain[0], "smallest": SMALLEST[torch.float32]}
+        figures = self._call("correct", "Correction", numbers, given, made)
+        if figures is None:
+            return None
+        base = made["base"]
+        changed = SmallState(made["new_master"], base, torch.zeros_like(base), base)
+        return Corrected(changed, made["new_solved"], made["x"], made["b"], made["new_values"], made["rows"], figures)
+
+    def _call(
+        self,
+        function: str,
+        structure: str,
+        numbers: Mapping[str, float],
+        given: Mapping[str, Tensor | None],
+        made: Mapping[str, Tensor],
+    ) -> Figures | None:
+        """Call a function of one structure; None if it says that it does not apply."""
+        kept = dict(zip(given, _contiguous(*given.values()), strict=True))  # copies live until the call is over
+        found = (ctypes.c_double * _FIGURES)()
+        pointers = dict(zip((*kept, *made), _pointers((*kept.values(), *made.values())), strict=True))
+        filled = STRUCTURES[structure](**numbers, **pointers, figures=ctypes.addressof(found))
+        failed = getattr(self._lib, f"widehead_{function}")(torch.get_num_threads(), ctypes.byref(filled))
+        return None if failed else _figures(found, int(numbers["d"]))
+
+    def write_rows(self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor, version: int | Tensor) -> None:
+        rows, ids = rows.contiguous(), ids.contiguous()
+        given = (0, version.data_ptr()) if isinstance(version, Tensor) else (version, None)
+        pointers = (ids.data_ptr(), rows.data_ptr(), *given, table.data_ptr(), versions.data_ptr())
+        threads, (num_rows, c) = torch.get_num_threads(), table.shape
+        _check(self._lib.widehead_write(threads, num_rows, c, ids.numel(), *pointers))
+
+    def find_rows(
+        self, versions: Tensor, start: int, stop: int, wanted: Sequence[int], most: int
+    ) -> tuple[Tensor, int]:
+        assert 0 <= start <= stop <= versions.numel(), "rows to look at should be rows"
+        flags = np.zeros(256, dtype=np.uint8)
+        flags[list(wanted)] = 1
+        found, seen = torch.empty(min(most, stop - start), dtype=torch.int64), ctypes.c_int64()
+        pointers = (flags.ctypes.data, len(found), found.data_ptr(), ctypes.addressof(seen))
+        count = self._lib.widehead_find(versions.data_ptr(), start, stop, *pointers)
+        return found[:count], seen.value
+
+
+def _applies(hidden: Tensor, small: SmallState) -> bool:
+    """Whether steps are for ``hidden`` (m, d), beside rows that are float32 on the CPU."""
+    m, d = hidden.shape
+    return (
+        hidden.dtype == torch.float32 and hidden.device.type == "cpu" and small.columns == d and 0 < m <= _MOST_EXAMPLES
+    )
+
+
+def _plan_parts(plan: TargetPlan, *names: str) -> dict[str, Tensor]:
+    return {name: getattr(plan, name) for name in names}
+
+
+def _contiguous(*parts: Tensor | None) -> list[Tensor | None]:
+    return [None if part is None else part.contiguous() for part in parts]
+
+
+def _pointers(parts: Sequence[Tensor | None]) -> list[int | None]:
+    return [None if part is None else part.data_ptr() for part in parts]
+
+
+def _figures(found: Any, d: int) -> Figures:
+    factor, inverse, growth, known, rows, contraction = found
+    norms = [math.sqrt(square / d) if square >= 0.0 else math.nan for square in (factor, inverse)]
+    return Figures((norms[0],), (norms[1],), (growth,), (known, rows), contraction)
+
+
+def _check(result: int) -> None:
+    """Nothing that a user gives should come so far: an id that is no row, a version that does not exist."""
+    if result < 0:
+        raise RuntimeError(
+            "Rows of an exact head should have versions that exist, and ids below their number. Found others: the "
+            "head's record contradicts itself."
+        )

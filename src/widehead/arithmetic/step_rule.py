@@ -1,0 +1,95 @@
+"""What a step does with a gradient: the linear rule that turns W (and its momentum M) and G into the new ones.
+
+A *row* of the weight record is x = w, or x = (w, m) where momentum is kept: ``order`` blocks of d numbers. A rule is
+
+    X ← X (p ⊗ I) + G (f ⊗ I)
+
+with G = TᵀHR the (preconditioned) gradient, p an order × order matrix and f an order-vector of plain numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["StepRule"]
+
+_SINGULAR = 1e-4  # a smaller determinant of p is not inverted: the segment is closed instead
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """``mix`` is p, row by row; ``gain`` is f. Make one with `sgd` or `heavy_ball`."""
+
+    mix: tuple[tuple[float, ...], ...]
+    gain: tuple[float, ...]
+
+    @classmethod
+    def sgd(cls, lr: float, weight_decay: float = 0.0) -> StepRule:
+        """W ← (1 − lr·decay) W − lr·G: coupled and decoupled decay are the same if R = I; with R it is decoupled.
+
+        Raises:
+            ValueError: lr · weight_decay is 1 or more, which would wipe W out.
+        """
+        return cls(((_kept(lr, weight_decay),),), (-lr,))
+
+    @classmethod
+    def heavy_ball(
+        cls, lr: float, momentum: float, *, nesterov: bool = False, weight_decay: float = 0.0, decoupled: bool = False
+    ) -> StepRule:
+        """torch.optim.SGD's momentum: M ← μM + G + λW, then W ← W − lr·M, or − lr·(G + λW + μM) with ``nesterov``.
+
+        With ``decoupled`` λ stays out of M and W is scaled by 1 − lr·λ instead, as in AdamW. If μ = 0, M is left as
+        it is, as torch leaves its buffer.
+        """
+        kept = _kept(lr, weight_decay)
+        if momentum == 0.0:
+            return cls(((kept, 0.0), (0.0, 1.0)), (-lr, 0.0))
+        gain = (-lr * (1.0 + momentum), 1.0) if nesterov else (-lr, 1.0)
+        from_momentum = (-lr * momentum * (momentum if nesterov else 1.0), momentum)
+        if decoupled:
+            return cls(((kept, 0.0), from_momentum), gain)
+        return cls(((1.0 + weight_decay * gain[0], weight_decay * gain[1]), from_momentum), gain)
+
+    @property
+    def order(self) -> int:
+        """Blocks of d numbers in a row: 1, or 2 with momentum."""
+        return len(self.gain)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether p is 1, so that X without a gradient stays as it is."""
+        return self.mix == ((1.0,),)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        return all(math.isfinite(v) for v in (*self.gain, *(v for row in self.mix for v in row)))
+
+    def inverse(self) -> tuple[tuple[float, ...], ...] | None:
+        """p⁻¹, or None if p is close to singular (momentum near 0, say)."""
+        if self.order == 1:
+            return ((1.0 / self.mix[0][0],),)
+        (a, b), (c, d) = self.mix
+        determinant = a * d - b * c
+        if abs(determinant) < _SINGULAR:
+            return None
+        return (d / determinant, -b / determinant), (-c / determinant, a / determinant)
+
+    def basis(self) -> float:
+        """The number r by which z = w + r·m is what w will have become when the momentum has run out.
+
+        In the coordinates (z, m) a step without curvature is diag(1, μ). Errors of rows kept in (w, m) would grow as
+        μ⁻ᵗ within a segment, those of rows kept in (z, m) do not: the second coordinate only shrinks.
+        """
+        if self.order == 1 or self.mix[1][0] == 0.0:
+            return 0.0
+        (kept, _), (drift, momentum) = self.mix
+        return drift / max(kept - momentum, 0.25 * (1.0 - momentum))
+
+
+def _kept(lr: float, weight_decay: float) -> float:
+    kept = 1.0 - lr * weight_decay
+    if kept <= 0.0:
+        raise ValueError(f"lr * weight_decay should be below 1. Found {lr} * {weight_decay} = {lr * weight_decay}.")
+    return kept
