@@ -1,0 +1,149 @@
+"""States from anywhere: what is not what it should be is refused by name, and nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from widehead import factored
+from widehead.arithmetic import StepRule
+from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
+from widehead.factored import FactoredWeights, from_state, to_state
+from widehead.targets import SparseTargets
+
+D, WIDTH = 60, 5
+State = dict[str, torch.Tensor]
+
+
+def stepped(weights: FactoredWeights, steps: int, seed: int = 1) -> FactoredWeights:
+    """After steps that close segments, correct V and leave a sweep half way."""
+    generator = torch.Generator().manual_seed(seed)
+    weights.versions.fanouts = (3, 3)
+    for _ in range(steps):
+        hidden = torch.randn(4, WIDTH, generator=generator) + 1.5
+        ids = torch.randint(0, D, (4,), generator=generator)
+        read = factored.forward(weights, hidden, SparseTargets(ids, torch.arange(5)))
+        lam, sparse = torch.full((4,), 0.5), torch.full((4,), -0.5)
+        gradient = factored.output_gradient(weights, read, lam, None, sparse)
+        factored.apply_step(weights, factored.plan_step(weights, gradient, StepRule.sgd(0.06)))
+    return weights
+
+
+def trained(steps: int = 90) -> FactoredWeights:
+    weights = FactoredWeights.from_dense(torch.randn(D, WIDTH, generator=torch.Generator().manual_seed(0)))
+    return stepped(weights, steps)
+
+
+def state_of(weights: FactoredWeights) -> State:
+    return {name: part.clone() for name, part in to_state(weights).items()}
+
+
+def test_the_state_of_these_tests_has_something_of_everything() -> None:
+    met = {"successors": 0, "behind": 0, "corrections": 0, "last": 0, "retired": 0}
+    weights = trained(0)
+    for step in range(90):
+        stepped(weights, 1, seed=step)
+        for name in met:
+            met[name] += len(getattr(weights.versions, name)) > 0
+    assert all(met.values()), met
+
+
+def _with(name: str, place: object, value: float) -> Callable[[State], None]:
+    def change(state: State) -> None:
+        state[name][place] = value  # type: ignore[index]
+
+    return change
+
+
+def _long(name: str, count: int) -> Callable[[State], None]:
+    def change(state: State) -> None:
+        state[name] = torch.zeros(2, count, WIDTH)
+
+    return change
+
+
+def _circle(state: State) -> None:
+    """Two slots that are emptied, each the other's successor."""
+    state["boundaries"] = torch.tensor([[0, 0, 0], [1, -1, 2], [2, -1, 1]])
+    state["transforms"] = torch.eye(WIDTH).repeat(3, 1, 1)
+    state["versions"].zero_()
+    state["counters"][:2] = 0.0
+    for name in ("corrections", "last_corrections"):
+        state[name] = torch.zeros(2, 0, WIDTH)
+
+
+COUNTERS = ("base", "previous", "cursor", "owed", "written_steps", "age", "steps_per_boundary", "closes", "moved_rows")
+NUMBERS = ("values", "transforms", "small", "added")
+DAMAGE: dict[str, tuple[Callable[[State], None], str]] = {
+    **{
+        f"{count} {name}": (_long(name, count), f"`{name}` .* shape")
+        for name in ("corrections", "last_corrections")
+        for count in (MOST_CORRECTIONS + 1, 65, 600, 5_000)
+    },
+    "a circle": (_circle, "circle"),
+    **{
+        f"{name} {bad}": (_with("counters", i, bad), f"`{name}`")
+        for i, name in enumerate(COUNTERS)
+        for bad in (-5, -1e9)
+    },
+    **{f"{name} infinite": (_with("counters", i, torch.inf), f"`{name}`") for i, name in enumerate(COUNTERS)},
+    **{f"{name} no number": (_with("counters", i, torch.nan), f"`{name}`") for i, name in enumerate(COUNTERS)},
+    "a cursor beyond the rows": (_with("counters", 2, D + 1), "`cursor` .* at most 60"),
+    "half a step": (_with("counters", -1, 0.5), "`steps` .* whole"),
+    "a base without a slot": (_with("counters", 0, 200), "live boundaries"),
+    "a previous one without a slot": (_with("counters", 1, 200), "live boundaries"),
+    **{
+        f"{name} {bad}": (_with(name, (-1, -1), bad), f"`{name}` .* finite")
+        for name in NUMBERS
+        for bad in (torch.nan, -torch.inf, 1e38)
+    },
+    "a version without a slot": (_with("versions", 3, 77), "live boundaries"),
+    "a version without a correction": (_with("versions", 3, 255), "live boundaries"),
+    "a slot twice": (lambda state: state.update(boundaries=state["boundaries"][[0, 0]]), "live boundaries"),
+    "a slot too many": (_with("boundaries", (0, 0), SLOTS), "live boundaries"),
+    "a tier too many": (_with("boundaries", (0, 1), 1 << 40), "Tiers"),
+    "a group of no kind": (_with("boundaries", (0, 1), -9), "Tiers"),
+    "too many slots": (
+        lambda state: state.update(transforms=torch.eye(WIDTH).repeat(SLOTS + 1, 1, 1)),
+        "`transforms` .* shape",
+    ),
+    "versions of another type": (lambda state: state.update(versions=state["versions"].long()), "uint8"),
+    "boundaries of another type": (lambda state: state.update(boundaries=state["boundaries"].float()), "integers"),
+    "values of another type": (lambda state: state.update(values=state["values"].int()), "floating-point"),
+    "a scalar": (lambda state: state.update(transforms=torch.tensor(1.0)), "`transforms` .* shape"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_refused_and_nothing_changes(damage: str) -> None:
+    change, message = DAMAGE[damage]
+    state, like = state_of(trained()), trained(7)
+    before = state_of(like)
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        from_state(state, like)
+    for name, part in to_state(like).items():
+        assert torch.equal(part, before[name]), name
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_whatever_a_state_says_it_is_refused_or_can_be_trained(data: st.DataObject) -> None:
+    """Some integers of it are others: what loads goes on without a crash, and is read without a fault."""
+    state, like = state_of(trained()), trained(3)
+    for _ in range(data.draw(st.integers(1, 3))):
+        part = state[data.draw(st.sampled_from(["versions", "boundaries", "counters"]))]
+        place = data.draw(st.integers(0, part.numel() - 1))
+        bound = 255 if part.dtype == torch.uint8 else 300
+        part.view(-1)[place] = data.draw(st.integers(0 if bound == 255 else -5, bound))
+    try:
+        made = from_state(state, like)
+    except ValueError:
+        return
+    stepped(made, 20)
+    made.consolidate()
+    assert bool(torch.isfinite(made.dense()).all())
