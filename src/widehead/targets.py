@@ -209,13 +209,13 @@ class SparseTargets:
         return self._sorted
 
     def values_or_ones(self, dtype: torch.dtype) -> Tensor:
-        """(nnz,) values, ones where none were given."""
+        """(nnz,) values, ones if none were given."""
         if self.values is None:
             return torch.ones(self.class_ids.numel(), dtype=dtype, device=self.class_ids.device)
         return self.values.to(dtype)
 
     def to(self, device: torch.device | str) -> SparseTargets:
-        """The same targets on another device; themselves where they are there."""
+        """The same targets on another device; themselves if they are there."""
         if self.class_ids.device == torch.device(device):
             return self
         values = None if self.values is None else self.values.to(device)
@@ -247,9 +247,9 @@ class SparseTargets:
         return cls._trusted(torch.cat([batch.class_ids for batch in batches]), _offsets_of(counts), values)
 
     def coalesced(self) -> SparseTargets:
-        """The same targets with the values of a class named twice by one example added up (1 each where none given).
+        """The same targets with the values of a class named twice by one example added up (1 each if none are given).
 
-        Itself where nothing is repeated.
+        Itself if nothing is repeated.
 
         >>> SparseTargets([2, 5, 2], [0, 3]).coalesced().values.tolist()
         [2.0, 1.0]

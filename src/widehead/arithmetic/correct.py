@@ -15,7 +15,7 @@ U is given the step without that direction, and V the rest. With H̃ = H(I − y
 
     U' = U(p + fHᵀΛH̃),    x = f·UHᵀΛHy,    bᵀ = yᵀU'⁻¹,    C' = C̃ + f·Hy·bᵀ,
 
-where C̃ and U'⁻¹ come from the same system as ever with H̃ in the place of Hr, which is well conditioned: its eigenvalues
+C̃ and U'⁻¹ come from the same system as ever with H̃ in the place of Hr, which is well conditioned: its eigenvalues
 are those of P on the complement of y. This holds for any unit vector y, too.
 
 Letters: U (c, c), C (m, c) the solution that target rows are written with, Hr (m, c), τ = ‖U‖_F/√c, f and p the numbers
@@ -135,7 +135,7 @@ def _with_rows(
 
 
 def _row_factor(made: SmallState, taken: Tensor) -> Tensor:
-    """(c,) bᵀ = takenᵀ·U'⁻¹, where U' + x·takenᵀ = U; all rows get it, so U'⁻¹ is not taken at its word.
+    """(c,) bᵀ = takenᵀ·U'⁻¹ for U' + x·takenᵀ = U; all rows get it, so U'⁻¹ is not taken at its word.
 
     One step of refinement with the residual in float64: the error is that of UU⁻¹, squared.
     """

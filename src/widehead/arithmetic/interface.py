@@ -34,9 +34,9 @@ def _type(declaration: str) -> Any:
 
 
 def _functions() -> dict[str, tuple[Any, list[Any]]]:
-    found = re.findall(r"^(\w+) (widehead_\w+)\((.*?)\);$", _TEXT, flags=re.MULTILINE)
+    found = re.findall(r"^(\w+) (widehead_\w+)\(([^)]*)\);$", _TEXT, flags=re.MULTILINE)
     return {
-        name: (_TYPES[result], [] if given == "void" else [_type(part) for part in given.split(", ")])
+        name: (_TYPES[result], [] if given == "void" else [_type(part.strip()) for part in given.split(",")])
         for result, name, given in found
     }
 

@@ -1,6 +1,6 @@
 """What a step does with a gradient: the linear rule that turns W (and its momentum M) and G into the new ones.
 
-A *row* of the weight record is x = w, or x = (w, m) where momentum is kept: ``order`` blocks of d numbers. A rule is
+A *row* of the weight record is x = w, or x = (w, m) if momentum is kept: ``order`` blocks of d numbers. A rule is
 
     X ← X (p ⊗ I) + G (f ⊗ I)
 

@@ -32,9 +32,9 @@ class TargetPlan:
         class_ids: (n,) the distinct target classes, rising.
         examples: (nnz,) example of each target, in the order given by the user.
         positions: (nnz,) place of each target's class in ``class_ids``.
-        offsets: (m + 1,) where each example's targets begin.
+        offsets: (m + 1,) the place at which each example's targets begin.
         counts: (m,) how many it has.
-        by_class: (nnz,) the targets sorted by class; ``class_offsets`` (n + 1,) says where each class begins there.
+        by_class: (nnz,) the targets sorted by class; ``class_offsets`` (n + 1,) says at which place each class begins.
         examples_by_class: (nnz,) ``examples[by_class]``.
     """
 

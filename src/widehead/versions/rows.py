@@ -54,7 +54,7 @@ class Rows:
         self.dtype = stored.dtype if dtype is None else dtype
         self.path = path
         self._rounding: tuple[Tensor, Tensor] | None = None
-        # Rows that memory may not hold are asked for before they are read. Where it does hold them, that costs more
+        # Rows that memory may not hold are asked for before they are read. If it does hold them, that costs more
         # than it gains: 1 µs a row; a row from the disk took 90 µs alone and 12 µs beside others.
         self._is_large = path is not None and stored.numel() * stored.element_size() > _memory() // 2
 
@@ -174,7 +174,7 @@ class Rows:
             yield start, min(start + step, self.num_rows)
 
     def expect(self, start: int, stop: int) -> None:
-        """Say that the rows from ``start`` to ``stop`` will be read next, where they are in a file."""
+        """Say that the rows from ``start`` to ``stop`` will be read next, if they are in a file."""
         if self.path is not None:
             mapped.expect(self.stored[start:stop])
 
@@ -215,7 +215,7 @@ class Rows:
         return made
 
     def remove(self) -> None:
-        """Remove the file, where there is one; the rows stay, until they are let go."""
+        """Remove the file, if there is one; the rows stay, until they are let go."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -230,7 +230,7 @@ class Rows:
 
 
 def _memory() -> int:
-    """Bytes of main memory; without end where the system does not say."""
+    """Bytes of main memory; without end if the system does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

@@ -50,7 +50,7 @@ static inline Range part(Int count, Int index, Int parts, Int align) {
     return r;
 }
 
-/* A thread's part of a matrix: some rows where there are enough for all threads, otherwise fewer columns too. */
+/* A thread's part of a matrix: some rows if there are enough for all threads, otherwise fewer columns too. */
 static inline Tile tile(Int rows, Int columns) {
     int t = omp_get_thread_num(), threads = omp_get_num_threads(), down = threads;
     while (down > 1 && (threads % down != 0 || rows < (Int)LEAST_ROWS * down)) down--;

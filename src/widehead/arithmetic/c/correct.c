@@ -162,7 +162,7 @@ static void round_rows(const Correction *s, Int begin, Int end, double *square, 
     }
 }
 
-/* Gives other than 0 where the direction is too small to be taken out, or not finite. `figures` are those of step.c. */
+/* Gives other than 0 if the direction is too small to be taken out, or not finite. `figures` are those of step.c. */
 int widehead_correct(int threads, const Correction *s) {
     Int d = s->d;
     double *v[VECTORS], size = 0.0, factor = 0.0, inverses = 0.0, known = 0.0, rows = 0.0, growth = 0.0, unused = 0.0;

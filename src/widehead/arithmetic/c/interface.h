@@ -1,5 +1,5 @@
-/* What Python and C agree on: limits, structures and functions. Python reads this file (arithmetic/interface.py) and makes
- * its side from it, so each declaration stands on lines of the plain form used here. Letters and names: common.h. */
+/* What Python and C agree on: limits, structures and functions. Python reads this file (arithmetic/interface.py) and
+ * makes its side from it, so each declaration has the plain form used here. Letters and names: common.h. */
 #ifndef WIDEHEAD_INTERFACE_H
 #define WIDEHEAD_INTERFACE_H
 
@@ -48,14 +48,24 @@ typedef struct {
 int widehead_threads(void);
 void widehead_use(void *gemm);
 void widehead_handshake(Int *out);
-Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids, Int *class_offsets, Int *positions, Int *examples_by_class);
-Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows, const float *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets, const Int *positions, float *products, float *values, float *squared_norm, float *outputs);
-void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *positions, const float *products, const float *values, float *outputs);
-double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float *constant, const float *sparse, const Int *offsets, const Int *positions, const float *values, const float *products, const float *small, float *left, float *others, float *by_hidden);
+Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids, Int
+                  *class_offsets, Int *positions, Int *examples_by_class);
+Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows, const float
+                  *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets, const Int
+                  *positions, float *products, float *values, float *squared_norm, float *outputs);
+void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *positions, const float *products,
+                      const float *values, float *outputs);
+double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float
+                         *constant, const float *sparse, const Int *offsets, const Int *positions, const float
+                         *values, const float *products, const float *small, float *left, float *others, float
+                         *by_hidden);
 Int widehead_bring_work(int threads, Int n, Int c);
-int widehead_bring(int threads, Int n, const Int *ids, const RowTable *rows, int to_base, float *out, uint8_t *reached, Int *work);
-int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *rows, int version, const uint8_t *each, float *table, uint8_t *versions);
-Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int *seen);
+int widehead_bring(int threads, Int n, const Int *ids, const RowTable *rows, int to_base, float *out, uint8_t
+                   *reached, Int *work);
+int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *rows, int version, const
+                   uint8_t *each, float *table, uint8_t *versions);
+Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int
+                  *seen);
 Int widehead_step_work(int threads, Int m, Int d, Int nnz);
 int widehead_step(int threads, const Step *s);
 Int widehead_correct_work(Int d);

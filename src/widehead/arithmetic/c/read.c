@@ -1,16 +1,17 @@
-/* What a forward and a backward pass read of float32 weights on the CPU (common.h), and what the library says of itself. */
+/* What a forward and a backward pass read of float32 weights (common.h), and what the library says of itself. */
 #include "common.h"
 
 Gemm *widehead_sgemm;
 
 void widehead_use(void *gemm) { widehead_sgemm = (Gemm *)gemm; }
 
-/* Threads that OpenMP would take: those that torch was told, where both share one OpenMP. */
+/* Threads that OpenMP would take: those that torch was told, if both share one OpenMP. */
 int widehead_threads(void) { return omp_get_max_threads(); }
 
-/* What this build takes for granted: Python refuses a library whose numbers are not those of interface.h as it reads it. */
+/* What this build takes for granted: Python refuses a library with other numbers than interface.h has. */
 void widehead_handshake(Int *out) {
-    const Int known[] = {SLOTS, MOST_CORRECTIONS, NOWHERE, FIGURES, WRONG, sizeof(RowTable), sizeof(Step), sizeof(Correction)};
+    const Int known[] = {SLOTS, MOST_CORRECTIONS, NOWHERE,      FIGURES,
+                         WRONG, sizeof(RowTable), sizeof(Step), sizeof(Correction)};
     memcpy(out, known, sizeof known);
 }
 
@@ -46,8 +47,9 @@ void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *
     outputs_of(mine(m, 1), d, offsets, positions, products, values, outputs);
 }
 
-/* products (m, 2d + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values (n, d)
- * and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row. Twin: Arithmetic.read_outputs. */
+/* products (m, 2d + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values
+ * (n, d) and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row.
+ * Twin: Arithmetic.read_outputs. */
 Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows,
                   const float *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets,
                   const Int *positions, float *products, float *values, float *squared_norm, float *outputs) {
@@ -80,9 +82,10 @@ Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const f
 
 /* left (m, w) = [SV, S1, σ] with w = d + 1 or, if σ is given, d + 2; others = NW; by_hidden = TW. Gives Σ|λ|‖h‖².
  * Twin: Arithmetic.gradient. */
-double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float *constant,
-                         const float *sparse, const Int *offsets, const Int *positions, const float *values,
-                         const float *products, const float *small, float *left, float *others, float *by_hidden) {
+double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm,
+                         const float *constant, const float *sparse, const Int *offsets, const Int *positions,
+                         const float *values, const float *products, const float *small, float *left, float *others,
+                         float *by_hidden) {
     Int w = constant ? d + 2 : d + 1, width = 2 * d + 2;
     double bound = 0.0;
 #pragma omp parallel num_threads(threads) reduction(+ : bound)

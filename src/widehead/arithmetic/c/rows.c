@@ -11,7 +11,7 @@ static void correct_rows(const float *both, Int count, Int first, Int n, Int c, 
 }
 
 /* Rows at `slot`, brought to `base` or, unless `to_base`, to the first slot that has no successor; gives that slot, or
- * WRONG if successors form a circle. `rows` and `other` (n, c) are exchanged by each product. Twin: through in moving.py. */
+ * WRONG if successors form a circle. Each product exchanges `rows` and `other` (n, c). Twin: _through in row_table.py. */
 static Int through(const RowTable *p, Int slot, int to_base, Int n, float **rows, float **other, float *parts) {
     Int c = p->c;
     for (Int met = 0; met <= SLOTS; met++) {
@@ -36,8 +36,8 @@ static Int through(const RowTable *p, Int slot, int to_base, Int n, float **rows
     return WRONG;
 }
 
-static int bring_group(const RowTable *p, Int version, int to_base, const Int *ids, const Int *places, Int n, float *rows,
-                        float *other, float *parts, float *out, uint8_t *reached) {
+static int bring_group(const RowTable *p, Int version, int to_base, const Int *ids, const Int *places, Int n,
+                       float *rows, float *other, float *parts, float *out, uint8_t *reached) {
     Int c = p->c, stands = version;
     if (version < SLOTS ? version >= p->slots : version - SLOTS > p->correction_count) return WRONG;
     for (Int i = 0; i < n; i++) memcpy(rows + i * c, p->table + ids[places[i]] * c, sizeof(float) * c);
@@ -82,7 +82,8 @@ static int is_sound(const RowTable *p, Int n, const Int *ids) {
 }
 
 /* out (n, c) ← the rows `ids` (n,) of V at the newest version; unless `to_base`, at the first slot that has no
- * successor, and `reached` (n,) says which. Gives WRONG if the table contradicts itself. Twin: Arithmetic.bring_rows. */
+ * successor, and `reached` (n,) says which. Gives WRONG if the table contradicts itself.
+ * Twin: Arithmetic.bring_rows. */
 int widehead_bring(int threads, Int n, const Int *ids, const RowTable *p, int to_base, float *out, uint8_t *reached,
                    Int *work) {
     if (!is_sound(p, n, ids)) return WRONG;
@@ -121,7 +122,8 @@ int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, cons
 
 /* Rows from `start` to `stop` whose versions are `wanted` (256 flags), rising: the first `most` of them into `found`;
  * says how many, and in `seen` how far it looked. Twin: Arithmetic.find_rows. */
-Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int *seen) {
+Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found,
+                  Int *seen) {
     Int count = 0, i = start;
     for (; i < stop && count < most; i += LINE) {
         Int end = i + LINE < stop ? i + LINE : stop;

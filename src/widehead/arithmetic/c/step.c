@@ -9,7 +9,7 @@ enum {
     BUFFER = 24576 /* numbers of a buffer */
 };
 
-/* A ← A⁻¹ of a symmetric positive definite A (n, n) by Gauss and Jordan; other than 0 where it is not. */
+/* A ← A⁻¹ of a symmetric positive definite A (n, n) by Gauss and Jordan; other than 0 if it is not. */
 static int leaf_inverse(Int n, float *a, Int ld) {
     for (Int k = 0; k < n; k++) {
         float pivot = a[k * ld + k];
@@ -272,8 +272,8 @@ static void finish_rows(const Step *s, const Work *w, double *sum, double *growt
     }
 }
 
-/* Twin: Arithmetic.step if p is 1, m ≤ d and Λ ≥ 0. `figures` are ‖U‖²_F, ‖U⁻¹‖²_F, the most growth of a row, Σ of ω, w̄
- * and Q, Σ of the new rows, and the contraction. Other than 0 if Λ has an entry that is negative or huge, or the system
+/* Twin: Arithmetic.step if p is 1, m ≤ d and Λ ≥ 0. `figures` are ‖U‖²_F, ‖U⁻¹‖²_F, the most growth of a row, Σ of ω,
+ * w̄ and Q, Σ of the new rows, and the contraction. Other than 0 if Λ has an entry that is negative or huge, or the system
  * is not positive definite. */
 int widehead_step(int threads, const Step *s) {
     Work work = work_of(s), *w = &work;
@@ -289,7 +289,8 @@ int widehead_step(int threads, const Step *s) {
         float *buffer = w->buffers + omp_get_thread_num() * ((Int)BUFFER + LINE * d);
         begin_step(s, w);
 #pragma omp barrier
-        if (omp_get_thread_num() == 0) failed = invert_system(s, w, &contraction); /* the others begin with the rows meanwhile */
+        /* The others begin with the rows meanwhile. */
+        if (omp_get_thread_num() == 0) failed = invert_system(s, w, &contraction);
         if (s->constant) shared_part(s, buffer);
         for (;;) {
             Int begin;
