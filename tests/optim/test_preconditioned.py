@@ -287,11 +287,11 @@ def test_what_is_remembered_follows_a_head_that_moves() -> None:
     hidden, ids = data(4)
     head(hidden, ids).backward()
     optimizer.step()
-    (key,) = optimizer.param_groups[0]["params"]
+    (group,) = optimizer.param_groups
     moved: Any = SimpleNamespace(weights=SimpleNamespace(values=torch.empty(0, device="meta")))
-    beside = optimizer._state_beside(moved, key)
-    assert {beside[name].device.type for name in ("sum", "right")} == {"meta"}
-    assert {optimizer.state[key][name].device.type for name in ("sum", "right")} == {"cpu"}
+    beside = optimizer._remembered(moved, group)
+    assert {getattr(beside, name).device.type for name in ("sum", "right")} == {"meta"}
+    assert {optimizer.state[group["params"][0]][name].device.type for name in ("sum", "right")} == {"cpu"}
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Newton", "Shampoo", "Muon"])

@@ -102,6 +102,10 @@ class Head(nn.Module):
                 row has score −inf.
         """
 
+    def monitors(self) -> dict[str, float]:
+        """Figures of the last training step, by name, for a log."""
+        return {}
+
     def _checked_k(self, hidden: Tensor, k: int, exclude: TargetsLike | None) -> SparseTargets | None:
         if not 1 <= k <= self.num_classes:
             raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")

@@ -122,6 +122,10 @@ class RetrievedSoftmaxHead(LinearHead):
         #: () standard deviation of the index's scores minus present ones of the last step's retrieved classes
         self.drift = torch.zeros((), device=self.device, dtype=self.dtype)
 
+    def monitors(self) -> dict[str, float]:
+        """ "relative_std": that of the estimated normaliser."""
+        return {"relative_std": float(self.relative_std)}
+
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         widened = self._widened(hidden)
         if self.is_full:
