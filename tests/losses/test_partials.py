@@ -1,4 +1,4 @@
-"""Derivatives that losses write out, against those that autograd finds."""
+"""Derivatives that losses give, written out or by default, against those that autograd finds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ LOSSES = {
     "values as weights": wh.losses.WeightedSquaredError(0.1, values="weights"),
     "spherical": wh.losses.SphericalSoftmax(0.2),
     "taylor": wh.losses.TaylorSoftmax(),
+    "z-loss": wh.losses.ZLoss(0.5, 3.0),
+    "user's": wh.losses.SphericalLoss(lambda q, s, a, t: q.sqrt() + s.mul_(2.0) * wh.losses.sum_over_targets(a, t)),
+    "without s and targets": wh.losses.SphericalLoss(lambda q, s, a, t: q**2),
 }
 LISTS = [[1, 2], [3], [], [4, 5, 5]]
 VALUES = [[0.5, 2.0], [1.0], [], [1.0, 3.0, 0.25]]
@@ -29,7 +32,8 @@ def test_they_are_the_derivatives(loss: wh.losses.Loss, valued: bool) -> None:
     s = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
     a = torch.randn(6, generator=generator, dtype=torch.float64, requires_grad=True)
     found = loss.partials(q.detach(), s.detach(), a.detach(), targets, D)
-    losses = loss(q, s, a, targets, D)
+    losses = loss(q.clone(), s.clone(), a.clone(), targets, D)
+    assert not any(part is not None and part.requires_grad for part in vars(found).values())
     torch.testing.assert_close(found.losses, losses.detach())
     by_s = torch.zeros_like(s) if found.by_s is None else found.by_s
     expected = torch.autograd.grad(losses.sum(), (q, s, a), materialize_grads=True)

@@ -31,8 +31,7 @@ class Recording(Protocol):
 class ExactFunction(torch.autograd.Function):
     """What a loss needs of the outputs: q, s and a, or the losses themselves if their derivatives are known.
 
-    The backward pass gives the gradient by the hidden layer and leaves the step for the optimiser. It cannot be
-    differentiated again.
+    The backward pass gives the gradient by the hidden layer and leaves the step for the optimiser.
     """
 
     @staticmethod
@@ -46,20 +45,25 @@ class ExactFunction(torch.autograd.Function):
         return read.statistics() if known is None else known.losses
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     @without_autocast
     def backward(ctx: Any, *by_outputs: Any) -> Any:
         head: Recording = ctx.head
-        if ctx.read.revision != head.weights.revision:
-            raise StaleGraphError(
-                "The head's weights changed between forward and backward (a step, a load or a move). "
-                "Run the forward pass again."
-            )
+        _check_backward(head, ctx.read)
         parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
         gradient = output_gradient(head.weights, ctx.read, *parts)
         if ctx.remember:
             head.record(gradient)
         return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None, None
+
+
+def _check_backward(head: Recording, read: Forward) -> None:
+    if torch.is_grad_enabled():  # torch's once_differentiable would let derivatives of known losses pass as constants
+        raise RuntimeError("An exact head can be differentiated once. Found a backward pass with create_graph=True.")
+    if read.revision != head.weights.revision:
+        raise StaleGraphError(
+            "The head's weights changed between forward and backward (a step, a load or a move). "
+            "Run the forward pass again."
+        )
 
 
 def _by_statistics(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> tuple[Any, ...]:

@@ -104,7 +104,7 @@ class SGD(HeadOptimizer):
             f"The largest stable lr for this batch is {limit / curvature.largest(gradient, precise=True):.4g}; "
             "use about half of it.",
             UnstableStepWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
