@@ -192,11 +192,14 @@ def test_a_hidden_layer_that_needs_no_gradient_leaves_the_same_step(loss: Loss) 
     assert torch.equal(*steps)
 
 
+@pytest.mark.parametrize("storage_dtype", [None, torch.bfloat16], ids=["compiled", "torch"])  # what the step is made of
 @pytest.mark.parametrize("loss", [wh.losses.TaylorSoftmax(), wh.losses.ZLoss(0.5, 3.0)], ids=["written out", "default"])
-def test_inside_autocast_nothing_is_rounded(loss: Loss) -> None:
+def test_inside_autocast_nothing_is_rounded(loss: Loss, storage_dtype: torch.dtype | None) -> None:
     found = []
     for enabled in (False, True):
-        head, hidden = make(loss, dtype=torch.float32), hidden_layer(torch.float32)
+        torch.manual_seed(0)
+        head = wh.ExactHead(WIDTH, D, loss, storage_dtype=storage_dtype)
+        hidden = hidden_layer(torch.float32)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             value = head(hidden, IDS)
             value.backward()

@@ -172,7 +172,7 @@ class ExactHead(Head):
 
     @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant where the loss has p.
+        """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant if the loss has p.
 
         Args:
             hidden: (m, d).
