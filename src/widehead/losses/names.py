@@ -9,7 +9,7 @@ from widehead.losses.taylor_softmax import TaylorSoftmax
 from widehead.losses.weighted_squared_error import WeightedSquaredError
 from widehead.losses.z_loss import ZLoss
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "SphericalSoftmax", "SquaredError", "TaylorSoftmax", "WeightedSquaredError", "ZLoss"]
 
 #: classes by name, each made with its own options
 LOSSES: dict[str, type[Loss]] = {
