@@ -73,7 +73,7 @@ def partials(row: Row, weight: torch.Tensor, b: Batch, scale: float = 1.0) -> tu
     )
     t = 2 * by_q[:, None] * outputs + by_s[:, None]
     t.index_put_(at, by_a, accumulate=True)
-    curvature = loss.target_curvature(q, s, a, targets, num_classes) * share[targets.example_ids]
+    curvature = loss.target_curvature(q, s, a, targets, num_classes, 0.01) * share[targets.example_ids]
     dense = torch.zeros_like(t).index_put_(at, curvature, accumulate=True)
     return t, (2 * by_q).abs(), dense
 

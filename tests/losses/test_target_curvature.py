@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import widehead as wh
-from widehead.losses.base import SURPRISE
 from widehead.targets import SparseTargets
 
 D = 400
+PROBABILITY = 0.01
 
 
 def statistics() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, SparseTargets]:
@@ -48,7 +48,7 @@ def second_differences(loss: wh.losses.Loss, step: float = 1e-4) -> torch.Tensor
 )
 def test_it_is_the_second_derivative(loss: wh.losses.Loss) -> None:
     q, s, a, targets = statistics()
-    found = loss.target_curvature(q, s, a, targets, D)
+    found = loss.target_curvature(q, s, a, targets, D, PROBABILITY)
     assert found.shape == a.shape
     assert torch.allclose(found, second_differences(loss).abs(), atol=1e-5)
 
@@ -57,9 +57,9 @@ def test_it_is_the_same_where_the_caller_wants_no_graph() -> None:
     """As in ``optimizer.step()``."""
     q, s, a, targets = statistics()
     loss = wh.losses.ZLoss(0.5, 3.0)
-    expected = loss.target_curvature(q, s, a, targets, D)
+    expected = loss.target_curvature(q, s, a, targets, D, PROBABILITY)
     with torch.no_grad():
-        found = loss.target_curvature(q, s, a, targets, D)
+        found = loss.target_curvature(q, s, a, targets, D, PROBABILITY)
     assert torch.equal(found, expected)
     assert not found.requires_grad
     assert not a.requires_grad
@@ -67,22 +67,23 @@ def test_it_is_the_same_where_the_caller_wants_no_graph() -> None:
 
 def test_targets_that_weigh_less_than_other_outputs_have_none() -> None:
     q, s, a, targets = statistics()
-    found = wh.losses.WeightedSquaredError(0.9, values="weights").target_curvature(q, s, a, targets, D)
+    loss = wh.losses.WeightedSquaredError(0.9, values="weights")
+    found = loss.target_curvature(q, s, a, targets, D, PROBABILITY)
     assert found.tolist() == pytest.approx([0.0, 2.2, 0.2, 0.2, 4.2, 0.0])
 
 
 @pytest.mark.parametrize(
     ("loss", "way"),
     [
-        (wh.losses.SphericalSoftmax(0.2), math.sqrt(SURPRISE * D * 0.2)),
-        (wh.losses.TaylorSoftmax(), math.sqrt(2 * SURPRISE * D)),
+        (wh.losses.SphericalSoftmax(0.2), math.sqrt(PROBABILITY * D * 0.2)),
+        (wh.losses.TaylorSoftmax(), math.sqrt(2 * PROBABILITY * D)),
     ],
 )
 def test_softmax_like_losses_take_the_largest_gradient_over_the_way_to_go(loss: wh.losses.Loss, way: float) -> None:
-    """A step of 1/γ at the largest gradient brings an output from 0 to where its class has probability SURPRISE."""
+    """A step of 1/γ at the largest gradient brings an output from 0 to where its class has probability PROBABILITY."""
     outputs = torch.linspace(-10.0, 10.0, 100_001, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(loss.score(outputs).sum(), outputs)
     q, s, a, targets = statistics()
     share = torch.tensor([0.2, 0.8, 1.0, 1 / 4.25, 3 / 4.25, 0.25 / 4.25], dtype=torch.float64)
-    found = loss.target_curvature(q, s, a, targets, D)
+    found = loss.target_curvature(q, s, a, targets, D, PROBABILITY)
     assert torch.allclose(found, share * slope.max() / way, rtol=1e-6)

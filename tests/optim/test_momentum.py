@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from support.small_head import WIDTH, D, data, make, multi_hot
 
@@ -70,7 +73,7 @@ def test_weights_loaded_after_the_optimizer_was_made_begin_without_momentum() ->
     head(hidden, ids).backward()
     optimizer.step()
     head.load_weight(weight)
-    assert head.weights.order == 1
+    assert head.weights.momentum().abs().max() == 0.0
     other = wh.optim.SGD(fresh, lr=0.1, momentum=0.9)
     for step in range(3):
         hidden, ids = data(20, seed=step)
@@ -78,3 +81,74 @@ def test_weights_loaded_after_the_optimizer_was_made_begin_without_momentum() ->
             model(hidden, ids).backward()
             own.step()
     assert torch.allclose(head.weight(), fresh.weight(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_two_optimizers_that_ask_for_different_things_are_told_so(momentum: float) -> None:
+    head = make()
+    first = wh.optim.SGD(head, lr=0.1, momentum=momentum)
+    second = wh.optim.SGD(head, lr=0.1, momentum=0.9 - momentum)
+    weight = head.weight()
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    with pytest.raises(RuntimeError, match="another optimiser was made"):
+        first.step()
+    assert torch.equal(head.weight(), weight)
+    second.step()
+    assert not torch.equal(head.weight(), weight)
+
+
+def test_a_state_without_momentum_loaded_since_is_noticed_and_can_be_gone_on_from() -> None:
+    head, plain = make(), make()
+    optimizer = wh.optim.SGD(head, lr=0.1, momentum=0.9)
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    optimizer.step()
+    head.load_state_dict(plain.state_dict())
+    head(hidden, ids).backward()
+    with pytest.raises(RuntimeError, match="a state loaded into it"):
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    other = wh.optim.SGD(plain, lr=0.1, momentum=0.9)
+    plain(hidden, ids).backward()
+    for own in (optimizer, other):
+        own.step()
+    assert torch.allclose(head.weight(), plain.weight(), rtol=1e-12)
+
+
+def test_an_optimizer_made_without_momentum_takes_over_that_of_a_loaded_state() -> None:
+    """As torch.optim.SGD does."""
+    head, other = make(), make()
+    optimizer, successor = wh.optim.SGD(head, lr=0.02, momentum=0.9), wh.optim.SGD(other, lr=1.0)
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    optimizer.step()
+    other.load_state_dict(copy.deepcopy(head.state_dict()))
+    successor.load_state_dict(optimizer.state_dict())
+    for step in range(3):
+        hidden, ids = data(20, seed=step)
+        for model, own in ((head, optimizer), (other, successor)):
+            model(hidden, ids).backward()
+            own.step()
+    assert torch.equal(head.weight(), other.weight())
+    assert torch.equal(head.weights.momentum(), other.weights.momentum())
+
+
+def test_momentum_that_comes_later_is_refused() -> None:
+    head = make()
+    optimizer = wh.optim.SGD(head, lr=0.1)
+    optimizer.param_groups[0]["momentum"] = 0.5
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    with pytest.raises(ValueError, match=r"from the beginning .* Found 0\.5"):
+        optimizer.step()
+
+
+def test_asking_again_for_what_is_there_changes_nothing() -> None:
+    head = make()
+    for keep in (False, True, True, False):
+        head.keep_momentum(keep)
+        weights = head.weights
+        head.keep_momentum(keep)
+        assert head.weights is weights
+        assert weights.order == 1 + keep

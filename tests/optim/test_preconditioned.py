@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -287,11 +289,11 @@ def test_what_is_remembered_follows_a_head_that_moves() -> None:
     hidden, ids = data(4)
     head(hidden, ids).backward()
     optimizer.step()
-    (key,) = optimizer.param_groups[0]["params"]
+    (group,) = optimizer.param_groups
     moved: Any = SimpleNamespace(weights=SimpleNamespace(values=torch.empty(0, device="meta")))
-    beside = optimizer._state_beside(moved, key)
-    assert {beside[name].device.type for name in ("sum", "right")} == {"meta"}
-    assert {optimizer.state[key][name].device.type for name in ("sum", "right")} == {"cpu"}
+    beside = optimizer._remembered(moved, group)
+    assert {getattr(beside, name).device.type for name in ("sum", "right")} == {"meta"}
+    assert {optimizer.state[group["params"][0]][name].device.type for name in ("sum", "right")} == {"cpu"}
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Newton", "Shampoo", "Muon"])
@@ -338,3 +340,65 @@ def test_warm_up_and_lr_schedulers_of_torch_work(kind: str, schedule: object) ->
 def test_wrong_options_are_named(kind: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(wh.optim, kind)(make(), **{"lr": 0.1, **options})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Newton", {"dampng": 0.1}),
+        ("Newton", {"momentum": 0.9}),
+        ("Shampoo", {"ridge": 0.1}),
+        ("Muon", {"decay": 0.9}),
+        ("SGD", {"damping": 0.1}),
+    ],
+)
+def test_unknown_options_are_refused(kind: str, options: dict) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(options))}'"):
+        getattr(wh.optim, kind)(make(), lr=0.1, **options)
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+def test_what_is_remembered_goes_through_a_file(kind: str, tmp_path: Path) -> None:
+    """It holds tensors and numbers alone, each under the name of a field."""
+    head = make()
+    optimizer = getattr(wh.optim, kind)(head)
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "state")
+    other = getattr(wh.optim, kind)(make())
+    other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    (found,), (expected,) = other.state.values(), optimizer.state.values()
+    assert set(found) == {field.name for field in dataclasses.fields(optimizer.memory)}
+    for name, value in expected.items():
+        assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value, name
+    assert other.trust() == optimizer.trust() == [wh.optim.Trust(1, 0)]
+
+
+@pytest.mark.parametrize(("kind", "of"), [("Newton", "Shampoo"), ("Shampoo", "Muon"), ("Muon", "Newton")])
+def test_the_state_of_another_kind_is_refused(kind: str, of: str) -> None:
+    head = make()
+    other = getattr(wh.optim, of)(head)
+    hidden, ids = data(20)
+    head(hidden, ids).backward()
+    other.step()
+    optimizer = getattr(wh.optim, kind)(make())
+    state = {**optimizer.state_dict(), "state": other.state_dict()["state"]}
+    with pytest.raises(ValueError, match=f"The state of {kind} should hold"):
+        optimizer.load_state_dict(state)
+
+
+def test_monitors_tell_the_part_of_all_steps_that_was_scaled_back() -> None:
+    heads = [make(), make()]
+    optimizer = wh.optim.Newton(heads, lr=50.0)
+    assert optimizer.monitors() == {"scaled_back": 0.0}
+    hidden, ids = data(20)
+    for scale in (1.0, 100.0, 100.0):
+        for head in heads[: 2 if scale == 1.0 else 1]:
+            head(scale * hidden, ids).backward()
+        optimizer.step()
+    assert [trust.steps for trust in optimizer.trust()] == [3, 1]
+    scaled = sum(trust.scaled_back for trust in optimizer.trust())
+    assert scaled > 0
+    assert optimizer.monitors() == {"scaled_back": scaled / 4}
+    assert wh.optim.SGD(heads, lr=0.1).monitors() == heads[0].monitors() == {}

@@ -9,6 +9,7 @@ import torch
 
 import widehead as wh
 from widehead.errors import NonFiniteError, UnstableStepWarning
+from widehead.optim.sgd import cautious_lr
 
 D, WIDTH = 50, 6
 
@@ -67,10 +68,10 @@ def test_reduce_on_plateau_and_state_round_trip() -> None:
 def test_default_lr_is_the_losss_own() -> None:
     heads = [make(), wh.ExactHead(WIDTH, D, wh.losses.SphericalSoftmax())]
     optimizer = wh.optim.SGD(heads)
-    assert [group["lr"] for group in optimizer.param_groups] == [h.loss.default_lr(WIDTH, WIDTH) for h in heads]
+    assert [group["lr"] for group in optimizer.param_groups] == [cautious_lr(h.loss, WIDTH, WIDTH) for h in heads]
     slower = wh.optim.SGD(heads, momentum=0.75)
     for group, head in zip(slower.param_groups, heads, strict=True):
-        assert group["lr"] == 0.25 * head.loss.default_lr(WIDTH, WIDTH)
+        assert group["lr"] == 0.25 * cautious_lr(head.loss, WIDTH, WIDTH)
 
 
 def test_zero_grad_drops_the_pending_step_and_step_uses_it_up() -> None:

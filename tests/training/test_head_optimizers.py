@@ -10,6 +10,7 @@ import torch
 
 import widehead as wh
 from widehead.models import WideNetwork
+from widehead.optim.sgd import cautious_lr
 from widehead.training.config import TrainingConfig
 from widehead.training.optimizers import make_head_optimizer
 
@@ -74,10 +75,10 @@ def test_the_lr_of_sgd_comes_from_the_first_hidden_layers_and_targets(activation
     dense = float(torch.linalg.svdvals(hidden)[0]) ** 2 / EXAMPLES
     most = max(float(hidden[[c in row for row in TARGETS]].square().sum()) for c in range(D)) / EXAMPLES
     assert dense > most  # so that squared error goes by the one, the weighted one by the other
-    expected = head.loss.default_lr(dense, most) * (1.0 - momentum)
+    expected = cautious_lr(head.loss, dense, most) * (1.0 - momentum)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-5)
     squared, head = made(head_optimizer="sgd", activation=activation, loss="squared-error")
-    assert squared.param_groups[0]["lr"] == pytest.approx(head.loss.default_lr(dense, most), rel=1e-5)
+    assert squared.param_groups[0]["lr"] == pytest.approx(cautious_lr(head.loss, dense, most), rel=1e-5)
 
 
 def test_the_lr_is_what_was_measured_for_language_models() -> None:
@@ -91,4 +92,4 @@ def test_the_lr_is_what_was_measured_for_language_models() -> None:
 
 def test_hidden_layers_that_are_zero_say_nothing_about_the_lr() -> None:
     optimizer, head = made(scale=0.0, head_optimizer="sgd", head_momentum=0.5)
-    assert optimizer.param_groups[0]["lr"] == 0.5 * head.loss.default_lr(WIDTH, WIDTH)
+    assert optimizer.param_groups[0]["lr"] == 0.5 * cautious_lr(head.loss, WIDTH, WIDTH)

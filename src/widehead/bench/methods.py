@@ -54,7 +54,7 @@ class Exact(HeadMethod):
         self,
         problem: OutputLayerProblem,
         device: torch.device,
-        optimizer: type[HeadOptimizer] = SGD,
+        optimizer: Callable[..., HeadOptimizer] = SGD,
         **options: float,
     ) -> None:
         self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)

@@ -74,7 +74,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
-        """(m,) losses, anything finite where an example has none, and (m,) whether it has one; None where all have."""
+        """(m,) losses, anything finite if an example has none, and (m,) whether it has one; None if all have."""
 
     @abstractmethod
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
@@ -102,6 +102,10 @@ class Head(nn.Module):
                 row has score −inf.
         """
 
+    def monitors(self) -> dict[str, float]:
+        """Figures of the last training step, by name, for a log."""
+        return {}
+
     def _checked_k(self, hidden: Tensor, k: int, exclude: TargetsLike | None) -> SparseTargets | None:
         if not 1 <= k <= self.num_classes:
             raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
@@ -121,7 +125,7 @@ class Head(nn.Module):
         return checked_targets(hidden, targets, self.in_features, self.num_classes)
 
     def _widened(self, hidden: Tensor) -> Tensor:
-        """Hidden layer in the head's type, with a unit that is always 1 where the head has a bias."""
+        """Hidden layer in the head's type, with a unit that is always 1 if the head has a bias."""
         if not hidden.dtype.is_floating_point:
             raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
         hidden = hidden.to(self.dtype)
@@ -134,7 +138,7 @@ class Head(nn.Module):
 class ParameterHead(Head):
     """An output layer over ordinary parameters, whatever their structure.
 
-    An example with several targets has the mean of its targets' losses, by the targets' values where they have some.
+    An example with several targets has the mean of its targets' losses, by the targets' values if they have some.
     One without targets has no loss and is left out of means. In eval mode a head that defines probabilities gives
     the exact −log p, so that losses of different heads can be compared.
     """
@@ -154,7 +158,7 @@ class ParameterHead(Head):
 
     @abstractmethod
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        """(m,) the training loss of each example, anything where it has no targets; hidden is in the head's type."""
+        """(m,) the training loss of each example, anything if it has no targets; hidden is in the head's type."""
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +170,7 @@ class ParameterHead(Head):
 
 
 class LinearHead(ParameterHead):
-    """A head with one row of weights a class: o = HWᵀ + b, p = softmax(o) where it has probabilities.
+    """A head with one row of weights a class: o = HWᵀ + b, p = softmax(o) if it has probabilities.
 
     The parameter ``table`` (D, d), or (D, d + 1) with the bias as last column, holds W. Scores are the outputs.
 
@@ -195,7 +199,7 @@ class LinearHead(ParameterHead):
                 self.table[:, in_features] = 0.0
 
     def _rows(self, class_ids: Tensor) -> Tensor:
-        """Rows of the table, in the shape of ``class_ids`` and one more dimension; sparse gradients where said so."""
+        """Rows of the table in the shape of ``class_ids`` + (width,); their gradient is sparse if ``sparse``."""
         rows: Tensor = nn.functional.embedding(class_ids, self.table, sparse=self.sparse and torch.is_grad_enabled())
         return rows
 
@@ -251,7 +255,7 @@ class LinearHead(ParameterHead):
 
     @torch.no_grad()
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros where None)."""
+        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros if None)."""
         self.table.copy_(checked_weight(weight, bias, self.table, self.has_bias))
 
     def extra_repr(self) -> str:

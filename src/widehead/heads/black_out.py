@@ -27,8 +27,8 @@ class BlackOutHead(SampledHead):
 
     Negatives that are targets of the example are left out, as the paper's are drawn from the other classes.
 
-    Bias: the loss estimates no cross-entropy, and its minimum is near the softmax's only where no class is likely. For
-    one target and n → ∞ it is −log(π_y/(1 − π_y)) up to a constant, π = softmax(o), which is least where
+    Bias: the loss estimates no cross-entropy, and its minimum is near the softmax's only if no class is likely. For
+    one target and n → ∞ it is −log(π_y/(1 − π_y)) up to a constant, π = softmax(o), which is least if
     p_j = π_j Σ_{y ≠ j} p_y/(1 − π_y): likely classes come out too likely, p = 0.4 as π = 0.59, say, p = 0.01 nearly
     as itself. `log_prob`, and the loss in eval mode, are those of the full softmax of the outputs.
 
@@ -37,7 +37,7 @@ class BlackOutHead(SampledHead):
         num_classes: D.
         negatives: n, shared by the batch.
         frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
-        alpha: power of the frequencies, where given; 0.2 to 0.4 are usual.
+        alpha: power of the frequencies, if given; 0.2 to 0.4 are usual.
         bias: an additional output weight for a hidden unit that is always 1.
         device, dtype: as in torch.
 
@@ -76,7 +76,7 @@ class BlackOutHead(SampledHead):
 def _discriminative(positive: Tensor, negative: Tensor, example_ids: Tensor) -> Tensor:
     """(nnz,) −log p̃_y − Σ_k log(1 − p̃_k), from o − log q of the targets (nnz,) and negatives (m, n).
 
-    1 − p̃ is exact to rounding only where p̃ is not nearly 1. That only the largest negative can be: its 1 − p̃ is
+    1 − p̃ is exact to rounding only if p̃ is not nearly 1. That only the largest negative can be: its 1 − p̃ is
     summed from all the others, which are at most ½ each and subtract well.
     """
     top, at = negative.max(dim=1)

@@ -46,7 +46,7 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
 
     Args:
         losses: (m,).
-        counted: (m,) whether an example has a loss, or None where all have.
+        counted: (m,) whether an example has a loss, or None if all have.
         weight: (m,) or None for ones.
         reduction: "mean", "sum" or "none".
 
@@ -94,7 +94,7 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def checked_weight(weight: Tensor, bias: Tensor | None, like: Tensor, has_bias: bool) -> Tensor:
-    """A copy of ``weight`` (D, d), with the bias (D,), zeros where None, as last column of a head that has one.
+    """A copy of ``weight`` (D, d), with the bias (D,), zeros if None, as last column of a head that has one.
 
     Args:
         like: (D, d) or (D, d + 1), a tensor of the type and on the device of what is made.

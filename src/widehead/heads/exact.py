@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
@@ -19,9 +20,9 @@ from widehead.errors import StaleGraphError
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.base import Head
 from widehead.heads.contract import as_table, check_shapes, less_normalizer, linear_of
-from widehead.heads.graph import Losses, Statistics, Tap, Ticket
+from widehead.heads.graph import ExactFunction
 from widehead.heads.ranking import streaming_top_k
-from widehead.losses import Loss
+from widehead.losses import Loss, Partials
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
@@ -101,19 +102,16 @@ class ExactHead(Head):
         targets = self.loss.prepare(targets)
         hidden = self._widened(hidden)
         read = factored.forward(self.weights, hidden.detach(), targets)
-        with torch.no_grad():
-            known = (read.squared_norm, read.hidden_sum, read.outputs)
-            partials = self.loss.partials(*known, targets, self.num_classes)
-        if partials is None:
-            ticket = Ticket()
-            q, s, a = self._attached(hidden, read, ticket)
-            losses = self.loss(q, s, a, targets, self.num_classes)
-            losses = Tap.apply(losses, ticket) if self._remembers(hidden) else losses
+        if self._remembers(hidden):
+            losses = self._attached(hidden, read, self._partials(read, targets))
         else:
-            losses = partials.losses
-            if self._remembers(hidden):
-                losses = Losses.apply(hidden, self._hook(hidden), self, read, partials)
+            losses = self.loss(*read.statistics(), targets, self.num_classes)
         return losses, targets.counts > 0 if self.loss.needs_targets else None
+
+    @torch.no_grad()
+    def _partials(self, read: Forward, targets: SparseTargets) -> Partials:
+        statistics = read.squared_norm, read.hidden_sum, read.outputs
+        return self.loss.partials(*statistics, targets, self.num_classes)
 
     @without_autocast
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,23 +121,19 @@ class ExactHead(Head):
         """
         checked = self._targets(hidden, targets)
         hidden = self._widened(hidden)
-        return self._attached(hidden, factored.forward(self.weights, hidden.detach(), checked), Ticket())
-
-    def _attached(self, hidden: Tensor, read: Forward, ticket: Ticket) -> tuple[Tensor, Tensor, Tensor]:
-        """The statistics, in autograd's graph where there is one."""
-        if not self._remembers(hidden):
-            return read.statistics()
-        q, s, a = Statistics.apply(hidden, self._hook(hidden), self, read, ticket)
+        read = factored.forward(self.weights, hidden.detach(), checked)
+        q, s, a = self._attached(hidden, read) if self._remembers(hidden) else read.statistics()
         return q, s, a
+
+    def _attached(self, hidden: Tensor, read: Forward, known: Partials | None = None) -> Any:
+        """The statistics, or the losses that are known with their derivatives, in autograd's graph."""
+        # The outputs need a gradient although the hidden layer may need none: that of W is for the optimiser.
+        hook = None if hidden.requires_grad else torch.zeros((), device=hidden.device, requires_grad=True)
+        return ExactFunction.apply(hidden, hook, self, read, known)
 
     def _remembers(self, hidden: Tensor) -> bool:
         """Whether a backward pass may follow."""
         return torch.is_grad_enabled() and (self.training or hidden.requires_grad)
-
-    @staticmethod
-    def _hook(hidden: Tensor) -> Tensor | None:
-        """Makes what is read differentiable even where the hidden layer is plain data."""
-        return None if hidden.requires_grad else torch.zeros((), device=hidden.device, requires_grad=True)
 
     # -- the pending step ---------------------------------------------------------------------------------------
 
@@ -178,7 +172,7 @@ class ExactHead(Head):
 
     @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant where the loss has p.
+        """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant if the loss has p.
 
         Args:
             hidden: (m, d).
@@ -245,15 +239,17 @@ class ExactHead(Head):
         return linear_of(dense[:, : self.in_features].contiguous(), bias)
 
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros where None)."""
+        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros if None).
+
+        If an optimiser keeps momentum, the momentum begins anew at 0.
+        """
         check_shapes(weight, bias, (self.num_classes, self.in_features), self.has_bias)
-        old, width = self.weights.rows, self.in_features + self.has_bias
+        old, order = self.weights.rows, self.weights.order
         if not all(torch.isfinite(rows).all() for _, rows in self._blocks_of(weight, bias)):
             raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
-        made = old if old.width == width else old.empty_like(width=width)
         for start, rows in self._blocks_of(weight, bias):
-            made.put(start, rows)
-        self._replace(FactoredWeights.from_rows(made))
+            old.put(start, pad(rows, (0, (order - 1) * rows.shape[1])))
+        self._replace(FactoredWeights.from_rows(old, order))
 
     def _blocks_of(self, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[int, Tensor]]:
         """Pairs (first row, (n, width) rows of W with their bias): V is never held twice."""
@@ -269,6 +265,13 @@ class ExactHead(Head):
         weights.layout = self.weights.layout + 1
         self.weights = weights
         self._pending = []
+
+    def keep_momentum(self, keep: bool) -> None:
+        """Keep a momentum beside W from now on, which begins at 0, or drop it; O(Dd²) if that is a change.
+
+        Optimisers ask for it once, as they are made.
+        """
+        self.weights = self.weights.with_order(2 if keep else 1)
 
     def consolidate(self) -> None:
         """Bring every row up to date, O(Dd²). W stays the same; reading much of it (top_k) is faster afterwards."""

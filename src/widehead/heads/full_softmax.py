@@ -24,13 +24,13 @@ class FullSoftmaxHead(LinearHead):
     """Softmax cross-entropy over all classes, ℓ = log Z − Σ_k share_k o_k, with exact dense gradients; O(mDd) a step.
 
     The same loss as ``cross_entropy(linear(hidden, W), targets)``, worked out a block of classes at a time. The
-    exponentials (m, D) are kept for the backward pass where m ≤ d, so that they take no more memory than W's gradient;
+    exponentials (m, D) are kept for the backward pass if m ≤ d, so that they take no more memory than W's gradient;
     larger batches keep log Z alone and compute their outputs a second time: four products with W instead of three.
     Gradients are right for any weighting of the examples' losses. They cannot be differentiated again.
 
     torch.nn.functional.linear_cross_entropy, chunked, does the same by blocks of examples, and reads all of W for each
     block. Losses of single examples, which weights need, made it slower on CPU than torch without blocks; the sum of
-    losses alone, where it works out gradients in the forward pass, is about as fast as this (measured at m = d: no
+    losses alone, for which it works out gradients in the forward pass, is about as fast as this (measured at m = d: no
     faster; at m = 4d: a sixth faster).
 
     Args:

@@ -16,7 +16,7 @@ from widehead.factored import FactoredWeights, output_gradient
 from widehead.losses import Partials
 from widehead.precision import without_autocast
 
-__all__ = ["Losses", "Statistics", "Tap", "Ticket"]
+__all__ = ["ExactFunction"]
 
 
 class Recording(Protocol):
@@ -28,80 +28,53 @@ class Recording(Protocol):
     def record(self, gradient: OutputGradient) -> None: ...
 
 
-class Statistics(torch.autograd.Function):
-    """The statistics of the outputs; the backward pass leaves the step for the optimiser (docs/mathematics.md)."""
+class ExactFunction(torch.autograd.Function):
+    """What a loss needs of the outputs: q, s and a, or the losses themselves if their derivatives are known.
+
+    The backward pass gives the gradient by the hidden layer and leaves the step for the optimiser.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: Recording, read: Forward, ticket: Ticket) -> Any:
+    def forward(
+        ctx: Any, hidden: Tensor, hook: Tensor | None, head: Recording, read: Forward, known: Partials | None
+    ) -> Any:
         # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
-        ctx.head, ctx.read, ctx.remember, ctx.ticket = head, read, head.training, ticket
-        ctx.set_materialize_grads(False)
-        return read.statistics()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    @without_autocast
-    def backward(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> Any:
-        read: Forward = ctx.read
-        curvature = torch.zeros_like(read.squared_norm) if by_q is None else 2.0 * by_q
-        sparse = torch.zeros_like(read.outputs) if by_a is None else by_a
-        return _backward(ctx, curvature, by_s, sparse, ctx.ticket.example_weight), None, None, None, None
-
-
-class Losses(torch.autograd.Function):
-    """The losses of examples, whose derivatives by the statistics are known; otherwise as `Statistics`."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, hook: Tensor | None, head: Recording, read: Forward, known: Partials) -> Any:
         ctx.head, ctx.read, ctx.remember = head, read, head.training
-        ctx.partials = known.by_q, known.by_s, known.by_a
-        return known.losses
+        ctx.by_losses = None if known is None else (known.by_q, known.by_s, known.by_a)
+        ctx.set_materialize_grads(known is not None)
+        return read.statistics() if known is None else known.losses
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     @without_autocast
-    def backward(ctx: Any, by_losses: Tensor) -> Any:
-        by_q, by_s, by_a = ctx.partials
-        curvature = by_q * by_losses * 2.0
-        constant = None if by_s is None else by_s * by_losses
-        sparse = by_a * by_losses[ctx.read.plan.examples]
-        return _backward(ctx, curvature, constant, sparse, by_losses), None, None, None, None
+    def backward(ctx: Any, *by_outputs: Any) -> Any:
+        head: Recording = ctx.head
+        _check_backward(head, ctx.read)
+        parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
+        gradient = output_gradient(head.weights, ctx.read, *parts)
+        if ctx.remember:
+            head.record(gradient)
+        return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None, None
 
 
-def _backward(
-    ctx: Any, curvature: Tensor, constant: Tensor | None, sparse: Tensor, example_weight: Tensor | None
-) -> Tensor | None:
-    """The gradient by the hidden layer; the step is left for the optimiser."""
-    head: Recording = ctx.head
-    read: Forward = ctx.read
+def _check_backward(head: Recording, read: Forward) -> None:
+    if torch.is_grad_enabled():  # torch's once_differentiable would let derivatives of known losses pass as constants
+        raise RuntimeError("An exact head can be differentiated once. Found a backward pass with create_graph=True.")
     if read.revision != head.weights.revision:
         raise StaleGraphError(
             "The head's weights changed between forward and backward (a step, a load or a move). "
             "Run the forward pass again."
         )
-    gradient = output_gradient(head.weights, read, curvature, constant, sparse, example_weight)
-    if ctx.remember:
-        head.record(gradient)
-    return gradient.by_hidden if ctx.needs_input_grad[0] else None
 
 
-class Ticket:
-    """Carries the weights of the examples' losses from where they are known to the backward pass of the statistics."""
+def _by_statistics(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> tuple[Any, ...]:
+    """λ, σ, g of `OutputGradient` from the derivatives by q, s and a; weights of examples are not known."""
+    curvature = torch.zeros_like(ctx.read.squared_norm) if by_q is None else 2.0 * by_q
+    return curvature, by_s, torch.zeros_like(ctx.read.outputs) if by_a is None else by_a
 
-    example_weight: Tensor | None = None
 
-
-class Tap(torch.autograd.Function):
-    """The losses unchanged; the backward pass notes ∂L/∂ℓ (m,), which includes the reduction and all weights."""
-
-    @staticmethod
-    def forward(ctx: Any, losses: Tensor, ticket: Ticket) -> Tensor:
-        ctx.ticket = ticket
-        return losses.view_as(losses)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    @without_autocast
-    def backward(ctx: Any, by_losses: Tensor) -> Any:
-        ctx.ticket.example_weight = by_losses
-        return by_losses, None
+def _by_losses(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
+    """λ, σ, g and the weight of each example, from the derivatives by the losses, which are those weights."""
+    by_q, by_s, by_a = ctx.by_losses
+    weight = weight.to(by_q.dtype)
+    constant = None if by_s is None else by_s * weight
+    return by_q * weight * 2.0, constant, by_a * weight[ctx.read.plan.examples], weight

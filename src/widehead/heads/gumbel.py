@@ -1,7 +1,7 @@
 """Exact draws from a softmax of which only the largest logits are known, by Gumbels that are made when needed.
 
 Mussmann, Levy, Ermon (UAI 2017): argmax_j (o_j + G_j) with independent Gumbels G is a draw from softmax(o). With S the
-k best classes, a class outside S can win only where its Gumbel exceeds B = max_S (o + G) − min_S o. They draw the
+k best classes, a class outside S can win only if its Gumbel exceeds B = max_S (o + G) − min_S o. They draw the
 number of such classes from a binomial and then distinct classes. Here the same in the form of a Poisson process:
 a Gumbel is the largest point of a process of density e^(−g) dg, so the points above B of all n − k classes together
 are N ~ Poisson((n − k) e^(−B)), each of a class drawn uniformly, with replacement, at height B + Exp(1).

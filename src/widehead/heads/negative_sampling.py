@@ -35,7 +35,7 @@ class NegativeSamplingHead(SampledHead):
         num_classes: D.
         negatives: n, shared by the batch; 5 to 20 are usual.
         frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
-        alpha: power of the frequencies, where given.
+        alpha: power of the frequencies, if given.
         bias: an additional output weight for a hidden unit that is always 1.
         device, dtype: as in torch.
 

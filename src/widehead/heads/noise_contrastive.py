@@ -27,12 +27,12 @@ class NoiseContrastiveHead(SampledHead):
 
         ℓ = mean over targets y of −log σ(Δ_y) − Σ_{i=1..n} log σ(−Δ_{j_i}),    j_i ~ q with replacement.
 
-    Z is a constant: the loss is least where exp(o_j)/Z is the probability of j, so the outputs normalise themselves as
+    Z is a constant: the loss is least if exp(o_j)/Z is the probability of j, so the outputs normalise themselves as
     far as they can. Noise that happens to be a target stays in, as that minimum needs it.
 
     Bias: the loss is no estimate of a cross-entropy and says nothing about perplexity. Its minimum is that of the
     likelihood for every n: the gradient's mean is 0 there. Elsewhere it tends to that of −o_y + Σ_j exp(o_j)/Z as n
-    grows, which is the likelihood's where Z is the normaliser. In eval mode the loss is −log p of the full softmax
+    grows, which is the likelihood's if Z is the normaliser. In eval mode the loss is −log p of the full softmax
     of the outputs, whatever Z.
 
     Args:

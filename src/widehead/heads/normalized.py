@@ -42,7 +42,7 @@ class NormalizedHead(ParameterHead):
 
     @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        """log p of some classes, of all (m, D) where ``class_ids`` is None; shapes as in `log_prob`."""
+        """log p of some classes, of all (m, D) if ``class_ids`` is None; shapes as in `log_prob`."""
         hidden = hidden.to(self.dtype)
         return self._all_log_probs(hidden) if class_ids is None else self.log_prob(hidden, class_ids)
 
@@ -78,7 +78,7 @@ class NormalizedHead(ParameterHead):
         return scores, ids
 
     def to_linear(self) -> NoReturn:
-        """Not to be had.
+        """A tree of classes is no linear layer, so there is none.
 
         Raises:
             TypeError: always.
@@ -90,7 +90,7 @@ class NormalizedHead(ParameterHead):
 
 
 def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:
-    """(num_classes,) float64 on the CPU, or None where None.
+    """(num_classes,) float64 on the CPU, or None for None.
 
     Raises:
         TypeError, ValueError: see `checked_frequencies`; or another number of them.
@@ -104,7 +104,7 @@ def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor 
 
 
 def ranks_by_frequency(frequencies: Tensor | None, num_classes: int) -> Tensor:
-    """(D,) the place of each class by falling frequency, smaller ids first among equals; the ids where None."""
+    """(D,) the place of each class by falling frequency, smaller ids first among equals; the ids if None."""
     if frequencies is None:
         return torch.arange(num_classes)
     order = torch.argsort(frequencies, descending=True, stable=True)

@@ -33,11 +33,11 @@ class RetrievedSoftmaxHead(LinearHead):
         log Ẑ = logsumexp({o_i : i ∈ S'} ∪ {o_j − log(l q_j) : j ∈ T}),     ℓ = log Ẑ − o_y,
 
     and q = 1/(n − |S'|) for a uniform tail. Gradients are those of this loss: ∂ℓ/∂h = −w_y + Σ p̂ w and ∂ℓ/∂w_i =
-    (p̂_i − 1[i = y]) h with p̂ = exp(o − log Ẑ) on S' and exp(o)/(l q Ẑ) on T, where a class drawn twice counts twice.
+    (p̂_i − 1[i = y]) h with p̂ = exp(o − log Ẑ) on S' and exp(o)/(l q Ẑ) on T; a class drawn twice counts twice.
 
     **Bias.** Ẑ is unbiased whatever the index finds, misses or believes: S is a mere set of ids, logits come from the
     present weights, and T is drawn outside the set that was really found. log Ẑ, and so the training loss, is low by
-    about ½ Var(Ẑ)/Z²; `relative_std` estimates √(Var(Ẑ)/Z²) from the tail that was drawn (low where heavy classes are
+    about ½ Var(Ẑ)/Z²; `relative_std` estimates √(Var(Ẑ)/Z²) from the tail that was drawn (low if heavy classes are
     seldom drawn). In eval mode the loss is that of the full softmax.
 
     **The batch's own set** (``shared``, the default). One S' and one T serve all examples: scores are one dense
@@ -49,12 +49,12 @@ class RetrievedSoftmaxHead(LinearHead):
     Without ``shared`` each example has k retrieved classes and l draws of its own: O(m(k + l)d) memory.
 
     **Tail.** "uniform", or "cells": by the index's cells, q_j ∝ 0.9 exp(h·(mean row of j's cell))/Σ + 0.1/n outside
-    S', the batch's mean where ``shared``.
+    S', the batch's mean if ``shared``.
 
     **Index.** Built at the first training step, and anew after weights are loaded, moved or copied; it is not in the
     state_dict. See `widehead.heads.upkeep.Upkeep` for when it is refreshed.
 
-    **Where k + l ≥ n/4** training computes the full softmax: `is_full` is True, and gradients are dense (`sparse` is
+    **If k + l ≥ n/4**, training computes the full softmax: `is_full` is True, and gradients are dense (`sparse` is
     False). Otherwise the gradient of the table is sparse, for torch.optim.SparseAdam, Adagrad or SGD.
 
     Source: Igbinedion, Phillips, "Fast Softmax Sampling for Deep Neural Networks" (CS231N poster, 2017), whose printed
@@ -67,7 +67,7 @@ class RetrievedSoftmaxHead(LinearHead):
     Args:
         in_features: d.
         num_classes: n.
-        retrieved: k, of an example, or of the batch where ``shared``; None for 4√n, or 12√n where ``shared``.
+        retrieved: k, of an example, or of the batch if ``shared``; None for 4√n, or 12√n if ``shared``.
         tail: l, likewise, at least 2.
         tail_kind: "uniform" or "cells", which needs an index of FAISS.
         shared: whether examples of a batch share S' and T.
@@ -121,6 +121,10 @@ class RetrievedSoftmaxHead(LinearHead):
         self.relative_std = torch.zeros((), device=self.device, dtype=self.dtype)
         #: () standard deviation of the index's scores minus present ones of the last step's retrieved classes
         self.drift = torch.zeros((), device=self.device, dtype=self.dtype)
+
+    def monitors(self) -> dict[str, float]:
+        """ "relative_std": that of the estimated normaliser."""
+        return {"relative_std": float(self.relative_std)}
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         widened = self._widened(hidden)
@@ -200,7 +204,7 @@ class RetrievedSoftmaxHead(LinearHead):
         self.relative_std = (self.tail * unbiased).sqrt().sum() / max(1, variance.numel())
 
     def _note_drift(self, old: Tensor, new: Tensor, counted: Tensor) -> None:
-        """``old``, ``new`` (m, k) scores of the index and of present weights, where ``counted``."""
+        """``old``, ``new`` (m, k) scores of the index and of present weights, counted if ``counted``."""
         if self.upkeep.index is None:
             return
         change = torch.where(counted, old - new, 0.0)
@@ -214,7 +218,7 @@ class RetrievedSoftmaxHead(LinearHead):
     def sample(self, hidden: Tensor, n: int = 1) -> Tensor:
         """(m, n) class ids drawn independently from the exact softmax of ``hidden`` (m, d), by lazy Gumbels.
 
-        The method holds only where the best 4√D classes are known without a miss (or within a known gap, which no
+        The method holds only if the best 4√D classes are known without a miss (or within a known gap, which no
         approximate index gives), so they are found by `top_k`, exactly, whatever index the training uses. Then each
         draw costs the logits of about √D/4 classes more.
 
@@ -289,7 +293,7 @@ def _merged(members: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _padded(targets: SparseTargets) -> Tensor:
-    """(m, K) targets of each example, −1 where it has fewer than the largest number K."""
+    """(m, K) targets of each example, −1 if it has fewer than the largest number K."""
     counts = targets.counts
     width = int(counts.max()) if len(targets) > 0 else 0
     taken = torch.arange(width, device=counts.device) < counts[:, None]

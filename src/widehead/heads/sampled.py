@@ -95,7 +95,7 @@ def _unigram(
 
 
 def accidental_hits(negatives: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-    """The pairs (example, column of ``negatives`` (n,)) where a negative is one of that example's targets.
+    """The pairs (example, column of ``negatives`` (n,)) in which a negative is one of that example's targets.
 
     In O((n + nnz) log n): targets look up runs of equal ids among the sorted negatives.
     """
@@ -111,7 +111,7 @@ def accidental_hits(negatives: Tensor, targets: SparseTargets) -> tuple[Tensor, 
 def left_out(outputs: Tensor, hits: tuple[Tensor, Tensor]) -> Tensor:
     """``outputs`` (m, n), changed in place: hits become so low that they count as nothing.
 
-    The number is finite, for infinities become NaN in gradients where a row has nothing but hits.
+    The number is finite, for infinities become NaN in gradients if a row has nothing but hits.
     """
     low = torch.finfo(outputs.dtype).min / 4
     return outputs.index_put_(hits, outputs.new_full((), low))

@@ -33,7 +33,7 @@ class SampledSoftmaxHead(SampledHead):
     The negatives' outputs are less the log of their expected count; that of the target is not. Negatives that are
     targets of the example (accidental hits) are left out, so that E Ẑ = exp(o_y) + Σ_{j ∉ S} exp(o_j): exactly the
     normaliser for one target. Among several targets each competes with the classes outside S only, not with the
-    other targets, and the example has the mean of their losses, weighted by their values where given.
+    other targets, and the example has the mean of their losses, weighted by their values if given.
 
     Bias: the loss is too low, for E log Ẑ ≤ log E Ẑ, by ½ Var(Ẑ)/Z² + O(n⁻²), which falls like 1/n; its gradient is
     biased to the same order. In eval mode the loss is that of the full softmax.

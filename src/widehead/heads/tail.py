@@ -62,7 +62,7 @@ class Drawn:
 
 
 def uniform_tail(members: Tensor, n: int, draws: int, dtype: torch.dtype) -> Drawn:
-    """``draws`` classes a row, all outside ``members`` (r, s) alike; weight (n − |S'|)/l, 0 where nothing is outside.
+    """``draws`` classes a row, all outside ``members`` (r, s) alike; weight (n − |S'|)/l, 0 if nothing is outside.
 
     Args:
         members: (r, s) class ids, −1 for none.
@@ -100,7 +100,7 @@ class CellTail:
         self._edges = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
 
     def log_cell_weights(self, hidden: Tensor, *, shared: bool) -> Tensor:
-        """(m, c) log of the weight of one class of each cell; (1, c), the mean over the batch, where ``shared``."""
+        """(m, c) log of the weight of one class of each cell; (1, c), the mean over the batch, if ``shared``."""
         n = self._classes.numel()
         outputs = hidden @ self._means.T
         sizes = self._sizes.to(outputs.dtype)

@@ -24,9 +24,9 @@ _QUERIES = 32  # that probes are tuned with
 class Upkeep:
     """Searches a table that changes; what is found may be out of date or incomplete, never invalid.
 
-    The index of FAISS holds copies of the rows, renewed every ``refresh_every`` searches, and earlier where the
+    The index of FAISS holds copies of the rows, renewed every ``refresh_every`` searches, and earlier if the
     scores that it finds differ from fresh ones by ``drift_limit``, but at most every ``refresh_every``/10.
-    At each 20th refresh, or where cells became twice as uneven, k-means goes on from the centroids that there are.
+    At each 20th refresh, or if cells became twice as uneven, k-means goes on from the centroids that there are.
 
     Args:
         kind: "exhaustive", "ivf", or "auto": exhaustive on an accelerator and for few rows, else ivf.

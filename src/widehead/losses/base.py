@@ -17,8 +17,6 @@ from torch import Tensor
 from widehead.targets import SparseTargets
 
 __all__ = [
-    "CAUTION",
-    "SURPRISE",
     "Loss",
     "Partials",
     "SphericalLoss",
@@ -27,18 +25,10 @@ __all__ = [
     "sum_over_targets",
 ]
 
-#: part of the limit of stability that default step sizes take, because hidden layers grow while they train; chosen on
-#: gowalla, Moby, WikiText-2 and citeulike-t, where 0.05 to 0.5 do about as well
-CAUTION = 0.15
-
-#: probability up to which one example may bring a class whose output was 0; preconditioned optimisers keep steps below.
-#: Chosen on WikiText-2 with the spherical softmax, where 0.1 and 0.001 are worse
-SURPRISE = 0.01
-
 
 @dataclass(frozen=True)
 class Partials:
-    """Losses (m,) of examples with their derivatives by q (m,), by s (m,), None where that is 0, and by a (nnz,)."""
+    """Losses (m,) of examples with their derivatives by q (m,), by s (m,), None if that is 0, and by a (nnz,)."""
 
     losses: Tensor
     by_q: Tensor
@@ -62,19 +52,34 @@ class Loss(ABC):
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         """(m,) loss of each example, from q (m,), s (m,) and a (nnz,)."""
 
-    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials | None:
-        """Losses and their derivatives, written out; None where autograd is to find them.
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials:
+        """Losses and their derivatives, here by autograd: the gradient of the sum holds those of each example.
 
-        A dozen small operations of autograd take as long as a large product of a step.
+        A loss may override this with derivatives that are written out, which is faster: a dozen small operations of
+        autograd take as long as a large product of a step.
+
+        Raises:
+            ValueError: autograd finds no way from the losses back to q, s or a.
         """
-        return None
+        with torch.enable_grad():
+            given = [x.detach().requires_grad_() for x in (q, s, a)]
+            copies = [x.clone() for x in given]  # a loss may change in place what it is given
+            losses = self(copies[0], copies[1], copies[2], targets, num_classes)
+            if not losses.requires_grad:
+                raise ValueError(
+                    "A loss should be computed from q, s and a by operations of torch that autograd can differentiate. "
+                    f"Found losses of {type(self).__name__} that have no gradient."
+                )
+            by_q, by_s, by_a = torch.autograd.grad(losses.sum(), given, allow_unused=True)
+        by_q, by_a = (torch.zeros_like(x) if by is None else by for x, by in ((q, by_q), (a, by_a)))
+        return Partials(losses.detach(), by_q, by_s, by_a)
 
     def prepare(self, targets: SparseTargets) -> SparseTargets:
-        """The targets as this loss means them (merging what repeated classes say, say)."""
+        """The targets as this loss means them, for example with the values of a repeated class added up."""
         return targets
 
     def score(self, outputs: Tensor) -> Tensor:
-        """What classes are ranked by, elementwise; an unnormalised log-probability where there is one."""
+        """What classes are ranked by, elementwise: the unnormalised log-probability if the loss has probabilities."""
         return outputs
 
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
@@ -85,35 +90,41 @@ class Loss(ABC):
         """Standard deviation of W's entries to begin with: outputs of ordinary size, as in torch.nn.Linear."""
         return 1.0 / math.sqrt(3.0 * in_features)
 
-    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int, probability: float
+    ) -> Tensor:
         """(nnz,) how curved each example's loss is in each target's output, as a step sees it; at least 0.
 
-        Preconditioned optimisers keep steps of target rows in bounds by it. For a quadratic loss it is ∂²ℓ/∂a²; for one
-        whose minimum is far away, the largest gradient over the way there. Here |∂²ℓ/∂a²|, by differentiating twice;
-        for losses that mix the targets of one example, the sum of a row of the Hessian stands for its diagonal.
+        For a quadratic loss it is ∂²ℓ/∂a². A loss whose minimum is far away has the largest gradient over the way to
+        go, which ends at the output that gives a target ``probability``, in (0, 1), if all other outputs are 0. Here
+        it is |∂²ℓ/∂a²|, by differentiating twice; for losses that mix the targets of one example, the sum of a row of
+        the Hessian stands for its diagonal.
         """
         with torch.enable_grad():
             a = a.detach().requires_grad_()
-            slope = self(q, s, a, targets, num_classes).sum()
+            slope = self(q, s, a.clone(), targets, num_classes).sum()
             for _ in range(2):
                 if not slope.requires_grad:  # constant or linear in a
                     return torch.zeros_like(a)
                 (slope,) = torch.autograd.grad(slope.sum(), a, create_graph=True, materialize_grads=True)
         return slope.detach().abs()
 
-    def default_lr(self, dense: float, targets: float) -> float:
-        """A step size that trains with a mean over the batch.
+    def largest_step(self, dense: float, targets: float) -> float:
+        """The largest stable step size of SGD for the mean over a batch; a step size of that order if none is known.
 
         Args:
             dense: λmax(HᵀH)/m, curvature that all outputs share.
             targets: max over classes of Σ‖h‖²/m over the examples that name the class, a bound of the curvature that
                 the most frequent class has of its own.
         """
-        return CAUTION / targets
+        return 1.0 / targets
 
 
 class SphericalLoss(Loss):
     """A loss of your own: ``fn(q, s, a, targets)`` → (m,), differentiated by autograd.
+
+    An example's loss must depend on the statistics of that example alone, and on no parameter that is to be trained;
+    a loss for which this does not hold is computed from `ExactHead.statistics`.
 
     >>> loss = SphericalLoss(lambda q, s, a, targets: q - 2 * sum_over_targets(a, targets))
     """
@@ -132,7 +143,7 @@ class SphericalLoss(Loss):
 
 
 def sum_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
-    """(nnz,) → (m,): each example's sum over its targets, 0 where it has none.
+    """(nnz,) → (m,): each example's sum over its targets, 0 if it has none.
 
     >>> sum_over_targets(torch.tensor([1.0, 2.0, 4.0]), SparseTargets([0, 1, 2], [0, 2, 2, 3]))
     tensor([3., 0., 4.])
@@ -155,7 +166,7 @@ class _SegmentSum(torch.autograd.Function):
 
 
 def segment_sum(terms: Tensor, targets: SparseTargets) -> Tensor:
-    """`sum_over_targets` where nothing is differentiated."""
+    """`sum_over_targets` without a graph."""
     return torch.segment_reduce(terms, "sum", lengths=targets.counts, initial=0.0, unsafe=True)
 
 
@@ -167,7 +178,7 @@ def shares(targets: SparseTargets, dtype: torch.dtype) -> Tensor:
 
 
 def mean_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
-    """(nnz,) → (m,): mean over an example's targets, weighted by their values where given; 0 where it has none."""
+    """(nnz,) → (m,): mean over an example's targets, weighted by their values if given; 0 if it has no targets."""
     if targets.values is None:
         return sum_over_targets(terms, targets) / targets.counts.clamp_min(1).to(terms.dtype)
     weights = targets.values.to(terms.dtype)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, SURPRISE, Loss, Partials, mean_over_targets, segment_sum, shares
+from widehead.losses.base import Loss, Partials, mean_over_targets, segment_sum, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["SphericalSoftmax"]
@@ -17,7 +17,7 @@ class SphericalSoftmax(Loss):
     """−log p at the targets with p_c = (o_c² + ε) / (‖o‖² + Dε); the mean over an example's targets.
 
     ℓ = log(q + Dε) − mean_k log(a_k² + ε). Ranking is by o², which is what the probability rises with. Targets'
-    values, where given, weigh the mean. Examples without targets have no loss and are left out of a mean.
+    values, if given, weigh the mean. Examples without targets have no loss and are left out of a mean.
     """
 
     has_probabilities = True
@@ -31,10 +31,10 @@ class SphericalSoftmax(Loss):
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         return mean_over_targets(self.log_normalizer(q, s, num_classes)[targets.example_ids] - self.score(a), targets)
 
-    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials | None:
-        """∂ℓ/∂q = 1/(q + Dε) and ∂ℓ/∂a = −2a/(a² + ε)/K, where targets have no values."""
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials:
+        """∂ℓ/∂q = 1/(q + Dε) and ∂ℓ/∂a = −2a/(a² + ε)/K, if targets have no values."""
         if targets.values is not None:
-            return None
+            return super().partials(q, s, a, targets, num_classes)
         total, terms = q + num_classes * self.eps, a * a + self.eps
         counts = targets.counts
         part = counts.clamp_min(1).to(a.dtype).reciprocal()  # of each target in the mean
@@ -48,13 +48,15 @@ class SphericalSoftmax(Loss):
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         return torch.log(q + num_classes * self.eps)
 
-    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
-        """1/(ε√(cD)): the largest gradient, 1/√ε, over the output √(cDε) that has probability c = `SURPRISE` at first.
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int, probability: float
+    ) -> Tensor:
+        """1/(ε√(cD)): the largest gradient, 1/√ε, over the output √(cDε) that has ``probability`` c at first.
 
-        ∂²ℓ/∂a² is no guide: negative where |a| < √ε, and beyond it the loss falls for ever.
+        ∂²ℓ/∂a² is no guide: it is negative if |a| < √ε, and beyond that the loss falls for ever.
         """
-        return shares(targets, a.dtype) / (self.eps * math.sqrt(SURPRISE * num_classes))
+        return shares(targets, a.dtype) / (self.eps * math.sqrt(probability * num_classes))
 
-    def default_lr(self, dense: float, targets: float) -> float:
+    def largest_step(self, dense: float, targets: float) -> float:
         """The gradient at a target is at most 1/√ε."""
-        return 3.0 * CAUTION * math.sqrt(self.eps) / targets
+        return 3.0 * math.sqrt(self.eps) / targets

@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, Loss, Partials, segment_sum, sum_over_targets
+from widehead.losses.base import Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["SquaredError"]
 
 
 class SquaredError(Loss):
-    """‖o − y‖² with y the targets' values (1 where none are given) and 0 at every other class.
+    """‖o − y‖² with y the targets' values (1 if none are given) and 0 at every other class.
 
     ℓ = q − 2 Σ_k y_k a_k + Σ_k y_k². Values of a class named twice in one example add up.
     """
@@ -35,7 +35,9 @@ class SquaredError(Loss):
     def prepare(self, targets: SparseTargets) -> SparseTargets:
         return targets.coalesced()
 
-    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int, probability: float
+    ) -> Tensor:
         """None of its own: targets are in q as all outputs are."""
         return torch.zeros_like(a)
 
@@ -43,6 +45,6 @@ class SquaredError(Loss):
         """Small enough that ‖o‖² is about ‖h‖²/d: D outputs of ordinary size would drown the targets."""
         return 1.0 / math.sqrt(in_features * num_classes)
 
-    def default_lr(self, dense: float, targets: float) -> float:
+    def largest_step(self, dense: float, targets: float) -> float:
         """Λ = 2 on all outputs alike."""
-        return CAUTION / max(dense, targets)
+        return 1.0 / max(dense, targets)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from widehead.losses.base import SURPRISE, Loss, Partials, mean_over_targets, segment_sum, shares
+from widehead.losses.base import Loss, Partials, mean_over_targets, segment_sum, shares
 from widehead.targets import SparseTargets
 
 __all__ = ["TaylorSoftmax"]
@@ -16,7 +16,7 @@ __all__ = ["TaylorSoftmax"]
 class TaylorSoftmax(Loss):
     """−log p at the targets with p_c = (1 + o_c + o_c²/2) / (D + Σo + ‖o‖²/2); the mean over an example's targets.
 
-    ℓ = log(D + s + q/2) − mean_k log(1 + a_k + a_k²/2). Ranking is by 1 + o + o²/2. Targets' values, where given,
+    ℓ = log(D + s + q/2) − mean_k log(1 + a_k + a_k²/2). Ranking is by 1 + o + o²/2. Targets' values, if given,
     weigh the mean. Examples without targets have no loss and are left out of a mean.
     """
 
@@ -26,10 +26,10 @@ class TaylorSoftmax(Loss):
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         return mean_over_targets(self.log_normalizer(q, s, num_classes)[targets.example_ids] - self.score(a), targets)
 
-    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials | None:
+    def partials(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Partials:
         """∂ℓ/∂q = 1/(2(D + s + q/2)), ∂ℓ/∂s twice that, ∂ℓ/∂a = −(1 + a)/(1 + a + a²/2)/K, without targets' values."""
         if targets.values is not None:
-            return None
+            return super().partials(q, s, a, targets, num_classes)
         total, terms = num_classes + s + 0.5 * q, 1.0 + a + 0.5 * a * a
         counts = targets.counts
         part = counts.clamp_min(1).to(a.dtype).reciprocal()  # of each target in the mean
@@ -41,9 +41,11 @@ class TaylorSoftmax(Loss):
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(1.0 + outputs + 0.5 * outputs**2)
 
-    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
-        """1/√(2cD): the largest gradient, 1, over the output √(2cD) that has probability c = `SURPRISE` at first."""
-        return shares(targets, a.dtype) / math.sqrt(2.0 * SURPRISE * num_classes)
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int, probability: float
+    ) -> Tensor:
+        """1/√(2cD): the largest gradient, 1, over the output √(2cD) that has ``probability`` c at first."""
+        return shares(targets, a.dtype) / math.sqrt(2.0 * probability * num_classes)
 
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         # s + q/2 ≥ −D/2 always (each term of the sum is at least −1/2); rounding may say otherwise.

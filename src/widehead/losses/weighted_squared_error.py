@@ -8,20 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from widehead.losses.base import CAUTION, Loss, Partials, segment_sum, sum_over_targets
+from widehead.losses.base import Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
 
 __all__ = ["WeightedSquaredError"]
 
 
 class WeightedSquaredError(Loss):
-    """Σ_j w_j (y_j − o_j)²: ``unobserved_weight`` on every class that is not a target (where y = 0), w_k on targets.
+    """Σ_j w_j (y_j − o_j)²: ``unobserved_weight`` on every class that is not a target, w_k on targets.
 
-    ℓ = α₀ q + Σ_k [w_k (y_k − a_k)² − α₀ a_k²].
+    ℓ = α₀ q + Σ_k [w_k (y_k − a_k)² − α₀ a_k²], as y = 0 at every other class.
 
     Args:
         unobserved_weight: α₀ ≥ 0.
-        target_weight: w of every target (times its value where ``values="weights"``).
+        target_weight: w of every target (times its value if ``values="weights"``).
         values: what the targets' values mean: "targets" are y with w = target_weight; "weights" are w with y = 1,
             as confidences are used in implicit feedback. Values of a class named twice in one example add up.
     """
@@ -56,8 +56,10 @@ class WeightedSquaredError(Loss):
         losses = q * alpha + segment_sum(pull * missing - a * a * alpha, targets)
         return Partials(losses, torch.full_like(q, alpha), None, torch.add(pull, a, alpha=alpha).mul_(-2.0))
 
-    def target_curvature(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
-        """2(w − α₀), where positive: what targets weigh above the other outputs."""
+    def target_curvature(
+        self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int, probability: float
+    ) -> Tensor:
+        """2(w − α₀), or 0 if that is negative: what targets weigh above the other outputs."""
         w = targets.values_or_ones(a.dtype) if self.values == "weights" else torch.ones_like(a)
         return 2.0 * (self.target_weight * w - self.unobserved_weight).clamp_min(0.0)
 
@@ -68,6 +70,6 @@ class WeightedSquaredError(Loss):
         """As for squared error."""
         return 1.0 / math.sqrt(in_features * num_classes)
 
-    def default_lr(self, dense: float, targets: float) -> float:
+    def largest_step(self, dense: float, targets: float) -> float:
         """Λ = 2α₀ on all outputs, 2w on targets."""
-        return CAUTION / max(self.unobserved_weight * dense, self.target_weight * targets)
+        return 1.0 / max(self.unobserved_weight * dense, self.target_weight * targets)

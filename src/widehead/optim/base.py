@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,14 +27,14 @@ class Proposal:
     Attributes:
         rule: what becomes of W and the gradient.
         right: (m, d) HR, or None for R = I.
-        gram_right: (m, d) TTᵀHR, where it is known.
+        gram_right: (m, d) TTᵀHR, if it is known.
         state: what the optimiser will remember of this step, once it has been made.
     """
 
     rule: StepRule
-    right: Tensor | None
-    state: dict[str, Any]
+    right: Tensor | None = None
     gram_right: Tensor | None = None
+    state: dict[str, Any] = field(default_factory=dict)
 
 
 class HeadOptimizer(torch.optim.Optimizer):
@@ -46,24 +46,18 @@ class HeadOptimizer(torch.optim.Optimizer):
     Args:
         heads: an ExactHead or several.
         lr: step size of each head; None for the default of `default_lr`.
-        options: what else stands in each parameter group.
+        options: what else stands in each parameter group, "weight_decay" and "max_grad_norm" included.
     """
 
     def __init__(
-        self,
-        heads: FactoredHead | Iterable[FactoredHead],
-        lr: float | None,
-        *,
-        weight_decay: float,
-        max_grad_norm: float | None,
-        **options: Any,
+        self, heads: FactoredHead | Iterable[FactoredHead], lr: float | None, options: Mapping[str, Any]
     ) -> None:
         self._heads = as_heads(heads)
         check_number("lr", 0.0 if lr is None else lr)
-        check_number("weight_decay", weight_decay)
-        if max_grad_norm is not None and not max_grad_norm > 0.0:
-            raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {max_grad_norm}.")
-        options = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm, **options}
+        check_number("weight_decay", options["weight_decay"])
+        limit = options["max_grad_norm"]
+        if limit is not None and not limit > 0.0:
+            raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {limit}.")
         # torch's bookkeeping wants a tensor in each group; W itself is no parameter, so an empty one stands for it.
         # It is float64 because torch casts what it loads into the state to the type of the parameter.
         groups = [
@@ -74,25 +68,38 @@ class HeadOptimizer(torch.optim.Optimizer):
             for head in self._heads
         ]
         super().__init__(groups, {"lr": lr, **options})
-        self._set_orders()
+        self._ask_for_momentum()
 
     @staticmethod
     @abstractmethod
-    def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
-        """The step size for a head where none is given."""
+    def default_lr(head: FactoredHead, options: Mapping[str, Any]) -> float:
+        """The step size for a head if none is given."""
 
     @abstractmethod
-    def _propose(
-        self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any], state: dict[str, Any]
-    ) -> Proposal:
-        """What to do with ``gradient``; must leave ``state`` as it is."""
+    def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
+        """What to do with ``gradient``; must leave the optimiser's state as it is."""
 
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
-        """Warn, where there is reason to."""
+        """Warn if there is reason to."""
 
-    def _order(self, group: dict[str, Any]) -> int:
-        """Blocks of numbers that rows of V need: 2 with momentum."""
-        return 1
+    def _keeps_momentum(self, group: dict[str, Any]) -> bool:
+        """Whether a head needs a momentum beside its weights."""
+        return False
+
+    def _ask_for_momentum(self) -> None:
+        """Ask each head, once, to keep a momentum or none."""
+        self._momentum = [self._keeps_momentum(group) for group in self.param_groups]
+        for head, keep in zip(self._heads, self._momentum, strict=True):
+            head.keep_momentum(keep)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch. A head that keeps momentum brings it in its own state_dict, which is best loaded before this."""
+        super().load_state_dict(state_dict)
+        self._ask_for_momentum()
+
+    def monitors(self) -> dict[str, float]:
+        """Figures of the training so far, by name, for a log."""
+        return {}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the pending steps."""
@@ -102,28 +109,24 @@ class HeadOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     @without_autocast
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Make the exact step of every head that has one pending: all of them or, where one fails, none.
+        """Make the exact step of every head that has one pending: all of them or, if one fails, none.
 
         Raises:
             NonFiniteError: NaN or infinity in some head's step; no head was changed.
+            RuntimeError: a head no longer keeps momentum as this optimiser asked it to.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._set_orders()
         planned: list[tuple[FactoredHead, Change, Tensor, dict[str, Any]]] = []
-        for head, group in zip(self._heads, self.param_groups, strict=True):
+        for head, group, momentum in zip(self._heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
                 continue
-            if group["max_grad_norm"] is not None:
-                gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
-            key = group["params"][0]
-            proposal = self._propose(head, gradient, group, self._state_beside(head, key))
-            change = plan_step(head.weights, gradient, proposal.rule, proposal.right, proposal.gram_right)
-            self._watch(head, gradient, group)
-            planned.append((head, change, key, proposal.state))
+            _check_momentum(head, momentum)
+            change, state = self._plan(head, gradient, group)
+            planned.append((head, change, group["params"][0], state))
         for head, change, key, state in planned:
             apply_step(head.weights, change)
             head.drop_pending()
@@ -131,16 +134,26 @@ class HeadOptimizer(torch.optim.Optimizer):
                 self.state[key] = state
         return loss
 
-    def _state_beside(self, head: FactoredHead, key: Tensor) -> dict[str, Any]:
-        """A copy of what is remembered of a head, on the head's device, to which it may have moved meanwhile."""
-        device = head.weights.values.device
-        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.state.get(key, {}).items()}
+    def _plan(
+        self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]
+    ) -> tuple[Change, dict[str, Any]]:
+        """The change of a head's weights, and what to remember once it has been made."""
+        if group["max_grad_norm"] is not None:
+            gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
+        proposal = self._propose(head, gradient, group)
+        change = plan_step(head.weights, gradient, proposal.rule, proposal.right, proposal.gram_right)
+        self._watch(head, gradient, group)
+        return change, proposal.state
 
-    def _set_orders(self) -> None:
-        """Give each head's rows a momentum, or take it away, as this optimiser needs."""
-        for head, group in zip(self._heads, self.param_groups, strict=True):
-            if head.weights.order != self._order(group):
-                head.weights = head.weights.with_order(self._order(group))
+
+def _check_momentum(head: FactoredHead, asked: bool) -> None:
+    if (head.weights.order == 2) != asked:
+        should, found = ("", "none") if asked else ("no ", "one")
+        raise RuntimeError(
+            f"The head should keep {should}momentum, as this optimiser asked. Found {found}: another optimiser was "
+            "made for the head since, or a state loaded into it. Make this optimiser anew, or load its state after "
+            "the head's."
+        )
 
 
 def check_number(name: str, value: float, *, least: float = 0.0, below: float = math.inf) -> None:

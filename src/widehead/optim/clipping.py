@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from widehead.optim.heads import FactoredHead, as_heads
 
@@ -30,9 +31,8 @@ def clip_grad_norm_(
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     taking_part = as_heads(heads)
-    norms = [torch.linalg.vector_norm(g.coalesce().values() if g.is_sparse else g).double() for g in gradients]
-    norms += [head.grad_norm() for head in taking_part]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[-1].device) for n in norms]))
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    norm = get_total_norm([*(head.grad_norm() for head in taking_part), *dense])
     factor = clip_factor(norm, max_norm)
     for gradient in gradients:
         gradient.mul_(factor.to(gradient))

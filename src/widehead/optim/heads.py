@@ -22,6 +22,7 @@ class FactoredHead(Protocol):
     loss: Loss
     in_features: int
 
+    def keep_momentum(self, keep: bool) -> None: ...
     def pending_gradient(self) -> OutputGradient | None: ...
     def drop_pending(self) -> None: ...
     def scale_pending(self, factor: float | Tensor) -> None: ...
@@ -29,7 +30,7 @@ class FactoredHead(Protocol):
 
 
 def as_heads(heads: FactoredHead | Iterable[FactoredHead]) -> list[FactoredHead]:
-    """One head or several as a list; TypeError where something is no exact head, ValueError where one comes twice."""
+    """One head or several as a list; TypeError if something is no exact head, ValueError if one comes twice."""
     listed: list[FactoredHead] = list(heads) if isinstance(heads, Iterable) else [heads]
     for head in listed:
         if not isinstance(getattr(head, "weights", None), FactoredWeights):

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, Preconditioned, damping_of
+from widehead.optim.preconditioned import Batch, Memory, Preconditioned, damping_of
 from widehead.optim.shampoo import inverse_root, inverse_root_factors
 
 __all__ = ["Muon"]
 
 
-class Muon(Preconditioned):
+class Muon(Preconditioned[Memory]):
     """W ← W − lr·G(GᵀG + δI)^(−1/2), G = ∇W: the step goes equally far in every direction that the gradient has.
 
     Muon (Jordan et al. 2024) without its momentum, and with the exact inverse root in the place of Newton–Schulz
-    iterations. Where m ≤ d the root is taken of an m × m matrix: HR = (HHᵀ·TTᵀ + δI)^(−1/2) H.
+    iterations. If m ≤ d, the root is taken of an m × m matrix: HR = (HHᵀ·TTᵀ + δI)^(−1/2) H.
 
     Args:
         heads: an ExactHead or several.
         lr: how far W goes in a step, in each direction, whatever the size of the gradient.
         damping: δ, relative to the mean eigenvalue of GᵀG; None for 0.01.
         weight_decay: decoupled.
-        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
+        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
 
     Raises:
         NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
@@ -33,14 +34,15 @@ class Muon(Preconditioned):
     """
 
     default_damping = 1e-2
+    memory = Memory
 
     @staticmethod
-    def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
+    def default_lr(head: FactoredHead, options: Mapping[str, Any]) -> float:
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _right(self, batch: Batch, group: dict[str, Any], state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        state["age"] = 0
+    def _right(self, batch: Batch, group: dict[str, Any], memory: Memory) -> tuple[Tensor, Tensor | None]:
+        memory.age = 0
         hidden = batch.hidden
         m, d = hidden.shape
         damping = damping_of(group, hidden)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +11,29 @@ from torch import Tensor
 
 from widehead.optim.base import check_number
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, Remembering
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
 
 __all__ = ["Newton"]
 
 
-class Newton(Remembering):
+@dataclass
+class NewtonMemory(MemoryOfSum):
+    """Of Newton's method.
+
+    Attributes:
+        started: whether some step had curvature, to which the ridge is relative.
+        target_peak: the most curvature that targets added lately; it fades as the sum does.
+    """
+
+    started: bool = False
+    target_peak: float = 0.0
+
+
+class Newton(Remembering[NewtonMemory]):
     """W ← W − lr·∇W·(A + δI)⁻¹, with A the curvature of the loss summed over past steps that fade.
 
     All rows of W share their curvature but for what target terms add, so one d × d matrix stands for a Hessian of
-    D·d × D·d: A ← decay·A + HᵀΛH, where Λ is the mean over all classes of the second derivative by an output. For
+    D·d × D·d: A ← decay·A + HᵀΛH; Λ is the mean over all classes of the second derivative by an output. For
     squared error A is exact, and lr = 1 is recursive least squares with forgetting factor ``decay`` (Haykin, Adaptive
     Filter Theory, ch. 10); with decay = 1, refresh_every = 1 and damping → 0, W is after each step the least-squares
     solution of all that was seen, or with a ridge the ridge regression. For other losses it is the Gauss–Newton method
@@ -36,7 +50,7 @@ class Newton(Remembering):
         refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
             decay = 1 whenever it lacks a fiftieth of the steps.
         weight_decay: decoupled.
-        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
+        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
 
     Raises:
         NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
@@ -44,43 +58,57 @@ class Newton(Remembering):
     """
 
     default_refresh = 10
+    memory = NewtonMemory
 
     def __init__(
         self,
         heads: FactoredHead | Iterable[FactoredHead],
         lr: float | None = None,
         *,
+        damping: float | None = None,
+        decay: float = 0.95,
         ridge: float = 0.0,
-        **options: Any,
+        refresh_every: int | None = None,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
     ) -> None:
         check_number("ridge", ridge)
-        super().__init__(heads, lr, ridge=ridge, **options)
+        super().__init__(
+            heads,
+            lr,
+            decay=decay,
+            refresh_every=refresh_every,
+            damping=damping,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+        )
+        self._add_options(ridge=ridge)
 
     @staticmethod
-    def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
+    def default_lr(head: FactoredHead, options: Mapping[str, Any]) -> float:
         """1: Newton's own."""
         return 1.0
 
-    def _right(self, batch: Batch, group: dict[str, Any], state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _right(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
-        if not state.get("begun", False):
+        if not memory.started:
             scale = torch.trace(added).to(torch.float64) / len(added)
-            state["sum"] = group["ridge"] * scale * torch.eye(len(added), dtype=torch.float64, device=added.device)
-            state["begun"] = bool(scale > 0.0)  # examples that are all zero have no scale
-        return hidden @ self._remember(added, group, state), None
+            memory.sum = group["ridge"] * scale * torch.eye(len(added), dtype=torch.float64, device=added.device)
+            memory.started = bool(scale > 0.0)  # examples that are all zero have no scale
+        return hidden @ self._remember(added, group, memory), None
 
     def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:
         return damped_inverse(total, damping)
 
-    def _length(self, group: dict[str, Any], state: dict[str, Any]) -> float:
+    def _length(self, group: dict[str, Any], memory: NewtonMemory) -> float:
         """lr / (1 + the most curvature that targets added lately)."""
-        state["popular"] = max(state["targets"], group["decay"] * state.get("popular", 0.0))
-        return float(group["lr"] / (1.0 + state["popular"]))
+        memory.target_peak = max(memory.targets, group["decay"] * memory.target_peak)
+        return float(group["lr"] / (1.0 + memory.target_peak))
 
 
 def damped_inverse(matrix: Tensor, damping: float) -> Tensor:
-    """(A + damping·tr(A)/d·I)⁻¹ of a symmetric positive semidefinite float64 matrix (d, d); NaN where A has NaN."""
+    """(A + damping·tr(A)/d·I)⁻¹ of a symmetric positive semidefinite float64 matrix (d, d); NaN if A has NaN."""
     d = matrix.shape[0]
     scale = torch.trace(matrix) / d
     least = 50 * d * torch.finfo(matrix.dtype).eps  # λmax may be d·scale; two digits are left of what is below

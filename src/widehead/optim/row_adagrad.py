@@ -20,9 +20,9 @@ class RowAdagrad(RowOptimizer):
 
         s += ‖g‖²/c,        row −= lr·g/(√s + eps).
 
-    A row that is seen n times moves by about lr·√n, where Adam moves it by lr·n until it has memorised its examples:
+    A row that is seen n times moves by about lr·√n, while Adam moves it by lr·n until it has memorised its examples:
     a word of three documents should not get as long a vector as one of three hundred. The state is one number a row,
-    where Adam keeps two numbers a weight.
+    while Adam keeps two numbers a weight.
 
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods" (JMLR 12, 2011), with the squares of a row averaged.
 

@@ -23,7 +23,7 @@ class RowAdam(RowOptimizer):
     """Adam on the rows that have a gradient, in place; all others, and their moments, stay as they are.
 
     The rule is that of torch.optim.SparseAdam (Kingma and Ba 2015, with bias corrections by the number of steps), and
-    so is the state. It reads and writes each touched row once, where SparseAdam makes a dozen passes.
+    so is the state. It reads and writes each touched row once; SparseAdam makes a dozen passes.
 
     Args:
         params: as in torch; each needs gradients that are sparse in their rows (``sparse=True`` of nn.Embedding).

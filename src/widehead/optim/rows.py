@@ -1,4 +1,4 @@
-"""What optimisers of tables share, where a step touches few rows: the loop over sparse gradients, and their rows."""
+"""What optimisers of tables share if a step touches few rows: the loop over sparse gradients, and their rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
 
 
 def coalesced(gradient: Tensor) -> Tensor:
-    """A gradient that is sparse in its rows, with each row once, rising; its values are shared where it is so already.
+    """A gradient that is sparse in its rows, with each row once, rising; its values are shared if it is so already.
 
     Autograd forgets that a gradient was coalesced, and looking costs far less than sorting and summing again.
     """

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, Remembering
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
 
 __all__ = ["Shampoo"]
 
 
-class Shampoo(Remembering):
+class Shampoo(Remembering[MemoryOfSum]):
     """W ← W − lr·∇W·(C + δI)^(−1/2), with C an exponential average of GᵀG, G = ∇W.
 
     Shampoo (Gupta, Koren, Singer, ICML 2018) with the d × d side alone, as in ASGO (An et al. 2025); the D × D side is
@@ -27,7 +28,7 @@ class Shampoo(Remembering):
         refresh_every: steps between two renewals of the inverse root (None: 20, with decay = 1 as
             in Newton); at the beginning in every step.
         weight_decay: decoupled.
-        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm where it is larger.
+        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
 
     Raises:
         NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
@@ -35,16 +36,17 @@ class Shampoo(Remembering):
     """
 
     default_refresh = 20
+    memory = MemoryOfSum
 
     @staticmethod
-    def default_lr(head: FactoredHead, options: dict[str, Any]) -> float:
+    def default_lr(head: FactoredHead, options: Mapping[str, Any]) -> float:
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _right(self, batch: Batch, group: dict[str, Any], state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _right(self, batch: Batch, group: dict[str, Any], memory: MemoryOfSum) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         product = batch.gram_times(hidden)
-        root = self._remember(hidden.T @ product, group, state)
+        root = self._remember(hidden.T @ product, group, memory)
         return hidden @ root, product @ root
 
     def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:
@@ -65,5 +67,5 @@ def inverse_root_factors(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor
     values, vectors = torch.linalg.eigh(matrix)
     values = values.clamp_min(0.0)  # what is below 0 is rounding
     ridge = values.mean() * max(damping, torch.finfo(matrix.dtype).eps)
-    # Where nothing is above 0, the gradient is rounding errors, and no direction is one to go in.
+    # If nothing is above 0, the gradient is rounding errors, and no direction is one to go in.
     return vectors, torch.where(ridge > 0.0, (values + ridge).rsqrt(), 0.0)

@@ -34,10 +34,9 @@ class MetricsLog:
 
     Every object has "kind", "step", "epoch" (a fraction while it runs) and "seconds" (of training, evaluations and
     checkpoints left out). Kind "train" adds "loss" (mean since the last such line), "examples_per_second",
-    "head_share" (part of the time that the head took: forward, backward and step), "head_lr", "encoder_lr" and, where
-    the head's optimiser has a preconditioner, "scaled_back" (part of all its steps so far that were scaled back); for
-    the retrieved head "relative_std" (that of its estimated normaliser in the last step). Kind "evaluation" adds one
-    key a metric. A number that is not finite is written as null.
+    "head_share" (part of the time that the head took: forward, backward and step), "head_lr", "encoder_lr" and the
+    monitors of the head and of its optimiser, by their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind
+    "evaluation" adds one key a metric. A number that is not finite is written as null.
     """
 
     def __init__(self, path: Path) -> None:

@@ -17,9 +17,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from widehead.errors import NonFiniteError
-from widehead.heads import RetrievedSoftmaxHead
 from widehead.models import EncoderOptimizer, WideNetwork
-from widehead.optim import Preconditioned
+from widehead.optim import HeadOptimizer
 from widehead.targets import Inputs, SparseTargets
 from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
@@ -250,11 +249,9 @@ class Trainer:
         self._read_clock()
         position = self.state.position
         rates = {"head_lr": self._head_lr(), "encoder_lr": self.state.encoder_optimizer.lr}
-        if isinstance(self.state.head_optimizer, Preconditioned):
-            trust = self.state.head_optimizer.trust()[0]
-            rates["scaled_back"] = trust.scaled_back / max(trust.steps, 1)
-        if isinstance(self.network.head, RetrievedSoftmaxHead):
-            rates["relative_std"] = float(self.network.head.relative_std)
+        rates |= self.network.head.monitors()
+        if isinstance(self.state.head_optimizer, HeadOptimizer):
+            rates |= self.state.head_optimizer.monitors()
         self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
         position.forget()
 

@@ -17,6 +17,7 @@ from widehead.heads import ParameterHead
 from widehead.models import WideNetwork
 from widehead.models.optimizer import clip
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, RowAdagrad, RowAdam, Shampoo
+from widehead.optim.sgd import cautious_lr
 from widehead.training.config import TrainingConfig
 
 __all__ = ["make_head_optimizer"]
@@ -84,4 +85,4 @@ def _natural_lr(network: WideNetwork, examples: Examples, activation: str) -> fl
     growth = hidden.shape[1] / float(hidden.square().sum(1).mean().clamp_min(1e-12)) if activation == "tanh" else 1.0
     most = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float()).max()
     usable = float(most) > 0.0 and dense > 0.0
-    return network.head.loss.default_lr(growth * dense, growth * float(most)) if usable else None
+    return cautious_lr(network.head.loss, growth * dense, growth * float(most)) if usable else None
