@@ -12,7 +12,7 @@ NOTATION = PROJECT / "docs" / "notation.md"
 # Pages of names that stand in code, and logs of what was done when the words were others.
 LOGS = {"changelog.md", "log-benchmarks.md", "log-recipes.md"}
 OLD = re.compile(
-    r"\b(generations?|stamp(s|ed)?|heirs?|waypoints?|bends?|bent|deflat\w+|withhold|withheld|squares matrix|fold(s|ed)?)\b",
+    r"\b(generations?|stamp(s|ed)?|heirs?|waypoints?|bends?|bent|deflat\w+|withhold|withheld|fold(s|ed)?)\b",
     re.IGNORECASE,
 )
 
