@@ -109,7 +109,7 @@ class Claim:
 
     Attributes:
         title: what is claimed. setting: sizes, data and what stands beside it, in sentences.
-        command: what makes the figures again.
+        command: what makes the figures again, "" if it was not kept.
         shown: the tables of raw results, none if they were not stored.
         noted: for figures that have no raw result: the figures, and where they were noted.
         says: a sentence made from the rows of the first table.
@@ -191,21 +191,19 @@ def paragraph(text: str) -> list[str]:
 
 
 def fenced(command: str) -> tuple[str, ...]:
-    return ("```", command, "```", "")
+    return ("```", command, "```", "") if command else ()
 
 
 def provenance(file: str, rows: list[Row]) -> str:
     numbers = sorted({row["line"] for row in rows})
     lines = f"line {spans(numbers)}" if len(numbers) == 1 else f"lines {spans(numbers)}"
-    commits = dict.fromkeys(short(row["commit"]) for row in rows if row.get("commit"))
-    dates = dict.fromkeys(date_of(row) for row in rows if row.get("commit"))
+    commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
+    changed = {row["commit"][:7] for row in rows if row.get("commit", "").endswith("-dirty")}
+    dates = sorted({date_of(row) for row in rows if row.get("commit")})
     threads = " and ".join(dict.fromkeys(str(row["threads"]) for row in rows if "threads" in row))
     machine = f" {rows[0]['device']}, threads: {threads}." if "device" in rows[0] else ""
-    when = (
-        f"{', '.join(sorted(dates))}, commit {', '.join(commits)}"
-        if commits
-        else "Date and commit not stored in the rows"
-    )
+    names = ", ".join(commit + (" with changes" if commit in changed else "") for commit in commits)
+    when = f"{', '.join(dates)}, commit {names}" if commits else "Date and commit not stored in the rows"
     return f"`{file}`, {lines}. {when}.{machine}"
 
 
@@ -213,11 +211,6 @@ def spans(numbers: list[int]) -> str:
     """1, 2, 3, 7 as 1–3, 7."""
     runs = ([n for _, n in run] for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]))
     return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
-
-
-def short(commit: str) -> str:
-    """Seven digits, and whether there were changes that had not been committed."""
-    return commit[:7] + (" with changes" if commit.endswith("-dirty") else "")
 
 
 def date_of(row: Row) -> str:
