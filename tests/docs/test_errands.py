@@ -34,13 +34,17 @@ def defined() -> dict[str, Any]:
 
 
 def every_test(row: str, *modules: ModuleType) -> list[Any]:
-    """The tests that are made for all rows of a table, with each of their other parameters, but for slow ones."""
+    """The tests that are made for all rows of a table, with each of their other parameters.
+
+    Slow ones are left out, and types other than float32: the tables have them.
+    """
     tests = [test for module in modules for name, test in vars(module).items() if name.startswith("test_")]
     return [
         pytest.param(test, given, id="-".join([test.__name__.removeprefix("test_"), *map(name_of, given.values())]))
         for test in tests
         if len(parameters(test).get(row, [])) == most(row, tests)
         for given in combinations({name: values for name, values in parameters(test).items() if name != row})
+        if given.get("dtype", torch.float32) == torch.float32
     ]
 
 
@@ -103,9 +107,9 @@ def test_the_head(
 
 
 def test_the_tables_are_followed() -> None:
-    assert len(every_test("row", test_exact_table)) > 60
-    assert len(every_test("kind", test_optimizer_table)) > 20
-    assert len(every_test("row", test_head_table, test_head_table_state)) > 60
+    assert len(every_test("row", test_exact_table)) > 40
+    assert len(every_test("kind", test_optimizer_table)) > 30
+    assert len(every_test("row", test_head_table, test_head_table_state)) > 40
 
 
 def test_files_that_the_page_names_are_there() -> None:
