@@ -25,7 +25,7 @@ class QuadraticSampler(nn.Module):
     Blanc and Rendle draw for each example by its own outputs. Here all examples share the draws, which come from the
     mean of the examples' distributions; for one example both are the same. That mean is again a quadratic form,
     q_j = w_jᵀ M w_j + c with M = (α/m) Σ_b h_b h_bᵀ/Z_b and c = (1/m) Σ_b 1/Z_b, so the part of a set of rows is ⟨M, G⟩
-    plus c for each row; G = Σ w wᵀ is the rows' Gram matrix. A binary tree holds the Gram matrices of blocks of
+    plus c for each row, where G = Σ w wᵀ is the rows' Gram matrix. A binary tree holds the Gram matrices of blocks of
     rows, of pairs of blocks, and so on up to about 1,000 nodes; a draw walks down it to a block in O(d² log D),
     then takes one of the block's rows by the rows as they are now, in O(block · d²).
 
@@ -33,7 +33,7 @@ class QuadraticSampler(nn.Module):
     log-probabilities given with the draws are those of the walk that was made, stale tree included: estimates
     corrected with them stay unbiased, and staleness costs only variance.
 
-    The tree takes D/block · d(d + 1) numbers, about as much memory as W if block = d. It is part of the state_dict,
+    The tree takes D/block · d(d + 1) numbers, about as much memory as W where block = d. It is part of the state_dict,
     so that training goes on from a checkpoint with the same draws.
 
     Args:

@@ -61,7 +61,7 @@ class UnigramSampler(Sampler):
         self.register_buffer("_cumulative", cumulative, persistent=False)
 
     def _log_weights(self, frequencies: Tensor) -> Tensor:
-        """log of f^α, with f divided by the largest frequency so that no power overflows."""
+        """log of f^α, where f is divided by the largest frequency so that no power overflows."""
         return self.alpha * (torch.maximum(frequencies, self._smallest).log() - self._largest.log())
 
     def sample(self, n: int) -> Tensor:
@@ -107,7 +107,7 @@ class UnigramSampler(Sampler):
 
 
 def _checked(frequencies: Frequencies) -> Tensor:
-    """The frequencies in float64; ValueError if all are 0."""
+    """The frequencies in float64; ValueError where all are 0."""
     given = checked_frequencies(frequencies)
     if not bool((given > 0).any()):
         raise ValueError("Parameter `frequencies` should not be 0 everywhere.")

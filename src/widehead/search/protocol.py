@@ -18,14 +18,14 @@ class Index(Protocol):
     """
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """(scores (m, k), ids (m, k) int64), best first, for ``queries`` (m, d); ids −1 for places left empty."""
+        """(scores (m, k), ids (m, k) int64), best first, for ``queries`` (m, d); ids −1 where nothing was found."""
 
     def refresh(self, rows: Tensor) -> None:
         """Hold ``rows`` (n, d) from now on."""
 
 
 def recall(found: Tensor, best: Tensor, num_rows: int) -> float:
-    """Part of ``best`` (m, k) ids that is among ``found`` (m, K) ids of the same queries; 1 if there are none.
+    """Part of ``best`` (m, k) ids that is among ``found`` (m, K) ids of the same queries; 1 where there are none.
 
     >>> recall(torch.tensor([[4, 2, -1]]), torch.tensor([[2, 3]]), num_rows=5)
     0.5
@@ -37,7 +37,7 @@ def recall(found: Tensor, best: Tensor, num_rows: int) -> float:
 
 
 def check_queries(queries: Tensor, k: int, width: int) -> None:
-    """ValueError if ``queries`` are not (m, width) or k < 1."""
+    """ValueError where ``queries`` are not (m, width) or k < 1."""
     if queries.ndim != 2 or queries.shape[1] != width:
         raise ValueError(f"Parameter `queries` should have shape (m, {width}). Found {tuple(queries.shape)}.")
     if k < 1:
