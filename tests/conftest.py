@@ -16,9 +16,10 @@ pytest.register_assert_rewrite("support")
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of real data: WIDEHEAD_DATA, or ../shared/data seen from the project; skips where there is none."""
-    project = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("WIDEHEAD_DATA") or project.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"needs the real data: set WIDEHEAD_DATA to their folder (looked in {folder})")
-    return folder
+    """The folder of real data that the variable WIDEHEAD_DATA names; skips if there is none (CONTRIBUTING.md)."""
+    folder = os.environ.get("WIDEHEAD_DATA")
+    if folder is None:
+        pytest.skip("needs the real data: set WIDEHEAD_DATA to their folder")
+    if not Path(folder).is_dir():
+        pytest.fail(f"WIDEHEAD_DATA should name a folder. Found {folder}.")
+    return Path(folder)

@@ -93,10 +93,10 @@ def segments() -> Drawing:
         made.text(x, 350, f"boundary {number}", size=13, anchor="middle")
         made.text(x, 367, "U = I again", size=12, colour=GREY, anchor="middle")
     for number, (a, b) in enumerate(pairwise(bounds), start=1):
-        made.text((a + b) / 2, 136, f"T{'₁₂₃'[number - 1]}", size=14, colour=BLUE, anchor="middle", bold=True)
-    _row(made, 170, "row 17", "often a target", [(130, 290), (290, 430), (430, 610)], bounds, 610, "stamp 3")
-    _row(made, 225, "row 4,711", "a target now", [(290, 610)], bounds, 610, "stamp 1 → 3: · T₂ · T₃")
-    _row(made, 285, "row 90,000", "never a target", [], bounds, 130, "stamp 0: still to go through T₁ · T₂ · T₃")
+        made.text((a + b) / 2, 136, f"U{'₁₂₃'[number - 1]}", size=14, colour=BLUE, anchor="middle", bold=True)
+    _row(made, 170, "row 17", "often a target", [(130, 290), (290, 430), (430, 610)], bounds, 610, "version 3")
+    _row(made, 225, "row 4,711", "a target now", [(290, 610)], bounds, 610, "version 1 → 3: · U₂ · U₃")
+    _row(made, 285, "row 90,000", "never a target", [], bounds, 130, "version 0: still to go through U₁ · U₂ · U₃")
     return made
 
 

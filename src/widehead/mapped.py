@@ -28,7 +28,7 @@ def create(path: Path, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
     """A tensor of zeros whose memory is a new file at ``path``, which stays when the tensor is gone.
 
     The space is reserved at once, so that a full disk is an error here and not a crash (SIGBUS) at some later write.
-    Reads are taken to be scattered; `expect` says where they are not.
+    Reads are taken to be scattered; `expect` says when they are not.
 
     Raises:
         FileExistsError: there is something at ``path``; nobody's data are overwritten.
@@ -87,10 +87,10 @@ def _kept(memory: mmap.mmap) -> Map:
 
 
 def leave(tensor: Tensor) -> None:
-    """Say that ``tensor`` will not be read soon: where it lies in a map, its pages leave memory, and lose nothing.
+    """Say that ``tensor`` will not be read soon: if it lies in a map, its pages leave memory, and lose nothing.
 
     A file that is read once, from its beginning to its end, would otherwise stay in memory as long as its map. Does
-    nothing for other tensors, nor where the system knows no such advice.
+    nothing for other tensors, nor if the system knows no such advice.
     """
     for memory, begin, end in _place(tensor):
         start = begin // mmap.PAGESIZE * mmap.PAGESIZE
@@ -116,7 +116,7 @@ def expect_rows(tensor: Tensor, ids: Tensor) -> None:
 
 
 def _place(tensor: Tensor) -> Iterator[tuple[mmap.mmap, int, int]]:
-    """The map that ``tensor`` lies in and its first byte and last + 1 there; nothing where it lies in none."""
+    """The map that ``tensor`` lies in and its first byte and last + 1 there; nothing if it lies in none."""
     if tensor.device.type != "cpu" or not _ADVICE:
         return
     begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()

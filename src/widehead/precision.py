@@ -1,4 +1,4 @@
-"""Heads compute in the type of their weights, also where a training loop runs under torch.autocast."""
+"""Heads compute in the type of their weights, even if a training loop runs under torch.autocast."""
 
 from __future__ import annotations
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.pages import PAGES, blocks, commands, name_of
+from support.pages import PAGES, PROJECT, blocks, commands, name_of
 
 from widehead.cli import main
 
+README = PROJECT / "README.md"
 RUNNABLE = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 
 
@@ -33,6 +34,19 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
         elif block.language == "console":
             for command in commands(block.text):
                 assert exit_code(command) == 0, command
+
+
+def test_the_example_of_readme_prints_what_readme_says() -> None:
+    (example,) = [number for number, block in enumerate(blocks(README)) if block.language == "python"]
+    code, output = blocks(README)[example : example + 2]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code.text, str(README), "exec", dont_inherit=True), {"__name__": "__main__"})
+    assert printed.getvalue() == output.text
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 80
 
 
 def exit_code(command: list[str]) -> object:

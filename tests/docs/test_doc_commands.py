@@ -11,7 +11,7 @@ from support.pages import PAGES, PROJECT, blocks, commands, inline_commands, nam
 
 from widehead.cli.app import app
 
-ALL = [PROJECT / "README.md", *PAGES]
+ALL = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PAGES]
 # Words that stand for something else: JOB, FILE and the like.
 ANY = ("JOB", "…", "...")
 

@@ -88,7 +88,7 @@ def die_while_writing(out: Path, saves: int) -> None:
             seen.append(None)
         for piece in original(tensor):
             yield piece
-            # Weights, then the two moments of SparseAdam: three such tensors a checkpoint.
+            # Weights, then the two moments of RowAdam: three such tensors a checkpoint.
             if len(seen) == 3 * saves - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -47,7 +47,7 @@ def fitting(needs: Mapping[str, Need], free: int | None) -> dict[str, str]:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that can still be used without pushing anything out, None where the system does not say."""
+    """Bytes that can still be used without pushing anything out, None if the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -63,7 +63,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 class PeakMemory:
-    """Measures by how much the memory in use rises at most inside a ``with`` block: ``bytes``, or None where unknown.
+    """Measures by how much the memory in use rises at most inside a ``with`` block: ``bytes``, or None if unknown.
 
     On the CPU that is the resident memory of the process, whose peak Linux can be asked to forget. What the C library
     keeps of memory freed before would hide that much of the rise, so glibc is asked to hand it back first.

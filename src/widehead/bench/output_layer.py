@@ -37,7 +37,7 @@ _TINY = OutputLayerProblem(classes=300, width=8, batch=4)
 def combinations(
     classes: Sequence[int], width: Sequence[int], batch: Sequence[int], targets_per_example: Sequence[int]
 ) -> list[OutputLayerProblem]:
-    """Every combination of the sizes once, D changing fastest. Raises ValueError where one is impossible."""
+    """Every combination of the sizes once, D changing fastest. Raises ValueError if one is impossible."""
     sizes = itertools.product(width, batch, targets_per_example, classes)
     return list(dict.fromkeys(OutputLayerProblem(d, h, m, k) for h, m, k, d in sizes))
 
@@ -87,7 +87,7 @@ def compare_step(
     Returns:
         One row a method: "method", "seconds" (median of a step), "seconds_p99" and "seconds_max" (99th percentile and
         longest; of few steps both are the longest), "steps" (how many were timed), "peak_bytes" (most memory that the
-        method held while it was built and made a first step; None where unknown), "ratio_to_dense" and
+        method held while it was built and made a first step; None if unknown), "ratio_to_dense" and
         "ratio_to_full" (how many times faster than dense, and than the full softmax head; None without them),
         "ratio_to_exact" (how many times as long as a step of the exact head with plain SGD; None without it),
         "ratio_to_floor" (how many times slower than 14d²m flops at the float32 matrix-product rate measured in the same

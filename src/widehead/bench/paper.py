@@ -101,7 +101,7 @@ def paper_table(
 
     Returns:
         A row for each part: "part", "dense_seconds" and "exact_seconds" (medians), "speedup" (their ratio),
-        "published" (a list of `Published` as dicts; empty where the sizes are not the paper's), the sizes, the
+        "published" (a list of `Published` as dicts; empty if the sizes are not the paper's), the sizes, the
         hardware, "date", "commit" and "version".
 
     Raises:

@@ -19,7 +19,7 @@ __all__ = ["OutputLayerProblem", "TrainedStream"]
 
 @dataclass(frozen=True)
 class OutputLayerProblem:
-    """Sizes of an output layer. Raises ValueError where one is not a whole number of at least 1, or K > D."""
+    """Sizes of an output layer. Raises ValueError if one is not a whole number of at least 1, or K > D."""
 
     classes: int
     width: int

@@ -23,9 +23,9 @@ def provenance() -> dict[str, str | None]:
 
 @cache
 def commit_of(folder: Path) -> str | None:
-    """Git's name of the commit that ``folder`` is checked out at, with "-dirty" where files were changed since.
+    """Git's name of the commit that ``folder`` is checked out at, with "-dirty" if files were changed since.
 
-    None where git is missing or fails, or where the folder is no part of the repository around it, as in an
+    None if git is missing or fails, or if the folder is no part of the repository around it, as in an
     environment that stands in some project's working copy.
     """
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:

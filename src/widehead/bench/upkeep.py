@@ -70,7 +70,7 @@ def measure_upkeep(
         "seconds" (median of a step); "p99_in_medians", "p999_in_medians" and "max_in_medians" (99th and 99.9th
         percentile and maximum of a step, in medians); "closes_per_step" (corrections too); "rows_moved" (by sweeps);
         "closing_share", "moving_share" and "upkeep_share" (of all time spent in steps); "longest_close" and
-        "longest_move" (seconds, 0 where there was none); the settings, the hardware, "date", "commit" and "version".
+        "longest_move" (seconds, 0 if there was none); the settings, the hardware, "date", "commit" and "version".
 
     Raises:
         ValueError: an unknown option, a size or ``steps`` below 1, a ``curvature`` outside (0, 1] or for Newton.
