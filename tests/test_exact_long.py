@@ -38,7 +38,7 @@ def test_exact_on_badly_conditioned_hidden_layers(row: Row, dtype: torch.dtype, 
         share = 0.5 if online else 0.9 * float(torch.rand((), generator=generator))
         gradient = head.pending_gradient()
         assert gradient is not None
-        lr = 2.0 * share / max(head.curvature.largest(gradient, precise=True), 1e-9)
+        lr = 2.0 * share / max(head.monitor.largest(gradient, precise=True), 1e-9)
         optimizer.param_groups[0]["lr"] = lr = lr if row.quadratic else min(lr, most * share)
         losses, dense_hidden, leaf = dense_loss(row, weight, b)
         expected = dense_mean(losses, row, b)
@@ -79,7 +79,7 @@ def test_no_drift_in_float32_however_long(steps: int, classes: int, width: int) 
             loss.backward()
             gradient = head.pending_gradient()
             assert gradient is not None
-            lr = float(torch.rand((), generator=generator, device=DEVICE)) / head.curvature.bound(gradient)
+            lr = float(torch.rand((), generator=generator, device=DEVICE)) / head.monitor.bound(gradient)
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
             if step % 10_000 == 9_999:

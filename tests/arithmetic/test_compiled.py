@@ -222,8 +222,8 @@ def test_the_bound_of_the_curvature_counts_negative_curvature_too() -> None:
     (losses * torch.linspace(-1.0, 1.0, 20)).sum().backward()
     gradient = head.pending_gradient()
     assert gradient is not None
-    found = head.curvature.bound(gradient)
-    assert found == pytest.approx(head.curvature.bound(replace(gradient, bound=None)), rel=1e-5)
+    found = head.monitor.bound(gradient)
+    assert found == pytest.approx(head.monitor.bound(replace(gradient, bound=None)), rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30, -1.0])

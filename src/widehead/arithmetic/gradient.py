@@ -111,7 +111,7 @@ class OutputGradient:
         scaled = {name: part * factor for name, part in parts.items() if part is not None}
         return replace(self, bound=None, **scaled)
 
-    def gram_times(self, right: Tensor) -> Tensor:
+    def gram_times(self, hr: Tensor) -> Tensor:
         """(m, d) TTᵀX for X = HR (m, d), without the D outputs.
 
         TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = NW + ½ΛHQ; NNᵀ = σ(N1)ᵀ + (S1)σᵀ + SSᵀ. If m ≤ d the m × m products come
@@ -122,14 +122,14 @@ class OutputGradient:
         half = torch.lerp(self.others, self.by_hidden, 0.5)  # Y
         if hidden.shape[0] <= hidden.shape[1]:
             kernel = half @ scaled.T
-            out = (kernel + kernel.T) @ right
+            out = (kernel + kernel.T) @ hr
         else:
-            out = half @ (scaled.T @ right)
-            out.addmm_(scaled, half.T @ right)
+            out = half @ (scaled.T @ hr)
+            out.addmm_(scaled, half.T @ hr)
         if self.constant is not None:
-            out.addr_(self.constant, self.constant_sums @ right)
-            out.addr_(self.sparse_sums, self.constant @ right)
-        return out.add_(plan.gram_times(self.sparse, right))
+            out.addr_(self.constant, self.constant_sums @ hr)
+            out.addr_(self.sparse_sums, self.constant @ hr)
+        return out.add_(plan.gram_times(self.sparse, hr))
 
     def norm(self) -> Tensor:
         """() exact ‖∇W‖_F of ∇W = TᵀH, which is never formed: ‖∇W‖² = ⟨TTᵀH, H⟩."""

@@ -56,17 +56,17 @@ class LearningRateMonitor:
         return float(torch.nan_to_num(quotient))
 
 
-def dense_curvature(hidden: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+def dense_curvature(hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
     """() λmax of the curvature that all classes share, Σ_b weights_b h_bᵀh_b, in the metric of R: weights (m,) ≥ 0.
 
     A few power iterations on the m × m matrix √w HRHᵀ √w, from the direction in which all examples agree: a lower
     bound, close if one direction stands out, which is when it matters.
     """
     root = weights.sqrt()
-    return _last_growth(lambda x: root * (hidden @ (right.T @ (root * x))), root, _TRUST)
+    return _last_growth(lambda x: root * (hidden @ (hr.T @ (root * x))), root, _TRUST)
 
 
-def target_curvature(plan: TargetPlan, hidden: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+def target_curvature(plan: TargetPlan, hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
     """() the largest λmax over classes c of Σ_{b∋c} weights_bc h_bᵀh_b in the metric of R: weights (nnz,) ≥ 0.
 
     The same power iterations, for all classes of the batch side by side. One example may move its class's row no
@@ -77,7 +77,7 @@ def target_curvature(plan: TargetPlan, hidden: Tensor, right: Tensor, weights: T
     root = weights.sqrt()
     x, growth = root, weights.new_zeros(())
     for _ in range(_TRUST):
-        y = root * plan.dots(hidden, plan.transposed_times(root * x, right))
+        y = root * plan.dots(hidden, plan.transposed_times(root * x, hr))
         before, after = plan.class_sums(x * x), plan.class_sums(y * y)
         growth = (after / before.clamp_min(torch.finfo(x.dtype).tiny)).max().sqrt()
         x = y

@@ -93,7 +93,7 @@ class ExactHead(Head):
         except BaseException:  # Ctrl-C, say: a file with half of the numbers is of no use
             rows.remove()
             raise
-        self.curvature = LearningRateMonitor()
+        self.monitor = LearningRateMonitor()
         self._pending: list[OutputGradient] = []
 
     # -- loss ---------------------------------------------------------------------------------------------------

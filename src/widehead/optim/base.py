@@ -26,14 +26,14 @@ class Proposal:
 
     Attributes:
         rule: what becomes of W and the gradient.
-        right: (m, d) HR, or None for R = I.
-        gram_right: (m, d) TTᵀHR, if it is known.
+        hr: (m, d) HR, or None for R = I.
+        gram_hr: (m, d) TTᵀHR, if it is known.
         state: what the optimiser will remember of this step, once it has been made.
     """
 
     rule: StepRule
-    right: Tensor | None = None
-    gram_right: Tensor | None = None
+    hr: Tensor | None = None
+    gram_hr: Tensor | None = None
     state: dict[str, Any] = field(default_factory=dict)
 
 
@@ -141,7 +141,7 @@ class HeadOptimizer(torch.optim.Optimizer):
         if group["max_grad_norm"] is not None:
             gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
         proposal = self._propose(head, gradient, group)
-        change = plan_step(head.weights, gradient, proposal.rule, proposal.right, proposal.gram_right)
+        change = plan_step(head.weights, gradient, proposal.rule, proposal.hr, proposal.gram_hr)
         self._watch(head, gradient, group)
         return change, proposal.state
 

@@ -18,7 +18,7 @@ class FactoredHead(Protocol):
     """A head's factored weights, and what the backward passes left for its optimiser."""
 
     weights: FactoredWeights
-    curvature: LearningRateMonitor
+    monitor: LearningRateMonitor
     loss: Loss
     in_features: int
 

@@ -41,7 +41,7 @@ class Muon(Preconditioned[Memory]):
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _right(self, batch: Batch, group: dict[str, Any], memory: Memory) -> tuple[Tensor, Tensor | None]:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: Memory) -> tuple[Tensor, Tensor | None]:
         memory.age = 0
         hidden = batch.hidden
         m, d = hidden.shape
@@ -51,8 +51,8 @@ class Muon(Preconditioned[Memory]):
             root = inverse_root((hidden.T @ product).to(torch.float64), damping).to(hidden.dtype)
             return hidden @ root, product @ root
         kernel = batch.gram_times(torch.eye(m, dtype=hidden.dtype, device=hidden.device))
-        right = _root_by_examples(hidden, kernel, damping)
-        return right, kernel @ right
+        hr = _root_by_examples(hidden, kernel, damping)
+        return hr, kernel @ hr
 
 
 def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
@@ -70,5 +70,5 @@ def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
     # δ is relative to the mean of d eigenvalues, of which d − m are 0; the root's is to the mean of m.
     vectors, scales = inverse_root_factors(lower.T @ kernel @ lower, damping * m / d)
     inverse = torch.linalg.solve_triangular(lower, torch.eye(m, dtype=lower.dtype, device=lower.device), upper=False)
-    right: Tensor = ((lower @ vectors) * scales) @ (vectors.T @ inverse) @ hidden
-    return right
+    hr: Tensor = ((lower @ vectors) * scales) @ (vectors.T @ inverse) @ hidden
+    return hr

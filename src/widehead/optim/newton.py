@@ -89,7 +89,7 @@ class Newton(Remembering[NewtonMemory]):
         """1: Newton's own."""
         return 1.0
 
-    def _right(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
         if not memory.started:
@@ -98,7 +98,7 @@ class Newton(Remembering[NewtonMemory]):
             memory.started = bool(scale > 0.0)  # examples that are all zero have no scale
         return hidden @ self._remember(added, group, memory), None
 
-    def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:
+    def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
         return damped_inverse(total, damping)
 
     def _length(self, group: dict[str, Any], memory: NewtonMemory) -> float:

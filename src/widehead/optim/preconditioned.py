@@ -111,7 +111,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         super().load_state_dict(state_dict)
 
     @abstractmethod
-    def _right(self, batch: Batch, group: dict[str, Any], memory: M) -> tuple[Tensor, Tensor | None]:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: M) -> tuple[Tensor, Tensor | None]:
         """(m, d) HR and, if it is known, TTᵀHR; changes ``memory``, a copy, in which ``age`` is 0 if R is new."""
 
     def _length(self, group: dict[str, Any], memory: M) -> float:
@@ -129,17 +129,17 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         decay = group["lr"] * group["weight_decay"]
         check_number("lr * weight_decay", decay, below=1.0)
         memory, batch = self._remembered(head, group), Batch.of(head, gradient)
-        right, gram_right = self._right(batch, group, memory)
-        _measure_targets(batch, right, memory)
+        hr, gram_hr = self._precondition(batch, group, memory)
+        _measure_targets(batch, hr, memory)
         length = self._length(group, memory)
-        found = float(dense_curvature(batch.hidden, right, batch.dense)) + memory.targets
+        found = float(dense_curvature(batch.hidden, hr, batch.dense)) + memory.targets
         if not math.isfinite(length * found):  # NaN in the batch, which the step itself will meet and name
             length = group["lr"]
         elif length * found > 1.0:
             memory.scaled_back += length * found > _TOLERANCE
             length = 1.0 / found
         memory.steps += 1
-        return Proposal(StepRule(((1.0 - decay,),), (-length,)), right, gram_right, vars(memory))
+        return Proposal(StepRule(((1.0 - decay,),), (-length,)), hr, gram_hr, vars(memory))
 
 
 @dataclass
@@ -149,12 +149,12 @@ class MemoryOfSum(Memory):
     Attributes:
         sum: (d, d) float64, what R is made of; None before the first step.
         weight: what the steps in it weigh together.
-        right: (d, d) float64 R.
+        preconditioner: (d, d) float64 R.
     """
 
     sum: Tensor | None = None
     weight: float = 0.0
-    right: Tensor | None = None
+    preconditioner: Tensor | None = None
 
 
 S = TypeVar("S", bound=MemoryOfSum)
@@ -188,7 +188,7 @@ class Remembering(Preconditioned[S]):
         self._add_options(decay=decay, refresh_every=refresh_every)
 
     @abstractmethod
-    def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:
+    def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
         """(d, d) R, of the sum and what the steps in it weigh together."""
 
     def _remember(self, added: Tensor, group: dict[str, Any], memory: S) -> Tensor:
@@ -199,10 +199,10 @@ class Remembering(Preconditioned[S]):
         memory.age += 1
         share = self._young if group["decay"] < 1.0 else self._forgets_nothing
         due = min(group["refresh_every"], 1 + memory.steps // share)
-        if memory.right is None or memory.age >= due:
-            memory.right = self._made_right(memory.sum, memory.weight, damping_of(group, added))
+        if memory.preconditioner is None or memory.age >= due:
+            memory.preconditioner = self._made_preconditioner(memory.sum, memory.weight, damping_of(group, added))
             memory.age = 0
-        return memory.right.to(added.dtype)
+        return memory.preconditioner.to(added.dtype)
 
 
 def damping_of(group: dict[str, Any], like: Tensor) -> float:
@@ -210,11 +210,11 @@ def damping_of(group: dict[str, Any], like: Tensor) -> float:
     return max(float(group["damping"]), like.shape[-1] * torch.finfo(like.dtype).eps)
 
 
-def _measure_targets(batch: Batch, right: Tensor, memory: Memory) -> None:
+def _measure_targets(batch: Batch, hr: Tensor, memory: Memory) -> None:
     """Curvature that targets add, in the metric of R: measured when R is new, and meanwhile followed by a bound."""
-    bound = float(batch.bound_of_targets(right))
+    bound = float(batch.bound_of_targets(hr))
     if memory.age == 0 and bound > 0.0:
-        memory.targets_by_bound = float(batch.curvature_of_targets(right)) / bound
+        memory.targets_by_bound = float(batch.curvature_of_targets(hr)) / bound
     memory.targets = bound * memory.targets_by_bound
 
 
@@ -252,9 +252,9 @@ class Batch:
         """(m, d)."""
         return self.gradient.read.hidden
 
-    def gram_times(self, right: Tensor) -> Tensor:
+    def gram_times(self, hr: Tensor) -> Tensor:
         """(m, n) TTᵀX for X (m, n)."""
-        return self.gradient.gram_times(right)
+        return self.gradient.gram_times(hr)
 
     def mean_curvature(self) -> Tensor:
         """(m,) mean over all classes."""
@@ -262,16 +262,16 @@ class Batch:
             return self.dense
         return self.dense + self.gradient.read.plan.row_sums(self.targets) / self.weights.num_classes
 
-    def curvature_of_targets(self, right: Tensor) -> Tensor:
-        """() λmax of what targets add, in the metric of R with HR = ``right``, for the class that has the most."""
+    def curvature_of_targets(self, hr: Tensor) -> Tensor:
+        """() λmax of what targets add, in the metric of R with HR = ``hr``, for the class that has the most."""
         if self.targets is None:
-            return right.new_zeros(())
-        return target_curvature(self.gradient.read.plan, self.hidden, right, self.targets)
+            return hr.new_zeros(())
+        return target_curvature(self.gradient.read.plan, self.hidden, hr, self.targets)
 
-    def bound_of_targets(self, right: Tensor) -> Tensor:
+    def bound_of_targets(self, hr: Tensor) -> Tensor:
         """() a bound of that, by traces: much cheaper, and far above it for classes with many examples."""
         if self.targets is None:
-            return right.new_zeros(())
+            return hr.new_zeros(())
         plan = self.gradient.read.plan
-        lengths = torch.linalg.vecdot(self.hidden, right)
+        lengths = torch.linalg.vecdot(self.hidden, hr)
         return plan.class_sums(self.targets * lengths[plan.examples]).max()

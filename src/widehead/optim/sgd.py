@@ -94,7 +94,7 @@ class SGD(HeadOptimizer):
         """Steps are stable below 2/λmax, heavy-ball ones below (2 + 2μ)/λmax, Nesterov's below that/(1 + 2μ)."""
         if id(head) in self._warned:
             return
-        lr, momentum, curvature = group["lr"], group["momentum"], head.curvature
+        lr, momentum, curvature = group["lr"], group["momentum"], head.monitor
         limit = 2.0 * (1.0 + momentum) / (1.0 + 2.0 * momentum if group["nesterov"] else 1.0)
         if lr * curvature.bound(gradient) <= limit or lr * curvature.largest(gradient) <= limit:
             return

@@ -43,13 +43,13 @@ class Shampoo(Remembering[MemoryOfSum]):
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _right(self, batch: Batch, group: dict[str, Any], memory: MemoryOfSum) -> tuple[Tensor, Tensor | None]:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: MemoryOfSum) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         product = batch.gram_times(hidden)
         root = self._remember(hidden.T @ product, group, memory)
         return hidden @ root, product @ root
 
-    def _made_right(self, total: Tensor, weight: float, damping: float) -> Tensor:
+    def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
         return inverse_root(total / weight, damping)
 
 
