@@ -31,6 +31,8 @@ __all__ = ["Compiled"]
 # nearly all there is.
 _MOST_EXAMPLES = 256
 _FIGURES, _NOWHERE = LIMITS["FIGURES"], LIMITS["NOWHERE"]
+# what structures hold, but for the figures, which are the last
+_PARTS = {name: [field for field, *_ in kind._fields_[:-1]] for name, kind in STRUCTURES.items()}
 
 
 class Compiled(Arithmetic):
@@ -52,7 +54,12 @@ class Compiled(Arithmetic):
             return super().plan_targets(targets)
         nnz, examples = ids.numel(), targets.example_ids.contiguous()
         made = ids.new_empty(4 * nnz + 1)
-        positions, by_examples, class_ids, starts = made.split([nnz, nnz, nnz, nnz + 1])
+        positions, by_examples, class_ids, starts = (
+            made[:nnz],
+            made[nnz : 2 * nnz],
+            made[2 * nnz : 3 * nnz],
+            made[3 * nnz :],
+        )
         given, out = (ids, by_class, examples), (class_ids, starts, positions, by_examples)
         n = self._lib.widehead_plan(nnz, *(part.data_ptr() for part in (*given, *out)))
         offsets = targets.offsets.contiguous()
@@ -125,27 +132,17 @@ class Compiled(Arithmetic):
         return super().step(gradient, rule, small, hr, gram_hr) if made is None else made
 
     def _step(self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor) -> StepMade | None:
-        read, (m, d), threads = gradient.read, hr.shape, torch.get_num_threads()
-        inverse_rows = small.value[2 * d + 2 :]
-        plan_parts = _plan_parts(read.plan, "offsets", "positions", "class_offsets", "by_class", "examples_by_class")
-        given = {
-            **{"hidden": read.hidden, "hr": hr, "products": read.products, "values": read.values, **plan_parts},
-            **{name: getattr(gradient, name) for name in ("by_squared_norm", "constant", "sparse")},
-            **{name: getattr(gradient, name) for name in ("left", "others", "by_hidden")},
-            **{"small_base": small.base, "small_added": small.added, "inverse_rows": inverse_rows},
-        }
-        n, nnz = len(read.values), len(gradient.sparse)
-        made = {
-            **{"solved": hr.new_empty(m, d), "rows": hr.new_empty(n, d)},
-            **{"added": torch.empty_like(small.added), "value": torch.empty_like(small.value)},
-            "work": hr.new_empty(self._lib.widehead_step_work(threads, m, d, nnz)),
-        }
-        numbers = {"m": m, "d": d, "n": n, "num_classes": read.num_classes, "gain": gain}
-        figures = self._call("step", "Step", numbers, given, made)
+        read, (m, d), nnz = gradient.read, hr.shape, len(gradient.sparse)
+        work = hr.new_empty(self._lib.widehead_step_work(torch.get_num_threads(), m, d, nnz))
+        solved, rows = hr.new_empty(m, d), torch.empty_like(read.values)
+        added, value = torch.empty_like(small.added), torch.empty_like(small.value)
+        numbers = {"m": m, "d": d, "n": len(read.values), "num_classes": read.num_classes, "gain": gain}
+        state = {"small_base": small.base, "small_added": small.added, "inverse_rows": small.value[2 * d + 2 :]}
+        made = {"solved": solved, "added": added, "value": value, "rows": rows, "work": work, "hr": hr}
+        figures = self._call("step", "Step", vars(read.plan) | vars(read) | vars(gradient) | numbers | state | made)
         if figures is None:
             return None
-        changed = SmallState(small.master, small.base, made["added"], made["value"])
-        return StepMade(changed, made["solved"], made["rows"], figures)
+        return StepMade(SmallState(small.master, small.base, added, value), solved, rows, figures)
 
     def correct(
         self,
@@ -158,41 +155,40 @@ class Compiled(Arithmetic):
     ) -> Corrected | None:
         if not _applies(hr, small):
             return super().correct(gradient, rule, small, solved, hr, values)
-        m, d = hr.shape
-        given = {
-            **{"master": small.master, "small_added": small.added, "solved": solved, "hr": hr, "values": values},
-            **{"sparse": gradient.sparse},
-            **_plan_parts(gradient.read.plan, "class_offsets", "by_class", "examples_by_class"),
-        }
-        made = {
-            **{"new_master": torch.empty_like(small.master), "base": torch.empty_like(small.base)},
-            **{"x": hr.new_empty(d), "b": hr.new_empty(d), "new_solved": hr.new_empty(m, d)},
-            **{"new_values": torch.empty_like(values), "rows": torch.empty_like(values)},
-            "work": small.master.new_empty(self._lib.widehead_correct_work(d)),
-        }
-        numbers = {"m": m, "d": d, "n": len(values), "gain": rule.gain[0], "smallest": SMALLEST[torch.float32]}
-        figures = self._call("correct", "Correction", numbers, given, made)
+        (m, d), n, base = hr.shape, len(values), torch.empty_like(small.base)
+        work = small.master.new_empty(self._lib.widehead_correct_work(d))
+        x, b, master, new_solved = (
+            hr.new_empty(d),
+            hr.new_empty(d),
+            torch.empty_like(small.master),
+            hr.new_empty(m, d),
+        )
+        new_values, rows = torch.empty_like(values), torch.empty_like(values)
+        numbers = {"m": m, "d": d, "n": n, "gain": rule.gain[0], "smallest": SMALLEST[torch.float32]}
+        given = {"master": small.master, "small_added": small.added, "solved": solved, "hr": hr, "values": values}
+        made = {"new_master": master, "base": base, "x": x, "b": b, "new_solved": new_solved, "work": work}
+        made |= {"new_values": new_values, "rows": rows, "sparse": gradient.sparse}
+        figures = self._call("correct", "Correction", vars(gradient.read.plan) | numbers | given | made)
         if figures is None:
             return None
-        base = made["base"]
-        changed = SmallState(made["new_master"], base, torch.zeros_like(base), base)
-        return Corrected(changed, made["new_solved"], made["x"], made["b"], made["new_values"], made["rows"], figures)
+        changed = SmallState(master, base, torch.zeros_like(base), base)
+        return Corrected(changed, new_solved, x, b, new_values, rows, figures)
 
-    def _call(
-        self,
-        function: str,
-        structure: str,
-        numbers: Mapping[str, float],
-        given: Mapping[str, Tensor | None],
-        made: Mapping[str, Tensor],
-    ) -> Figures | None:
-        """Call a function of one structure; None if it says that it does not apply."""
-        kept = dict(zip(given, _contiguous(*given.values()), strict=True))  # copies live until the call is over
-        found = (ctypes.c_double * _FIGURES)()
-        pointers = dict(zip((*kept, *made), _pointers((*kept.values(), *made.values())), strict=True))
-        filled = STRUCTURES[structure](**numbers, **pointers, figures=ctypes.addressof(found))
+    def _call(self, function: str, structure: str, parts: Mapping[str, Any]) -> Figures | None:
+        """Call a function of one structure, whose fields stand among ``parts``; None if it says that it does not apply.
+
+        What is made has to be contiguous; of what is given contiguous copies are made.
+        """
+        kept, pointers, found = [], [], (ctypes.c_double * _FIGURES)()
+        for name in _PARTS[structure]:
+            part = parts[name]
+            if isinstance(part, Tensor):
+                kept.append(part := part.contiguous())  # lives until the call is over
+                part = part.data_ptr()
+            pointers.append(part)
+        filled = STRUCTURES[structure](*pointers, ctypes.addressof(found))
         failed = getattr(self._lib, f"widehead_{function}")(torch.get_num_threads(), ctypes.byref(filled))
-        return None if failed else _figures(found, int(numbers["d"]))
+        return None if failed else _figures(found, int(parts["d"]))
 
     def write_rows(self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor, version: int | Tensor) -> None:
         rows, ids = rows.contiguous(), ids.contiguous()
@@ -219,10 +215,6 @@ def _applies(hidden: Tensor, small: SmallState) -> bool:
     return (
         hidden.dtype == torch.float32 and hidden.device.type == "cpu" and small.columns == d and 0 < m <= _MOST_EXAMPLES
     )
-
-
-def _plan_parts(plan: TargetPlan, *names: str) -> dict[str, Tensor]:
-    return {name: getattr(plan, name) for name in names}
 
 
 def _contiguous(*parts: Tensor | None) -> list[Tensor | None]:

@@ -6,7 +6,7 @@ Letters: D classes, c columns, n rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ __all__ = ["RowTable", "bring"]
 _GATHERED = 1 << 11  # rows read at a time: large copies would be mapped into memory anew, page by page
 
 
-@dataclass(frozen=True)
-class RowTable:
+class RowTable(NamedTuple):
     """Where rows stand and go on from there; `RowVersions` says what slots, versions and successors are.
 
     Attributes:

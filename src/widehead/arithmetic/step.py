@@ -7,7 +7,7 @@ f = −η, and the step is W ← W − ηTᵀH.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,7 @@ __all__ = ["Figures", "StepMade", "figures_of", "rows_in_segment", "step"]
 _TINY_GAIN = 1e-30  # a smaller f is not divided by
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """What tells how sound the numbers of a step are (`versions.conditioning`).
 
     Norms are taken block by block, because the blocks of (w, m) have different units and those of V shrink at
@@ -43,8 +42,7 @@ class Figures:
     contraction: float
 
 
-@dataclass(frozen=True)
-class StepMade:
+class StepMade(NamedTuple):
     """New numbers of a step.
 
     Attributes:

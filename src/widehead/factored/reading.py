@@ -24,14 +24,17 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
     plan = arithmetic.plan_targets(targets)
     found = arithmetic.read_outputs(hidden, weights.small, weights.versions.table(weights.rows), plan)
     return Forward(
-        arithmetic=arithmetic,
-        hidden=hidden,
-        targets=targets,
-        plan=plan,
-        num_classes=weights.num_classes,
-        revision=weights.revision,
-        layout=weights.layout,
-        **found._asdict(),
+        arithmetic,
+        hidden,
+        found.products,
+        targets,
+        plan,
+        found.values,
+        found.squared_norm,
+        found.outputs,
+        weights.num_classes,
+        weights.revision,
+        weights.layout,
     )
 
 

@@ -75,6 +75,6 @@ def _by_statistics(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Ten
 def _by_losses(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
     """λ, σ, g and the weight of each example, from the derivatives by the losses, which are those weights."""
     by_q, by_s, by_a = ctx.by_losses
-    weight = weight.to(by_q.dtype)
+    weight = weight if weight.dtype == by_q.dtype else weight.to(by_q.dtype)
     constant = None if by_s is None else by_s * weight
     return by_q * weight * 2.0, constant, by_a * weight[ctx.read.plan.examples], weight
