@@ -4,6 +4,7 @@
 # make test-slow                         the long proofs
 # make test-python PYTHON=python3.13     the fast tests by another interpreter, in an environment of its own
 # make test-lowest                       the fast tests with the lowest versions of dependencies that are allowed
+# make test-sanitized                    the tests of the C code, built with gcc's sanitizers
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= demo,dev
@@ -12,7 +13,7 @@ TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-python test-lowest site check clean
+.PHONY: demo test test-slow test-python test-lowest test-sanitized site check clean
 demo: $(READY)
 	$(BIN)/widehead demo
 
@@ -33,6 +34,18 @@ test-lowest: build/lowest.txt
 build/lowest.txt: .ci/lowest.py pyproject.toml constraints.txt
 	mkdir -p build
 	$(PYTHON) .ci/lowest.py > $@
+
+# Python and torch are not built with the sanitizers, so their libraries are loaded first (with libstdc++, whose
+# exceptions they watch). Python keeps memory until it ends, so leaks are not looked for. An error ends the process;
+# pytest leaves standard error alone, so that its report is seen. C is for float32 alone.
+SANITIZERS := -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+PRELOADED = $(foreach name,asan ubsan stdc++,$(shell gcc -print-file-name=lib$(name).so))
+SANITIZED := $(addprefix tests/,$(addprefix arithmetic/test_,compiled.py correct.py sanitizers.py target_plan.py) \
+	versions/test_row_versions.py factored/test_state.py)
+test-sanitized: $(READY)
+	WIDEHEAD_KERNEL_FLAGS="$(SANITIZERS)" LD_PRELOAD="$(PRELOADED)" OMP_NUM_THREADS=1 \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	$(BIN)/python -m pytest --numprocesses auto --capture=sys -k "not float64" $(SANITIZED) $(TESTS)
 
 # A link that leads nowhere, a page left out, or a name that is not there is an error. The variable silences an advertisement.
 site: $(READY)
