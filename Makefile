@@ -1,20 +1,51 @@
 # make demo   install, train on 102,428 outputs, evaluate, show     make test   install, run every fast test
 # make site   the documentation, in build/site/index.html
+# make test TESTS=tests/heads            some of the tests
+# make test-slow                         the long proofs
+# make test-python PYTHON=python3.13     the fast tests by another interpreter, in an environment of its own
+# make test-lowest                       the fast tests with the lowest versions of dependencies that are allowed
+# make test-sanitized                    the tests of the C code, built with gcc's sanitizers
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= demo,dev
+CONSTRAINTS ?= constraints.txt
+TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow site check clean
+.PHONY: demo test test-slow test-python test-lowest test-sanitized site check clean
 demo: $(READY)
 	$(BIN)/widehead demo
 
 # One thread a process: small tensors gain nothing from more, and processes that share cores wait for one another.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(TESTS)
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow $(TESTS)
+
+test-python:
+	$(MAKE) test VENV=.venv-$$($(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+
+# Without the tests of the documentation, whose tools have bounds of their own.
+test-lowest: build/lowest.txt
+	$(MAKE) test VENV=.venv-lowest EXTRAS=demo,test CONSTRAINTS=build/lowest.txt TESTS="--ignore=tests/docs $(TESTS)"
+
+build/lowest.txt: .ci/lowest.py pyproject.toml constraints.txt
+	mkdir -p build
+	$(PYTHON) .ci/lowest.py > $@
+
+# Python and torch are not built with the sanitizers, so their libraries are loaded first (with libstdc++, whose
+# exceptions they watch). Python keeps memory until it ends, so leaks are not looked for. An error ends the process;
+# pytest leaves standard error alone, so that its report is seen. C is for float32 alone.
+SANITIZERS := -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+PRELOADED = $(foreach name,asan ubsan stdc++,$(shell gcc -print-file-name=lib$(name).so))
+SANITIZED := $(addprefix tests/,$(addprefix arithmetic/test_,compiled.py correct.py sanitizers.py target_plan.py) \
+	versions/test_row_versions.py factored/test_state.py)
+test-sanitized: $(READY)
+	WIDEHEAD_KERNEL_FLAGS="$(SANITIZERS)" LD_PRELOAD="$(PRELOADED)" OMP_NUM_THREADS=1 \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	$(BIN)/python -m pytest --numprocesses auto --capture=sys -k "not float64" $(SANITIZED) $(TESTS)
 
 # A link that leads nowhere, a page left out, or a name that is not there is an error. The variable silences an advertisement.
 site: $(READY)
@@ -26,11 +57,11 @@ check: $(READY) site
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'widehead needs Python 3.11 or newer. Found ' + sys.version.split()[0] + '; pass another with PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint $(CONSTRAINTS) --editable ".[$(EXTRAS)]"
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,6 +22,7 @@ from widehead.errors import KernelWarning
 __all__ = ["library"]
 
 _SWITCH = "WIDEHEAD_KERNELS"
+_FLAGS = "WIDEHEAD_KERNEL_FLAGS"  # more flags of the compiler, such as those of its sanitizers
 
 
 class _Unavailable(Exception):
@@ -61,7 +62,8 @@ def _made() -> ctypes.CDLL | None:
 
 def _compiled() -> Path:
     """The library's file, compiled unless the same sources were by the same compiler for the same processor."""
-    command = [*_compiler(), "-O3", _native(), "-fopenmp", "-fno-math-errno", "-std=gnu11", "-fPIC"]
+    more = shlex.split(os.environ.get(_FLAGS, ""))
+    command = [*_compiler(), "-O3", _native(), "-fopenmp", "-fno-math-errno", "-std=gnu11", "-fPIC", *more]
     known = hashlib.sha256(repr([command, _version(command[0]), _processor()]).encode())
     sources = sorted(SOURCES.glob("*.c"))
     for path in (*sorted(SOURCES.glob("*.h")), *sources):
@@ -77,7 +79,7 @@ def _compiled() -> Path:
                 _run([*command, "-c", str(path), "-o", made])
             # Without -fopenmp: OpenMP is to be the one that torch has loaded, whose threads wait for ours.
             whole = Path(scratch, "whole.so")
-            _run([*_compiler(), "-shared", *objects, "-o", str(whole)])
+            _run([*_compiler(), *more, "-shared", *objects, "-o", str(whole)])
             whole.replace(target)  # at once: other processes see all of it or nothing
     except OSError as error:
         raise _Unavailable(f"the kernels could not be kept in {target.parent} ({error}).") from error
