@@ -59,8 +59,8 @@ def option(default: Any, check: Check, help: str, panel: str, *, compare: bool =
 
 def options_of(table: type) -> dict[str, Option]:
     """The options of a dataclass by their names, in the order of its fields; kinds are those of the annotations."""
-    kinds = {"bool": bool, "int": int, "float": float, "tuple": tuple, "Mapping": dict}
-    shown = {str: "NAME", tuple: "N,N,…", dict: "NAME=VALUE"}
+    kinds: dict[str, type] = {"bool": bool, "int": int, "float": float, "tuple": tuple, "Mapping": dict}
+    shown: dict[type, str] = {str: "NAME", tuple: "N,N,…", dict: "NAME=VALUE"}
     made = {}
     for field in dataclasses.fields(table):
         row, default = field.metadata["option"], {} if field.default_factory is dict else field.default
