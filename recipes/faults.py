@@ -38,7 +38,8 @@ from provenance import append
 
 import widehead.report  # so that processes find everything imported
 from widehead.cli import main as widehead
-from widehead.training import load_run, read_metrics
+from widehead.runs import Run
+from widehead.training import read_metrics
 from widehead.training.checkpoint import load_checkpoint
 
 TIMES = ("seconds", "examples_per_second", "head_share")
@@ -179,7 +180,7 @@ def look_at(out: Path, test: Path, count: Count) -> None:
     if not (out / "checkpoints" / "last.safetensors").exists():
         count.before_the_first += 1
         return
-    run = load_run(out)
+    run = Run.open(out)
     assert all(np.isfinite(value) for value in run.evaluate(test, at_most=100).values())
     count.loaded += 1
     count.steps.append(run.step)
@@ -208,7 +209,7 @@ def differences(whole: Path, parts: Path, test: Path) -> list[str]:
         for o in (whole, parts)
     ]
     found += ["metrics.jsonl"] * (logs[0] != logs[1])
-    found += ["evaluate"] * (load_run(whole).evaluate(test) != load_run(parts).evaluate(test))
+    found += ["evaluate"] * (Run.open(whole).evaluate(test) != Run.open(parts).evaluate(test))
     return found
 
 
@@ -235,7 +236,7 @@ def tried(name: str, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     return {
         "recipe": "faults",
         "run": name,
-        "steps": load_run(parts).step,
+        "steps": Run.open(parts).step,
         "kills": count.kills,
         "killed_while_a_checkpoint_was_written": count.while_writing,
         "killed_before_the_first_checkpoint": count.before_the_first,

@@ -20,8 +20,7 @@ import torch
 from provenance import commit
 
 from widehead.bench.measure import hardware
-from widehead.report import write_comparison
-from widehead.training import compare, contenders, verdict
+from widehead.comparison import compare, contenders, verdict, write_comparison
 
 RESULTS = Path(__file__).resolve().parent / "results"
 HEADS = "full,retrieved,sampled,hierarchical,adaptive,exact"

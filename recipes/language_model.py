@@ -28,9 +28,11 @@ import torch
 from provenance import commit
 
 from widehead.bench.measure import hardware
+from widehead.comparison import Result, compare, contenders
 from widehead.data import open_text
 from widehead.data.text import words_of
-from widehead.training import Result, TrainingConfig, compare, contenders, load_run
+from widehead.options import TrainingConfig
+from widehead.runs import Run
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -134,7 +136,7 @@ def judged(result: Result, config: TrainingConfig, test: Path) -> dict[str, Any]
     record |= {"test": {}, "classes": None, "seconds_an_epoch": None, "milliseconds_a_step": result.milliseconds_a_step}
     if result.status != "finished":
         return record
-    run = load_run(config.out)
+    run = Run.open(config.out)
     record["test"] = run.evaluate(test)
     record["classes"] = run.job.sizes["classes"]
     record["seconds_an_epoch"] = result.seconds / result.epochs

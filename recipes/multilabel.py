@@ -24,8 +24,9 @@ from peers import python_of, run
 from provenance import append
 
 from widehead.data import MultiLabel, RowExamples, read_multilabel
+from widehead.jobs import configure
 from widehead.metrics import Evaluation, Propensities
-from widehead.training import TrainingConfig, load_run, train
+from widehead.runs import Run
 
 AT = (1, 3, 5)
 METRICS = [f"{kind}@{k}" for kind in ("precision", "psp") for k in AT]
@@ -107,11 +108,11 @@ def of_omikuji(place: Path, training: MultiLabel, tested: MultiLabel, threads: i
 
 def of_widehead(place: Path) -> dict[str, Any]:
     """What a user gets who gives no options."""
-    config = TrainingConfig.for_job("multilabel", train=str(place / "train.txt"), out=str(place / "run"), at=AT)
+    config = configure("multilabel", train=str(place / "train.txt"), out=str(place / "run"), at=AT)
     begin, cpu = time.perf_counter(), time.process_time()
-    train(config)
+    Run.new(config).train()
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    run = load_run(place / "run")
+    run = Run.open(place / "run")
     metrics = run.evaluate(place / "test.txt")
     chosen = {"head": run.config.head, "width": run.config.width, "epochs": run.config.epochs}
     return {"seconds": seconds, "cpu_seconds": cpu, **{name: metrics[name] for name in METRICS}, **chosen}

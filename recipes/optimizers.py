@@ -23,7 +23,9 @@ import torch
 from provenance import commit
 
 from widehead.bench.measure import hardware
-from widehead.training import TrainingConfig, read_metrics, train
+from widehead.jobs import configure
+from widehead.runs import Run
+from widehead.training import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -51,7 +53,7 @@ def methods(job: str) -> dict[str, dict[str, Any]]:
 def run(job: str, files: tuple[Path, Path], options: dict[str, Any], seconds: float) -> dict[str, Any]:
     """One run: its curves and its last metrics."""
     out = Path(tempfile.mkdtemp()) / "run"
-    config = TrainingConfig.for_job(
+    config = configure(
         job,
         train=str(files[0]),
         test=str(files[1]),
@@ -62,7 +64,7 @@ def run(job: str, files: tuple[Path, Path], options: dict[str, Any], seconds: fl
         **JOB_OPTIONS[job],
         **options,
     )
-    outcome = train(config, quiet=True)
+    outcome = Run.new(config).train(quiet=True)
     if outcome.status == "interrupted":
         raise SystemExit(130)
     records = read_metrics(out / "metrics.jsonl")

@@ -28,11 +28,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from widehead.bench.measure import hardware
 from widehead.data import Batch, Batches
-from widehead.training import RunFolder, Trainer, TrainingConfig
-from widehead.training.jobs import build_network
+from widehead.jobs import build_network, configure
+from widehead.jobs.recommender import Recommender
+from widehead.options import TrainingConfig
+from widehead.training import RunFolder, Trainer
 from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
-from widehead.training.recommender import Recommender
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LOOP = "the loop itself"
@@ -62,7 +63,7 @@ def main() -> None:
     if options.passes < 3:
         parser.error("--passes should be at least 3: one to warm up, one to time, one to profile")
     with tempfile.TemporaryDirectory() as out:
-        config = TrainingConfig.for_job(
+        config = configure(
             "recommender",
             train=str(options.folder / "train.txt"),
             out=str(Path(out) / "run"),

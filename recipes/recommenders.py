@@ -16,9 +16,11 @@ from peers import python_of, run
 from provenance import append
 
 from widehead.data.sparse import CSR, split_rows
+from widehead.jobs import configure
 from widehead.metrics import Evaluation
+from widehead.options import TrainingConfig
+from widehead.runs import Run
 from widehead.targets import SparseTargets
-from widehead.training import TrainingConfig, load_run, train
 
 METRICS = ("recall@20", "ndcg@20", "precision@20")
 FACTORS, ITERATIONS = 256, 10
@@ -68,8 +70,8 @@ def popularity(split: Split) -> dict[str, Any]:
 def widehead(config: TrainingConfig) -> dict[str, Any]:
     """This library's run of a config, which names the same split."""
     begin = time.perf_counter()
-    outcome = train(config)
-    width = load_run(config.out).config.width  # the data may have decided
+    outcome = Run.new(config).train()
+    width = Run.open(config.out).config.width  # the data may have decided
     shown = {"width": width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
     return {
         "method": "widehead",
@@ -133,7 +135,7 @@ def compared(
     peer = options.out.with_name(f"{options.out.name}-als")
     found = tuned(name, split, peer) if options.tune else als_options
     width = {} if options.width is None else {"width": options.width}
-    config = TrainingConfig.for_job("recommender", **data, out=str(options.out), **width)
+    config = configure("recommender", **data, out=str(options.out), **width)
     side_by_side(name, split, config, peer, found)
 
 

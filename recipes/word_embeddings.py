@@ -24,7 +24,8 @@ from provenance import append
 from scipy.stats import spearmanr
 
 from widehead.data import END, UNKNOWN, Vocabulary, count_words, encode
-from widehead.training import TrainingConfig, load_run, train
+from widehead.jobs import configure
+from widehead.runs import Run
 
 SETS = {"simlex": "simlex999.txt", "wordsim": "wordsim353.tsv", "men": "men3k.txt"}
 WIDTH, MINIMUM_COUNT, HALVES_SEED = 256, 5, 7
@@ -55,9 +56,9 @@ def tokens(text: Path) -> tuple[Vocabulary, np.ndarray]:
 def ours(options: argparse.Namespace, reading: float) -> None:
     """Train with the defaults of the job; the rows of the output layer are the embeddings."""
     begin = time.perf_counter()
-    outcome = train(TrainingConfig.for_job("word-embeddings", train=str(options.text), out=options.out))
+    outcome = Run.new(configure("word-embeddings", train=str(options.text), out=options.out)).train()
     seconds = time.perf_counter() - begin - reading
-    trained: Any = load_run(options.out)
+    trained: Any = Run.open(options.out)
     scores = similarities(list(trained.job.words), trained.network.head.weight().numpy(), options.similarity)
     keep(
         {"model": "widehead", "seconds": seconds, "seconds_head": outcome.seconds, "seconds_reading": reading} | scores

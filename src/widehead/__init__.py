@@ -8,6 +8,8 @@
 >>> optimizer.step()
 """
 
+from typing import TYPE_CHECKING, Any
+
 from widehead import errors, losses, optim
 from widehead.heads import (
     AdaptiveSoftmaxHead,
@@ -21,8 +23,11 @@ from widehead.heads import (
     SampledSoftmaxHead,
 )
 from widehead.targets import SparseTargets
+from widehead.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from widehead.runs import Run
+
 __all__ = [
     "AdaptiveSoftmaxHead",
     "BlackOutHead",
@@ -32,6 +37,7 @@ __all__ = [
     "NegativeSamplingHead",
     "NoiseContrastiveHead",
     "RetrievedSoftmaxHead",
+    "Run",
     "SampledSoftmaxHead",
     "SparseTargets",
     "__version__",
@@ -39,3 +45,12 @@ __all__ = [
     "losses",
     "optim",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Run` is imported when it is asked for: readers, plots and checkpoints need more than torch and numpy."""
+    if name != "Run":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from widehead.runs import Run
+
+    return Run

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from support.cli_runs import Called, assert_refused, call, tree
 
-from widehead.training.defaults import JOB_DEFAULTS
+from widehead.jobs.demo import Demo
+from widehead.options import Preset
 
 WORDS = ("happy", "music", "ocean")
 
@@ -28,7 +29,7 @@ def small_thesaurus(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path.write_text("\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("widehead.data.demo.thesaurus_path", lambda: path)
-        patch.setitem(JOB_DEFAULTS, "demo", DEFAULTS)
+        patch.setattr(Demo, "presets", (Preset("small", "", DEFAULTS),))
         patch.setattr("widehead.bench.measure._SLICE", 1e-9)
         yield
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.cli_runs import FILES, Called, assert_refused, call, train, tree
 
-from widehead.training import load_run
+from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
 
 Trained = dict[str, tuple[Path, Called]]
@@ -86,13 +86,13 @@ def goes_on(folder: Path, run: Path, full: Callable[[int], object], rooms: list[
     again = ["train", "recommender", "--out", run, "--resume", "--quiet", "--epochs", "5"]
     last, refused = run / "checkpoints" / "last.safetensors", set()
     for size in rooms:
-        before, step = last.read_bytes(), load_run(run).step
+        before, step = last.read_bytes(), Run.open(run).step
         with full(size):  # type: ignore[attr-defined]
             called = call(*again)
             assert_refused(called, reason)
             refused.add(called.err.split(" could not be written")[0].rsplit("/", 1)[-1])
             assert not list(run.rglob("*.tmp"))
-            assert last.read_bytes() == before or load_run(run).step > step
+            assert last.read_bytes() == before or Run.open(run).step > step
             assert call("evaluate", run, "--test", folder / "test.txt").code == 0
     assert call(*again).code == 0
     return refused

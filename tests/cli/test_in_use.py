@@ -12,7 +12,7 @@ import numpy as np
 from support.cli_runs import FILES, assert_refused, call, tree
 from support.processes import start, wait_for_steps
 
-from widehead.training.lock import LOCK
+from widehead.runs.lock import LOCK
 
 
 def test_one_process_a_run_folder(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from support.cli_runs import JOBS, call
 
 import widehead
 from widehead.cli.console import printable, show_json
-from widehead.cli.training_options import OPTIONS, options_of
-from widehead.training import TrainingConfig, defaults_of
+from widehead.cli.job_options import options_of
+from widehead.jobs import JOBS as KINDS
+from widehead.options import OPTIONS, TrainingConfig
 
 # Fields that are no options of their own: the job is the command, FILE the argument, --out stands with the command.
-ELSEWHERE = {"job", "train", "out"}
+ELSEWHERE = {"job", "train", "out", "because"}
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +23,13 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_field_is_an_option() -> None:
-    assert {option.name for option in OPTIONS} == {f.name for f in dataclasses.fields(TrainingConfig)} - ELSEWHERE
+    assert list(OPTIONS) == [f.name for f in dataclasses.fields(TrainingConfig)]
+    assert {name for name, row in OPTIONS.items() if row.panel} == set(OPTIONS) - ELSEWHERE
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_default_of_a_job_belongs_to_an_option_of_it(job: str) -> None:
-    assert set(defaults_of(job, {})) <= {option.name for option in options_of(job)}
+    assert set(KINDS[job].presets[0].values) <= {option.name for option in options_of(KINDS[job])}
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -35,7 +37,7 @@ def test_help_shows_options_and_defaults(job: str) -> None:
     called = call("train", JOBS[job][0], "--help")
     assert called.code == 0
     assert called.err == ""
-    for option in options_of(job):
+    for option in options_of(KINDS[job]):
         assert option.flag in called.out
     for text in ("Example", "Network", "--resume", f"[default: runs/{JOBS[job][0]}]"):
         assert text in called.out
@@ -44,7 +46,7 @@ def test_help_shows_options_and_defaults(job: str) -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_help_shows_the_defaults_of_the_job(job: str) -> None:
     shown = call("train", JOBS[job][0], "--help").out
-    defaults = defaults_of(JOBS[job][0], {})
+    defaults = KINDS[JOBS[job][0]].presets[0].values
     for name, value in defaults.items():
         if isinstance(value, float | str) or (isinstance(value, int) and not isinstance(value, bool)):
             line = next(line for line in shown.splitlines() if line.startswith(f"│ --{name.replace('_', '-')} "))

@@ -27,9 +27,10 @@ def test_bad_input_in_a_process(tmp_path: Path) -> None:
 
 def test_bugs_show_a_traceback() -> None:
     broken = (
-        "import widehead.cli.files, widehead.training as t\n"
+        "import widehead.cli.files\n"
+        "from widehead.runs import Run\n"
         "def bug(*a, **k): return [][1]\n"
-        "t.load_run = bug\n"
+        "Run.open = bug\n"
         "from widehead.cli import main; main(['evaluate', 'run'])"
     )
     ended = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, check=False, env=ENVIRONMENT)

@@ -15,8 +15,9 @@ import torch
 from support.cli_runs import FILES, JOBS, Called, assert_refused, call, train
 from torch import Tensor, nn
 
-from widehead.cli.formats import class_names, word2vec_names
-from widehead.training import load_run, read_metrics
+from widehead.runs import Run
+from widehead.runs.export import word2vec_names
+from widehead.training import read_metrics
 from widehead.training.checkpoint import load_checkpoint
 
 Trained = dict[str, tuple[Path, Called]]
@@ -140,7 +141,7 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def weights_of(trained: Trained, job: str) -> dict[str, Tensor]:
-    network = load_run(trained[job][0] / "run").network
+    network = Run.open(trained[job][0] / "run").network
     return {
         **{f"encoder.{name}": value for name, value in network.encoder.state_dict().items()},
         "head.weight": network.head.weight(),
@@ -150,7 +151,7 @@ def weights_of(trained: Trained, job: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("job", FILES)
 def test_torch_reads_the_export(job: str, trained: Trained, exported: Any) -> None:
     state = torch.load(exported[job, "torch"], weights_only=True)
-    network = load_run(trained[job][0] / "run").network
+    network = Run.open(trained[job][0] / "run").network
     plain = nn.Module()
     plain.encoder = network.encoder
     plain.head = nn.Linear(network.head.in_features, network.head.num_classes, bias=False)
@@ -165,8 +166,8 @@ def test_torch_reads_the_export(job: str, trained: Trained, exported: Any) -> No
 def test_safetensors_reads_the_export(job: str, trained: Trained, exported: Any) -> None:
     tensors = safetensors.torch.load_file(exported[job, "safetensors"])
     names = json.loads(bytes(tensors.pop("class_names").tolist()))
-    run = load_run(trained[job][0] / "run")
-    assert names == class_names(run.job)
+    run = Run.open(trained[job][0] / "run")
+    assert names == list(run.job.class_names)
     assert len(names) == run.network.head.num_classes
     weights = weights_of(trained, job)
     assert tensors.keys() == weights.keys()
@@ -188,8 +189,8 @@ def read_word2vec(path: Path) -> dict[str, Tensor]:
 @pytest.mark.parametrize("job", FILES)
 def test_word2vec_text_reads_the_export(job: str, trained: Trained, exported: Any) -> None:
     vectors = read_word2vec(exported[job, "word2vec"])
-    run = load_run(trained[job][0] / "run")
-    assert list(vectors) == word2vec_names(class_names(run.job))
+    run = Run.open(trained[job][0] / "run")
+    assert list(vectors) == word2vec_names(list(run.job.class_names))
     assert torch.equal(torch.stack(list(vectors.values())), run.network.head.weight())
 
 
@@ -202,7 +203,7 @@ def test_the_export_is_named_after_the_run(trained: Trained, tmp_path: Path, mon
 
 def test_faiss_finds_what_the_head_finds(trained: Trained, tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
-    run = load_run(trained["recommender"][0] / "run")
+    run = Run.open(trained["recommender"][0] / "run")
     assert call("export", run.folder.path, "--format", "faiss", "--output", tmp_path / "index").code == 0
     index = faiss.read_index(str(tmp_path / "index"))
     hidden = torch.randn(4, run.config.width)
@@ -226,7 +227,7 @@ def test_a_bias_is_exported(tmp_path: Path) -> None:
     assert train("recommender", tmp_path, "--epochs", "1", "--head-bias").code == 0
     assert call("export", tmp_path / "run", "--format", "torch", "--output", tmp_path / "w.pt").code == 0
     state = torch.load(tmp_path / "w.pt", weights_only=True)
-    assert torch.equal(state["head.bias"], load_run(tmp_path / "run").network.head.bias())
+    assert torch.equal(state["head.bias"], Run.open(tmp_path / "run").network.head.bias())
 
 
 # -- resume -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,17 @@ import widehead
 
 ROOMS = (
     *("widehead.losses", "widehead.optim", "widehead.errors", "widehead.heads", "widehead.models", "widehead.data"),
-    *("widehead.metrics", "widehead.training", "widehead.bench", "widehead.report", "widehead.sampling"),
+    *(
+        "widehead.metrics",
+        "widehead.runs",
+        "widehead.jobs",
+        "widehead.options",
+        "widehead.training",
+        "widehead.comparison",
+        "widehead.bench",
+        "widehead.report",
+        "widehead.sampling",
+    ),
     *("widehead.search", "widehead.factored", "widehead.versions", "widehead.arithmetic"),
 )
 # Modules of which the reference shows the text alone.

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from widehead.errors import CheckpointError
+from widehead.jobs import configure
 from widehead.report import Table, write_report
 from widehead.report.curves import curves_of, draw
 from widehead.report.tables import duration, number
-from widehead.training import RunFolder, TrainingConfig
+from widehead.training import RunFolder
 
 EVIL = "<script>alert('x')</script>"
 
 
 def made_run(folder: Path, records: list[dict[str, Any]], **options: Any) -> Path:
-    config = TrainingConfig.for_job("recommender", train=f"/data/{EVIL}.txt", out=str(folder), **options)
+    config = configure("recommender", train=f"/data/{EVIL}.txt", out=str(folder), **options)
     made = RunFolder.create(config)
     made.metrics_path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from widehead.training import TrainingConfig
+from widehead.jobs import configure
+from widehead.options import TrainingConfig
 
 
 def recommender_files(folder: Path) -> dict[str, Any]:
@@ -63,4 +64,4 @@ FILES = {
 def config_of(job: str, folder: Path, **options: Any) -> TrainingConfig:
     made = FILES[job](folder)
     made |= {"out": str(folder / "run"), "train": str(folder / "train.txt"), "test": str(folder / "test.txt")}
-    return TrainingConfig.for_job(job, **{**made, **options})
+    return configure(job, **{**made, **options})

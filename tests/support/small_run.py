@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from widehead.heads import ExactHead
+from widehead.jobs import configure
+from widehead.jobs.network import bag_encoder
 from widehead.models import WideNetwork
 from widehead.optim import SGD
+from widehead.options import TrainingConfig
 from widehead.targets import SparseTargets
-from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
-from widehead.training.jobs import bag_encoder
 from widehead.training.loop import Evaluator, Outcome, Trainer
 from widehead.training.seeding import seed_all
 
@@ -59,7 +60,7 @@ def small_config(out: Path, **options: Any) -> TrainingConfig:
         "log_every": 7,
         "seed": 3,
     }
-    return TrainingConfig.for_job("recommender", **{**small, **options})
+    return configure("recommender", **{**small, **options})
 
 
 def build(config: TrainingConfig, folder: RunFolder) -> Trainer:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import widehead as wh
+from widehead.jobs import JOBS, configure
 from widehead.models import WideNetwork
 from widehead.optim.sgd import cautious_lr
-from widehead.training.config import TrainingConfig
 from widehead.training.optimizers import make_head_optimizer
 
 D, WIDTH, EXAMPLES = 10, 4, 12
@@ -33,9 +33,10 @@ class Plain:
 
 
 def made(scale: float = 0.5, job: str = "multilabel", **options: Any) -> tuple[wh.optim.HeadOptimizer, wh.ExactHead]:
-    config = TrainingConfig.for_job(job, out="run", train="train.txt", width=WIDTH, **options)
+    config = configure(job, out="run", train="train.txt", width=WIDTH, **options)
     head = wh.ExactHead(WIDTH, D, config.make_loss())
-    return make_head_optimizer(config, WideNetwork(torch.nn.Identity(), head), Plain(scale)), head
+    measured = JOBS[job].sgd_lr.get(str(config.loss))
+    return make_head_optimizer(config, WideNetwork(torch.nn.Identity(), head), Plain(scale), measured), head
 
 
 def options_of(optimizer: wh.optim.HeadOptimizer) -> dict[str, Any]:

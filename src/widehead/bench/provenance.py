@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-import widehead
+from widehead.version import __version__
 
 __all__ = ["provenance"]
 
@@ -16,8 +16,8 @@ def provenance() -> dict[str, str | None]:
     """{"date": UTC in ISO 8601, "commit": of the package's working copy or None, "version": of the package}."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit_of(Path(widehead.__file__).parent),
-        "version": widehead.__version__,
+        "commit": commit_of(Path(__file__).parents[1]),
+        "version": __version__,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated, Any
 
 import typer
@@ -21,9 +22,9 @@ _HELP = """Trains networks with very many outputs, exactly, at a cost per exampl
 
     widehead demo
 
-    widehead train recommender train.txt --test test.txt --out runs/shop
+    widehead train JOB train.txt --test test.txt --out runs/shop
 
-    widehead compare recommender train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2
+    widehead compare JOB train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2
 
     widehead evaluate runs/shop --test test.txt --at 20
 
@@ -32,7 +33,6 @@ _HELP = """Trains networks with very many outputs, exactly, at a cost per exampl
     widehead export runs/shop --format safetensors
 """
 _ORDER = ("demo", "train", "compare", "evaluate", "predict", "export", "bench")
-_JOBS = ("recommender", "language-model", "multilabel")
 
 
 class Commands(TyperGroup):
@@ -42,30 +42,27 @@ class Commands(TyperGroup):
         return [*(name for name in _ORDER if name in self.commands), *(self.commands.keys() - set(_ORDER))]
 
 
-class JobGroup(TyperGroup):
-    """The jobs of a command. A job's command is built when it is asked for, because its defaults need torch."""
+class TrainGroup(TyperGroup):
+    """The jobs of a command. What a job is needs torch, so it is imported when it is asked for."""
+
+    module = "widehead.cli.train"
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_JOBS)
+        from widehead.jobs import JOBS
+
+        return list(dict.fromkeys(job.command for job in JOBS.values() if job.command))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _JOBS:
-            raise typer.BadParameter(f"the job should be one of {', '.join(_JOBS)}. Found {cmd_name!r}")
-        return self._command(cmd_name)
-
-    def _command(self, job: str) -> Any:
-        from widehead.cli.train import job_command
-
-        return job_command(job)
+        names = self.list_commands(ctx)
+        if cmd_name not in names:
+            raise typer.BadParameter(f"the job should be one of {', '.join(names)}. Found {cmd_name!r}")
+        return importlib.import_module(self.module).job_command(cmd_name)
 
 
-class CompareGroup(JobGroup):
+class CompareGroup(TrainGroup):
     """The jobs of ``compare``."""
 
-    def _command(self, job: str) -> Any:
-        from widehead.cli.compare import compare_command
-
-        return compare_command(job)
+    module = "widehead.cli.compare"
 
 
 def _version(wanted: bool) -> None:
@@ -96,7 +93,7 @@ def _options(
 
 
 _train = typer.Typer(
-    cls=JobGroup,
+    cls=TrainGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Train a network. `widehead train JOB --help` shows every option of a job and its default.",

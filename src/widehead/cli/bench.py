@@ -48,7 +48,7 @@ def output_layer(
     """Time one training step of an output layer: loss, gradient to the encoder, update of all D × d weights.
 
     Methods take turns in one process; figures are medians. The floor is 14·d²·m floating-point operations at the rate
-    of a plain float32 matrix product measured in the same run. Where sizes are lists, every combination is timed.
+    of a plain float32 matrix product measured in the same run. If sizes are lists, every combination is timed.
     A method that does not fit in memory is left out of that combination.
 
     **Examples**
@@ -100,7 +100,7 @@ def _check(problems: list[Any], plot: Path | None) -> None:
 
 
 def _counts(problems: list[Any]) -> str:
-    """How many values each size takes, where it takes several."""
+    """How many values each size takes, if it takes several."""
     counts = {name: len({problem.sizes[name] for problem in problems}) for name in problems[0].sizes}
     return " × ".join(f"{n} of {_FLAGS[name]}" for name, n in counts.items() if n > 1)
 

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from inspect import Parameter, Signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
 import typer
-import typer.main
 
 from widehead.cli.console import say, show_json, show_table
 from widehead.cli.errors import Interrupted
-from widehead.cli.options import JsonOption, check_device
-from widehead.cli.train import given_options, number_or_text
-from widehead.cli.training_options import TrainOption, options_of, parameter
+from widehead.cli.job_options import (
+    build_command,
+    given_options,
+    jobs_of,
+    number_or_text,
+    options_of,
+    own_parameter,
+    parameter,
+)
+from widehead.cli.options import check_device
+from widehead.comparison import (
+    Result,
+    compare,
+    comparison_table,
+    contenders,
+    objective,
+    ranked,
+    verdict,
+    write_comparison,
+)
 from widehead.errors import CheckpointError
-from widehead.training import HEADS, compare, contenders, objective, ranked, verdict
+from widehead.heads.names import HEADS
+from widehead.jobs import Job
+from widehead.options import Option
 
-__all__ = ["compare_command"]
+__all__ = ["job_command"]
 
 # What every contender decides for itself.
-_HEADS_OWN = ("head", "head_options", "loss", "loss_options", "keep_best")
+_HEADS_OWN = ("head", "head_options", "loss", "loss_options", "keep_best", "preset")
 _HELP = """Train several heads on the same data with the same encoder, and say which is best.
 
     Each head gets the same minutes (2 unless --minutes or --epochs says otherwise) in a process of its own. The folder
@@ -31,38 +49,27 @@ _HELP = """Train several heads on the same data with the same encoder, and say w
 
     **Examples**
 
-        {example}
+        widehead compare {example}
 
         --set NAME:OPTION=VALUE gives one head other options, and LABEL=HEAD names a head once more:
         --heads exact,taylor=exact,sampled --set taylor:loss=taylor-softmax --set sampled:negatives=500
     """
-_EXAMPLES = {
-    "recommender": "widehead compare recommender train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2",
-    "language-model": "widehead compare language-model wiki.txt.xz --heads exact,full,retrieved,adaptive --minutes 5",
-    "multilabel": "widehead compare multilabel train.txt.gz --test test.txt.gz --heads exact,full --minutes 2",
-}
 
 
-def compare_command(job: str) -> Any:
+def job_command(name: str) -> Any:
     """The command of one job."""
+    job = next(iter(jobs_of(name).values()))
 
     def command(**given: Any) -> None:
-        _run(job, given)
+        _run(job, **given)
 
-    parameters = [*_own(), *(parameter(option, job) for option in _shared(job)), _json()]
-    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    help_text = _HELP.format(example=_EXAMPLES[job])
-    app.command(job, help=help_text, context_settings={"help_option_names": ["--help", "-h"]})(command)
-    return typer.main.get_command(app)
+    parameters = [*_own(), *(parameter(row, job) for row in _shared(job))]
+    return build_command(name, _HELP.format(example=f"{name} {job.compared}"), command, parameters)
 
 
-def _shared(job: str) -> list[TrainOption]:
+def _shared(job: type[Job]) -> list[Option]:
     """Options that all contenders have alike."""
-    return [
-        option for option in options_of(job) if option.name not in _HEADS_OWN and not option.name.startswith("head_")
-    ]
+    return [row for row in options_of(job) if row.name not in _HEADS_OWN and not row.name.startswith("head_")]
 
 
 def _own() -> list[Parameter]:
@@ -76,50 +83,50 @@ def _own() -> list[Parameter]:
     again = typer.Option(False, "--resume", help="Go on with the comparison in --out.", rich_help_panel=panel)
     quiet = typer.Option(False, "--quiet", help="Show no progress.", rich_help_panel=panel)
     made: list[tuple[str, Any, Any]] = [
-        ("file", file, Path),
-        ("heads", heads, str),
-        ("settings", own, list[str]),
-        ("out", out, Path),
-        ("resume", again, bool),
-        ("quiet", quiet, bool),
+        ("file", Path, file),
+        ("heads", str, heads),
+        ("settings", list[str], own),
+        ("out", Path, out),
+        ("resume", bool, again),
+        ("quiet", bool, quiet),
     ]
-    return [Parameter(n, Parameter.KEYWORD_ONLY, default=default, annotation=a) for n, default, a in made]
+    return [own_parameter(*row) for row in made]
 
 
-def _json() -> Parameter:
-    return Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)
-
-
-def _run(job: str, given: dict[str, Any]) -> None:
-    from widehead.report import comparison_table, write_comparison
-
-    file, again, quiet, as_json, out = (given.pop(name) for name in ("file", "resume", "quiet", "as_json", "out"))
-    heads = [name.strip() for name in given.pop("heads").split(",")]
-    settings = [_setting(text) for text in given.pop("settings") or []]
+def _run(
+    job: type[Job],
+    file: Path,
+    heads: str,
+    settings: list[str] | None,
+    out: Path,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    names, own = [name.strip() for name in heads.split(",")], [_setting(text) for text in settings or []]
     options = given_options(job, given)
     check_device(options.get("device", "cpu"))
-    if out.exists() and any(out.iterdir()) and not again:
+    if out.exists() and any(out.iterdir()) and not resume:
         raise CheckpointError(f"The folder {out} should be empty or not there. Found files in it: add --resume.")
-    configs = contenders(job, heads, settings, out, train=str(file), **options)
+    configs = contenders(job.name, names, own, out, train=str(file), **options)
     results = compare(configs, out, quiet=quiet, say=(lambda line: None) if quiet else say)
     report = write_comparison(out, configs, results)
-    table = comparison_table(results)
-    if as_json:
-        show_json(
-            {
-                "verdict": verdict(results),
-                "objective": objective(results),
-                "results": [dataclasses.asdict(result) for result in ranked(results)],
-                "out": str(out),
-                "report": str(report),
-            }
-        )
-    else:
-        show_table(table.title, table.header, table.rows)
-        print(verdict(results))
+    _show(results, out, report, as_json)
     if any(result.status == "interrupted" for result in results):
         raise Interrupted(f"stopped. Go on with the same command and --resume --out {shlex.quote(str(out))}")
     say(f"Folder {out}, report {report}.")
+
+
+def _show(results: list[Result], out: Path, report: Path, as_json: bool) -> None:
+    if not as_json:
+        table = comparison_table(results)
+        show_table(table.title, table.header, table.rows)
+        print(verdict(results))
+        return
+    best_first = [dataclasses.asdict(result) for result in ranked(results)]
+    told = {"verdict": verdict(results), "objective": objective(results), "results": best_first}
+    show_json({**told, "out": str(out), "report": str(report)})
 
 
 def _setting(text: str) -> tuple[str, str, Any]:

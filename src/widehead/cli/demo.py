@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from widehead.cli.console import say, show_json, show_table, working
-from widehead.cli.files import new_run_folder, remove_run
 from widehead.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from widehead.training import Outcome, Prediction, Run
+    from widehead.jobs import Prediction
+    from widehead.runs import Run
+    from widehead.training import Outcome
 
 __all__ = ["demo"]
 
@@ -37,19 +38,16 @@ def demo(
     A fifth of each entry's synonyms is hidden; the network learns to name them from the others.
     """
     from widehead.cli.train import finish
-    from widehead.report import write_report
-    from widehead.training import load_run
 
-    outcome = _trained(out, epochs, resume, quiet)
+    run, outcome = _trained(out, epochs, resume, quiet)
     finish(outcome, out, f"widehead demo --out {shlex.quote(str(out))} --resume")
-    run = load_run(out)
     with working("Measuring popularity and an untrained network on the same split"):
         baselines, found = _compared(run)
     with working("Timing one exact step beside one dense step"):
         timing = _timed(run)
     metrics = {"trained": dict(outcome.metrics), **baselines}
     tables = [_suggestion_table(found), _timing_table(timing)]
-    report = write_report(out, comparisons=baselines, tables=tables)
+    report = run.report(comparisons=baselines, tables=tables)
     if as_json:
         suggestions = {prediction.name: prediction.classes for prediction, _ in found}
         show_json(
@@ -59,56 +57,55 @@ def demo(
     _tell(metrics, tables, out, report)
 
 
-def _trained(out: Path, epochs: int | None, again: bool, quiet: bool) -> Outcome:
+def _trained(out: Path, epochs: int | None, again: bool, quiet: bool) -> tuple[Run, Outcome]:
     from widehead.data.demo import thesaurus_path
-    from widehead.training import RunFolder, TrainingConfig, resume, train
+    from widehead.jobs import configure
+    from widehead.jobs.demo import Demo
+    from widehead.runs.run import Run, remove_run
 
     thesaurus_path()
-    chosen = {} if epochs is None else {"epochs": epochs}
-    earlier = RunFolder.open(out)[1].job if again or RunFolder(out).config_path.exists() else None
-    if again and earlier != "demo":
-        raise typer.BadParameter(f"the run in {out} is of the job {earlier}. Found demo", param_hint="--resume")
-    if again:
-        return resume(out, quiet=quiet, **chosen)
-    config = TrainingConfig.for_job("demo", out=str(out), **chosen)
-    if earlier == "demo":
+    changes = {} if epochs is None else {"epochs": epochs}
+    earlier = Run.open(out) if again or (out / "config.json").exists() else None
+    same = earlier is not None and earlier.config.job == Demo.name
+    if earlier is not None and again:
+        if not same:
+            told = f"the run in {out} is of the job {earlier.config.job}. Found {Demo.name}"
+            raise typer.BadParameter(told, param_hint="--resume")
+        return earlier, earlier.train(quiet=quiet, **changes)
+    config = configure(Demo.name, out=str(out), **changes)
+    if same:
         remove_run(out)
     if not quiet:
         say("Moby thesaurus: 30,259 entries, 102,428 synonyms to rank. Training with a fifth of them hidden.")
-    with new_run_folder(out):
-        return train(config, quiet=quiet)
+    run = Run.new(config)
+    return run, run.train(quiet=quiet)
 
 
 def _compared(run: Run) -> tuple[dict[str, dict[str, float]], list[tuple[Prediction, set[str]]]]:
     """Metrics of popularity and of an untrained network on the run's own split, and what the run suggests."""
-    import numpy as np
+    from widehead.jobs import build_network
+    from widehead.jobs.demo import Demo, popularity_network
 
-    from widehead.cli.thesaurus import known_synonyms, popularity_network, suggest
-    from widehead.data import binary, read_thesaurus
-    from widehead.training import build_network
-    from widehead.training.judging import RankingTest
-
-    thesaurus, known = read_thesaurus(), known_synonyms(run).matrix
-    hidden = (binary(thesaurus.matrix) - known).tocsr()
-    hidden.eliminate_zeros()
-    test = RankingTest(known, hidden, np.zeros(known.shape[0], dtype=np.int64), exclude_inputs=True)
-    names = run.job.metric_names(run.config.at)
-    networks = {"popularity": popularity_network(known), "untrained": build_network(run.job, run.config)}
+    job, test, config = run.data.job, run.data.test, run.config
+    assert isinstance(job, Demo)
+    assert test is not None
+    networks = {"popularity": popularity_network(job.train.matrix), "untrained": build_network(job, config)}
+    names = job.metric_names(config.at)
     measured = {
-        who: test.metrics(network, names, run.config.rank_at_most, run.config.seed) for who, network in networks.items()
+        who: test.metrics(network, names, config.rank_at_most, config.seed) for who, network in networks.items()
     }
-    rows = {name: row for row, name in enumerate(thesaurus.users)}
-    words = [word for word in _WORDS if word in rows]
-    real = [{thesaurus.items[c] for c in hidden[rows[word]].indices} for word in words]
-    return measured, list(zip(suggest(run, words, _SHOWN), real, strict=True))
+    roots = set(job.train.users)
+    words = [word for word in _WORDS if word in roots]
+    return measured, list(zip(job.suggest(run.network, words, _SHOWN), job.hidden(words), strict=True))
 
 
 def _timed(run: Run) -> list[dict[str, Any]]:
-    """One exact step and, where it fits in memory, one dense step of PyTorch, in the run's own shapes."""
+    """One exact step and, if it fits in memory, one dense step of PyTorch, in the run's own shapes."""
     from widehead.bench import compare_step
-    from widehead.cli.thesaurus import known_synonyms
+    from widehead.jobs.demo import Demo
 
-    known = known_synonyms(run).matrix
+    assert isinstance(run.job, Demo)
+    known = run.job.train.matrix
     targets = max(1, round(known.nnz / known.shape[0]))
     rows = compare_step(known.shape[1], run.config.width, run.config.batch_size, targets, methods=("exact", "dense"))
     return [row for row in rows if row["skipped"] is None]
@@ -156,4 +153,4 @@ def _tell(metrics: dict[str, dict[str, float]], tables: list[Any], out: Path, re
     print(f"\nReport: {report}\nNext:")
     print(f"  echo courage | widehead predict {place} --input -")
     print(f"  widehead export {place} --format safetensors")
-    print("  widehead train recommender FILE --test FILE --out runs/mine")
+    print("  widehead train JOB FILE --test FILE --out runs/mine")

@@ -38,14 +38,9 @@ def evaluate(
 
         widehead evaluate runs/shop --json
     """
-    from widehead.training import load_run
+    from widehead.runs import Run
 
     check_device(device)
-    with working(f"Reading {run}"):
-        loaded = load_run(run, best=best, device=device)
-    file = str(test) if test is not None else loaded.config.test
-    if file is None:
-        raise typer.BadParameter("the run has no test file of its own: name one", param_hint="--test")
-    with working(f"Evaluating on {file}"):
-        metrics = loaded.evaluate(file, at, rank_at_most)
+    with working(f"Evaluating {run}"):
+        metrics = Run.open(run, best=best, device=device).evaluate(test, at, rank_at_most)
     show_json(metrics) if as_json else show_metrics(metrics)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from widehead.cli.console import show_json, working
-from widehead.cli.files import output_file
 from widehead.cli.options import BestOption, JsonOption, RunArgument
 
-__all__ = ["Format", "export"]
-
-
-class Format(StrEnum):
-    """Formats, by what the option says."""
-
-    torch = "torch"
-    safetensors = "safetensors"
-    word2vec = "word2vec"
-    faiss = "faiss"
-
-
-_ENDINGS = {"torch": ".pt", "safetensors": ".safetensors", "word2vec": ".txt", "faiss": ".faiss"}
+__all__ = ["export"]
 
 
 def export(
     run: RunArgument,
-    to: Annotated[Format, typer.Option("--format", help="What to write.", show_default=False)],
+    to: Annotated[
+        Literal["torch", "safetensors", "word2vec", "faiss"],
+        typer.Option("--format", help="What to write.", show_default=False),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="File to write.", show_default="named after the run")
     ] = None,
@@ -50,17 +39,12 @@ def export(
 
         widehead export runs/words --format word2vec --output words.txt
     """
-    from widehead.cli.formats import WRITERS, check_packages
-    from widehead.training import load_run
+    from widehead.runs import Run
 
-    check_packages(to.value)
-    path = output if output is not None else Path(run.absolute().name + _ENDINGS[to.value])
-    with working(f"Reading {run}"):
-        loaded = load_run(run, best=best)
-    with output_file(path) as temporary, working(f"Writing {path}"):
-        WRITERS[to.value](loaded, temporary)
+    with working(f"Exporting {run}"):
+        path = Run.open(run, best=best).export(to, output)
     size = path.stat().st_size
     if as_json:
-        show_json({"format": to.value, "output": str(path), "bytes": size})
+        show_json({"format": to, "output": str(path), "bytes": size})
     else:
-        print(f"{path}: {size:,} bytes, {to.value}")
+        print(f"{path}: {size:,} bytes, {to}")

@@ -62,7 +62,7 @@ class Curve:
     Attributes:
         title: heading.
         x_label, x: name and numbers of the axis.
-        lines: numbers by name, each as long as ``x``; None where there is no number.
+        lines: numbers by name, each as long as ``x``; None if there is no number.
         baselines: constants to compare with, by name.
         percent: whether the numbers are shares of 1, to be shown from 0 % to 100 %.
         from_zero: whether the vertical axis starts at 0.

@@ -8,20 +8,15 @@ from typing import Any
 
 import jinja2
 
+from widehead.jobs import Job
+from widehead.jobs.configure import open_folder
+from widehead.options import TrainingConfig
 from widehead.report.curves import curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table
-from widehead.training import RunFolder, TrainingConfig, read_metrics
+from widehead.training import RunFolder, read_metrics
 from widehead.training.folder import atomic_write
 
-__all__ = ["WHAT", "render", "write_report"]
-
-WHAT = {
-    "recommender": "A recommender",
-    "language-model": "A language model",
-    "word-embeddings": "Word embeddings",
-    "multilabel": "A multi-label classifier",
-    "demo": "A thesaurus that completes itself: an autoencoder of the Moby thesaurus",
-}
+__all__ = ["render", "write_report"]
 
 
 def write_report(
@@ -41,21 +36,25 @@ def write_report(
         CheckpointError: this is no run folder, or a file of it is damaged.
         OSError: the file cannot be written; an earlier report is as it was.
     """
-    folder, config = RunFolder.open(run)
-    html = _render(folder, config, comparisons or {}, tables)
+    folder, config, job = open_folder(run)
+    html = _render(folder, config, job, comparisons or {}, tables)
     with atomic_write(folder.report_path) as file:
         file.write(html.encode())
     return folder.report_path
 
 
 def _render(
-    folder: RunFolder, config: TrainingConfig, comparisons: Mapping[str, Mapping[str, float]], tables: Sequence[Table]
+    folder: RunFolder,
+    config: TrainingConfig,
+    job: type[Job],
+    comparisons: Mapping[str, Mapping[str, float]],
+    tables: Sequence[Table],
 ) -> str:
     records = read_metrics(folder.metrics_path)
     metrics = _last_metrics(records)
     return render(
         title=folder.path.absolute().name,
-        summary=_summary(config, records, metrics),
+        summary=_summary(job.title, config, records, metrics),
         metrics=comparison({"this run": metrics, **comparisons}) if metrics else None,
         pictures=[draw(curve) for curve in curves_of(records, comparisons)],
         tables=tables,
@@ -77,16 +76,18 @@ def render(**contents: Any) -> str:
 
 
 def _last_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The last evaluation, without where it was made."""
+    """The metrics of the last evaluation."""
     last: Mapping[str, Any] = next((r for r in reversed(records) if r["kind"] == "evaluation"), {})
     return {k: v for k, v in last.items() if k not in ("kind", "step", "epoch", "seconds")}
 
 
-def _summary(config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
+def _summary(
+    title: str, config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]
+) -> str:
     """One paragraph: what was trained, for how long, to what end."""
     data = "" if config.train is None else f", trained on {Path(config.train).name}"
     head = f"the loss {config.loss} on the exact head" if config.loss else f"the head {config.head}"
-    said = f"{WHAT[config.job]}{data} with {head} and {config.width} hidden units before it."
+    said = f"{title}{data} with {head} and {config.width} hidden units before it."
     if not records:
         return f"{said} No step was made yet."
     last = records[-1]

@@ -45,7 +45,7 @@ def options_table(options: Mapping[str, Any]) -> Table:
 
 
 def number(value: Any) -> str:
-    """A number in four significant digits; "–" where there is none.
+    """A number in four significant digits; "–" if there is none.
 
     >>> number(0.123456), number(1234567.0), number(3), number(None)
     ('0.1235', '1,234,567', '3', '–')

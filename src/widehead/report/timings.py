@@ -98,7 +98,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str], _Li
 
 
 def _variant(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], but: str = "") -> str:
-    """What tells a row's line from others of the same method: ", d = 300", or "" where no other size varies."""
+    """What tells a row's line from others of the same method: ", d = 300", or "" if no other size varies."""
     own = {key: letter for key, letter in _SIZES.items() if len({r[key] for r in rows}) > 1 and key != but}
     return "".join(f", {letter} = {row[key]:,}" for key, letter in own.items())
 
@@ -143,7 +143,7 @@ def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], ink: str, colours: Sequ
 
 
 def _label(axes: Axes, ends: Sequence[_End]) -> None:
-    """Names right of the plot, each at the height of its line's end, moved apart where they would overlap."""
+    """Names right of the plot, each at the height of its line's end, moved apart if they would overlap."""
     low, high = (math.log(y) for y in axes.get_ylim())
     figure = axes.get_figure(root=True)
     assert figure is not None

@@ -5,13 +5,14 @@ metrics.jsonl               one JSON object a line: kind "train" or "evaluation"
 checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html
-.lock                       while a process trains here (see `lock`)
+.lock                       while a process trains here
 """
 
 from __future__ import annotations
 
 import filecmp
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +21,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from widehead.errors import CheckpointError
-from widehead.training.config import TrainingConfig
-from widehead.training.lock import LOCK
+from widehead.options import TrainingConfig
 
-__all__ = ["RunFolder", "atomic_write"]
+__all__ = ["LOCK", "RunFolder", "atomic_write"]
+
+LOCK = ".lock"
+"""Name of the file by which a process keeps others out."""
+
+_FILES, _FOLDERS = ("config.json", "metrics.jsonl", "report.html"), ("checkpoints", "vocabularies")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class RunFolder:
         return self.path / "vocabularies" / name
 
     def vocabulary_sums(self) -> dict[str, int]:
-        """The CRC-32 of each vocabulary file; CheckpointError where one cannot be read."""
+        """The CRC-32 of each vocabulary file; CheckpointError if one cannot be read."""
         try:
             files = sorted(self.vocabulary_path("").glob("[!.]*"))
             return {path.name: zlib.crc32(path.read_bytes()) for path in files}
@@ -65,7 +70,7 @@ class RunFolder:
             raise CheckpointError(f"The vocabularies of {self.path} cannot be read: {error}.") from error
 
     def keep(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write the vocabulary file ``name``; where it is there, see that it would be the same.
+        """Write the vocabulary file ``name``; if it is there, see that it would be the same.
 
         Raises:
             CheckpointError: it is there with another content: the data are not those that the run started from; or
@@ -100,15 +105,21 @@ class RunFolder:
         folder.write_config(config)
         return folder
 
-    def make(self) -> None:
-        """Make the folder, without anything in it, where it is not there; CheckpointError where that cannot be."""
+    def make(self) -> list[Path]:
+        """Make the folder, without a run in it, if it is not there; the folders that were made, innermost first.
+
+        Raises:
+            CheckpointError: it cannot be made.
+        """
+        missing = self._missing()
         try:
             self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"The run folder {self.path} cannot be made: {error.strerror or error}.") from error
+        return missing
 
     def check_free(self) -> None:
-        """Raise CheckpointError where a run cannot start because the folder holds something."""
+        """Raise CheckpointError if a run cannot start because the folder holds something or cannot be made."""
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"The run folder {self.path} should be a folder. Found a file.")
         if self.path.exists() and any(not _is_leftover(p) for p in self.path.iterdir()):
@@ -116,6 +127,30 @@ class RunFolder:
                 f"The run folder {self.path} should be empty or not there. Found files in it: resume that run, or "
                 "choose another folder."
             )
+        missing = self._missing()
+        if missing and not missing[-1].parent.is_dir():
+            raise CheckpointError(f"The run folder {self.path} cannot be made: {missing[-1].parent} is a file.")
+
+    def _missing(self) -> list[Path]:
+        """This folder and those above it that are not there, innermost first."""
+        return [path for path in (self.path, *self.path.parents) if not path.exists()]
+
+    def clear(self) -> None:
+        """Remove a run, but for the lock.
+
+        Raises:
+            CheckpointError: the folder holds files of others too; nothing was removed.
+        """
+        temporary = {path.name for path in self.path.glob(".*.tmp")}  # what a kill leaves
+        ours = {*_FILES, *_FOLDERS, *temporary, LOCK}
+        if others := sorted({path.name for path in self.path.iterdir()} - ours):
+            raise CheckpointError(
+                f"The run folder {self.path} should hold a run alone. Found {others[0]}: choose another folder."
+            )
+        for name in (*_FILES, *temporary):
+            (self.path / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def write_config(self, config: TrainingConfig) -> None:
         """Write config.json, whole or not at all."""
@@ -138,14 +173,15 @@ class RunFolder:
             raise CheckpointError(f"{folder.config_path} should hold JSON. Found bytes that are no text.") from error
         except ValueError as error:
             told = str(error)
-            where = "" if str(folder.config_path) in told else f"{folder.config_path}: "
-            raise CheckpointError(where + told) from error
+            raise CheckpointError(
+                told if str(folder.config_path) in told else f"{folder.config_path}: {told}"
+            ) from error
 
 
 def _is_leftover(path: Path) -> bool:
     """Whether a killed ``create`` left this: an empty checkpoints folder, a temporary file or a lock.
 
-    (Whether somebody holds the lock is seen when it is taken.)
+    A process may hold that lock; taking it later tells.
     """
     return path.name == LOCK or path.name.endswith(".tmp") or (path.name == "checkpoints" and not any(path.iterdir()))
 
@@ -182,7 +218,7 @@ def _not_written(path: Path, error: OSError) -> CheckpointError:
 
 
 def _sync_folder(path: Path) -> None:
-    """Put the names in a folder on disk, where the system can."""
+    """Put the names in a folder on disk, if the system can."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -19,12 +19,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from widehead.errors import NonFiniteError
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import HeadOptimizer
+from widehead.options import TrainingConfig
+from widehead.options.intervals import Interval
 from widehead.targets import Inputs, SparseTargets
-from widehead.training.config import TrainingConfig
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
-from widehead.training.intervals import Interval
-from widehead.training.logging import Display, MetricsLog, SilentDisplay, Status
+from widehead.training.log import Display, MetricsLog, SilentDisplay, Status
 from widehead.training.position import Position
 from widehead.training.state import Origin, RunState
 from widehead.training.timing import HeadClock, rate_factor
@@ -125,7 +125,7 @@ class Trainer:
         self.state.schedulers += [LambdaLR(o, self._rate) for o in (head_optimizer, *encoder_optimizer.parts)]
 
     def restore(self) -> None:
-        """Go back to the last checkpoint, or to the beginning where there is none yet, and cut the log off there.
+        """Go back to the last checkpoint, or to the beginning if there is none yet, and cut the log off there.
 
         Raises:
             CheckpointError: the checkpoint or the log is damaged, or of another run.

@@ -1,9 +1,8 @@
-"""The optimiser of a run's head, by the run's options and, where no lr is given, by its data."""
+"""The optimiser of a run's head, by the run's options and, if no lr is given, by its data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,48 +15,48 @@ from widehead.errors import NonFiniteError
 from widehead.heads import ParameterHead
 from widehead.models import WideNetwork
 from widehead.models.optimizer import clip
-from widehead.optim import SGD, HeadOptimizer, Muon, Newton, RowAdagrad, RowAdam, Shampoo
+from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.optim.sgd import cautious_lr
-from widehead.training.config import TrainingConfig
+from widehead.options import OPTIONS, TrainingConfig
 
 __all__ = ["make_head_optimizer"]
 
 _SAMPLE = 2048  # examples that the default lr of SGD is computed from
-# SGD's lr where the data do not tell: the hidden layers of a language model grow 100-fold while it trains.
-_MEASURED_LR = {("language-model", "spherical-softmax"): 3.0}
-_KINDS: dict[str, Callable[..., HeadOptimizer]] = {"newton": Newton, "shampoo": Shampoo, "muon": Muon}
 
 
-def make_head_optimizer(config: TrainingConfig, network: WideNetwork, examples: Examples) -> Optimizer:
-    """A new optimiser of ``network.head``; ``examples`` are those to train on."""
+def make_head_optimizer(
+    config: TrainingConfig, network: WideNetwork, examples: Examples, measured_lr: float | None = None
+) -> Optimizer:
+    """A new optimiser of ``network.head``.
+
+    Args:
+        examples: those to train on; SGD's default lr is computed from some.
+        measured_lr: that lr, if it is known.
+    """
     if config.head != "exact":
         return _parameter_optimizer(config, network.head)
-    shared: dict[str, Any] = {
-        "weight_decay": config.head_weight_decay,
-        "max_grad_norm": config.head_max_grad_norm,
-    }
-    if config.head_optimizer == "sgd":
-        lr = config.head_lr
-        if lr is None:
-            lr = _MEASURED_LR.get((config.job, str(config.loss))) or _natural_lr(network, examples, config.activation)
-            lr = None if lr is None else lr * (1.0 - config.head_momentum)
-        return SGD(network.head, lr, config.head_momentum, nesterov=config.head_nesterov, **shared)
-    own: dict[str, Any] = {"damping": config.head_damping, "decay": config.head_decay}
-    own = {name: value for name, value in own.items() if value is not None}
-    if config.head_ridge > 0.0:  # Newton's own is relative to one step
-        own["ridge"] = config.head_ridge * math.ceil(len(examples) / config.batch_size)
-    return _KINDS[config.head_optimizer](network.head, config.head_lr, **shared, **own)
+    lr, own = config.head_lr, _own_options(config, len(examples))
+    if config.head_optimizer == "sgd" and lr is None:
+        lr = measured_lr or _natural_lr(network, examples, config.activation)
+        lr = None if lr is None else lr * (1.0 - config.head_momentum)
+    return OPTIMIZERS[config.head_optimizer](network.head, lr, max_grad_norm=config.head_max_grad_norm, **own)
+
+
+def _own_options(config: TrainingConfig, num_examples: int) -> dict[str, Any]:
+    """The options that the optimiser takes besides the lr, less those that are left to it."""
+    takes = {name for name, row in OPTIONS.items() if config.head_optimizer in row.optimizers}
+    given = {name.removeprefix("head_"): getattr(config, name) for name in takes}
+    if "ridge" in given:  # Newton's own is relative to one step
+        given["ridge"] *= math.ceil(num_examples / config.batch_size)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _parameter_optimizer(config: TrainingConfig, head: ParameterHead) -> Optimizer:
-    """Adam or Adagrad; where gradients are sparse, only the rows that have one move, by RowAdam or RowAdagrad."""
+    """One that moves only the rows that have a gradient, if gradients are sparse."""
     parameters: list[Tensor] = list(head.parameters())
     lr = config.encoder_lr if config.head_lr is None else config.head_lr
-    made: Optimizer
-    if config.head_optimizer == "adagrad":
-        made = (RowAdagrad if head.sparse else torch.optim.Adagrad)(parameters, lr=lr)
-    else:
-        made = (RowAdam if head.sparse else torch.optim.Adam)(parameters, lr=lr)
+    dense, by_rows = PARAMETER_OPTIMIZERS[config.head_optimizer]
+    made = (by_rows if head.sparse else dense)(parameters, lr=lr)
     limit = config.head_max_grad_norm
     if limit is not None:
         made.register_step_pre_hook(lambda *_: _clip(parameters, limit))

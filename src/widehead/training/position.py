@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from widehead.training.config import TrainingConfig
+from widehead.options import TrainingConfig
 
 __all__ = ["Position"]
 

@@ -16,18 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from widehead.errors import CheckpointError
 from widehead.models import EncoderOptimizer, WideNetwork
+from widehead.options import OPTIONS, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
-from widehead.training.config import TrainingConfig
 from widehead.training.position import Position
 from widehead.training.seeding import random_state, set_random_state
 
-__all__ = ["MAY_CHANGE", "Origin", "RunState", "restore_network"]
-
-# Options that a resumed run may be given anew: none of them changes a step that was already made.
-MAY_CHANGE = frozenset(
-    {"epochs", "minutes", "evaluate_every", "checkpoint_every", "log_every", "keep_best", "device", "head_storage"}
-)
-_PLACES = frozenset({"out", "train", "test", "labels"})  # files may move; what they hold is compared
+__all__ = ["Origin", "RunState", "restore_network"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +42,11 @@ class Origin:
     def of(cls, config: TrainingConfig, sizes: Mapping[str, int], names: Mapping[str, int]) -> Origin:
         """From the run's options, the data's sizes and the folder's files."""
         options = json.loads(config.to_json())
-        return cls({k: options[k] for k in sorted(options.keys() - MAY_CHANGE - _PLACES)}, dict(sizes), dict(names))
+        kept = sorted(name for name, row in OPTIONS.items() if row.resumed == "kept")
+        return cls({name: options[name] for name in kept}, dict(sizes), dict(names))
 
     def check(self, tree: Mapping[str, Any], path: Path) -> None:
-        """CheckpointError where a checkpoint's tree belongs to something else; says to what."""
+        """CheckpointError if a checkpoint's tree belongs to something else; says to what."""
         found = tree.get("origin")
         if not isinstance(found, dict) or found.keys() != {"options", "sizes", "names"}:
             raise CheckpointError(f"{path} should be a checkpoint of a run. Found another tree, or another version's.")
@@ -89,7 +84,7 @@ class RunState:
     device: torch.device
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint of this moment; CheckpointError where that fails."""
+        """Write a checkpoint of this moment; CheckpointError if that fails."""
         tree = {
             "origin": dataclasses.asdict(self.origin),
             "encoder": self.network.encoder.state_dict(),

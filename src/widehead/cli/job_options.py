@@ -1,0 +1,115 @@
+"""Commands of jobs: their options are rows of the table of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Any
+
+import typer
+import typer.main
+
+from widehead.cli.options import JsonOption, whole_numbers
+from widehead.jobs import JOBS, Job
+from widehead.options import OPTIONS, Option
+
+__all__ = ["build_command", "given_options", "jobs_of", "number_or_text", "options_of", "own_parameter", "parameter"]
+
+Given = dict[str, Any]
+
+
+def jobs_of(command: str) -> dict[str, type[Job]]:
+    """The jobs of a command by what ``--task`` calls them."""
+    return {job.task: job for job in JOBS.values() if job.command == command}
+
+
+def options_of(*jobs: type[Job]) -> list[Option]:
+    """The options that at least one of some jobs takes."""
+    return [row for row in OPTIONS.values() if row.panel and any(_takes(job, row) for job in jobs)]
+
+
+def _takes(job: type[Job], row: Option) -> bool:
+    return row.shared or row.name in job.takes
+
+
+def build_command(name: str, help: str, function: Callable[..., None], parameters: Sequence[Parameter]) -> Any:
+    """A command that calls ``function`` with these parameters and ``as_json``."""
+
+    def command(**given: Any) -> None:
+        function(**given)
+
+    signature = Signature(
+        [*parameters, Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)]
+    )
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    app.command(name, help=help, context_settings={"help_option_names": ["--help", "-h"]})(command)
+    return typer.main.get_command(app)
+
+
+def own_parameter(name: str, annotation: Any, default: Any) -> Parameter:
+    """A parameter of a command that is none of a job."""
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def parameter(row: Option, *jobs: type[Job]) -> Parameter:
+    """An option as a parameter of a command of these jobs; if it is not given, it is None, False or []."""
+    declared = typer.Option(
+        False if row.kind is bool else None,
+        row.flag,
+        help=row.help + _shown_default(row, jobs),
+        metavar=row.metavar,
+        rich_help_panel=row.panel,
+        show_default=False,
+        parser=whole_numbers if row.kind is tuple else None,
+    )
+    annotations: dict[type, Any] = {bool: bool, dict: list[str]}
+    return own_parameter(row.name, annotations.get(row.kind, row.kind | None), declared)
+
+
+def _shown_default(row: Option, jobs: Sequence[type[Job]]) -> str:
+    """The default as the help shows it, of the first of the jobs that takes the option; "" if it says nothing."""
+    if row.name == "preset":
+        return f" {', '.join(dict.fromkeys(preset.name for job in jobs for preset in job.presets))}."
+    value = next(job for job in jobs if _takes(job, row)).presets[0].value(row.name)
+    if isinstance(value, tuple):
+        value = ",".join(str(n) for n in value) or None
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{parameter}={number}" for parameter, number in value.items()) or None
+    return f" [default: {value}]" if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+
+
+def given_options(job: type[Job], given: Given) -> Given:
+    """The options that were given, as `configure` takes them; an option of another job is refused."""
+    made: Given = {}
+    for row in OPTIONS.values():
+        value = given.get(row.name)
+        if value is None or value is False or value == []:
+            continue
+        if not _takes(job, row):
+            others = [other.name for other in JOBS.values() if other.command and _takes(other, row)]
+            raise typer.BadParameter(f"this is an option of {' and '.join(others)}", param_hint=row.flag)
+        made[row.name] = _pairs(row, value) if row.kind is dict else value
+    return made
+
+
+def _pairs(row: Option, texts: list[str]) -> dict[str, float | str]:
+    """NAME=VALUE texts as a mapping; values that are numbers become numbers."""
+    pairs: dict[str, float | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"expected NAME=VALUE. Found {text!r}", param_hint=row.flag)
+        pairs[name] = number_or_text(value)
+    return pairs
+
+
+def number_or_text(value: str) -> float | str:
+    """A whole number, a number or a text, whichever ``value`` is."""
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    return value

@@ -1,0 +1,180 @@
+"""Heads side by side: the same data, encoder and minutes for each, one run and one process after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from widehead.comparison.results import Result
+from widehead.errors import CheckpointError, NonFiniteError
+from widehead.jobs.base import Job, job_named
+from widehead.options import TrainingConfig
+from widehead.runs import Run
+from widehead.training import RunFolder, read_metrics
+from widehead.training.folder import atomic_write
+from widehead.training.interruption import Interruption
+
+__all__ = ["compare"]
+
+_RESULTS = "results.jsonl"
+_PATIENCE = 10.0  # seconds in which a process that has told its result should end
+
+
+def compare(
+    configs: Mapping[str, TrainingConfig],
+    out: Path,
+    *,
+    quiet: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Result]:
+    """Train every contender that is not done yet, and write results.jsonl after each.
+
+    A comparison that was interrupted goes on from there: finished contenders are left as they are.
+
+    Args:
+        configs: as `contenders` makes them. out: folder of the comparison.
+        quiet: show no progress. say: called with a line before and after each contender.
+
+    Raises:
+        CheckpointError: a run in the folder was made with other options.
+        DataError: a file cannot be read.
+    """
+    if (without := [name for name, c in configs.items() if c.test is None and c.holdout == 0.0]) != []:
+        raise ValueError(f"A comparison needs `test` or `holdout` to judge by. Found neither for {without[0]}.")
+    out.mkdir(parents=True, exist_ok=True)
+    done = {result.name: result for result in _read(out / _RESULTS) if result.status != "interrupted"}
+    for config in configs.values():
+        _check_same(config)
+    for name, config in configs.items():
+        if name in done:
+            continue
+        say(f"{name}: training the head {config.head}")
+        done[name] = _contend(name, config, quiet)
+        results = [done[n] for n in configs if n in done]
+        with atomic_write(out / _RESULTS) as file:
+            file.write("".join(json.dumps(dataclasses.asdict(result)) + "\n" for result in results).encode())
+        say(f"{name}: {_told(done[name])}")
+        if done[name].status == "interrupted":
+            break
+    return [done[name] for name in configs if name in done]
+
+
+def _told(result: Result) -> str:
+    figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items())
+    return f"{result.status}, {result.steps:,} steps in {result.seconds:.1f} seconds{figures}"
+
+
+def _contend(name: str, config: TrainingConfig, quiet: bool) -> Result:
+    """One run, in a process of its own, so that its peak of memory is its own. Signals are passed on to it."""
+    # Spawned, because a forked child would inherit threads and the memory of its parent.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    arguments = (theirs, name, config, job_named(config.job), torch.get_num_threads(), quiet)
+    process = context.Process(target=_child, args=arguments, daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        with Interruption() as interruption:
+            passed_on = False
+            while not ours.poll(0.1):
+                if interruption.requested and not passed_on and process.pid is not None:
+                    os.kill(process.pid, signal.SIGTERM)
+                    passed_on = True
+        found = ours.recv()
+        process.join(_PATIENCE)
+    except EOFError:
+        process.join()
+        return Result(name, config.head, f"failed: its process ended with {process.exitcode}, as where memory is short")
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(found, ValueError):  # options that do not fit the data
+        raise ValueError(f"{name}: {found}") from found
+    if isinstance(found, BaseException):
+        raise found
+    assert isinstance(found, Result)
+    return found
+
+
+def _child(parent: Connection, name: str, config: TrainingConfig, job: type[Job], threads: int, quiet: bool) -> None:
+    """`_run`, whose result or error goes to the parent. The job comes along so that its file is imported."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        parent.send(_run(name, config, threads, quiet))
+    except KeyboardInterrupt:  # before training began
+        parent.send(Result(name, config.head, "interrupted"))
+    except Exception as error:  # noqa: BLE001 raised again in the parent
+        parent.send(error)
+
+
+def _run(name: str, config: TrainingConfig, threads: int, quiet: bool) -> Result:
+    torch.set_num_threads(threads)
+    folder = RunFolder(Path(config.out))
+    try:
+        run = Run.open(config.out) if folder.config_path.exists() else Run.new(config)
+        outcome = run.train(quiet=quiet)
+    except NonFiniteError as error:
+        return Result(name, config.head, f"failed: {error}")
+    curve = [
+        {k: v for k, v in record.items() if k not in ("kind", "epoch")}
+        for record in read_metrics(folder.metrics_path)
+        if record["kind"] == "evaluation"
+    ]
+    return Result(
+        name,
+        config.head,
+        outcome.status,
+        dict(outcome.metrics),
+        outcome.seconds,
+        outcome.step,
+        outcome.epoch,
+        _peak_bytes(config.device),
+        curve,
+    )
+
+
+def _peak_bytes(device: str) -> int | None:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        # The peak of this program; getrusage would count the parent's, from before it became this one.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
+    except (OSError, TypeError):
+        return None
+
+
+def _check_same(config: TrainingConfig) -> None:
+    """See that an earlier run of a contender had the same options."""
+    folder = RunFolder(Path(config.out))
+    if not folder.config_path.exists():
+        return
+    earlier, wanted = vars(RunFolder.open(config.out)[1]), vars(config.with_absolute_paths())
+    for option, value in wanted.items():
+        if earlier[option] != value and option != "because":
+            raise CheckpointError(
+                f"The run in {config.out} was made with {option} = {earlier[option]!r}. Found {value!r}: choose "
+                "another folder, or remove that run."
+            )
+
+
+def _read(path: Path) -> list[Result]:
+    """What an earlier call wrote; [] if there is nothing."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [Result(**json.loads(line)) for line in lines]
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} should hold the results of a comparison. Found: {error}.") from error

@@ -1,0 +1,13 @@
+"""Jobs: what there is to learn, one file a job."""
+
+import importlib
+import pkgutil
+
+from widehead.jobs.base import JOBS, Job, JobData, Prediction
+from widehead.jobs.configure import configure
+from widehead.jobs.network import build_network
+
+__all__ = ["JOBS", "Job", "JobData", "Prediction", "build_network", "configure"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,120 @@
+"""The demo: a recommender of synonyms, trained on the Moby thesaurus; and what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from widehead.data import Interactions, binary, open_text, read_thesaurus
+from widehead.data.sparse import CSR, csr_from_pairs
+from widehead.errors import DataError
+from widehead.heads import ExactHead
+from widehead.jobs.base import Prediction
+from widehead.jobs.judging import ranked_rows
+from widehead.jobs.recommender import Recommender
+from widehead.losses import SquaredError
+from widehead.models import WideNetwork
+from widehead.options import Preset, TrainingConfig
+from widehead.targets import Inputs
+
+__all__ = ["Demo", "popularity_network"]
+
+
+class Demo(Recommender):
+    """Synonyms in, synonyms out; each word of the thesaurus is a user."""
+
+    name = "demo"
+    command = ""
+    title = "A thesaurus that completes itself: an autoencoder of the Moby thesaurus"
+    brings_data = True
+    decides_width = False
+    presets = (
+        Preset(
+            "trained",
+            "The encoder is trained.",
+            {
+                "head_optimizer": "newton",
+                "loss": "weighted-squared-error",
+                "loss_options": {"unobserved_weight": 0.02},
+                "encoder_lr": 3e-3,
+                "schedule": "cosine",
+                "input_dropout": 0.5,
+                "holdout": 0.2,
+                "batch_size": 512,
+                "epochs": 5,
+                "rank_at_most": 5_000,
+            },
+        ),
+    )
+
+    @classmethod
+    def interactions(cls, config: TrainingConfig) -> Interactions:
+        return read_thesaurus()
+
+    def hidden(self, words: Sequence[str]) -> list[set[str]]:
+        """The synonyms of some words that were held out of the training data."""
+        thesaurus = read_thesaurus()
+        held = (binary(thesaurus.matrix) - self.train.matrix).tocsr()
+        held.eliminate_zeros()
+        rows = {name: row for row, name in enumerate(thesaurus.users)}
+        return [{thesaurus.items[c] for c in held[rows[word]].indices} for word in words]
+
+    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
+        """``suggest`` for a file with one word or phrase a line; DataError names the line of an unknown one."""
+        roots = set(self.train.users)
+        words: list[str] = []
+        with open_text(path) as lines:
+            for number, line in enumerate(lines, 1):
+                word = line.strip()
+                if word and word not in roots and word not in self.train.items:
+                    raise DataError(f"{path}, line {number}: expected a word of the thesaurus. Found {word[:60]!r}.")
+                words += [word] if word else []
+        if not words:
+            raise DataError(f"{path}: expected a word on each line. Found none.")
+        return self.suggest(network, words, k)
+
+    def suggest(self, network: WideNetwork, words: Sequence[str], k: int) -> Iterator[Prediction]:
+        """New synonyms for each word, best first: of a root, from those it is known to have; else from the word."""
+        names = self.train.items
+        # One more is asked for, as the word itself may be among them.
+        for row, classes, scores in ranked_rows(network, _inputs(self.train, words), k + 1, exclude_inputs=True):
+            found = [(names[c], s) for c, s in zip(classes, scores, strict=True) if names[c] != words[row]][:k]
+            yield Prediction(words[row], [name for name, _ in found], [score for _, score in found])
+
+
+def _inputs(known: Interactions, words: Sequence[str]) -> CSR:
+    """(words, items) the ids that stand for each word."""
+    roots = {name: row for row, name in enumerate(known.users)}
+    matrix = known.matrix
+    columns = [
+        matrix.indices[matrix.indptr[roots[w]] : matrix.indptr[roots[w] + 1]]
+        if w in roots
+        else np.array([known.items.id(w)])
+        for w in words
+    ]
+    rows = np.repeat(np.arange(len(words)), [len(ids) for ids in columns])
+    return csr_from_pairs(rows, np.concatenate(columns), None, (len(words), len(known.items)))
+
+
+class _Nothing(nn.Module):
+    """Forgets its input: (m, 1) ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.one.expand(len(inputs), 1)
+
+
+def popularity_network(matrix: Any) -> WideNetwork:
+    """Ranks the columns of a (rows, D) matrix of pairs by how many pairs they are in, whatever the input."""
+    counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    head = ExactHead(1, len(counts), SquaredError())
+    head.load_weight(torch.from_numpy(counts)[:, None].to(head.dtype))
+    return WideNetwork(_Nothing(), head)

@@ -1,0 +1,149 @@
+"""Tests: held-out examples and the metrics of a network on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from widehead.data import Examples, RowExamples
+from widehead.data.sparse import CSR
+from widehead.heads import ExactHead
+from widehead.metrics import Evaluation, Propensities
+from widehead.models import WideNetwork
+from widehead.targets import Inputs, SparseTargets
+
+__all__ = ["LOWER_IS_BETTER", "RankingTest", "Test", "WordTest", "ranked_rows"]
+
+LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
+"""Metrics of which small numbers are good."""
+
+_BATCH = 256
+_ALL_SCORES = 1 << 25  # numbers in a block of scores of all classes
+
+
+class Test(Protocol):
+    """Examples to judge a network by."""
+
+    def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
+        """Metrics by name, such as "recall@20"; rankings over at most so many examples, drawn by ``seed``."""
+
+
+class RankingTest:
+    """Bags of ids and the classes that should rank high for them.
+
+    Args:
+        inputs: (n, N) scipy CSR.
+        relevant: (n, D) scipy CSR; rows without a relevant class are left out.
+        unreachable: (n,) how many more relevant classes there are that no ranking can hold.
+        exclude_inputs: whether ids of the input are classes that must not be named.
+        propensities: of the classes, for psp@k.
+    """
+
+    def __init__(
+        self,
+        inputs: CSR,
+        relevant: CSR,
+        unreachable: np.ndarray,
+        *,
+        exclude_inputs: bool,
+        propensities: Propensities | None = None,
+    ) -> None:
+        kept = np.flatnonzero(np.diff(relevant.indptr) + unreachable)
+        self.examples = RowExamples(inputs[kept], relevant[kept])
+        self.unreachable = torch.from_numpy(unreachable[kept])
+        self.exclude_inputs = exclude_inputs
+        self.propensities = propensities
+
+    def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
+        """Metrics by name, over at most so many examples, drawn by ``seed``."""
+        evaluation = Evaluation(names, self.propensities)
+        device = _ready(network)
+        for rows in _chunks(_sample(len(self.examples), at_most, seed), _BATCH):
+            inputs, relevant = self.examples.batch(rows)
+            ranked = _top(network, inputs.to(device), evaluation.depth, self.exclude_inputs)[1]
+            evaluation.add_ranked(ranked, relevant.to(device), self.unreachable[rows].to(device))
+        return evaluation.result()
+
+
+@dataclass(frozen=True)
+class WordTest:
+    """Words, or contexts of words, and the words that should follow; held-out text."""
+
+    examples: Examples
+
+    def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
+        """Metrics by name. The perplexity is over all examples, rankings over at most so many, drawn by ``seed``."""
+        evaluation = Evaluation(names)
+        device = _ready(network)
+        if "perplexity" in names:
+            for inputs, targets in self._batches(np.arange(len(self.examples)), _BATCH, device):
+                evaluation.add_log_probs(_log_probs(network, inputs, targets))
+        sample = _sample(len(self.examples), at_most, seed)
+        for inputs, targets in self._batches(sample, _BATCH, device):
+            if evaluation.depth > 0:
+                evaluation.add_ranked(_top(network, inputs, evaluation.depth, False)[1], targets)
+        if "mean_rank" in names:
+            size = max(1, _ALL_SCORES // network.head.num_classes)
+            for inputs, targets in self._batches(sample, size, device):
+                evaluation.add_scores(_all_scores(network, inputs), targets)
+        return evaluation.result()
+
+    def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[tuple[Inputs, SparseTargets]]:
+        for chunk in _chunks(rows, size):
+            inputs, targets = self.examples.batch(chunk)
+            yield inputs.to(device), targets.to(device)
+
+
+def ranked_rows(
+    network: WideNetwork, inputs: CSR, k: int, *, exclude_inputs: bool
+) -> Iterator[tuple[int, list[int], list[float]]]:
+    """(row, classes, scores) of the k best classes for each row of a matrix; fewer if others are excluded."""
+    examples = RowExamples(inputs)
+    device = _ready(network)
+    for rows in _chunks(np.arange(len(examples)), _BATCH):
+        bags = examples.batch(rows)[0].to(device)
+        scores, classes = _top(network, bags, k, exclude_inputs)
+        for row, ids, values in zip(rows.tolist(), classes.tolist(), scores.tolist(), strict=True):
+            yield row, [c for c in ids if c >= 0], [v for c, v in zip(ids, values, strict=True) if c >= 0]
+
+
+def _ready(network: WideNetwork) -> torch.device:
+    """Eval mode, rows of W up to date for reading, and the device to put inputs on."""
+    network.eval()
+    if isinstance(network.head, ExactHead):
+        network.head.consolidate()
+    return next(network.encoder.parameters()).device
+
+
+def _top(network: WideNetwork, inputs: Inputs, k: int, exclude_inputs: bool) -> tuple[Tensor, Tensor]:
+    """(m, k) scores and classes; places that an excluded class would take hold -1."""
+    assert isinstance(inputs, SparseTargets) or not exclude_inputs
+    scores, classes = network.top_k(inputs, k, inputs if exclude_inputs else None)
+    return scores, classes.masked_fill(scores == -torch.inf, -1)
+
+
+@torch.no_grad()
+def _log_probs(network: WideNetwork, inputs: Inputs, targets: SparseTargets) -> Tensor:
+    log_probs: Tensor = network.head.log_prob(network.hidden(inputs), targets)
+    return log_probs
+
+
+@torch.no_grad()
+def _all_scores(network: WideNetwork, inputs: Inputs) -> Tensor:
+    scores: Tensor = network.head.scores(network.hidden(inputs))
+    return scores
+
+
+def _sample(n: int, at_most: int | None, seed: int) -> np.ndarray:
+    if at_most is None or n <= at_most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, at_most, replace=False))
+
+
+def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))

@@ -1,0 +1,68 @@
+"""New networks of jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from widehead.data import Examples
+from widehead.heads.names import HEADS
+from widehead.jobs.base import Job
+from widehead.models import BagEncoder, WideNetwork
+from widehead.options import TrainingConfig
+from widehead.options.heads import needs_frequencies
+from widehead.training.seeding import seed_all
+
+__all__ = ["bag_encoder", "build_network", "class_frequencies"]
+
+_CHUNK = 1 << 16  # examples that are counted at a time
+
+
+def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
+    """The encoder of jobs whose inputs are bags of ids."""
+    return BagEncoder(
+        num_inputs,
+        config.width,
+        hidden=config.hidden,
+        activation=config.activation,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+    )
+
+
+def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None = None) -> WideNetwork:
+    """A new network for a job, its weights drawn from ``config.seed``.
+
+    Args:
+        frequencies: (D,) how often each class is a target, for the heads of which `needs_frequencies` says so.
+
+    Raises:
+        ValueError: options that the head cannot have with so many classes.
+        OSError: a file for the head's rows cannot be made.
+    """
+    seed_all(config.seed)
+    dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
+    encoder = job.encoder(config).to(device=config.device, dtype=dtype)
+    options: dict[str, Any] = dict(config.head_options)
+    if config.head == "exact":
+        options["loss"] = config.make_loss()
+        options["storage"] = config.head_storage
+        options["storage_dtype"] = torch.bfloat16 if config.head_storage_dtype == "bfloat16" else None
+    if needs_frequencies(config.head, config.head_options):
+        options["frequencies"] = frequencies
+    head = HEADS[config.head](
+        config.width, job.sizes["classes"], bias=config.head_bias, device=config.device, dtype=dtype, **options
+    )
+    return WideNetwork(encoder, head)
+
+
+def class_frequencies(examples: Examples, num_classes: int) -> Tensor:
+    """(D,) float64: how often each class is a target of the examples."""
+    counts = np.zeros(num_classes, dtype=np.float64)
+    for start in range(0, len(examples), _CHUNK):
+        _, targets = examples.batch(np.arange(start, min(start + _CHUNK, len(examples))))
+        counts += np.bincount(targets.class_ids.numpy(), minlength=num_classes)
+    return torch.from_numpy(counts)

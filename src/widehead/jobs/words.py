@@ -1,0 +1,98 @@
+"""What jobs on text share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from torch import Tensor
+
+from widehead.data import (
+    END,
+    UNKNOWN,
+    Examples,
+    Vocabulary,
+    count_words,
+    encode,
+    read_words,
+    subsample,
+)
+from widehead.errors import DataError
+from widehead.jobs.base import Job, JobData, Prediction
+from widehead.jobs.judging import WordTest
+from widehead.models import WideNetwork
+from widehead.options import TrainingConfig
+from widehead.training.folder import RunFolder
+
+__all__ = ["WordJob"]
+
+
+class WordJob(Job):
+    """One vocabulary, for inputs and classes."""
+
+    def __init__(self, words: Vocabulary, config: TrainingConfig) -> None:
+        self.words = words
+        self.config = config
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {"inputs": len(self.words), "classes": len(self.words)}
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return list(self.words)
+
+    @classmethod
+    def read(cls, config: TrainingConfig) -> JobData:
+        assert config.train is not None
+        counts = count_words(config.train, config.tokens)
+        words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])
+        job = cls(words, config)
+        ids = encode(config.train, words, config.tokens)
+        if config.test is not None:
+            return JobData(job, job.examples(job._thinned(ids)), job.read_test(config.test))
+        kept = len(ids) - round(config.holdout * len(ids))
+        test = WordTest(job.examples(ids[kept:])) if kept < len(ids) else None
+        return JobData(job, job.examples(job._thinned(ids[:kept])), test)
+
+    @abstractmethod
+    def examples(self, ids: np.ndarray) -> Examples:
+        """Examples of a text of word ids."""
+
+    def _thinned(self, ids: np.ndarray) -> np.ndarray:
+        """Training text without some of its frequent words, if the option says so."""
+        threshold = self.config.subsample
+        return ids if threshold is None else subsample(ids, threshold, self.config.seed)
+
+    def save(self, folder: RunFolder) -> None:
+        folder.keep("words.txt", self.words.save)
+
+    @classmethod
+    def load(cls, folder: RunFolder, config: TrainingConfig) -> Self:
+        return cls(Vocabulary.load(folder.vocabulary_path("words.txt"), UNKNOWN), config)
+
+    def read_test(self, path: Path | str) -> WordTest:
+        return WordTest(self.examples(encode(path, self.words, self.config.tokens)))
+
+    def metric_names(self, at: tuple[int, ...]) -> list[str]:
+        first = "perplexity" if self.config.has_probabilities else "mean_rank"
+        return [first, *(f"recall@{k}" for k in at)]
+
+    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
+        """For each line of a text that has words, the best next words (or the best neighbours of its last word)."""
+        network.eval()
+        device = next(network.encoder.parameters()).device
+        lines = list(read_words(path, self.config.tokens))
+        if not lines:
+            raise DataError(f"{path}: expected words. Found none.")
+        for line in lines:
+            scores, classes = network.top_k(self._input(line).to(device), k)
+            names = [self.words[c] for c in classes[0].tolist()]
+            yield Prediction(" ".join(line), names, scores[0].tolist())
+
+    @abstractmethod
+    def _input(self, line: list[str]) -> Tensor:
+        """(1, C) word ids that stand for a line."""

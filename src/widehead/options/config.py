@@ -1,0 +1,340 @@
+"""Every option of a training run, one row each: its type, default, check, help and place in the command line.
+
+The rows are the fields of `TrainingConfig`; config.json, the commands, the presets and the table in the documentation
+are made of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from widehead.heads import ExactHead
+from widehead.heads.names import HEADS
+from widehead.losses import Loss
+from widehead.losses.names import LOSSES
+from widehead.models.layers import ACTIVATIONS
+from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.options.checks import (
+    FLAG,
+    INTERVAL,
+    NOT_NEGATIVE,
+    PAIRS,
+    PATH,
+    POSITIVE,
+    PROBABILITY,
+    SHARE,
+    TEXT,
+    choice,
+    one_of,
+    or_none,
+    whole,
+    wholes,
+)
+from widehead.options.heads import head_parameters
+from widehead.options.option import option, options_of
+
+__all__ = ["OPTIONS", "TrainingConfig"]
+
+_DATA, _NETWORK, _HEAD, _ENCODER, _LENGTH, _WATCH = (
+    "Data",
+    "Network",
+    "Loss and output layer",
+    "Encoder's optimiser",
+    "How long",
+    "Evaluation and checkpoints",
+)
+_SGD, _DECAYING, _DAMPED = ("sgd",), ("newton", "shampoo"), ("newton", "shampoo", "muon")
+_DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Options of one run. `widehead.jobs.configure` makes one with the defaults of a job.
+
+    Raises:
+        ValueError: names the first option that is out of range, what it should be and what was found.
+    """
+
+    # What to train, on what, and the folder that the run goes to.
+    job: str = option(dataclasses.MISSING, TEXT, "What to learn.", "")
+    out: str = option(dataclasses.MISSING, PATH, "Run folder.", "", metavar="FOLDER", resumed="moved")
+    train: str | None = option(None, or_none(PATH), "Training file.", "", metavar="FILE", resumed="moved")
+    preset: str | None = option(
+        None, or_none(TEXT), "Defaults by name, instead of those that fit the other options:", "Run", resumed="moved"
+    )
+    because: str = option(
+        "", (lambda v: isinstance(v, str), "a text"), "Why that preset.", "", resumed="moved", compare=False
+    )
+    test: str | None = option(
+        None, or_none(PATH), "File to evaluate on while training.", _DATA, metavar="FILE", resumed="moved"
+    )
+    holdout: float = option(
+        0.0, PROBABILITY, "Without --test: the part of the data that is held out to evaluate on.", _DATA
+    )
+    labels: str | None = option(
+        None,
+        or_none(PATH),
+        "File with the labels' names, one a line.",
+        _DATA,
+        metavar="FILE",
+        resumed="moved",
+        shared=False,
+    )
+    # Examples.
+    ratings: bool = option(False, FLAG, "Let ratings count; otherwise all pairs are alike.", _DATA, shared=False)
+    target_power: float = option(
+        0.0, NOT_NEGATIVE, "Scale the targets of a user of n items by n^-p.", _DATA, shared=False
+    )
+    target_item_power: float = option(
+        0.0, NOT_NEGATIVE, "The same for the targets that an item of n users is.", _DATA, shared=False
+    )
+    tokens: Literal["words", "whitespace"] = option(
+        "words", choice(("words", "whitespace")), "How text is cut: words, whitespace.", _DATA, shared=False
+    )
+    context: int = option(5, whole(1), "Words before the one to predict.", _DATA, shared=False)
+    window: int = option(5, whole(1), "Words on each side that count.", _DATA, shared=False)
+    smoothing: float = option(0.75, POSITIVE, "Power of the counts of contexts.", _DATA, shared=False)
+    subsample: float | None = option(
+        None, or_none(POSITIVE), "Thin out words above this share, such as 1e-4.", _DATA, shared=False
+    )
+    minimum_count: int = option(1, whole(1), "Rarer words are unknown, or no features.", _DATA, shared=False)
+    # Network.
+    width: int = option(256, whole(0), "Units of the last hidden layer; 0: the data decide.", _NETWORK)
+    hidden: tuple[int, ...] = option(
+        (), wholes(0), 'Sizes of the layers before it; "" for none.', _NETWORK, shared=False
+    )
+    embedding: int = option(128, whole(1), "Size of a context word's embedding.", _NETWORK, shared=False)
+    activation: str = option(
+        "none", choice(ACTIVATIONS), f"After each layer: {', '.join(ACTIVATIONS)}.", _NETWORK, shared=False
+    )
+    dropout: float = option(0.0, PROBABILITY, "Probability of dropping a hidden unit.", _NETWORK, shared=False)
+    input_dropout: float = option(0.0, PROBABILITY, "Probability of dropping an input.", _NETWORK, shared=False)
+    dtype: str = option("float32", choice(("float32", "float64")), "float32 or float64.", _NETWORK)
+    device: str = option("cpu", _DEVICE, "cpu, cuda or cuda:N.", _NETWORK, resumed="new")
+    # Head and loss.
+    head: str = option("exact", choice(HEADS), f"Output layer: {', '.join(HEADS)}.", _HEAD)
+    head_options: Mapping[str, float | str] = option(
+        {}, PAIRS, "A parameter of an output layer other than the exact one; once for each.", _HEAD
+    )
+    loss: str | None = option(
+        None, or_none(choice(LOSSES)), f"What the exact head minimises: {', '.join(LOSSES)}.", _HEAD, exact=True
+    )
+    loss_options: Mapping[str, float | str] = option(
+        {}, PAIRS, "A parameter of the loss; once for each.", _HEAD, exact=True
+    )
+    head_optimizer: str = option(
+        "sgd",
+        choice((*OPTIMIZERS, *PARAMETER_OPTIMIZERS)),
+        f"Of the exact head: {', '.join(OPTIMIZERS)}; of others: {', '.join(PARAMETER_OPTIMIZERS)}.",
+        _HEAD,
+    )
+    head_lr: float | None = option(
+        None,
+        or_none(POSITIVE),
+        "Learning rate of the output layer; by default found from the data, or the optimiser's own.",
+        _HEAD,
+    )
+    head_momentum: float = option(
+        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", _HEAD, exact=True, optimizers=_SGD
+    )
+    head_nesterov: bool = option(False, FLAG, "Nesterov's momentum.", _HEAD, exact=True, optimizers=_SGD)
+    head_decay: float | None = option(
+        None,
+        or_none(SHARE),
+        "How much of the past newton and shampoo keep in a step.",
+        _HEAD,
+        exact=True,
+        optimizers=_DECAYING,
+    )
+    head_damping: float | None = option(
+        None, or_none(NOT_NEGATIVE), "Damping of newton, shampoo and muon.", _HEAD, exact=True, optimizers=_DAMPED
+    )
+    head_ridge: float = option(
+        0.0,
+        NOT_NEGATIVE,
+        "Ridge of newton: 1 is as much as one epoch has on average.",
+        _HEAD,
+        exact=True,
+        optimizers=("newton",),
+    )
+    head_bias: bool = option(False, FLAG, "Give the output layer a bias.", _HEAD)
+    head_storage: str | None = option(
+        None,
+        or_none(PATH),
+        "File to keep the exact head's weights in, not memory.",
+        _HEAD,
+        metavar="FILE",
+        exact=True,
+        resumed="new",
+    )
+    head_storage_dtype: str | None = option(
+        None, or_none(choice(("bfloat16",))), "bfloat16: half the memory for the exact head.", _HEAD, exact=True
+    )
+    head_weight_decay: float = option(
+        0.0, NOT_NEGATIVE, "Weight decay of the output layer.", _HEAD, exact=True, optimizers=tuple(OPTIMIZERS)
+    )
+    head_max_grad_norm: float | None = option(
+        None, or_none(POSITIVE), "Clip the gradient of the output layer at this norm.", _HEAD
+    )
+    # Encoder.
+    encoder_init: Literal["random", "svd"] = option(
+        "random", choice(("random", "svd")), "random, or svd: singular vectors of the data.", _ENCODER, shared=False
+    )
+    encoder_optimizer: Literal["adam", "adagrad"] = option(
+        "adam", choice(("adam", "adagrad")), "adam or adagrad.", _ENCODER
+    )
+    encoder_lr: float = option(1e-3, NOT_NEGATIVE, "Its learning rate; 0: the encoder stays.", _ENCODER)
+    encoder_weight_decay: float = option(0.0, NOT_NEGATIVE, "Weight decay.", _ENCODER)
+    encoder_max_grad_norm: float | None = option(None, or_none(POSITIVE), "Clip the gradient at this norm.", _ENCODER)
+    # How long, and at what learning rates over time.
+    epochs: int | None = option(1, or_none(whole(1)), "Passes over the data.", _LENGTH, resumed="new")
+    minutes: float | None = option(
+        None, or_none(POSITIVE), "Training time; without --epochs it alone ends the run.", _LENGTH, resumed="new"
+    )
+    batch_size: int = option(128, whole(1), "Examples of a step.", _LENGTH)
+    schedule: str = option(
+        "constant",
+        choice(("constant", "cosine", "linear")),
+        "Learning rates over time: constant, cosine, linear.",
+        _LENGTH,
+    )
+    warmup_steps: int = option(0, whole(0), "Steps in which the learning rates rise from 0.", _LENGTH)
+    # Evaluation, checkpoints, log.
+    evaluate_every: str = option(
+        "1 epoch", INTERVAL, 'Such as "1 epoch", "500 steps", "5 minutes".', _WATCH, metavar="INTERVAL", resumed="new"
+    )
+    at: tuple[int, ...] = option((20,), wholes(1), "Cutoffs of the metrics.", _WATCH)
+    rank_at_most: int | None = option(None, or_none(whole(1)), "Rank at most so many of the test examples.", _WATCH)
+    checkpoint_every: str = option(
+        "60 seconds", INTERVAL, "As --evaluate-every.", _WATCH, metavar="INTERVAL", resumed="new"
+    )
+    keep_best: bool = option(False, FLAG, "Also keep the checkpoint with the best evaluation.", _WATCH, resumed="new")
+    log_every: int = option(50, whole(1), "Steps between two lines of metrics.jsonl.", _WATCH, resumed="new")
+    seed: int = option(0, whole(0), "Of all randomness.", _WATCH)
+
+    def __post_init__(self) -> None:
+        for name, row in OPTIONS.items():
+            holds, should = row.check
+            if not holds(getattr(self, name)):
+                raise ValueError(f"Option `{name}` should be {should}. Found {getattr(self, name)!r}.")
+        self._check_head()
+        self._check_head_options()
+        if self.encoder_weight_decay > 0.0 and self.encoder_optimizer != "adam":
+            raise ValueError(
+                "Option `encoder_weight_decay` should come with encoder_optimizer adam. "
+                f"Found {self.encoder_optimizer!r}."
+            )
+        if self.epochs is None and self.minutes is None:
+            raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
+
+    def _check_head(self) -> None:
+        exact = self.head == "exact"
+        if exact != (self.loss is not None):
+            raise ValueError(
+                "Option `loss` should come with the head exact, and with no other, as the others have their own. "
+                f"Found head = {self.head!r}, loss = {self.loss!r}."
+            )
+        for name in ("head_storage", "head_storage_dtype"):
+            if not exact and getattr(self, name) is not None:
+                raise ValueError(f"Option `{name}` should come with the head exact. Found {self.head!r}.")
+        if self.head_storage is not None and self.device != "cpu":
+            raise ValueError(f"Option `head_storage` should come with the device cpu. Found {self.device!r}.")
+        optimizers = OPTIMIZERS if exact else PARAMETER_OPTIMIZERS
+        if self.head_optimizer not in optimizers:
+            raise ValueError(
+                f"Option `head_optimizer` should be {one_of(optimizers)} for the head {self.head}. "
+                f"Found {self.head_optimizer!r}."
+            )
+
+    def _check_head_options(self) -> None:
+        takes = head_parameters(self.head)
+        if unknown := sorted(set(self.head_options) - set(takes)):
+            raise ValueError(
+                f"Option `head_options` should hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}. "
+                f"Found {unknown[0]!r}."
+            )
+        if self.loss is not None:
+            self.make_loss()
+        elif self.loss_options:
+            raise ValueError(f"Option `loss_options` should come with a loss. Found {dict(self.loss_options)}.")
+        for name, row in OPTIONS.items():
+            wrong = row.optimizers and self.head_optimizer not in row.optimizers
+            if wrong and getattr(self, name) != row.default:
+                raise ValueError(
+                    f"Option `{name}` should come with head_optimizer {' or '.join(row.optimizers)}. "
+                    f"Found {self.head_optimizer!r}."
+                )
+        if self.head_nesterov and self.head_momentum == 0.0:
+            raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the head defines log p."""
+        kind: Any = HEADS[self.head]
+        return bool(self.make_loss().has_probabilities if kind is ExactHead else kind.has_probabilities)
+
+    def with_absolute_paths(self) -> TrainingConfig:
+        """The same from whatever folder a program runs in."""
+        paths = {name: getattr(self, name) for name, row in OPTIONS.items() if row.is_path}
+        absolute: dict[str, Any] = {
+            name: str(Path(path).absolute()) for name, path in paths.items() if path is not None
+        }
+        return dataclasses.replace(self, **absolute)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "config.json") -> TrainingConfig:
+        """Read what ``to_json`` wrote; ValueError names ``source`` and what is wrong with it."""
+        try:
+            options = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{source} should hold JSON. Found an error in line {error.lineno}: {error.msg}."
+            ) from error
+        except RecursionError as error:
+            raise ValueError(f"{source} should hold one JSON object. Found one in another, thousands deep.") from error
+        if not isinstance(options, dict):
+            raise ValueError(f"{source} should hold one JSON object. Found {type(options).__name__}.")
+        return cls.from_options(options, source)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], source: str = "options") -> TrainingConfig:
+        """The options by name, lists for tuples; ValueError names ``source`` and what is wrong with it."""
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise ValueError(f"Unknown option {unknown[0]!r} in {source}. Options are: {', '.join(OPTIONS)}.")
+        if missing := [name for name in ("job", "out") if name not in options]:
+            raise ValueError(f"Option `{missing[0]}` is missing in {source}.")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """One JSON object with every option."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def load(cls, path: Path | str) -> TrainingConfig:
+        """Read a config.json."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+
+    def make_loss(self) -> Loss:
+        """The loss of the exact head with its options; ValueError if it does not take them."""
+        assert self.loss is not None
+        kind = LOSSES[self.loss]
+        try:
+            return kind(**self.loss_options)
+        except TypeError as error:
+            parameters = inspect.signature(kind).parameters
+            takes = ", ".join(str(p) for p in parameters.values()) or "no options"
+            raise ValueError(
+                f"Option `loss_options` should hold what the loss {self.loss} takes: {takes}. "
+                f"Found {dict(self.loss_options)}."
+            ) from error
+
+
+#: the options by name, in the order of the fields
+OPTIONS = options_of(TrainingConfig)

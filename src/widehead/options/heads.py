@@ -1,0 +1,28 @@
+"""What each head is made with, besides what other options and the data give."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from widehead.heads.names import HEADS
+
+__all__ = ["head_parameters", "needs_frequencies"]
+
+# Parameters that other options or the data give.
+_GIVEN = frozenset(
+    {"in_features", "num_classes", "loss", "bias", "storage", "storage_dtype", "device", "dtype", "frequencies"}
+)
+_WITHOUT_FREQUENCIES = ("log-uniform", "uniform", "quadratic")  # samplers that have no use for them
+
+
+def head_parameters(head: str) -> list[str]:
+    """Names of the parameters that are a head's own."""
+    return [name for name in inspect.signature(HEADS[head]).parameters if name not in _GIVEN]
+
+
+def needs_frequencies(head: str, options: Mapping[str, Any]) -> bool:
+    """Whether a head with these options is made with the frequencies of the classes."""
+    takes = "frequencies" in inspect.signature(HEADS[head]).parameters
+    return takes and options.get("sampler") not in _WITHOUT_FREQUENCIES

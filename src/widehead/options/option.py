@@ -1,0 +1,70 @@
+"""What an option is: a field of TrainingConfig that carries its check, its help and its place in the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from widehead.options.checks import Check
+
+__all__ = ["Option", "option", "options_of"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table of options.
+
+    Attributes:
+        check: whether a value holds, and what it should be.
+        help: what it is.
+        panel: group of the command line's help; "" for what is no option there.
+        metavar: how its value is shown, or None for its kind; a FILE or FOLDER is kept as an absolute path.
+        shared: whether every job takes it; the others are those that a job names.
+        resumed: whether a resumed run keeps it ("kept"), may be given a "new" value, or finds it "moved" elsewhere.
+        exact: whether it is of the exact head alone.
+        optimizers: the head optimisers that take it; () for an option of something else.
+        name, default: of the field. kind: bool, int, float, str, tuple for whole numbers, or dict for NAME=VALUE pairs.
+    """
+
+    check: Check
+    help: str
+    panel: str
+    metavar: str | None = None
+    shared: bool = True
+    resumed: Literal["kept", "new", "moved"] = "kept"
+    exact: bool = False
+    optimizers: tuple[str, ...] = ()
+    name: str = ""
+    default: Any = None
+    kind: type = str
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_path(self) -> bool:
+        return self.metavar in ("FILE", "FOLDER")
+
+
+def option(default: Any, check: Check, help: str, panel: str, *, compare: bool = True, **more: Any) -> Any:
+    """A field of a dataclass that is an option; ``more`` are attributes of `Option`. A default of {} is a new one."""
+    metadata = {"option": Option(check, help, panel, **more)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, compare=compare)
+
+
+def options_of(table: type) -> dict[str, Option]:
+    """The options of a dataclass by their names, in the order of its fields; kinds are those of the annotations."""
+    kinds: dict[str, type] = {"bool": bool, "int": int, "float": float, "tuple": tuple, "Mapping": dict}
+    shown: dict[type, str] = {str: "NAME", tuple: "N,N,…", dict: "NAME=VALUE"}
+    made = {}
+    for field in dataclasses.fields(table):
+        row, default = field.metadata["option"], {} if field.default_factory is dict else field.default
+        kind = kinds.get(str(field.type).split("[")[0].split(" ")[0], str)
+        own = {"name": field.name, "default": default, "kind": kind, "metavar": row.metavar or shown.get(kind)}
+        made[field.name] = dataclasses.replace(row, **own)
+    return made

@@ -1,0 +1,5 @@
+"""Runs: a folder taken, trained in, used."""
+
+from widehead.runs.run import Run
+
+__all__ = ["Run"]

@@ -1,0 +1,167 @@
+"""The weights of a run in files that other programs read. Letters: D classes, d width; the head's rows are W (D, d)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from widehead.errors import CheckpointError, DataError, WideheadWarning
+from widehead.heads import ExactHead, LinearHead
+from widehead.losses import Loss
+from widehead.runs.run import Run
+
+__all__ = ["export", "word2vec_names"]
+
+_BLOCK = 1 << 14
+
+
+def export(run: Run, format: str, path: Path | str | None = None) -> Path:
+    """Write the weights of a run for other programs.
+
+    Args:
+        format: "torch": a state_dict of the encoder and of the output layer as an nn.Linear. "safetensors": the same,
+            with the classes' names. "word2vec": text, a name and its row of W on each line. "faiss": an index of the
+            rows by inner product.
+        path: the file; by default it is named after the run.
+
+    Returns:
+        path.
+
+    Raises:
+        ValueError: another format.
+        DataError: the head has no row of weights for each class, or a package is not there.
+        CheckpointError: the run is damaged, or the file cannot be written; what it held is as it was.
+    """
+    if format not in _WRITERS:
+        raise ValueError(f"Parameter `format` should be one of {', '.join(_WRITERS)}. Found {format!r}.")
+    if format == "faiss" and importlib.util.find_spec("faiss") is None:
+        raise DataError('the format faiss needs FAISS: pip install "widehead[retrieval]"')
+    ending, write = _WRITERS[format]
+    path = Path(run.folder.path.absolute().name + ending if path is None else path)
+    _linear(run)
+    with _output_file(path) as temporary:
+        write(run, temporary)
+    return path
+
+
+@contextmanager
+def _output_file(path: Path) -> Iterator[Path]:
+    """A path to write to, beside ``path``, that takes its place on leaving without an error."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(
+            f"The output {path} should be a file. Found {'a folder' if path.is_dir() else 'a device'}."
+        )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.touch()  # before the work for it is done
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"The output {path} could not be written: {error.strerror or error}.") from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def word2vec_names(names: list[str]) -> list[str]:
+    """Names without white space, which separates the columns of word2vec text; still distinct.
+
+    >>> word2vec_names(["deep sea", "deep_sea", "main"])
+    ['deep_sea', 'deep_sea_', 'main']
+    """
+    taken: dict[str, None] = {}
+    for name in names:
+        written = re.sub(r"\s", "_", name) or "_"
+        while written in taken:
+            written += "_"
+        taken[written] = None
+    return list(taken)
+
+
+def _write_torch(run: Run, path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(_state(run), file)
+
+
+def _write_safetensors(run: Run, path: Path) -> None:
+    """The tensor "class_names" is a JSON list in UTF-8: there may be more names than the file's header can hold."""
+    names = np.frombuffer(json.dumps(list(run.job.class_names)).encode(), dtype=np.uint8)
+    tensors = {**_state(run), "class_names": torch.from_numpy(names.copy())}
+    metadata = {"format": "pt", "job": run.config.job, "head": run.config.head, "step": str(run.step)}
+    try:
+        safetensors.torch.save_file(tensors, path, metadata)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _write_word2vec(run: Run, path: Path) -> None:
+    """Rows of W."""
+    names = word2vec_names(list(run.job.class_names))
+    vectors = _linear(run).weight()
+    with path.open("wb") as file:
+        file.write(f"{len(names)} {vectors.shape[1]}\n".encode())
+        for start in range(0, len(names), _BLOCK):
+            table = polars.DataFrame(vectors[start : start + _BLOCK].numpy())
+            table.insert_column(0, polars.Series("name", names[start : start + _BLOCK]))
+            table.write_csv(file, include_header=False, separator=" ", quote_style="never")
+
+
+def _write_faiss(run: Run, path: Path) -> None:
+    """Inner products with the index are outputs; a bias is one more column (queries end in 1)."""
+    faiss: Any = importlib.import_module("faiss")
+    head = _linear(run)
+    bias = head.bias()
+    vectors = head.weight() if bias is None else torch.cat([head.weight(), bias[:, None]], dim=1)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    for rows in vectors.split(_BLOCK):
+        index.add(rows.float().numpy())
+    if isinstance(head, ExactHead) and type(head.loss).score is not Loss.score:
+        warnings.warn(
+            f"{run.config.loss} does not rank by the outputs themselves, as inner products in the index do.",
+            WideheadWarning,
+            stacklevel=2,
+        )
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def _linear(run: Run) -> ExactHead | LinearHead:
+    """The head, if it is a linear layer."""
+    head = run.network.head
+    if not isinstance(head, ExactHead | LinearHead):
+        raise DataError(f"The run should have one row of weights for each class. Found the head {run.config.head}.")
+    return head
+
+
+def _state(run: Run) -> dict[str, Tensor]:
+    """A state_dict of ``encoder`` and of ``head`` as an ordinary nn.Linear."""
+    state = {f"encoder.{name}": value.contiguous() for name, value in run.network.encoder.state_dict().items()}
+    state["head.weight"] = _linear(run).weight().contiguous()
+    if (bias := _linear(run).bias()) is not None:
+        state["head.bias"] = bias
+    return state
+
+
+# Ending and writer of each format.
+_WRITERS: dict[str, tuple[str, Callable[[Run, Path], None]]] = {
+    "torch": (".pt", _write_torch),
+    "safetensors": (".safetensors", _write_safetensors),
+    "word2vec": (".txt", _write_word2vec),
+    "faiss": (".faiss", _write_faiss),
+}

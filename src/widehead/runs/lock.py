@@ -1,0 +1,73 @@
+"""One process a run folder: a lock that the system frees when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from widehead.errors import CheckpointError, WideheadWarning
+from widehead.training.folder import LOCK
+
+__all__ = ["locked"]
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what some network file systems answer
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of ``folder``, which exists, until leaving; the file is removed then.
+
+    A process that was killed leaves the file but not the lock, so nothing has to be cleaned up by hand.
+
+    Raises:
+        CheckpointError: another process (or another thread) trains there; or the file cannot be made.
+
+    Warns:
+        WideheadWarning: the file system has no locks; nothing keeps a second process out.
+    """
+    path = folder / LOCK
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    _acquire(lock, path)
+    try:
+        with suppress(OSError):  # a full disk: the lock holds without a name in it
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        # While it is locked, so that no other process has just locked the file that goes. (Windows: only free ones.)
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(lock: FileLock, path: Path) -> None:
+    try:
+        path.parent.stat()  # the library would make it
+        lock.acquire()
+    except Timeout as error:
+        raise CheckpointError(
+            f"The run folder {path.parent} is in use by {_owner(path)}: wait until that one ends, or choose another "
+            "folder."
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise CheckpointError(f"The lock {path} cannot be made: {error.strerror or error}.") from error
+        warnings.warn(
+            f"The file system of {path.parent} has no locks: see that no second process trains there.",
+            WideheadWarning,
+            stacklevel=2,
+        )
+
+
+def _owner(path: Path) -> str:
+    """The process that says in the file that it holds the lock."""
+    with suppress(OSError):  # it has just removed the file
+        if owner := path.read_text(encoding="utf-8", errors="replace").strip():
+            return owner
+    return "another process"

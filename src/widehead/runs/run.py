@@ -1,0 +1,323 @@
+"""A run from beginning to end: one object that trains, evaluates, predicts, reports and exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.data import Batches
+from widehead.errors import CheckpointError, NonFiniteError
+from widehead.jobs import Job, JobData, Prediction, build_network
+from widehead.jobs.base import job_named
+from widehead.jobs.configure import open_folder
+from widehead.jobs.judging import LOWER_IS_BETTER
+from widehead.jobs.network import class_frequencies
+from widehead.models import WideNetwork
+from widehead.options import OPTIONS, TrainingConfig
+from widehead.options.heads import needs_frequencies
+from widehead.runs.lock import locked
+from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
+from widehead.training import Evaluator, Outcome, RunFolder, Trainer
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.log import Display, display_for
+from widehead.training.memory import keep_freed_memory
+from widehead.training.optimizers import make_head_optimizer
+from widehead.training.state import Origin, restore_network
+
+__all__ = ["Run", "remove_run"]
+
+_FREQUENCIES = "frequencies.safetensors"
+
+
+class Run:
+    """A run folder and what can be done with it. ``Run.new`` starts one, ``Run.open`` finds one.
+
+    Nothing in a run folder is ever executed.
+
+    Attributes:
+        folder: its paths.
+        config: its options, with those that the data decide.
+    """
+
+    def __init__(
+        self, folder: RunFolder, config: TrainingConfig, data: JobData | None = None, *, best: bool, device: str
+    ) -> None:
+        self.folder, self.config = folder, config
+        self._data, self._best, self._device = data, best, device
+        self._made: list[Path] | None = None  # folders that a failure before the first checkpoint removes again
+
+    @classmethod
+    def new(cls, config: TrainingConfig) -> Run:
+        """Read the data of a new run, make its folder ``config.out`` and write its options there.
+
+        Args:
+            config: as `widehead.jobs.configure` makes it; relative paths are kept as absolute ones, so that the run
+                can be resumed from anywhere.
+
+        Raises:
+            DataError: a file cannot be read; nothing was written.
+            CheckpointError: the folder holds something already, is in use by another process, or cannot be written to.
+            ValueError: options that do not fit the job or its data; there is something at ``head_storage``.
+        """
+        kind, config = job_named(config.job), config.with_absolute_paths()
+        kind.check(config)
+        folder = RunFolder(Path(config.out))
+        folder.check_free()
+        check_storage_free(config)
+        data = kind.read(config)
+        config = data.job.settled(config)
+        _check_cutoffs(config, data.job)
+        run = cls(folder, config, data, best=False, device=config.device)
+        run._made = folder.make()
+        with run._taken():
+            RunFolder.create(config)
+        return run
+
+    @classmethod
+    def open(cls, out: Path | str, *, best: bool = False, device: str = "cpu") -> Run:
+        """The run in a folder, to be used or trained further. Its weights are read when they are first needed.
+
+        Args:
+            out: the run folder.
+            best: whether the weights are those of the best checkpoint, not the last one.
+            device: to evaluate and predict on.
+
+        Raises:
+            CheckpointError: there is no run, or its config.json is damaged.
+        """
+        folder, config, _ = open_folder(out)
+        return cls(folder, config, best=best, device=device)
+
+    @cached_property
+    def job(self) -> Job:
+        """What the ids of inputs and classes mean; CheckpointError if a file of the run is damaged."""
+        kind = job_named(self.config.job)
+        return kind.load(self.folder, self.config) if self._data is None else self._data.job
+
+    @property
+    def data(self) -> JobData:
+        """The job with the examples to train on and to judge by, read once; DataError if that fails."""
+        if self._data is None:
+            self._data = job_named(self.config.job).read(self.config)
+            self.__dict__.pop("job", None)
+        return self._data
+
+    @property
+    def network(self) -> WideNetwork:
+        """Encoder and head of the checkpoint, in eval mode; CheckpointError if it is not there or damaged."""
+        return self._loaded[0]
+
+    @property
+    def step(self) -> int:
+        """Training steps that the weights of ``network`` have seen."""
+        return self._loaded[1]
+
+    def train(self, *, quiet: bool = False, **changes: Any) -> Outcome:
+        """Train to the limit, or until Ctrl-C; from the last checkpoint or, if there is none yet, from the start.
+
+        No other process can train in the folder meanwhile. A new run that fails before its first checkpoint is
+        removed.
+
+        Args:
+            quiet: show nothing on standard error.
+            changes: new values of limits and cadences, such as ``epochs=20``.
+
+        Raises:
+            CheckpointError: another process trains the run, its checkpoint is damaged or from a run with other
+                options, the training data changed, or a file cannot be written.
+            DataError: a file cannot be read.
+            NonFiniteError: see ``Trainer.run``.
+            ValueError: a change of an option that cannot change.
+        """
+        may = sorted(name for name, row in OPTIONS.items() if row.resumed == "new")
+        if fixed := sorted(set(changes) - set(may)):
+            raise ValueError(f"A resumed run may change: {', '.join(may)}. Found {fixed[0]!r}.")
+        with self._taken():
+            self._prepare(dict(changes, out=str(self.folder.path)))
+            display = display_for(quiet)
+            try:
+                return self._trainer(display).run()
+            except BaseException:
+                if self.config.head_storage is not None and not self.folder.last_checkpoint.exists():
+                    Path(self.config.head_storage).unlink(missing_ok=True)  # nothing that was learnt is lost
+                raise
+            finally:
+                display.close()
+
+    def evaluate(
+        self, test: Path | str | None = None, at: tuple[int, ...] | None = None, at_most: int | None = None
+    ) -> dict[str, float]:
+        """Metrics on a file of held-out examples.
+
+        Args:
+            test: the file; the run's own by default.
+            at: cutoffs; those of the run by default.
+            at_most: rank a sample of so many examples; all by default.
+
+        Raises:
+            ValueError: the run has no test file of its own; a cutoff is larger than the number of classes.
+        """
+        test = self.config.test if test is None else test
+        if test is None:
+            raise ValueError("Option `test` should be given, as the run has no test file of its own.")
+        config = self.config if at is None else dataclasses.replace(self.config, at=at)
+        _check_cutoffs(config, self.job)
+        network = self.network  # a damaged run is told before the file is read
+        return self.job.read_test(test).metrics(network, self.job.metric_names(config.at), at_most, config.seed)
+
+    def predict(self, inputs: Path | str, k: int = 10) -> Iterator[Prediction]:
+        """The k best classes for each input of a file."""
+        return self.job.predict(self.network, inputs, min(k, self.job.sizes["classes"]))
+
+    def report(
+        self, *, comparisons: Mapping[str, Mapping[str, float]] | None = None, tables: Sequence[Any] = ()
+    ) -> Path:
+        """Write report.html, as `widehead.report.write_report` does."""
+        from widehead.report import write_report  # plots are slow to import
+
+        return write_report(self.folder.path, comparisons=comparisons, tables=tables)
+
+    def export(self, format: str, path: Path | str | None = None) -> Path:
+        """Write the weights for other programs, as `widehead.runs.export.export` does."""
+        from widehead.runs.export import export  # polars is slow to import
+
+        return export(self, format, path)
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        """The folder is this process's; a failure of a new run before its first checkpoint removes it."""
+        try:
+            with locked(self.folder.path):
+                yield
+        except BaseException:
+            if self._made is not None and not self.folder.last_checkpoint.exists():
+                with suppress(CheckpointError):  # it is another process's, or holds files of others
+                    remove_run(self.folder.path)
+                for folder in self._made:
+                    if folder.is_dir() and not any(folder.iterdir()):
+                        folder.rmdir()
+            raise
+
+    def _prepare(self, changes: Mapping[str, Any]) -> None:
+        """Options as they stand in the folder, with changes; data; and no file where rows are to be kept."""
+        _, before, _ = open_folder(self.folder.path)
+        config = dataclasses.replace(before, **changes).with_absolute_paths()
+        if config.head_storage != before.head_storage:
+            check_storage_free(config)
+        self.config = config
+        classes = self.data.job.sizes["classes"]
+        if config.head_storage == before.head_storage:
+            drop_storage(config, classes)
+        if config != before:
+            self.folder.write_config(config)
+        self.__dict__.pop("_loaded", None)
+
+    def _trainer(self, display: Display) -> Trainer:
+        """A trainer in the state of the last checkpoint, or at the start."""
+        keep_freed_memory()
+        config, data, folder = self.config, self.data, self.folder
+        data.job.save(folder)
+        network = _built(data.job, config, self._frequencies(data))
+        begin = time.perf_counter()
+        if not folder.last_checkpoint.exists():
+            _tell_preset(config, display)
+            data.job.start(network.encoder, data.examples, config)
+            _check_finite(network)
+        started = time.perf_counter() - begin
+        trainer = Trainer(
+            config,
+            network,
+            make_head_optimizer(config, network, data.examples, data.job.sgd_lr.get(str(config.loss))),
+            Batches(data.examples, config.batch_size, config.seed),
+            folder,
+            sizes=data.job.sizes,
+            evaluator=_evaluator(config, network, data),
+            display=display,
+        )
+        trainer.restore()
+        trainer.state.position.seconds += started  # making the first weights is training too
+        return trainer
+
+    def _frequencies(self, data: JobData | None) -> Tensor | None:
+        """How often each class is a target, if the head needs that: of data, or as kept."""
+        if not needs_frequencies(self.config.head, self.config.head_options):
+            return None
+        if data is None:
+            kept: Tensor = load_checkpoint(self.folder.vocabulary_path(_FREQUENCIES))["frequencies"]
+            return kept
+        made = class_frequencies(data.examples, data.job.sizes["classes"])
+        self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
+        return made
+
+    @cached_property
+    def _loaded(self) -> tuple[WideNetwork, int]:
+        """The network of the checkpoint, and the steps it has seen."""
+        config = dataclasses.replace(self.config, device=self._device, head_storage=None)
+        path = self.folder.best_checkpoint if self._best else self.folder.last_checkpoint
+        job, tree = self.job, load_checkpoint(path)
+        origin = Origin.of(config, job.sizes, self.folder.vocabulary_sums())
+        origin.check(tree, path)  # before anything is made of the options and the other files
+        frequencies = self._frequencies(None)
+        with storage_beside(self.folder.path) as rows:
+            if self.config.head_storage is not None and self._device == "cpu":
+                config = dataclasses.replace(config, head_storage=rows)
+            network = build_network(job, config, frequencies)
+            restore_network(network, tree, origin, path)
+        return network.eval(), tree["position"]["step"]
+
+
+def remove_run(path: Path) -> None:
+    """Remove the files of a run, and its folder.
+
+    Raises:
+        CheckpointError: it holds others too, or a process trains there; nothing was removed.
+    """
+    if path.is_dir():
+        with locked(path):
+            RunFolder(path).clear()
+        path.rmdir()
+
+
+def _tell_preset(config: TrainingConfig, display: Display) -> None:
+    if config.preset is not None:
+        display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
+
+
+def _check_finite(network: WideNetwork) -> None:
+    if not all(bool(torch.isfinite(p).all()) for p in network.encoder.parameters()):
+        raise NonFiniteError(
+            "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
+            "too large to be squared. Use smaller values, or --encoder-init random."
+        )
+
+
+def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:
+    test = data.test
+    if test is None:
+        return None
+    names = data.job.metric_names(config.at)
+    return Evaluator(
+        lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in LOWER_IS_BETTER
+    )
+
+
+def _built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> WideNetwork:
+    try:
+        return build_network(job, config, frequencies)
+    except OSError as error:
+        raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
+
+
+def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
+    if max(config.at) > job.sizes["classes"]:
+        raise ValueError(
+            f"Option `at` should not exceed the number of classes, {job.sizes['classes']}. Found {max(config.at)}."
+        )

@@ -1,0 +1,200 @@
+"""What a run tells: metrics.jsonl for programs, a progress bar or plain lines on standard error for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from widehead.errors import CheckpointError
+from widehead.training.folder import atomic_write
+
+__all__ = [
+    "BarDisplay",
+    "Display",
+    "MetricsLog",
+    "PlainDisplay",
+    "SilentDisplay",
+    "Status",
+    "display_for",
+    "read_metrics",
+]
+
+
+class MetricsLog:
+    """metrics.jsonl, one JSON object a line, each in the file as soon as it is written.
+
+    Every object has "kind", "step", "epoch" (a fraction while it runs) and "seconds" (of training, evaluations and
+    checkpoints left out). Kind "train" adds "loss" (mean since the last such line), "examples_per_second",
+    "head_share" (part of the time that the head took: forward, backward and step), "head_lr", "encoder_lr" and the
+    monitors of the head and of its optimiser, by their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind
+    "evaluation" adds one key a metric. A number that is not finite is written as null.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line; CheckpointError if the file cannot be written."""
+        line = json.dumps({name: _finite(value) for name, value in record.items()})
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
+
+    def cut(self, step: int) -> None:
+        """Leave out every line past ``step``, and a last one that a kill cut short."""
+        if not self.path.exists():
+            return
+        kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+        with atomic_write(self.path) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a metrics.jsonl, in order; none if there is no such file.
+
+    Raises:
+        CheckpointError: a line other than the last one is not what ``MetricsLog`` writes; says which.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    records = []
+    # What follows the last line break is nothing, or a line that a kill cut short.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(_record(json.loads(line)))
+        except (RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}, line {number}, should be a JSON object of numbers with kind, step, epoch and seconds. "
+                f"Found {line[:60]!r}."
+            ) from error
+    return records
+
+
+def _record(found: Any) -> dict[str, Any]:
+    """The object of a line; ValueError or TypeError if it is none of ours."""
+    numbers = {k: v for k, v in found.items() if k != "kind"} if isinstance(found, dict) else {}
+    where = [numbers.get(name) for name in ("step", "epoch", "seconds")]
+    if not numbers or found.get("kind") not in ("train", "evaluation") or None in where:
+        raise ValueError("not a record")
+    if not isinstance(numbers["step"], int) or not all(isinstance(v, int | float | None) for v in numbers.values()):
+        raise TypeError("not a number")
+    return dict(found)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where training stands: ``done`` of it, from 0 to 1, and the figures of the last moments."""
+
+    done: float
+    step: int
+    loss: float
+    examples_per_second: float
+    head_share: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step:,} | loss {self.loss:.4g} | {self.examples_per_second:,.0f} examples/s | "
+            f"head {self.head_share:.0%} | {_duration(self.seconds_left)} left"
+        )
+
+
+class Display(Protocol):
+    """Shows a run to people. ``update`` is cheap enough to be called a few times a second."""
+
+    def update(self, status: Status) -> None:
+        """Show where training stands."""
+
+    def say(self, text: str) -> None:
+        """Show one line that stays."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class SilentDisplay:
+    """Shows nothing."""
+
+    def update(self, status: Status) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class PlainDisplay:
+    """Lines of plain text, at most one every ``seconds`` besides those that are said."""
+
+    def __init__(self, stream: TextIO, seconds: float = 10.0) -> None:
+        self.stream = stream
+        self.seconds = seconds
+        self._next = time.monotonic() + seconds
+
+    def update(self, status: Status) -> None:
+        """A line, if the last one was long enough ago."""
+        if time.monotonic() >= self._next:
+            self.say(f"{status.done:4.0%} | {status}")
+
+    def say(self, text: str) -> None:
+        """A line."""
+        print(text, file=self.stream, flush=True)
+        self._next = time.monotonic() + self.seconds
+
+    def close(self) -> None:
+        """Nothing: every line is out already."""
+
+
+class BarDisplay:
+    """A progress bar that redraws itself, with lines that stay above it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        columns = (BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=Console(file=stream), refresh_per_second=5)
+        self._task = self._progress.add_task("starting", total=1.0)
+        self._progress.start()
+
+    def update(self, status: Status) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=status.done, description=str(status))
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Stop redrawing."""
+        self._progress.stop()
+
+
+def display_for(quiet: bool) -> Display:
+    """Nothing if ``quiet``, a bar if standard error is a terminal, plain lines elsewhere."""
+    if quiet:
+        return SilentDisplay()
+    return BarDisplay(sys.stderr) if sys.stderr.isatty() else PlainDisplay(sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
