@@ -6,6 +6,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -14,13 +15,18 @@ import test_exact_table
 import test_optimizer_table
 import torch
 from heads import test_head_table, test_head_table_state
-from support import head_table, properties
+from support import head_table, job_files, properties
 from support.head_table import small_blocks  # noqa: F401
 from support.pages import PROJECT, blocks
 
+from widehead.heads.names import HEADS
+from widehead.jobs import configure
+from widehead.losses.names import LOSSES
+from widehead.runs import Run
+
 PAGE = PROJECT / "CONTRIBUTING.md"
 # Losses that the optimiser is tried with; the table of optimisers has all.
-LOSSES = (properties.TABLE[0], properties.TABLE[4])
+TRIED = (properties.TABLE[0], properties.TABLE[4])
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,7 @@ def test_the_loss(
 
 @pytest.mark.parametrize(
     ("test", "given"),
-    [case for case in every_test("kind", test_optimizer_table) if case.values[1].get("row", LOSSES[0]) in LOSSES],
+    [case for case in every_test("kind", test_optimizer_table) if case.values[1].get("row", TRIED[0]) in TRIED],
 )
 def test_the_optimiser(
     test: FunctionType, given: dict[str, Any], defined: dict[str, Any], request: pytest.FixtureRequest
@@ -118,3 +124,24 @@ def test_files_that_the_page_names_are_there() -> None:
     assert len(named) > 20
     missing = [name for name in named if "your_" not in name and not (PROJECT / name).exists()]
     assert missing == []
+
+
+LISTED = {
+    "loss": (LOSSES, "LogisticTargets"),
+    "head": (HEADS, "OneVersusAllHead"),
+}
+
+
+@pytest.mark.parametrize("option", LISTED)
+def test_what_is_listed_trains_in_a_job(
+    option: str, defined: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name alone brings it to the options of every job."""
+    listed, name = LISTED[option]
+    monkeypatch.setitem(listed, "the-new-one", defined[name])
+    options = {**job_files.recommender_files(tmp_path), option: "the-new-one"}
+    files = {"train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt")}
+    run = Run.new(configure("recommender", **files, out=str(tmp_path / "run"), **options))
+    run.train(quiet=True)
+    assert run.config.head != "exact" if option == "head" else run.config.head == "exact"
+    assert Run.open(tmp_path / "run").evaluate()["recall@6"] > 0.2  # by chance it is 0.1
