@@ -7,6 +7,7 @@ fits on its line.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ class Vocabulary:
             minimum: names that occur less often are left out.
             max_size: at most this many names, the most frequent ones, or None.
             unknown: name for all that are left out; it is placed by their counts, added to its own.
-            keep: names that stay (by count, 0 where not counted) whatever the other arguments say.
+            keep: names that stay (by count, 0 if not counted) whatever the other arguments say.
         """
         reserved = {*keep, *([] if unknown is None else [unknown])}
         ordered = sorted(((n, c) for n, c in counts.items() if n not in reserved), key=_by_count)
@@ -99,17 +100,16 @@ class Vocabulary:
             file.writelines(lines)
 
     def id(self, name: str) -> int:
-        """The id of a name; of ``unknown`` if the name is not known. Raises KeyError where there is neither."""
+        """The id of a name; of ``unknown`` if the name is not known. Raises KeyError if there is neither."""
         return self._ids[name] if self.unknown is None else self._ids.get(name, self._ids[self.unknown])
 
     def ids(self, names: Iterable[str]) -> np.ndarray:
-        """(n,) int64 ids; names that are not known get the id of ``unknown``, or -1 where there is none."""
-        default = self.unknown_id
-        return np.fromiter((self._ids.get(name, default) for name in names), dtype=np.int64)
+        """(n,) int64 ids; names that are not known get the id of ``unknown``, or -1 if there is none."""
+        return np.fromiter(map(self._ids.get, names, itertools.repeat(self.unknown_id)), dtype=np.int64)
 
     @property
     def unknown_id(self) -> int:
-        """The id of ``unknown``, or -1 where there is none."""
+        """The id of ``unknown``, or -1 if there is none."""
         return -1 if self.unknown is None else self._ids[self.unknown]
 
     @property
@@ -143,16 +143,16 @@ class Vocabulary:
 
 
 def name_order(counts: Mapping[str, int]) -> list[str]:
-    """The order of columns: by number where all names are numbers, else by descending count, then by name.
+    """The order of columns: by number if all names are numbers, else by descending count, then by name.
 
-    Numbers are non-negative integers without leading zeros, so where they are 0 … n - 1, item 17 is column 17.
+    Numbers are non-negative integers without leading zeros, so if they are 0 … n - 1, item 17 is column 17.
 
     >>> name_order({"10": 3, "9": 1}), name_order({"b": 1, "a": 1, "c": 7})
     (['9', '10'], ['c', 'a', 'b'])
     """
     if all(_NUMBER.fullmatch(name) for name in counts):
         return sorted(counts, key=int)
-    return [name for name, _ in sorted(counts.items(), key=_by_count)]
+    return sorted(sorted(counts), key=counts.__getitem__, reverse=True)
 
 
 def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
