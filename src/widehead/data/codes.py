@@ -12,7 +12,7 @@ import numpy as np
 __all__ = ["Codes"]
 
 _KEY, _START = 1, 2  # seeds of two hashes
-_SLOTS = 4  # at least so many for each name; with fewer, names share slots more often
+_SLOTS = 2  # at least so many for each name
 
 
 class Codes:
@@ -44,15 +44,14 @@ class Codes:
         if len(late):
             first = found[late] - (self.size + 1)
             new = late[first == late]
-            code = np.empty(n, dtype=np.int64)
+            code = np.empty(n, dtype=found.dtype)
             code[new] = np.arange(self.size + 1, self.size + 1 + len(new))
             found[late] = code[first]
             self._slots[slot[new]] = code[new]
             hashes[:, : len(new)] = hashes[:, new]
             self._names.append(names.gather(new))
             self.size += len(new)
-        found -= 1
-        return found
+        return found.astype(np.int64) - 1
 
     def names(self) -> list[str]:
         """The c names, in the order of their codes."""
@@ -66,7 +65,8 @@ class Codes:
             hashes[:, : self.size + 1] = self._hashes[:, : self.size + 1]
             self._hashes = hashes
         if _SLOTS * needed > len(self._slots):
-            self._slots = np.zeros(1 << (_SLOTS * needed - 1).bit_length(), dtype=np.int64)
+            kind = np.int32 if 2 * needed < 2**31 else np.int64  # half the size is faster by far
+            self._slots = np.zeros(1 << (_SLOTS * needed - 1).bit_length(), dtype=kind)
             known, self.size = self.size, 0
             self._find(self._hashes[:, 1 : known + 1])
             self.size = known

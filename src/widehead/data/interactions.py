@@ -123,22 +123,23 @@ def _with_earlier_losses(aligned: Interactions, test: Interactions) -> Interacti
 def _aligned(pairs: Pairs, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
     """The matrix of the pairs, in the rows and columns given. The arrays of ``pairs`` are used up."""
     rows = pairs.users if users is None else list(users)
-    columns = Vocabulary(name_order(_frequency(pairs))) if items is None else items
-    column_of = Vocabulary(columns.names).ids(pairs.items)
+    columns, column_of = _columns(pairs) if items is None else (items, Vocabulary(items.names).ids(pairs.items))
     row_of = np.arange(len(rows)) if users is None else Vocabulary(rows).ids(pairs.users)
+    unknown_users, unknown_items = np.flatnonzero(row_of < 0), np.flatnonzero(column_of < 0)
     unreachable = np.zeros(len(rows), dtype=np.int64)
-    if bool((row_of < 0).any() or (column_of < 0).any()):
+    if len(unknown_users) or len(unknown_items):
         unreachable = _leave_out(pairs, row_of, column_of, len(rows))
     # One after the other, as each array may be gigabytes.
-    pairs.user_ids = row_of[pairs.user_ids]
+    if users is not None:
+        pairs.user_ids = row_of[pairs.user_ids]
     pairs.item_ids = column_of[pairs.item_ids]
     return Interactions(
         matrix=csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (len(rows), len(columns))),
         users=rows,
         items=columns,
         unreachable=unreachable,
-        unknown_users=[name for name, r in zip(pairs.users, row_of, strict=True) if r < 0],
-        unknown_items=[name for name, c in zip(pairs.items, column_of, strict=True) if c < 0],
+        unknown_users=[pairs.users[i] for i in unknown_users],
+        unknown_items=[pairs.items[i] for i in unknown_items],
     )
 
 
@@ -153,6 +154,9 @@ def _leave_out(pairs: Pairs, row_of: np.ndarray, column_of: np.ndarray, num_rows
     return np.bincount(lost_pairs, minlength=num_rows)
 
 
-def _frequency(pairs: Pairs) -> dict[str, int]:
-    counts = np.bincount(pairs.item_ids, minlength=len(pairs.items))
-    return dict(zip(pairs.items, counts.tolist(), strict=True))
+def _columns(pairs: Pairs) -> tuple[Vocabulary, np.ndarray]:
+    """The items in the order of ``name_order``, and the column of each item of the pairs."""
+    order = name_order(pairs.items, np.bincount(pairs.item_ids, minlength=len(pairs.items)))
+    column_of = np.empty(len(order), dtype=np.int64)
+    column_of[order] = np.arange(len(order))
+    return Vocabulary(map(pairs.items.__getitem__, order)), column_of

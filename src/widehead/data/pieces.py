@@ -26,6 +26,7 @@ _LONGEST_CELL = 1 << 16  # bytes; the reader of lines refuses 2¹⁷ characters
 _WIDE = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _WHITE = "\t\n\v\f\r\x1c\x1d\x1e\x1f " + _WIDE  # what str.strip() takes off and str.split() splits at
 _WIDE_WHITE = [character.encode() for character in _WIDE]
+_SPACE = 32  # and below it control characters and line ends
 _BLANK_LINES = re.compile(rb"(?:[ \r]*\n)*")
 
 
@@ -48,8 +49,9 @@ class Piece(NamedTuple):
 def list_pieces(path: FilePath, size: int) -> Iterator[Piece]:
     """'user item item …' lines, about ``size`` bytes at a time. Raises Doubtful."""
     for block in _blocks(path, size):
-        text = block.replace(b"\r\n", b"\n")
-        separators = _low_bytes(text)
+        text = _unix(block)
+        separators = np.frombuffer(text, dtype=np.uint8)
+        separators = separators[separators <= _SPACE]
         if _has_wide_white(text) or b"," in text or not bool(((separators == 10) | (separators == 32)).all()):
             raise Doubtful
         # A name for each separator, empty ones too; the separator tells which line the next name is on.
@@ -107,8 +109,8 @@ def _check_first_row(piece: Piece) -> None:
 
 def _table(block: bytes, separator: str, columns: Columns, width: int) -> Piece:
     """The rows of a block of ``width`` columns."""
-    text = block.replace(b"\r\n", b"\n")
-    if b"\r" in text or b"\0" in text:
+    text = _unix(block)
+    if b"\0" in text:
         raise Doubtful
     cells = _frame(text, separator, width)
     if _is_untidy(text, separator, cells):
@@ -125,7 +127,8 @@ def _is_untidy(text: bytes, separator: str, cells: Any) -> bool:
     tabs = cells.height * (cells.width - 1) if separator == "\t" else 0
     quotes = separator == "," and b'"' in text
     nulls = any(column.null_count() for column in cells)
-    return quotes or nulls or len(_low_bytes(text)) != ends + tabs or _has_wide_white(text)
+    low = np.count_nonzero(np.frombuffer(text, dtype=np.uint8) <= _SPACE)
+    return quotes or nulls or low != ends + tabs or _has_wide_white(text)
 
 
 def _tidied(text: bytes, separator: str, cells: Any) -> Any:
@@ -198,10 +201,13 @@ def _checked(block: bytes, first: bool) -> bytes:
     return block.removeprefix(b"\xef\xbb\xbf") if first else block
 
 
-def _low_bytes(text: bytes) -> np.ndarray:
-    """The bytes up to that of a space: control characters, line ends, spaces."""
-    codes = np.frombuffer(text, dtype=np.uint8)
-    return codes[codes <= 32]
+def _unix(text: bytes) -> bytes:
+    """The text without the carriage returns of line ends. Raises Doubtful if there are others."""
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n")
+        if b"\r" in text:
+            raise Doubtful
+    return text
 
 
 def _has_wide_white(text: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = ["Vocabulary", "name_order"]
 
 _ESCAPED = re.compile(r"[\\\x00-\x1f\x7f\ufeff\ud800-\udfff]")
 _CODE = re.compile(r"\\u([0-9a-f]{4})")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_NUMBER = "^(?:0|[1-9][0-9]{0,17})$"
 
 
 class Vocabulary:
@@ -142,17 +142,22 @@ class Vocabulary:
         )
 
 
-def name_order(counts: Mapping[str, int]) -> list[str]:
-    """The order of columns: by number if all names are numbers, else by descending count, then by name.
+def name_order(names: Sequence[str], counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """(n,) int64 order of columns: by number if all names are numbers, else by descending count, then by name.
 
     Numbers are non-negative integers without leading zeros, so if they are 0 … n - 1, item 17 is column 17.
 
-    >>> name_order({"10": 3, "9": 1}), name_order({"b": 1, "a": 1, "c": 7})
-    (['9', '10'], ['c', 'a', 'b'])
+    >>> name_order(["10", "9"], [3, 1]), name_order(["b", "c", "a"], [1, 7, 1])
+    (array([1, 0]), array([1, 2, 0]))
     """
-    if all(_NUMBER.fullmatch(name) for name in counts):
-        return sorted(counts, key=int)
-    return sorted(sorted(counts), key=counts.__getitem__, reverse=True)
+    import polars
+
+    frame = polars.DataFrame({"name": names, "count": counts}, schema={"name": polars.String, "count": polars.Int64})
+    if frame["name"].str.contains(_NUMBER).all():
+        order = frame["name"].cast(polars.Int64).arg_sort()
+    else:
+        order = frame.select(polars.arg_sort_by("count", "name", descending=[True, False])).to_series()
+    return order.to_numpy().astype(np.int64)
 
 
 def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
