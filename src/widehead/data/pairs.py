@@ -10,7 +10,7 @@ import itertools
 import math
 from array import array
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,19 +86,20 @@ def _separator(first: str) -> str | None:
 
 def _by_pieces(pieces: Iterable[Piece]) -> Pairs:
     users, items = Codes(), Codes()
-    user_ids: list[Future[np.ndarray]] = []
-    item_ids: list[Future[np.ndarray]] = []
-    ratings: list[np.ndarray] = []
+    # Each is one block of memory that grows in place: many small ones would stay with the allocator.
+    user_ids, item_ids, ratings = array("q"), array("q"), array("f")
     with ThreadPoolExecutor(2) as pool:  # the codes of a piece are found while polars reads the next one
-        for piece in pieces:
-            wait([*user_ids[-1:], *item_ids[-1:]])
-            user_ids.append(pool.submit(_user_ids, users, piece))
-            item_ids.append(pool.submit(items.add, piece.items))
-            if piece.ratings is not None:
-                ratings.append(piece.ratings)
-    return Pairs(
-        users.names(), items.names(), _joined(user_ids), _joined(item_ids), np.concatenate(ratings) if ratings else None
-    )
+        waiting: list[tuple[array[int], Future[np.ndarray]]] = []
+        for piece in itertools.chain(pieces, [None]):
+            for ids, found in waiting:
+                ids.frombytes(found.result().view(np.uint8))
+            if piece is not None:
+                waiting = [
+                    (user_ids, pool.submit(_user_ids, users, piece)),
+                    (item_ids, pool.submit(items.add, piece.items)),
+                ]
+                ratings.frombytes(b"" if piece.ratings is None else piece.ratings.view(np.uint8))
+    return _pairs(users.names(), items.names(), user_ids, item_ids, ratings)
 
 
 def _user_ids(users: Codes, piece: Piece) -> np.ndarray:
@@ -106,11 +107,11 @@ def _user_ids(users: Codes, piece: Piece) -> np.ndarray:
     return ids if piece.counts is None else np.repeat(ids, piece.counts)
 
 
-def _joined(parts: list[Future[np.ndarray]]) -> np.ndarray:
-    """One array; the parts are given up, as both may be gigabytes."""
-    joined = np.concatenate([np.empty(0, dtype=np.int64), *(part.result() for part in parts)])
-    parts.clear()
-    return joined
+def _pairs(
+    users: list[str], items: list[str], user_ids: array[int], item_ids: array[int], ratings: array[float]
+) -> Pairs:
+    rated = np.frombuffer(ratings, dtype=np.float32) if ratings else None
+    return Pairs(users, items, *(np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)), rated)
 
 
 class _Table:
@@ -145,9 +146,7 @@ class _Table:
                 self.ratings.append(_rating(path, row.line, row.rating))
 
     def pairs(self) -> Pairs:
-        user_ids, item_ids = (np.frombuffer(ids, dtype=np.int64) for ids in (self.user_ids, self.item_ids))
-        ratings = np.frombuffer(self.ratings, dtype=np.float32) if self.ratings else None
-        return Pairs(list(self.users), list(self.items), user_ids, item_ids, ratings)
+        return _pairs(list(self.users), list(self.items), self.user_ids, self.item_ids, self.ratings)
 
 
 def _rating(path: FilePath, line: int, rating: str) -> float:
