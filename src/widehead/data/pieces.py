@@ -167,7 +167,7 @@ def _frame(text: bytes, separator: str, width: int) -> Any:
     schema = {str(column): polars.String for column in range(width)}
     try:
         cells = polars.read_csv(text, has_header=False, separator=separator, quote_char=None, schema=schema)
-    except polars.exceptions.PolarsError as error:
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
         raise Doubtful from error
     if any((column.str.len_bytes().max() or 0) > _LONGEST_CELL for column in cells):
         raise Doubtful
@@ -177,16 +177,17 @@ def _frame(text: bytes, separator: str, width: int) -> Any:
 def _blocks(path: FilePath, size: int) -> Iterator[bytes]:
     """The file in blocks of at least ``size`` bytes that end where a line does, without a byte-order mark."""
     kept: list[bytes | memoryview] = []
-    first = True
+    held, first = 0, True
     for chunk in byte_chunks(path):
-        end = chunk.rfind(b"\n") + 1 if sum(map(len, kept)) + len(chunk) >= size else 0
-        if not end:
+        held += len(chunk)
+        end = chunk.rfind(b"\n") + 1 if held >= size else 0
+        if end:
+            yield _checked(b"".join([*kept, memoryview(chunk)[:end]]), first)
+            kept, held, first = [chunk[end:]], len(chunk) - end, False
+        elif held > 2 * size:
+            raise Doubtful
+        else:
             kept.append(chunk)
-            if sum(map(len, kept)) > 2 * size:
-                raise Doubtful
-            continue
-        yield _checked(b"".join([*kept, memoryview(chunk)[:end]]), first)
-        kept, first = [chunk[end:]], False
     if any(kept):
         yield _checked(b"".join(kept), first)
 
