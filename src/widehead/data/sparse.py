@@ -15,21 +15,35 @@ CSR: TypeAlias = Any
 
 def csr_from_pairs(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> CSR:
     """(shape) float32 matrix of (nnz,) triples, columns rising in each row; of equal pairs the last one stands."""
-    rows, columns = np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
-    values = np.ones(len(rows), dtype=np.float32) if values is None else np.asarray(values, dtype=np.float32)
-    order = np.lexsort((columns, rows))  # stable: equal pairs stay in the order of the file
-    rows, columns, values = rows[order], columns[order], values[order]
-    last = np.ones(len(rows), dtype=bool)
-    last[:-1] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
-    offsets = np.zeros(shape[0] + 1, dtype=np.int64)
-    np.cumsum(np.bincount(rows[last], minlength=shape[0]), out=offsets[1:])
-    return scipy.sparse.csr_matrix((values[last], columns[last], offsets), shape=shape)
+    keys = np.asarray(rows, dtype=np.int64) * shape[1]  # 2⁶³ cells and more are beyond any pair of vocabularies
+    keys += np.asarray(columns, dtype=np.int64)
+    if values is None:
+        keys.sort()
+    else:
+        order = np.argsort(keys, kind="stable")  # equal pairs stay in the order of the file
+        keys, values = keys[order], np.asarray(values, dtype=np.float32)[order]
+        del order
+    last = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=last[:-1])
+    if not last.all():
+        keys, values = keys[last], None if values is None else values[last]
+    starts = np.arange(shape[0] + 1, dtype=np.int64) * shape[1]
+    offsets = np.searchsorted(keys, starts)
+    keys -= np.repeat(starts[:-1], np.diff(offsets))
+    return _csr(np.ones(len(keys), dtype=np.float32) if values is None else values, keys, offsets, shape)
 
 
 def binary(matrix: CSR) -> CSR:
     """The same entries, stored zeros included, with the value one."""
     ones = np.ones(len(matrix.data), dtype=np.float32)
-    return scipy.sparse.csr_matrix((ones, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
+    return _csr(ones, matrix.indices.copy(), matrix.indptr.copy(), matrix.shape)
+
+
+def _csr(values: np.ndarray, columns: np.ndarray, offsets: np.ndarray, shape: tuple[int, int]) -> CSR:
+    """A matrix of these very arrays: scipy's constructor would look through them for a smaller type of integers."""
+    matrix = scipy.sparse.csr_matrix(shape, dtype=values.dtype)
+    matrix.data, matrix.indices, matrix.indptr = values, columns, offsets
+    return matrix
 
 
 def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
@@ -65,4 +79,4 @@ def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
 def _entries(matrix: CSR, rows: np.ndarray, chosen: np.ndarray) -> CSR:
     offsets = np.zeros(matrix.shape[0] + 1, dtype=np.int64)
     np.cumsum(np.bincount(rows[chosen], minlength=matrix.shape[0]), out=offsets[1:])
-    return scipy.sparse.csr_matrix((matrix.data[chosen], matrix.indices[chosen], offsets), shape=matrix.shape)
+    return _csr(matrix.data[chosen], matrix.indices[chosen].astype(np.int64), offsets, matrix.shape)

@@ -1,16 +1,15 @@
-"""Tables of (user, item[, rating]): CSV, TSV and Parquet, as rows of text with their place in the file."""
+"""Tables of (user, item[, rating]): what their columns are, and CSV and TSV as rows of text with their lines."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from widehead.data.files import FilePath
 from widehead.errors import DataError
 
-__all__ = ["Columns", "Row", "parquet_rows", "separated_rows"]
+__all__ = ["NAMES", "Columns", "Row", "cell_reader", "names_shown", "separated_rows", "unnamed_columns"]
 
 # Compared in lower case, without spaces, hyphens and underscores.
 _USER = ("user", "userid", "username", "uid", "customer", "customerid", "reviewer", "reviewerid")
@@ -19,16 +18,17 @@ _ITEM = (
     *("track", "trackid", "song", "songid", "artist", "artistid", "business", "businessid", "location", "locationid"),
 )
 _RATING = ("rating", "ratings", "score", "stars", "value", "weight", "count", "plays")
-_NAMES = "user,item,rating or user_id,item_id,rating"
+NAMES = "user,item,rating or user_id,item_id,rating"
+"""Headers as messages show them."""
 
 
 class Row(NamedTuple):
-    """One pair: the line (or row) of the file, two names and the rating as it stands, or None."""
+    """One pair: the line of the file, two names and the rating as it stands, or None."""
 
     line: int
     user: str
     item: str
-    rating: Any
+    rating: str | None
 
 
 class Columns(NamedTuple):
@@ -40,7 +40,7 @@ class Columns(NamedTuple):
 
     @classmethod
     def named(cls, header: Sequence[str]) -> Columns | None:
-        """Positions by the names of a header; None where a name of users or of items is missing."""
+        """Positions by the names of a header; None if a name of users or of items is missing."""
         names = ["".join(c for c in name.lower() if c not in " _-") for name in header]
         user, item, rating = (_position(names, wanted) for wanted in (_USER, _ITEM, _RATING))
         return None if user is None or item is None else cls(user, item, rating)
@@ -49,17 +49,13 @@ class Columns(NamedTuple):
 def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iterator[Row]:
     """Rows of a CSV (quotes are understood) or TSV file (quotes are ordinary characters).
 
-    The first row is a header where it names a column of users and one of items; other columns are then ignored.
+    The first row is a header if it names a column of users and one of items; other columns are then ignored.
     Without a header the columns are user, item and, as the third one, the rating. Rows of empty cells are left out.
 
     Raises:
         DataError: names the line.
     """
-    ended = (line + "\n" for line in lines)  # the reader puts the line ends of a quoted cell back
-    if separator == ",":
-        reader = csv.reader(ended, strict=True)
-    else:
-        reader = csv.reader(ended, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
+    reader = cell_reader(lines, separator)
     try:
         first = next((cells for cells in reader if _filled(cells)), [])
         if not first:
@@ -67,12 +63,19 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
         columns = Columns.named(first)
         doubtful = None
         if columns is None:
-            columns = _unnamed(path, reader.line_num, first)
+            columns = unnamed_columns(path, reader.line_num, first)
             doubtful = _row(path, reader.line_num, first, columns)
             yield doubtful
         yield from _unlike(path, doubtful, _rest(path, reader, len(first), columns))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: expected separated columns. Found: {error}.") from error
+
+
+def cell_reader(lines: Iterable[str], separator: str) -> Any:
+    """The reader of csv for these lines."""
+    ended = (line + "\n" for line in lines)  # the reader puts the line ends of a quoted cell back
+    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    return csv.reader(ended, delimiter=separator, quoting=quoting, strict=True)
 
 
 def _rest(path: FilePath, reader: Any, width: int, columns: Columns) -> Iterator[Row]:
@@ -88,7 +91,7 @@ def _rest(path: FilePath, reader: Any, width: int, columns: Columns) -> Iterator
 
 
 def _unlike(path: FilePath, first: Row | None, rows: Iterator[Row]) -> Iterator[Row]:
-    """The rows; refuses a first row of words where all the others hold numbers, as it must be a header."""
+    """The rows; refuses a first row of words if all the others hold numbers, as it must be a header."""
     doubtful = first is not None and not first.user.isdigit() and not first.item.isdigit()
     numbers = 0
     for row in rows:
@@ -98,62 +101,22 @@ def _unlike(path: FilePath, first: Row | None, rows: Iterator[Row]) -> Iterator[
         yield row
     if first is not None and doubtful and numbers > 0:
         raise DataError(
-            f"{path}, line {first.line}: expected numbers, as in all other rows, or a header such as {_NAMES}. "
-            f"Found {_shown([first.user, first.item])}."
+            f"{path}, line {first.line}: expected numbers, as in all other rows, or a header such as {NAMES}. "
+            f"Found {names_shown([first.user, first.item])}."
         )
 
 
-def parquet_rows(path: FilePath) -> Iterator[Row]:
-    """Rows of a Parquet file, whose columns must have names as in the header of a CSV file. Raises DataError."""
-    names, columns, frame = _read_parquet(path)
-    wanted = [names[c] for c in columns if c is not None]
-    for line, values in enumerate(frame.select(wanted).iter_rows(), 1):
-        user, item, *rating = values
-        if user is None or item is None or (rating and rating[0] is None):
-            raise DataError(f"{path}, row {line}: expected a user, an item and its rating. Found an empty cell.")
-        yield Row(line, str(user), str(item), rating[0] if rating else None)
-
-
-def _read_parquet(path: FilePath) -> tuple[list[str], Columns, Any]:
-    import polars
-
-    try:
-        schema = polars.read_parquet_schema(Path(path))
-        names = list(schema)
-        columns = Columns.named(names)
-        if columns is None:
-            raise DataError(f"{path}: expected columns such as {_NAMES}. Found {_shown(names)}.")
-        _check_types(path, columns, list(schema.items()))
-        return names, columns, polars.read_parquet(Path(path), columns=[names[c] for c in columns if c is not None])
-    # PanicException, which polars raises for some damaged files, is no Exception.
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise DataError(f"{path}: the Parquet data cannot be read ({reason}).") from error
-
-
-def _check_types(path: FilePath, columns: Columns, schema: Sequence[tuple[str, Any]]) -> None:
-    import polars
-
-    texts = (polars.String, polars.Categorical, polars.Enum)
-    for name, kind in (schema[columns.user], schema[columns.item]):
-        if not (kind.is_integer() or kind in texts):
-            raise DataError(f"{path}: expected names or integers in column {name!r}. Found {kind}.")
-    if columns.rating is not None and not schema[columns.rating][1].is_numeric():
-        name, kind = schema[columns.rating]
-        raise DataError(f"{path}: expected numbers in column {name!r}. Found {kind}.")
-
-
-def _unnamed(path: FilePath, line: int, first: list[str]) -> Columns:
+def unnamed_columns(path: FilePath, line: int, first: list[str]) -> Columns:
     """Columns of a file without a header; refuses a first row that looks like a header nobody can read."""
-    header = f"a header that names them, such as {_NAMES}"
+    header = f"a header that names them, such as {NAMES}"
     if len(first) not in (2, 3):
         raise DataError(
             f"{path}, line {line}: expected 2 or 3 columns (user, item[, rating]), or {header}. "
-            f"Found {len(first)} columns: {_shown(first)}."
+            f"Found {len(first)} columns: {names_shown(first)}."
         )
     names = ["".join(c for c in cell.lower() if c not in " _-") for cell in first]
     if _position(names, _USER) is not None or _position(names, _ITEM) is not None:
-        raise DataError(f"{path}, line {line}: expected {header}. Found {_shown(first)}.")
+        raise DataError(f"{path}, line {line}: expected {header}. Found {names_shown(first)}.")
     return Columns(0, 1, 2 if len(first) == 3 else None)
 
 
@@ -172,6 +135,6 @@ def _position(names: list[str], wanted: Sequence[str]) -> int | None:
     return next((names.index(w) for w in wanted if w in names), None)
 
 
-def _shown(names: Sequence[str]) -> str:
+def names_shown(names: Sequence[str]) -> str:
     text = ", ".join(repr(name) for name in names[:8])
     return (text if len(text) <= 120 else text[:120] + "…") + (", …" if len(names) > 8 else "")

@@ -7,8 +7,9 @@ fits on its line.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ __all__ = ["Vocabulary", "name_order"]
 
 _ESCAPED = re.compile(r"[\\\x00-\x1f\x7f\ufeff\ud800-\udfff]")
 _CODE = re.compile(r"\\u([0-9a-f]{4})")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_NUMBER = "^(?:0|[1-9][0-9]{0,17})$"
 
 
 class Vocabulary:
@@ -67,7 +68,7 @@ class Vocabulary:
             minimum: names that occur less often are left out.
             max_size: at most this many names, the most frequent ones, or None.
             unknown: name for all that are left out; it is placed by their counts, added to its own.
-            keep: names that stay (by count, 0 where not counted) whatever the other arguments say.
+            keep: names that stay (by count, 0 if not counted) whatever the other arguments say.
         """
         reserved = {*keep, *([] if unknown is None else [unknown])}
         ordered = sorted(((n, c) for n, c in counts.items() if n not in reserved), key=_by_count)
@@ -99,17 +100,16 @@ class Vocabulary:
             file.writelines(lines)
 
     def id(self, name: str) -> int:
-        """The id of a name; of ``unknown`` if the name is not known. Raises KeyError where there is neither."""
+        """The id of a name; of ``unknown`` if the name is not known. Raises KeyError if there is neither."""
         return self._ids[name] if self.unknown is None else self._ids.get(name, self._ids[self.unknown])
 
     def ids(self, names: Iterable[str]) -> np.ndarray:
-        """(n,) int64 ids; names that are not known get the id of ``unknown``, or -1 where there is none."""
-        default = self.unknown_id
-        return np.fromiter((self._ids.get(name, default) for name in names), dtype=np.int64)
+        """(n,) int64 ids; names that are not known get the id of ``unknown``, or -1 if there is none."""
+        return np.fromiter(map(self._ids.get, names, itertools.repeat(self.unknown_id)), dtype=np.int64)
 
     @property
     def unknown_id(self) -> int:
-        """The id of ``unknown``, or -1 where there is none."""
+        """The id of ``unknown``, or -1 if there is none."""
         return -1 if self.unknown is None else self._ids[self.unknown]
 
     @property
@@ -142,17 +142,22 @@ class Vocabulary:
         )
 
 
-def name_order(counts: Mapping[str, int]) -> list[str]:
-    """The order of columns: by number where all names are numbers, else by descending count, then by name.
+def name_order(names: Sequence[str], counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """(n,) int64 order of columns: by number if all names are numbers, else by descending count, then by name.
 
-    Numbers are non-negative integers without leading zeros, so where they are 0 … n - 1, item 17 is column 17.
+    Numbers are non-negative integers without leading zeros, so if they are 0 … n - 1, item 17 is column 17.
 
-    >>> name_order({"10": 3, "9": 1}), name_order({"b": 1, "a": 1, "c": 7})
-    (['9', '10'], ['c', 'a', 'b'])
+    >>> name_order(["10", "9"], [3, 1]), name_order(["b", "c", "a"], [1, 7, 1])
+    (array([1, 0]), array([1, 2, 0]))
     """
-    if all(_NUMBER.fullmatch(name) for name in counts):
-        return sorted(counts, key=int)
-    return [name for name, _ in sorted(counts.items(), key=_by_count)]
+    import polars
+
+    frame = polars.DataFrame({"name": names, "count": counts}, schema={"name": polars.String, "count": polars.Int64})
+    if frame["name"].str.contains(_NUMBER).all():
+        order = frame["name"].cast(polars.Int64).arg_sort()
+    else:
+        order = frame.select(polars.arg_sort_by("count", "name", descending=[True, False])).to_series()
+    return order.to_numpy().astype(np.int64)
 
 
 def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
