@@ -292,8 +292,8 @@ def test_what_is_remembered_follows_a_head_that_moves() -> None:
     (group,) = optimizer.param_groups
     moved: Any = SimpleNamespace(weights=SimpleNamespace(values=torch.empty(0, device="meta")))
     beside = optimizer._remembered(moved, group)
-    assert {getattr(beside, name).device.type for name in ("sum", "right")} == {"meta"}
-    assert {optimizer.state[group["params"][0]][name].device.type for name in ("sum", "right")} == {"cpu"}
+    assert {getattr(beside, name).device.type for name in ("sum", "preconditioner")} == {"meta"}
+    assert {optimizer.state[group["params"][0]][name].device.type for name in ("sum", "preconditioner")} == {"cpu"}
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Newton", "Shampoo", "Muon"])
