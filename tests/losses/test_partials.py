@@ -58,3 +58,15 @@ def test_what_was_read_is_left_as_it_was(loss: wh.losses.Loss) -> None:
     copies = [part.clone() for part in given]
     loss.partials(*given, targets, D)
     assert all(torch.equal(part, copy) for part, copy in zip(given, copies, strict=True))
+
+
+def test_a_loss_with_parameters_of_its_own_is_refused_and_the_statistics_train_them() -> None:
+    scale = torch.nn.Parameter(torch.tensor(2.0))
+    head = wh.ExactHead(4, D, wh.losses.SphericalLoss(lambda q, s, a, t: scale * q))
+    hidden = torch.randn(3, 4, requires_grad=True)
+    with pytest.raises(ValueError, match=r"shape \(\): compute the loss of head\.statistics"):
+        head(hidden, [[1], [2], []])
+    q, _, _ = head.statistics(hidden, [[1], [2], []])
+    (scale * q).sum().backward()
+    assert scale.grad is not None
+    torch.testing.assert_close(scale.grad, q.sum().detach())

@@ -59,7 +59,7 @@ class Loss(ABC):
         autograd take as long as a large product of a step.
 
         Raises:
-            ValueError: autograd finds no way from the losses back to q, s or a.
+            ValueError: autograd finds no way from the losses back to q, s or a, or one to other tensors that train.
         """
         with torch.enable_grad():
             given = [x.detach().requires_grad_() for x in (q, s, a)]
@@ -70,6 +70,7 @@ class Loss(ABC):
                     "A loss should be computed from q, s and a by operations of torch that autograd can differentiate. "
                     f"Found losses of {type(self).__name__} that have no gradient."
                 )
+            _check_leaves(losses, given, type(self).__name__)
             by_q, by_s, by_a = torch.autograd.grad(losses.sum(), given, allow_unused=True)
         by_q, by_a = (torch.zeros_like(x) if by is None else by for x, by in ((q, by_q), (a, by_a)))
         return Partials(losses.detach(), by_q, by_s, by_a)
@@ -118,6 +119,22 @@ class Loss(ABC):
                 the most frequent class has of its own.
         """
         return 1.0 / targets
+
+
+def _check_leaves(losses: Tensor, given: list[Tensor], name: str) -> None:
+    """Refuse a loss with parameters of its own: they would get no gradient, without a word."""
+    nodes, seen = [losses.grad_fn], {losses.grad_fn}
+    while nodes:
+        node = nodes.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and not any(leaf is one for one in given):
+            raise ValueError(
+                f"A loss should have no tensors that train but q, s and a. Found {name} with one of shape "
+                f"{tuple(leaf.shape)}: compute the loss of head.statistics(hidden, targets) instead."
+            )
+        fresh = {after for after, _ in getattr(node, "next_functions", ()) if after is not None} - seen
+        seen |= fresh
+        nodes += fresh
 
 
 class SphericalLoss(Loss):
