@@ -45,7 +45,7 @@ SANITIZED := $(addprefix tests/,$(addprefix arithmetic/test_,compiled.py correct
 test-sanitized: $(READY)
 	WIDEHEAD_KERNEL_FLAGS="$(SANITIZERS)" LD_PRELOAD="$(PRELOADED)" OMP_NUM_THREADS=1 \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	$(BIN)/python -m pytest --numprocesses auto --capture=sys -k "not float64" $(SANITIZED) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses auto --max-worker-restart 0 --capture=sys -k "not float64" $(SANITIZED) $(TESTS)
 
 # A link that leads nowhere, a page left out, or a name that is not there is an error. The variable silences an advertisement.
 site: $(READY)
