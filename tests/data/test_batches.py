@@ -15,7 +15,7 @@ from widehead.targets import SparseTargets
 
 
 class Numbers:
-    """Example i is the number i; notes how many batches were made, and fails where told."""
+    """Example i is the number i; notes how many batches were made, and fails when told."""
 
     def __init__(self, n: int, fails_at: int = -1) -> None:
         self.n, self.fails_at, self.made = n, fails_at, 0

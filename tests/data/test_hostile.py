@@ -37,7 +37,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 @contextmanager
 def little_memory(megabytes: float) -> Iterator[None]:
-    """Fail where Python and numpy take more."""
+    """Fail if Python and numpy take more."""
     tracemalloc.start()
     try:
         yield

@@ -143,10 +143,19 @@ def test_any_bytes(path: Path, data: bytes, size: int) -> None:
 
 
 def test_cells_that_the_reader_of_lines_finds_too_long(path: Path) -> None:
-    path.write_text(f"u,{'a' * 200_000}\n")
+    path.write_text(f"u,a\nv,{'a' * 200_000}\n")
     assert_same(path, 1 << 22)
-    path.write_text(f"u,{'a' * 70_000}\n")
+    path.write_text(f"u,a\nv,{'a' * 70_000}\n")
     assert_same(path, 1 << 22)
+
+
+def test_white_space_is_that_of_python(path: Path) -> None:
+    for code in range(0x3001):
+        if chr(code).isspace() and code not in (10, 13):
+            path.write_text(f"u,a{chr(code)}\n{chr(code)}v,{chr(code)}b\n", encoding="utf-8")
+            assert_same(path, 1 << 22)
+            path.write_text(f"u a{chr(code)}b\nv{chr(code)}c\n", encoding="utf-8")
+            assert_same(path, 1 << 22)
 
 
 READ_BY_POLARS = {

@@ -74,7 +74,7 @@ def test_input_dropout_keeps_an_id_of_every_bag_and_keeps_the_mean() -> None:
     assert bool((thinned.counts <= bags.counts).all())
     assert torch.allclose(values, torch.tensor(2.5))
     long = thinned.counts[3::4].double()
-    # Five ids kept with probability 0.4 each, and one kept for certain where none would stay (probability 0.6⁵).
+    # Five ids kept with probability 0.4 each, and one kept for certain if none would stay (probability 0.6⁵).
     assert abs(float(long.mean()) - (2.0 + 0.6**5)) < 0.08
     pairs = thinned.select(torch.arange(2, 8000, 4))
     single = pairs.class_ids[pairs.example_ids[pairs.counts[pairs.example_ids] == 1]]

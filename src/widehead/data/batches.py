@@ -32,7 +32,7 @@ class RowExamples:
 
     Args:
         inputs: (n, N) scipy sparse matrix.
-        targets: (n, D) scipy sparse matrix, or None where the inputs are the targets too.
+        targets: (n, D) scipy sparse matrix, or None if the inputs are the targets too.
 
     Stored values are passed on, unless all of them are ones; ``binary`` makes them so.
 
@@ -58,7 +58,7 @@ class RowExamples:
         return self._inputs.matrix
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """Inputs and targets of the examples ``rows`` (m,), both SparseTargets; one object where they are the same."""
+        """Inputs and targets of the examples ``rows`` (m,), both SparseTargets; one object if they are the same."""
         inputs = self._inputs.select(rows)
         return inputs, inputs if self._targets is self._inputs else self._targets.select(rows)
 

@@ -55,7 +55,7 @@ def cooccurrences(
 
 
 def information(counts: CSR, smoothing: float = 0.75) -> CSR:
-    """(D, D) float32: pointwise mutual information of words and contexts where it is positive.
+    """(D, D) float32: pointwise mutual information of words and contexts, or 0 if that is negative.
 
     log X_ij − log Σ_j X_ij − log p_j with p_j ∝ (Σ_i X_ij)^smoothing, as in Levy, Goldberg and Dagan 2015,
     "Improving distributional similarity with lessons learned from word embeddings" (sections 3.1 and 3.2).

@@ -36,7 +36,7 @@ def open_text(path: FilePath) -> Iterator[Iterator[str]]:
 
     Raises:
         DataError: the file is missing, a folder, unreadable, empty, binary, not UTF-8, or its compressed data are
-            truncated or corrupt. The message names the file and, where it applies, the line.
+            truncated or corrupt. The message names the file and, if it applies, the line.
     """
     blocks = text_blocks(path)
     lines = _lines(blocks)
@@ -116,8 +116,8 @@ def _refuse_binary(path: FilePath, chunk: bytes, line: int) -> None:
         raise DataError(f"{path}: expected UTF-8 text. Found UTF-16; save the file as UTF-8.")
     at = chunk.find(b"\0")
     if at >= 0:
-        where = line + chunk.count(b"\n", 0, at)
-        raise DataError(f"{path}, line {where}: expected a text file. Found a zero byte, so this is a binary file.")
+        number = line + chunk.count(b"\n", 0, at)
+        raise DataError(f"{path}, line {number}: expected a text file. Found a zero byte, so this is a binary file.")
 
 
 @contextmanager

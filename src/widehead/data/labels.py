@@ -24,7 +24,7 @@ class LabelSchema:
     Attributes:
         num_features: columns of the features.
         num_labels: columns of the labels.
-        keys: labels as they are written in the file, or None for XC text, where label i is written i.
+        keys: labels as they are written in the file, or None for XC text, which writes label i as i.
         names: names to show, from labels.txt, or None.
         text: the words that are features, or None for XC text.
     """

@@ -1,6 +1,6 @@
 """Users and items of a file as numbers: by polars, a piece of the file at a time, or line by line.
 
-The second way is slower by far, understands all that the first one does not, and says what is wrong with a file. Where
+The second way is slower by far, understands all that the first one does not, and says what is wrong with a file. If
 both read a file, they give the same.
 """
 
@@ -92,13 +92,14 @@ def _by_pieces(pieces: Iterable[Piece]) -> Pairs:
         waiting: list[tuple[array[int], Future[np.ndarray]]] = []
         for piece in itertools.chain(pieces, [None]):
             for ids, found in waiting:
-                ids.frombytes(found.result().view(np.uint8))
+                ids.frombytes(found.result().data.cast("B"))
             if piece is not None:
                 waiting = [
                     (user_ids, pool.submit(_user_ids, users, piece)),
                     (item_ids, pool.submit(items.add, piece.items)),
                 ]
-                ratings.frombytes(b"" if piece.ratings is None else piece.ratings.view(np.uint8))
+                if piece.ratings is not None:
+                    ratings.frombytes(piece.ratings.data.cast("B"))
     return _pairs(users.names(), items.names(), user_ids, item_ids, ratings)
 
 
@@ -110,8 +111,9 @@ def _user_ids(users: Codes, piece: Piece) -> np.ndarray:
 def _pairs(
     users: list[str], items: list[str], user_ids: array[int], item_ids: array[int], ratings: array[float]
 ) -> Pairs:
+    numbers = [np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)]
     rated = np.frombuffer(ratings, dtype=np.float32) if ratings else None
-    return Pairs(users, items, *(np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)), rated)
+    return Pairs(users, items, numbers[0], numbers[1], rated)
 
 
 class _Table:

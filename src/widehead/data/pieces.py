@@ -169,7 +169,7 @@ def _frame(text: bytes, separator: str, width: int) -> Any:
         cells = polars.read_csv(text, has_header=False, separator=separator, quote_char=None, schema=schema)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
         raise Doubtful from error
-    if any((column.str.len_bytes().max() or 0) > _LONGEST_CELL for column in cells):
+    if any((column.str.len_bytes() > _LONGEST_CELL).any() for column in cells):
         raise Doubtful
     return cells
 

@@ -57,7 +57,7 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
     """
     reader = cell_reader(lines, separator)
     try:
-        first = next((cells for cells in reader if _filled(cells)), [])
+        first: list[str] = next((cells for cells in reader if _filled(cells)), [])
         if not first:
             return
         columns = Columns.named(first)
@@ -74,8 +74,9 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
 def cell_reader(lines: Iterable[str], separator: str) -> Any:
     """The reader of csv for these lines."""
     ended = (line + "\n" for line in lines)  # the reader puts the line ends of a quoted cell back
-    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    return csv.reader(ended, delimiter=separator, quoting=quoting, strict=True)
+    if separator == ",":
+        return csv.reader(ended, strict=True)
+    return csv.reader(ended, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
 
 
 def _rest(path: FilePath, reader: Any, width: int, columns: Columns) -> Iterator[Row]:

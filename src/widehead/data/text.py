@@ -97,7 +97,7 @@ def encode(
 ) -> np.ndarray:
     """A whole file as an (n,) int32 array of word ids.
 
-    Words that the vocabulary lacks get its unknown word's id; where it has none, they are left out.
+    Words that the vocabulary lacks get its unknown word's id; if it has none, they are left out.
 
     Args:
         path, tokens, lowercase: as in ``read_words``.
@@ -109,7 +109,7 @@ def encode(
         ValueError: ``tokens`` is neither, or ``</s>`` is missing.
     """
     if sentence_ends and END not in vocabulary:
-        raise ValueError(f"Parameter `vocabulary` should hold {END!r} where sentence_ends is true. Found no such name.")
+        raise ValueError(f"Parameter `vocabulary` should hold {END!r} if sentence_ends is true. Found no such name.")
     ids = [_ids(words, vocabulary) for words in _pieces(path, tokens, lowercase, sentence_ends)]
     encoded = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
     if not bool((encoded != vocabulary.as_dict.get(END, -1)).any()):

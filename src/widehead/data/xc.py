@@ -1,4 +1,8 @@
-"""The text format of the Extreme Classification repository: "rows features labels", then "l1,l2 f:v f:v" a row."""
+"""The text format of the Extreme Classification repository: "rows features labels", then "l1,l2 f:v f:v" a row.
+
+scikit-learn's svmlight reader takes two thirds of the time (0.3 s for 20,780 rows, and a second to import), but it
+reads what stands after '#' or 'qid' differently and checks neither ranges nor the header: our own code stays.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +88,7 @@ def read_xc(
 
 
 def xc_header(path: FilePath, line: int, found: re.Match[str]) -> tuple[int, int, int]:
-    """Numbers of rows, features and labels of a matched header; raises DataError where one is 0 or too large."""
+    """Numbers of rows, features and labels of a matched header; raises DataError if one is 0 or too large."""
     rows, features, labels = (int(n) for n in found.groups())
     if max(features, labels) > _LIMIT or min(rows, features, labels) < 1:
         raise DataError(

@@ -33,7 +33,7 @@ class Evaluation:
         propensities: needed for "psp@k".
 
     Attributes:
-        depth: how many ranked classes ``add_ranked`` needs, the largest k; 0 where no metric needs a ranking.
+        depth: how many ranked classes ``add_ranked`` needs, the largest k; 0 if no metric needs a ranking.
         examples: examples with a relevant class, over which rankings are averaged.
         left_out: examples without one.
 
@@ -96,7 +96,7 @@ class Evaluation:
             self._add("mean_rank", ranks.sum(), ranks.numel())
 
     def result(self) -> dict[str, float]:
-        """Each metric by its name; NaN where nothing was counted for it."""
+        """Each metric by its name; NaN if nothing was counted for it."""
         means = {name: above / below if below else math.nan for name, (above, below) in self._sums.items()}
         if "perplexity" in means:
             means["perplexity"] = float(torch.tensor(-means["perplexity"], dtype=torch.float64).exp())

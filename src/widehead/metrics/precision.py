@@ -14,7 +14,7 @@ __all__ = ["precision_at_k"]
 def precision_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tensor | None = None) -> Tensor:
     """(m,) float64: hits among the first k, divided by k.
 
-    The divisor is k even where fewer classes are relevant, as in the Extreme Classification repository. NaN for
+    The divisor is k even if fewer classes are relevant, as in the Extreme Classification repository. NaN for
     examples without a relevant class. Unreachable classes matter only in that they are relevant ones.
 
     Args:

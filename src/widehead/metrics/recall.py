@@ -14,7 +14,7 @@ __all__ = ["recall_at_k"]
 def recall_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tensor | None = None) -> Tensor:
     """(m,) float64: hits among the first k, divided by the number of relevant classes.
 
-    The divisor is the number of relevant classes even where it exceeds k, as in the LightGCN papers (He et al. 2020),
+    The divisor is the number of relevant classes even if it exceeds k, as in the LightGCN papers (He et al. 2020),
     so recall can stay below 1. NaN for examples without a relevant class.
 
     Args:

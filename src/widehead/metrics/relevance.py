@@ -73,7 +73,7 @@ def relevant_counts(relevant: SparseTargets, unreachable: Tensor | None = None) 
 
 
 def undefined_without_relevant(values: Tensor, counts: Tensor) -> Tensor:
-    """(m,) values, NaN where ``counts`` (m,) is 0."""
+    """(m,) values, NaN if ``counts`` (m,) is 0."""
     return torch.where(counts > 0, values, torch.nan)
 
 

@@ -31,7 +31,7 @@ class BagEncoder(nn.Module):
         activation: "none", "tanh", "relu" or "gelu".
         dropout: probability of dropping a hidden unit.
         input_dropout: probability of dropping an id of a bag while training. A bag never loses all its ids.
-        normalize: divide each bag by its Euclidean norm (the root of the number of ids, where they carry no values).
+        normalize: divide each bag by its Euclidean norm (the root of the number of ids, if they carry no values).
         sparse: sparse gradients of the embeddings, at a cost independent of N.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The largest positive eigenvalues of a large sparse matrix, where vectors of words start from.
+"""The largest positive eigenvalues of a large sparse matrix; vectors of words start from its eigenvectors.
 
 Letters: D rows, k eigenvalues, b columns of a block, c columns of the basis.
 """
@@ -26,7 +26,7 @@ def positive_eigenpairs(matrix: Any, k: int, *, basis: int, seed: int) -> tuple[
     HHᵀ with H = UΛ^½ fits S best, in squared error over all pairs, of all products of a (D, k) matrix with its own
     transpose: negative eigenvalues have no place in it. Found by Rayleigh's and Ritz's method in the space of Ω, SΩ,
     S²Ω, … for a random Ω (D, b) (Musco and Musco 2015, "Randomized block Krylov methods", algorithm 2); by dense
-    linear algebra where that space would be everything. Where there are fewer positive eigenvalues than k, the last
+    linear algebra if that space would be everything. If there are fewer positive eigenvalues than k, the last
     ones are 0, and so are their vectors.
 
     Args:

@@ -18,7 +18,7 @@ class EncoderOptimizer:
     """AdamW on the dense parameters and RowAdam on the embeddings with sparse gradients, as one; or both by Adagrad.
 
     ``parts`` holds the torch optimisers, for learning-rate schedulers: two at most. Parameters that need no gradient
-    stay as they are; where none does, ``parts`` is empty.
+    stay as they are; if none does, ``parts`` is empty.
 
     Args:
         encoder: module whose ``Embedding`` and ``EmbeddingBag`` children say by ``sparse`` what gradients they have.
@@ -72,7 +72,7 @@ class EncoderOptimizer:
             part.zero_grad()
 
     def gradient_norm(self) -> float:
-        """The Euclidean norm of all gradients together; not finite where one of them, or its square, is not."""
+        """The Euclidean norm of all gradients together; not finite if one of them, or its square, is not."""
         return float(_norm([_values(p) for p in self.parameters if p.grad is not None]))
 
     def step(self) -> None:

@@ -1,7 +1,8 @@
 """Spherical k-means: cells of rows that point the same way.
 
-Spherical, because in maximum inner product search a cell is judged by h·c, by which a long centroid would win always.
-Measured recall: 0.89, against 0.75 for k-means after the usual reduction to Euclidean distance.
+Spherical, because in maximum inner product search a cell is judged by h·c, so that a long centroid would always win.
+``faiss.Kmeans`` finds cells as good in half the time, but in float32 on the CPU alone; this runs on any device, in any
+type and without FAISS, and starts an empty cell again at a row.
 """
 
 from __future__ import annotations
