@@ -133,7 +133,10 @@ def test_sound_tables(
     assert_same(path, size)
 
 
-@given(data=st.binary(max_size=60) | st.text(max_size=40).map(str.encode), size=SIZES)
+ANY_TEXT = (st.binary(max_size=60) | st.text(max_size=40).map(str.encode)).filter(lambda data: data[:4] != b"PAR1")
+
+
+@given(data=ANY_TEXT, size=SIZES)
 @example(data=b"u,a\n\xff,b\n", size=4)
 @example(data=b"u,a\nv,b\0\n", size=4096)
 @example(data=b"who,what\n1,2\n3,4\n", size=4)
