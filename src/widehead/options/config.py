@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ _DATA, _NETWORK, _HEAD, _ENCODER, _LENGTH, _WATCH = (
     "Evaluation and checkpoints",
 )
 _SGD, _DECAYING, _DAMPED = ("sgd",), ("newton", "shampoo"), ("newton", "shampoo", "muon")
+own, exact = partial(option, shared=False), partial(option, panel=_HEAD, exact=True)  # of some jobs; of that head
 _DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N")
 
 
@@ -77,44 +79,33 @@ class TrainingConfig:
     holdout: float = option(
         0.0, PROBABILITY, "Without --test: the part of the data that is held out to evaluate on.", _DATA
     )
-    labels: str | None = option(
+    labels: str | None = own(
         None,
         or_none(PATH),
         "File with the labels' names, one a line.",
         _DATA,
         metavar="FILE",
         resumed="moved",
-        shared=False,
     )
     # Examples.
-    ratings: bool = option(False, FLAG, "Let ratings count; otherwise all pairs are alike.", _DATA, shared=False)
-    target_power: float = option(
-        0.0, NOT_NEGATIVE, "Scale the targets of a user of n items by n^-p.", _DATA, shared=False
+    ratings: bool = own(False, FLAG, "Let ratings count; otherwise all pairs are alike.", _DATA)
+    target_power: float = own(0.0, NOT_NEGATIVE, "Scale the targets of a user of n items by n^-p.", _DATA)
+    target_item_power: float = own(0.0, NOT_NEGATIVE, "The same for the targets that an item of n users is.", _DATA)
+    tokens: Literal["words", "whitespace"] = own(
+        "words", choice(("words", "whitespace")), "How text is cut: words, whitespace.", _DATA
     )
-    target_item_power: float = option(
-        0.0, NOT_NEGATIVE, "The same for the targets that an item of n users is.", _DATA, shared=False
-    )
-    tokens: Literal["words", "whitespace"] = option(
-        "words", choice(("words", "whitespace")), "How text is cut: words, whitespace.", _DATA, shared=False
-    )
-    context: int = option(5, whole(1), "Words before the one to predict.", _DATA, shared=False)
-    window: int = option(5, whole(1), "Words on each side that count.", _DATA, shared=False)
-    smoothing: float = option(0.75, POSITIVE, "Power of the counts of contexts.", _DATA, shared=False)
-    subsample: float | None = option(
-        None, or_none(POSITIVE), "Thin out words above this share, such as 1e-4.", _DATA, shared=False
-    )
-    minimum_count: int = option(1, whole(1), "Rarer words are unknown, or no features.", _DATA, shared=False)
+    context: int = own(5, whole(1), "Words before the one to predict.", _DATA)
+    window: int = own(5, whole(1), "Words on each side that count.", _DATA)
+    smoothing: float = own(0.75, POSITIVE, "Power of the counts of contexts.", _DATA)
+    subsample: float | None = own(None, or_none(POSITIVE), "Thin out words above this share, such as 1e-4.", _DATA)
+    minimum_count: int = own(1, whole(1), "Rarer words are unknown, or no features.", _DATA)
     # Network.
     width: int = option(256, whole(0), "Units of the last hidden layer; 0: the data decide.", _NETWORK)
-    hidden: tuple[int, ...] = option(
-        (), wholes(0), 'Sizes of the layers before it; "" for none.', _NETWORK, shared=False
-    )
-    embedding: int = option(128, whole(1), "Size of a context word's embedding.", _NETWORK, shared=False)
-    activation: str = option(
-        "none", choice(ACTIVATIONS), f"After each layer: {', '.join(ACTIVATIONS)}.", _NETWORK, shared=False
-    )
-    dropout: float = option(0.0, PROBABILITY, "Probability of dropping a hidden unit.", _NETWORK, shared=False)
-    input_dropout: float = option(0.0, PROBABILITY, "Probability of dropping an input.", _NETWORK, shared=False)
+    hidden: tuple[int, ...] = own((), wholes(0), 'Sizes of the layers before it; "" for none.', _NETWORK)
+    embedding: int = own(128, whole(1), "Size of a context word's embedding.", _NETWORK)
+    activation: str = own("none", choice(ACTIVATIONS), f"After each layer: {', '.join(ACTIVATIONS)}.", _NETWORK)
+    dropout: float = own(0.0, PROBABILITY, "Probability of dropping a hidden unit.", _NETWORK)
+    input_dropout: float = own(0.0, PROBABILITY, "Probability of dropping an input.", _NETWORK)
     dtype: str = option("float32", choice(("float32", "float64")), "float32 or float64.", _NETWORK)
     device: str = option("cpu", _DEVICE, "cpu, cuda or cuda:N.", _NETWORK, resumed="new")
     # Head and loss.
@@ -122,12 +113,8 @@ class TrainingConfig:
     head_options: Mapping[str, float | str] = option(
         {}, PAIRS, "A parameter of an output layer other than the exact one; once for each.", _HEAD
     )
-    loss: str | None = option(
-        None, or_none(choice(LOSSES)), f"What the exact head minimises: {', '.join(LOSSES)}.", _HEAD, exact=True
-    )
-    loss_options: Mapping[str, float | str] = option(
-        {}, PAIRS, "A parameter of the loss; once for each.", _HEAD, exact=True
-    )
+    loss: str | None = exact(None, or_none(choice(LOSSES)), f"What the exact head minimises: {', '.join(LOSSES)}.")
+    loss_options: Mapping[str, float | str] = exact({}, PAIRS, "A parameter of the loss; once for each.")
     head_optimizer: str = option(
         "sgd",
         choice((*OPTIMIZERS, *PARAMETER_OPTIMIZERS)),
@@ -140,51 +127,45 @@ class TrainingConfig:
         "Learning rate of the output layer; by default found from the data, or the optimiser's own.",
         _HEAD,
     )
-    head_momentum: float = option(
-        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", _HEAD, exact=True, optimizers=_SGD
+    head_momentum: float = exact(
+        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", optimizers=_SGD
     )
-    head_nesterov: bool = option(False, FLAG, "Nesterov's momentum.", _HEAD, exact=True, optimizers=_SGD)
-    head_decay: float | None = option(
+    head_nesterov: bool = exact(False, FLAG, "Nesterov's momentum.", optimizers=_SGD)
+    head_decay: float | None = exact(
         None,
         or_none(SHARE),
         "How much of the past newton and shampoo keep in a step.",
-        _HEAD,
-        exact=True,
         optimizers=_DECAYING,
     )
-    head_damping: float | None = option(
-        None, or_none(NOT_NEGATIVE), "Damping of newton, shampoo and muon.", _HEAD, exact=True, optimizers=_DAMPED
+    head_damping: float | None = exact(
+        None, or_none(NOT_NEGATIVE), "Damping of newton, shampoo and muon.", optimizers=_DAMPED
     )
-    head_ridge: float = option(
+    head_ridge: float = exact(
         0.0,
         NOT_NEGATIVE,
         "Ridge of newton: 1 is as much as one epoch has on average.",
-        _HEAD,
-        exact=True,
         optimizers=("newton",),
     )
     head_bias: bool = option(False, FLAG, "Give the output layer a bias.", _HEAD)
-    head_storage: str | None = option(
+    head_storage: str | None = exact(
         None,
         or_none(PATH),
         "File to keep the exact head's weights in, not memory.",
-        _HEAD,
         metavar="FILE",
-        exact=True,
         resumed="new",
     )
-    head_storage_dtype: str | None = option(
-        None, or_none(choice(("bfloat16",))), "bfloat16: half the memory for the exact head.", _HEAD, exact=True
+    head_storage_dtype: str | None = exact(
+        None, or_none(choice(("bfloat16",))), "bfloat16: half the memory for the exact head."
     )
-    head_weight_decay: float = option(
-        0.0, NOT_NEGATIVE, "Weight decay of the output layer.", _HEAD, exact=True, optimizers=tuple(OPTIMIZERS)
+    head_weight_decay: float = exact(
+        0.0, NOT_NEGATIVE, "Weight decay of the output layer.", optimizers=tuple(OPTIMIZERS)
     )
     head_max_grad_norm: float | None = option(
         None, or_none(POSITIVE), "Clip the gradient of the output layer at this norm.", _HEAD
     )
     # Encoder.
-    encoder_init: Literal["random", "svd"] = option(
-        "random", choice(("random", "svd")), "random, or svd: singular vectors of the data.", _ENCODER, shared=False
+    encoder_init: Literal["random", "svd"] = own(
+        "random", choice(("random", "svd")), "random, or svd: singular vectors of the data.", _ENCODER
     )
     encoder_optimizer: Literal["adam", "adagrad"] = option(
         "adam", choice(("adam", "adagrad")), "adam or adagrad.", _ENCODER

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -22,7 +22,6 @@ __all__ = [
     "Display",
     "MetricsLog",
     "PlainDisplay",
-    "SilentDisplay",
     "Status",
     "display_for",
     "read_metrics",
@@ -115,8 +114,8 @@ class Status:
         )
 
 
-class Display(Protocol):
-    """Shows a run to people. ``update`` is cheap enough to be called a few times a second."""
+class Display:
+    """Shows a run to people; this one shows nothing. ``update`` is cheap enough to be called a few times a second."""
 
     def update(self, status: Status) -> None:
         """Show where training stands."""
@@ -128,20 +127,7 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
-class SilentDisplay:
-    """Shows nothing."""
-
-    def update(self, status: Status) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class PlainDisplay:
+class PlainDisplay(Display):
     """Lines of plain text, at most one every ``seconds`` besides those that are said."""
 
     def __init__(self, stream: TextIO, seconds: float = 10.0) -> None:
@@ -159,11 +145,8 @@ class PlainDisplay:
         print(text, file=self.stream, flush=True)
         self._next = time.monotonic() + self.seconds
 
-    def close(self) -> None:
-        """Nothing: every line is out already."""
 
-
-class BarDisplay:
+class BarDisplay(Display):
     """A progress bar that redraws itself, with lines that stay above it."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -188,7 +171,7 @@ class BarDisplay:
 def display_for(quiet: bool) -> Display:
     """Nothing if ``quiet``, a bar if standard error is a terminal, plain lines elsewhere."""
     if quiet:
-        return SilentDisplay()
+        return Display()
     return BarDisplay(sys.stderr) if sys.stderr.isatty() else PlainDisplay(sys.stderr)
 
 

@@ -24,7 +24,7 @@ from widehead.options.intervals import Interval
 from widehead.targets import Inputs, SparseTargets
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
-from widehead.training.log import Display, MetricsLog, SilentDisplay, Status
+from widehead.training.log import Display, MetricsLog, Status
 from widehead.training.position import Position
 from widehead.training.state import Origin, RunState
 from widehead.training.timing import HeadClock, rate_factor
@@ -105,7 +105,7 @@ class Trainer:
         self.batches = batches
         self.folder = folder
         self.evaluator = evaluator
-        self._display: Display = SilentDisplay() if display is None else display
+        self._display: Display = Display() if display is None else display
         self._log = MetricsLog(folder.metrics_path)
         self._evaluate_every = Interval.parse(config.evaluate_every)
         self._checkpoint_every = Interval.parse(config.checkpoint_every)
