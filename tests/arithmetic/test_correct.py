@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from widehead import factored
-from widehead.arithmetic import TORCH, Corrected, SmallState, StepRule
+from widehead.arithmetic import TORCH, Corrected, SmallState, StepRule, correct_before
 from widehead.factored import FactoredWeights
 from widehead.targets import SparseTargets
 
@@ -84,3 +84,37 @@ def test_a_singular_value_whose_inverse_is_not_known_well_is_left(smallest: floa
     small = SmallState.joined(factor, factor[1], factor[1], factor, inverse, torch.float64)
     hidden = torch.ones(M, WIDTH, dtype=torch.float64)
     assert corrected(small, hidden @ small.inverse, hidden, 1.0) is None
+
+
+@pytest.mark.parametrize("m", [5, WIDTH + 6])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("left", [1e-2, 1e-6, -1e-9])
+def test_a_direction_of_which_a_step_leaves_nothing_is_kept_out_of_u(left: float, decay: float, m: int) -> None:
+    """The step leaves the part ``left`` of one direction: U' is without it, U' and the correction together have all."""
+    g, eye = torch.Generator().manual_seed(2), torch.eye(WIDTH, dtype=torch.float64)
+    weights = FactoredWeights.from_dense(torch.randn(D, WIDTH, generator=g, dtype=torch.float64))
+    lr, lam = 0.1, torch.full((m,), 2.0 / m, dtype=torch.float64)
+    ids, sparse = torch.randint(0, D, (m,), generator=g), torch.randn(m, generator=g, dtype=torch.float64)
+    rule = StepRule.sgd(lr, decay)
+    for contracted in (False, True):  # an ordinary step first, so that U is not I
+        hidden = 0.1 * torch.randn(m, WIDTH, generator=g, dtype=torch.float64)
+        if contracted:
+            u, s, v = torch.linalg.svd(hidden, full_matrices=False)
+            s[0] = (m * (1.0 - lr * decay - left) / (2.0 * lr)) ** 0.5
+            hidden = u * s @ v
+        read = factored.forward(weights, hidden, SparseTargets(ids, torch.arange(m + 1)))
+        gradient = factored.output_gradient(weights, read, lam, None, sparse)
+        made, before = TORCH.step(gradient, rule, weights.small, hidden, None), weights.small
+        factored.apply_step(weights, factored.plan_step(weights, gradient, rule))
+    found = correct_before(gradient, rule, before, made)
+    assert found is not None
+    factor = before.factor @ ((1.0 - lr * decay) * eye - lr * hidden.T @ (lam[:, None] * hidden))
+    torch.testing.assert_close((eye + torch.outer(found.x, found.b)) @ found.small.factor, factor, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(found.small.factor @ found.small.inverse, eye, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(found.solved @ found.small.factor, -lr * hidden, atol=1e-12, rtol=0.0)
+    assert torch.linalg.cond(found.small.factor) < 3.0
+    assert torch.linalg.cond(factor) > 0.5 / abs(left)
+    values = read.values + torch.outer(read.values @ found.x, found.b)
+    rows = torch.zeros(D, WIDTH, dtype=torch.float64).index_add_(0, ids, sparse[:, None] * found.solved)
+    torch.testing.assert_close(found.values, values, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(found.rows, values + rows[read.plan.class_ids], atol=1e-12, rtol=0.0)
