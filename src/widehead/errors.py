@@ -16,7 +16,6 @@ __all__ = [
     "StaleGraphError",
     "UnstableStepWarning",
     "WideheadWarning",
-    "check_above",
     "check_choice",
     "check_number",
     "check_whole",
@@ -60,14 +59,8 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 def check_number(name: str, value: float, least: float = 0.0, *, below: float = math.inf) -> None:
     """ValueError naming a parameter that is not in [least, below)."""
     if not (math.isfinite(value) and least <= value < below):
-        should = f"at least {least:g} and finite" if below == math.inf else f"in [{least:g}, {below:g})"
-        raise ValueError(f"Parameter `{name}` should be {should}. Found {value}.")
-
-
-def check_above(name: str, value: float, limit: float = 0.0, *, most: float = math.inf) -> None:
-    """ValueError naming a parameter that is not in (limit, most], or not finite."""
-    if not (math.isfinite(value) and limit < value <= most):
-        should = f"above {limit:g} and finite" if most == math.inf else f"in ({limit:g}, {most:g}]"
+        at_least = f"at least {least:g}" if math.isfinite(value) else f"finite and at least {least:g}"
+        should = at_least if below == math.inf else f"in [{least:g}, {below:g})"
         raise ValueError(f"Parameter `{name}` should be {should}. Found {value}.")
 
 
@@ -75,5 +68,5 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """ValueError naming a parameter that is none of two or more words."""
     if value not in choices:
         *others, last = (f'"{choice}"' for choice in choices)
-        among = "one of " if len(choices) > 2 else ""
+        among = "one of " if len(choices) > 3 else ""
         raise ValueError(f"Parameter `{name}` should be {among}{', '.join(others)} or {last}. Found {value!r}.")

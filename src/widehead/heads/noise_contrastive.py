@@ -93,4 +93,5 @@ class NoiseContrastiveHead(SampledHead):
     def _log_noise(self, class_ids: Tensor, like: Tensor) -> Tensor:
         """log(Z n q) of some classes: the output from which on a class is rather a target than noise."""
         constant = self.fixed_log_normalizer + math.log(self.negatives)
-        return (constant + self.sampler.log_prob(class_ids)).to(like.dtype)
+        log_noise: Tensor = constant + self.sampler.log_prob(class_ids)
+        return log_noise.to(like.dtype)

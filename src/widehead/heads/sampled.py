@@ -12,7 +12,7 @@ from torch import Tensor
 
 from widehead.errors import check_choice, check_whole
 from widehead.heads.base import LinearHead
-from widehead.sampling import LogUniformSampler, UniformSampler, UnigramSampler
+from widehead.sampling import LogUniformSampler, Sampler, UniformSampler, UnigramSampler
 from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets
 
@@ -62,9 +62,9 @@ class SampledHead(LinearHead):
         super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
         self.negatives = self.default_negatives if negatives is None else negatives
         check_whole("negatives", self.negatives)
-        self.sampler = self._make_sampler(sampler, frequencies, self.default_alpha if alpha is None else alpha)
+        self.sampler: Any = self._make_sampler(sampler, frequencies, self.default_alpha if alpha is None else alpha)
 
-    def _make_sampler(self, name: str | None, frequencies: Frequencies | None, alpha: float) -> Any:
+    def _make_sampler(self, name: str | None, frequencies: Frequencies | None, alpha: float) -> Sampler:
         if name is None:
             name = self.default_sampler if frequencies is None else "unigram"
         check_choice("sampler", name, ("log-uniform", "uniform", "unigram"))
