@@ -4,6 +4,8 @@ Users' mistakes are plain ``ValueError`` and ``TypeError``. The classes here are
 meet: numbers that are not finite, a graph that outlived its weights, a file that is not what it should be.
 """
 
+import math
+from collections.abc import Collection
 from typing import Any
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "StaleGraphError",
     "UnstableStepWarning",
     "WideheadWarning",
+    "check_choice",
+    "check_number",
     "check_whole",
 ]
 
@@ -50,3 +54,19 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     """ValueError naming a parameter that is not a whole number of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"Parameter `{name}` should be a whole number of at least {least}. Found {value!r}.")
+
+
+def check_number(name: str, value: float, least: float = 0.0, *, below: float = math.inf) -> None:
+    """ValueError naming a parameter that is not in [least, below)."""
+    if not (math.isfinite(value) and least <= value < below):
+        at_least = f"at least {least:g}" if math.isfinite(value) else f"finite and at least {least:g}"
+        should = at_least if below == math.inf else f"in [{least:g}, {below:g})"
+        raise ValueError(f"Parameter `{name}` should be {should}. Found {value}.")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """ValueError naming a parameter that is none of two or more words."""
+    if value not in choices:
+        *others, last = (f'"{choice}"' for choice in choices)
+        among = "one of " if len(choices) > 3 else ""
+        raise ValueError(f"Parameter `{name}` should be {among}{', '.join(others)} or {last}. Found {value!r}.")

@@ -116,9 +116,7 @@ class SparseTargets:
             )
         rows = matrix.tocsr()
         return cls(
-            np.asarray(rows.indices, dtype=np.int64),
-            np.asarray(rows.indptr, dtype=np.int64),
-            np.asarray(rows.data),
+            np.asarray(rows.indices, dtype=np.int64), np.asarray(rows.indptr, dtype=np.int64), np.asarray(rows.data)
         )
 
     @classmethod

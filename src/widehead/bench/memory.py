@@ -50,12 +50,8 @@ def available_memory(device: torch.device) -> int | None:
     """Bytes that can still be used without pushing anything out, None if the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
-        if found is not None:
-            return 1024 * int(found[1])
-    except OSError:
-        pass
+    if (told := _told(Path("/proc/meminfo"), "MemAvailable")) is not None:
+        return told
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -80,7 +76,7 @@ class PeakMemory:
         else:
             gc.collect()
             _hand_back()
-            self._before = _resident("VmRSS") if _peak_forgotten() else None
+            self._before = _told(_STATUS, "VmRSS") if _peak_forgotten() else None
         return self
 
     def __exit__(
@@ -89,7 +85,7 @@ class PeakMemory:
         if self.device.type == "cuda":
             peak: int | None = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = _resident("VmHWM")
+            peak = _told(_STATUS, "VmHWM")
         self.bytes = None if peak is None or self._before is None else max(0, peak - self._before)
 
 
@@ -107,9 +103,10 @@ def _peak_forgotten() -> bool:
     return True
 
 
-def _resident(name: str) -> int | None:
+def _told(path: Path, name: str) -> int | None:
+    """Bytes that Linux tells by a name in a file of /proc, None if it does not."""
     try:
-        found = re.search(rf"{name}:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8"))
+        found = re.search(rf"{name}:\s+(\d+) kB", path.read_text(encoding="utf-8"))
     except OSError:
         return None
     return None if found is None else 1024 * int(found[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,24 +24,31 @@ __all__ = ["METHODS", "ONE_TARGET", "Method", "memory_need"]
 _LR = 1e-4  # far below the limit of stability, so that no method leaves the range of ordinary numbers
 
 
-class Method(Protocol):
-    """A layer that can make a step; `step` returns the loss."""
+class Method(ABC):
+    """A layer that can make a step, with an optimiser of it; variants differ in the loss."""
 
-    def step(self, hidden: Tensor, targets: SparseTargets) -> float: ...
-
-
-class HeadMethod:
-    """A head with its own loss and an optimiser of it."""
-
-    head: Head
     optimizer: torch.optim.Optimizer
 
     def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        loss = self.head(hidden.requires_grad_(), targets)
+        """One training step; returns the loss."""
+        loss = self._loss(hidden.requires_grad_(), targets)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
+
+    @abstractmethod
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor: ...
+
+
+class HeadMethod(Method):
+    """A head with its own loss."""
+
+    head: Head
+
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        loss: Tensor = self.head(hidden, targets)
+        return loss
 
 
 class Exact(HeadMethod):
@@ -69,8 +75,8 @@ class ExactWithoutKernels(Exact):
             return super().step(hidden, targets)
 
 
-class PlainLayer(ABC):
-    """An ordinary nn.Linear with torch.optim.SGD, trained as plain PyTorch does it; variants differ in the loss."""
+class PlainLayer(Method):
+    """An ordinary nn.Linear with torch.optim.SGD, trained as plain PyTorch does it."""
 
     def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
         self.layer = nn.Linear(problem.width, 1, bias=False, device="meta")
@@ -78,16 +84,6 @@ class PlainLayer(ABC):
         nn.init.normal_(weight, std=SquaredError().initial_std(problem.width, problem.classes))
         self.layer.weight = nn.Parameter(weight)
         self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=_LR)
-
-    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        loss = self._loss(hidden.requires_grad_(), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
-
-    @abstractmethod
-    def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor: ...
 
 
 class Dense(PlainLayer):

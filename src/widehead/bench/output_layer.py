@@ -14,6 +14,7 @@ from widehead.bench.memory import PeakMemory, available_memory, fitting
 from widehead.bench.methods import METHODS, ONE_TARGET, memory_need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.provenance import provenance
+from widehead.errors import check_number
 
 __all__ = ["FIGURES", "combinations", "compare_step", "left_out"]
 
@@ -97,8 +98,7 @@ def compare_step(
     Raises:
         ValueError: an unknown method, a size or ``rounds`` below 1, or no method that fits in memory.
     """
-    if rounds < 1:
-        raise ValueError(f"Parameter `rounds` should be at least 1. Found {rounds}.")
+    check_number("rounds", rounds, 1)
     problem, place = OutputLayerProblem(classes, width, batch, targets_per_example), torch.device(device)
     refused = left_out(problem, methods, device)
     kept = [name for name in methods if name not in refused]

@@ -20,6 +20,7 @@ from widehead.bench.memory import Need, available_memory, fitting
 from widehead.bench.methods import METHODS, Method, memory_need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.provenance import provenance
+from widehead.errors import check_number
 from widehead.targets import SparseTargets
 
 __all__ = ["PUBLISHED", "PaperSizes", "Published", "paper_table"]
@@ -61,8 +62,7 @@ class PaperSizes:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"Parameter `{name}` should be at least 1. Found {value}.")
+            check_number(name, value, 1)
 
 
 class Network:
@@ -107,8 +107,7 @@ def paper_table(
     Raises:
         ValueError: ``rounds`` below 1, or not enough memory for the dense layer.
     """
-    if rounds < 1:
-        raise ValueError(f"Parameter `rounds` should be at least 1. Found {rounds}.")
+    check_number("rounds", rounds, 1)
     sizes, place = sizes or PaperSizes(), torch.device(device)
     _check_memory(sizes, place)
     steps = _steps(sizes, place, seed)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from widehead.errors import check_choice, check_number
 from widehead.targets import SparseTargets
 
 __all__ = ["OutputLayerProblem", "TrainedStream"]
@@ -27,9 +28,8 @@ class OutputLayerProblem:
     targets_per_example: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("classes", "width", "batch", "targets_per_example"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Parameter `{name}` should be at least 1. Found {getattr(self, name)}.")
+        for name, size in self.sizes.items():
+            check_number(name, size, 1)
         if self.targets_per_example > self.classes:
             raise ValueError(
                 f"Parameter `targets_per_example` should be at most classes = {self.classes}. "
@@ -70,8 +70,7 @@ class TrainedStream:
     def __init__(
         self, problem: OutputLayerProblem, targets: Literal["zipf", "uniform"], generator: torch.Generator
     ) -> None:
-        if targets not in ("zipf", "uniform"):
-            raise ValueError(f'Parameter `targets` should be "zipf" or "uniform". Found {targets!r}.')
+        check_choice("targets", targets, ("zipf", "uniform"))
         d, device = problem.width, generator.device
         self.problem, self.targets, self.generator = problem, targets, generator
         basis = torch.linalg.qr(torch.randn(d, d, generator=generator, device=device)).Q

@@ -15,6 +15,7 @@ from widehead.bench.measure import hardware, now, percentile, timed
 from widehead.bench.methods import Exact
 from widehead.bench.problem import OutputLayerProblem, TrainedStream
 from widehead.bench.provenance import provenance
+from widehead.errors import check_choice, check_number
 from widehead.optim import SGD, HeadOptimizer, Newton
 
 __all__ = ["UpkeepClock", "measure_upkeep"]
@@ -109,10 +110,8 @@ def measure_upkeep(
 
 
 def _check(steps: int, optimizer: str, curvature: float | None) -> None:
-    if steps < 1:
-        raise ValueError(f"Parameter `steps` should be at least 1. Found {steps}.")
-    if optimizer not in ("sgd", "newton"):
-        raise ValueError(f'Parameter `optimizer` should be "sgd" or "newton". Found {optimizer!r}.')
+    check_number("steps", steps, 1)
+    check_choice("optimizer", optimizer, ("sgd", "newton"))
     if curvature is not None and optimizer == "newton":
         raise ValueError(f"Parameter `curvature` scales the lr of SGD; Newton's is 1. Found {curvature}: leave it out.")
     if curvature is not None and not 0.0 < curvature <= 1.0:

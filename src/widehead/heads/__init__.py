@@ -1,27 +1,9 @@
 """Output layers to put on a network, one contract for all: forward, scores, top_k, log_prob, to_linear."""
 
-from widehead.heads.adaptive import AdaptiveSoftmaxHead
+from widehead.heads import names
 from widehead.heads.base import Head, LinearHead, ParameterHead
-from widehead.heads.black_out import BlackOutHead
-from widehead.heads.exact import ExactHead
-from widehead.heads.full_softmax import FullSoftmaxHead
-from widehead.heads.hierarchical import HierarchicalSoftmaxHead
-from widehead.heads.negative_sampling import NegativeSamplingHead
-from widehead.heads.noise_contrastive import NoiseContrastiveHead
-from widehead.heads.retrieved import RetrievedSoftmaxHead
-from widehead.heads.sampled_softmax import SampledSoftmaxHead
+from widehead.heads.names import *  # noqa: F403  a new head is listed there alone
+from widehead.heads.sampled import SampledHead
 
-__all__ = [
-    "AdaptiveSoftmaxHead",
-    "BlackOutHead",
-    "ExactHead",
-    "FullSoftmaxHead",
-    "Head",
-    "HierarchicalSoftmaxHead",
-    "LinearHead",
-    "NegativeSamplingHead",
-    "NoiseContrastiveHead",
-    "ParameterHead",
-    "RetrievedSoftmaxHead",
-    "SampledSoftmaxHead",
-]
+__all__ = ["Head", "LinearHead", "ParameterHead", "SampledHead"]
+__all__ += names.__all__

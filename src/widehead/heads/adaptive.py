@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from widehead.errors import check_number
 from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
@@ -67,8 +68,7 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         super().__init__(in_features, num_classes)
         if num_classes < 2:
             raise ValueError("Parameter `num_classes` should be at least 2 for an adaptive softmax. Found 1.")
-        if not 1.0 <= div_value < float("inf"):
-            raise ValueError(f"Parameter `div_value` should be at least 1. Found {div_value}.")
+        check_number("div_value", div_value, 1.0)
         if cutoffs is None:
             cutoffs = _default_cutoffs(in_features, num_classes, div_value)
         self.cutoffs = _checked_cutoffs(cutoffs, in_features, num_classes, div_value)

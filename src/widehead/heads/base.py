@@ -21,9 +21,9 @@ from widehead.heads.contract import (
     linear_of,
     reduced,
 )
-from widehead.heads.ranking import streaming_top_k
 from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
+from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 
 __all__ = ["Head", "LinearHead", "ParameterHead"]
@@ -51,12 +51,7 @@ class Head(nn.Module):
 
     @without_autocast
     def forward(
-        self,
-        hidden: Tensor,
-        targets: TargetsLike,
-        *,
-        weight: Tensor | None = None,
-        reduction: Reduction = "mean",
+        self, hidden: Tensor, targets: TargetsLike, *, weight: Tensor | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
         """The loss of ``hidden`` (m, d) at ``targets``: () for a mean or sum, (m,) for "none".
 
@@ -239,7 +234,7 @@ class LinearHead(ParameterHead):
     @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
         banned = self._checked_k(hidden, k, exclude)
-        return streaming_top_k(self._widened(hidden), self._blocks(), k, lambda scores: scores, banned)
+        return streaming_top_k(self._widened(hidden), self._blocks(), k, exclude=banned)
 
     def weight(self) -> Tensor:
         """A dense copy of W, (num_classes, in_features)."""

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import SampledHead, accidental_hits, class_sampler, left_out
+from widehead.heads.sampled import SampledHead, accidental_hits, left_out
 from widehead.losses import mean_over_targets
-from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["BlackOutHead"]
@@ -32,37 +31,16 @@ class BlackOutHead(SampledHead):
     p_j = π_j Σ_{y ≠ j} p_y/(1 − π_y): likely classes come out too likely, p = 0.4 as π = 0.59, say, p = 0.01 nearly
     as itself. `log_prob`, and the loss in eval mode, are those of the full softmax of the outputs.
 
-    Args:
-        in_features: d.
-        num_classes: D.
-        negatives: n, shared by the batch.
-        frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
-        alpha: power of the frequencies, if given; 0.2 to 0.4 are usual.
-        bias: an additional output weight for a hidden unit that is always 1.
-        device, dtype: as in torch.
-
-    Raises:
-        TypeError, ValueError: wrong options.
+    Options: those of `SampledHead`. negatives: 500 if None. q: uniform without frequencies. alpha: 0.4 if None; 0.2 to
+    0.4 are usual.
 
     >>> head = BlackOutHead(8, 1000, negatives=50)
     >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
     torch.Size([])
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        negatives: int = 500,
-        frequencies: Frequencies | None = None,
-        alpha: float = 0.4,
-        bias: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
-        self.sampler = class_sampler(None, num_classes, frequencies, alpha, device)
+    default_negatives = 500
+    default_alpha = 0.4
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         ids = self.sampler.sample(self.negatives)

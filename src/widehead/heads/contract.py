@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from widehead.errors import check_choice
 from widehead.targets import SparseTargets, TargetsLike
 
 __all__ = [
@@ -53,8 +54,7 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
     Raises:
         ValueError: a weight of another shape, or another word.
     """
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'Parameter `reduction` should be "mean", "sum" or "none". Found {reduction!r}.')
+    check_choice("reduction", reduction, get_args(Reduction))
     if weight is not None and weight.shape != losses.shape:
         raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
     if weight is not None:
@@ -67,9 +67,7 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
     if reduction == "mean" and weight is None and losses.numel() > 0:
         return losses.mean()
     total = losses.sum()
-    if reduction == "sum":
-        return total
-    if weight is None:
+    if reduction == "sum" or weight is None:
         return total
     among = weight.sum()
     return total / torch.where(among == 0, 1.0, among)

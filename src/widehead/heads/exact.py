@@ -21,9 +21,9 @@ from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.base import Head
 from widehead.heads.contract import as_table, check_shapes, less_normalizer, linear_of
 from widehead.heads.graph import ExactFunction
-from widehead.heads.ranking import streaming_top_k
 from widehead.losses import Loss, Partials
 from widehead.precision import without_autocast
+from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
 
@@ -297,16 +297,8 @@ class ExactHead(Head):
         for name, tensor in factored.to_state(self.weights).items():
             destination[prefix + name] = tensor
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        _, strict, missing_keys, unexpected_keys, error_msgs = rest
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
         unexpected_keys += [prefix + name for name in own if strict and name not in factored.STATE_NAMES]
         missing = [prefix + name for name in factored.STATE_NAMES if name not in own]

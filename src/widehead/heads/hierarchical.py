@@ -6,12 +6,13 @@ Letters: m examples, D classes, d width, nnz targets in all.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, log_softmax, logsigmoid
 
+from widehead.errors import check_choice
 from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
 from widehead.heads.trees import WithinClusters, huffman_links, levels, paths
 from widehead.losses import sum_over_targets
@@ -77,8 +78,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes)
-        if tree not in ("two-level", "huffman"):
-            raise ValueError(f'Parameter `tree` should be "two-level" or "huffman". Found {tree!r}.')
+        check_choice("tree", tree, get_args(Tree))
         self.tree = tree
         self.has_bias = bias
         checked = frequencies_of(frequencies, num_classes)

@@ -15,7 +15,18 @@ from widehead.heads.noise_contrastive import NoiseContrastiveHead
 from widehead.heads.retrieved import RetrievedSoftmaxHead
 from widehead.heads.sampled_softmax import SampledSoftmaxHead
 
-__all__ = ["HEADS"]
+__all__ = [
+    "HEADS",
+    "AdaptiveSoftmaxHead",
+    "BlackOutHead",
+    "ExactHead",
+    "FullSoftmaxHead",
+    "HierarchicalSoftmaxHead",
+    "NegativeSamplingHead",
+    "NoiseContrastiveHead",
+    "RetrievedSoftmaxHead",
+    "SampledSoftmaxHead",
+]
 
 #: constructors by name: (in_features, num_classes, *, own options, bias, device, dtype), the exact head with its loss
 HEADS: dict[str, Callable[..., Head]] = {

@@ -5,13 +5,11 @@ Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q th
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import SampledHead, accidental_hits, class_sampler, left_out
+from widehead.heads.sampled import SampledHead, accidental_hits, left_out
 from widehead.losses import mean_over_targets
-from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["NegativeSamplingHead"]
@@ -30,17 +28,8 @@ class NegativeSamplingHead(SampledHead):
     Bias: none as an estimate of its own expectation, which is linear in the draws; in eval mode it is the same loss,
     with fresh draws.
 
-    Args:
-        in_features: d.
-        num_classes: D.
-        negatives: n, shared by the batch; 5 to 20 are usual.
-        frequencies: (D,) how often each class is a target: q ∝ f^alpha. None: q is uniform.
-        alpha: power of the frequencies, if given.
-        bias: an additional output weight for a hidden unit that is always 1.
-        device, dtype: as in torch.
-
-    Raises:
-        TypeError, ValueError: wrong options.
+    Options: those of `SampledHead`. negatives: 10 if None; 5 to 20 are usual. q: uniform without frequencies. alpha:
+    0.75 if None.
 
     >>> head = NegativeSamplingHead(8, 1000)
     >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
@@ -48,21 +37,7 @@ class NegativeSamplingHead(SampledHead):
     """
 
     has_probabilities = False
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        negatives: int = 10,
-        frequencies: Frequencies | None = None,
-        alpha: float = 0.75,
-        bias: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
-        self.sampler = class_sampler(None, num_classes, frequencies, alpha, device)
+    default_negatives = 10
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         ids = self.sampler.sample(self.negatives)

@@ -6,13 +6,12 @@ Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q th
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import SampledHead, class_sampler
+from widehead.heads.sampled import SampledHead
 from widehead.losses import mean_over_targets
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
@@ -38,14 +37,10 @@ class NoiseContrastiveHead(SampledHead):
     Args:
         in_features: d.
         num_classes: D.
-        negatives: n, shared by the batch; 10 to 100 are usual.
-        sampler: q; None takes "unigram" if there are frequencies, otherwise "log-uniform", which is for
-            classes numbered by falling frequency; "unigram" is f^alpha.
-        frequencies: (D,) how often each class is a target; for "unigram".
-        alpha: power of the frequencies, for "unigram"; 1 as in Mnih and Teh.
+        negatives, sampler, frequencies, alpha: as in `SampledHead`; 100 negatives if None (10 to 100 are usual),
+            "log-uniform" without frequencies, and alpha 1, as in Mnih and Teh.
         log_normalizer: log Z; None for log D, so that outputs of 0 say that all classes are alike.
-        bias: an additional output weight for a hidden unit that is always 1.
-        device, dtype: as in torch.
+        bias, device, dtype: as in `LinearHead`.
 
     Raises:
         TypeError, ValueError: wrong options.
@@ -55,22 +50,35 @@ class NoiseContrastiveHead(SampledHead):
     torch.Size([])
     """
 
+    default_negatives = 100
+    default_alpha = 1.0
+    default_sampler = "log-uniform"
+
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         *,
-        negatives: int = 100,
-        sampler: Literal["log-uniform", "uniform", "unigram"] | None = None,
+        negatives: int | None = None,
+        sampler: str | None = None,
         frequencies: Frequencies | None = None,
-        alpha: float = 1.0,
+        alpha: float | None = None,
         log_normalizer: float | None = None,
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
-        self.sampler = class_sampler(sampler, num_classes, frequencies, alpha, device, otherwise="log-uniform")
+        super().__init__(
+            in_features,
+            num_classes,
+            negatives=negatives,
+            sampler=sampler,
+            frequencies=frequencies,
+            alpha=alpha,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
         self.fixed_log_normalizer = math.log(num_classes) if log_normalizer is None else float(log_normalizer)
         if not math.isfinite(self.fixed_log_normalizer):
             raise ValueError(f"Parameter `log_normalizer` should be finite. Found {log_normalizer}.")
@@ -85,4 +93,5 @@ class NoiseContrastiveHead(SampledHead):
     def _log_noise(self, class_ids: Tensor, like: Tensor) -> Tensor:
         """log(Z n q) of some classes: the output from which on a class is rather a target than noise."""
         constant = self.fixed_log_normalizer + math.log(self.negatives)
-        return (constant + self.sampler.log_prob(class_ids)).to(like.dtype)
+        log_noise: Tensor = constant + self.sampler.log_prob(class_ids)
+        return log_noise.to(like.dtype)

@@ -55,16 +55,7 @@ class NormalizedHead(ParameterHead):
     @torch.no_grad()
     @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
-        """The k most probable classes of each example, exactly: (log p (m, k), class ids (m, k)), best first.
-
-        Computes log p of all classes, some examples at a time.
-
-        Args:
-            hidden: (m, d).
-            k: from 1 to D.
-            exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
-                row has score −inf.
-        """
+        """As in `Head`; computes log p of all classes, some examples at a time."""
         banned = self._checked_k(hidden, k, exclude)
         scores = hidden.new_empty((hidden.shape[0], k), dtype=self.dtype)
         ids = torch.empty(scores.shape, dtype=torch.int64, device=hidden.device)
@@ -90,22 +81,12 @@ class NormalizedHead(ParameterHead):
 
 
 def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:
-    """(num_classes,) float64 on the CPU, or None for None.
-
-    Raises:
-        TypeError, ValueError: see `checked_frequencies`; or another number of them.
-    """
-    if frequencies is None:
-        return None
-    values = checked_frequencies(frequencies).cpu()
-    if len(values) != num_classes:
-        raise ValueError(f"Parameter `frequencies` should have shape ({num_classes},). Found {tuple(values.shape)}.")
-    return values
+    """(num_classes,) float64 on the CPU, or None for None; errors as of `checked_frequencies`."""
+    return None if frequencies is None else checked_frequencies(frequencies, num_classes).cpu()
 
 
 def ranks_by_frequency(frequencies: Tensor | None, num_classes: int) -> Tensor:
     """(D,) the place of each class by falling frequency, smaller ids first among equals; the ids if None."""
     if frequencies is None:
         return torch.arange(num_classes)
-    order = torch.argsort(frequencies, descending=True, stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(num_classes))
+    return frequencies.argsort(descending=True, stable=True).argsort()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from widehead.errors import check_whole
+from widehead.errors import check_choice, check_number, check_whole
 from widehead.heads.base import LinearHead
 from widehead.heads.full_softmax import full_outputs
 from widehead.heads.gumbel import lazy_gumbel_sample
@@ -105,10 +105,9 @@ class RetrievedSoftmaxHead(LinearHead):
         default = math.ceil((_SHARED if shared else _OWN) * math.sqrt(num_classes))
         self.retrieved = default if retrieved is None else retrieved
         self.tail = default if tail is None else tail
-        for name, number, least in (("retrieved", self.retrieved, 1), ("tail", self.tail, 2)):
-            check_whole(name, number, least)
-        if tail_kind not in ("uniform", "cells"):
-            raise ValueError(f'Parameter `tail_kind` should be "uniform" or "cells". Found {tail_kind!r}.')
+        check_whole("retrieved", self.retrieved)
+        check_whole("tail", self.tail, 2)
+        check_choice("tail_kind", tail_kind, ("uniform", "cells"))
         self.tail_kind, self.shared = tail_kind, shared
         #: whether training computes the full softmax, with a dense gradient, because k + l ≥ n/4
         self.is_full = 4 * (self.retrieved + self.tail) >= num_classes
@@ -225,8 +224,7 @@ class RetrievedSoftmaxHead(LinearHead):
         Raises:
             ValueError: n < 1.
         """
-        if n < 1:
-            raise ValueError(f"Parameter `n` should be at least 1. Found {n}.")
+        check_number("n", n, 1)
         k = min(self.num_classes, math.ceil(4.0 * math.sqrt(self.num_classes)))
         scores, ids = self.top_k(hidden, k)
         widened = self._widened(hidden)
@@ -263,9 +261,7 @@ class RetrievedSoftmaxHead(LinearHead):
 
 
 _OWN, _SHARED = 4.0, 12.0  # default k and l, times √n; rows that a batch shares cost little
-_OVERSAMPLE = (
-    2  # candidates that a batch looks for, over the classes it keeps; 4 was slower and no better on random rows
-)
+_OVERSAMPLE = 2  # candidates that a batch looks for, over the classes it keeps; 4 was slower and no better
 _LEAST_PER_QUERY = 16
 
 

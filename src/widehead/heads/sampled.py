@@ -5,46 +5,77 @@ Letters: m examples, D classes, d width, n negatives, nnz targets in all; H (m, 
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
-from widehead.errors import check_whole
+from widehead.errors import check_choice, check_whole
 from widehead.heads.base import LinearHead
 from widehead.sampling import LogUniformSampler, Sampler, UniformSampler, UnigramSampler
-from widehead.sampling.base import Frequencies
+from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["SampledHead", "accidental_hits", "class_sampler", "left_out"]
+__all__ = ["SampledHead", "accidental_hits", "left_out"]
 
 
 class SampledHead(LinearHead):
     """A linear head whose loss reads the rows of the targets and of n negatives that the whole batch shares.
 
     Gradients of ``table`` are sparse and have nnz + n rows, in backward passes and in the optimiser, whatever D.
+    What is None among the options is as the head's own docstring says.
 
     Args:
         in_features: d.
         num_classes: D.
         negatives: n, at least 1; draws are with replacement, so n may exceed D.
+        sampler: q; None takes "unigram" if there are frequencies. "log-uniform" is for classes numbered by falling
+            frequency; "uniform" is 1/D; "unigram" is f^alpha.
+        frequencies: (D,) how often each class is a target; for "unigram".
+        alpha: power of the frequencies, for "unigram".
         bias: an additional output weight for a hidden unit that is always 1.
         device, dtype: as in torch.
+
+    Raises:
+        TypeError, ValueError: wrong options.
     """
 
     sparse = True
+    default_negatives: ClassVar[int]
+    default_alpha: ClassVar[float] = 0.75
+    #: the sampler if neither it nor frequencies are given
+    default_sampler: ClassVar[str] = "uniform"
 
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         *,
-        negatives: int,
+        negatives: int | None = None,
+        sampler: str | None = None,
+        frequencies: Frequencies | None = None,
+        alpha: float | None = None,
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
-        check_whole("negatives", negatives)
-        self.negatives = negatives
+        self.negatives = self.default_negatives if negatives is None else negatives
+        check_whole("negatives", self.negatives)
+        self.sampler: Any = self._make_sampler(sampler, frequencies, self.default_alpha if alpha is None else alpha)
+
+    def _make_sampler(self, name: str | None, frequencies: Frequencies | None, alpha: float) -> Sampler:
+        if name is None:
+            name = self.default_sampler if frequencies is None else "unigram"
+        check_choice("sampler", name, ("log-uniform", "uniform", "unigram"))
+        if name == "unigram":
+            if frequencies is None:
+                raise ValueError("Parameter `frequencies` should be given: this sampler draws by them. Found None.")
+            values = checked_frequencies(frequencies, self.num_classes)
+            return UnigramSampler(values, alpha=alpha, device=self.device)
+        if frequencies is not None:
+            raise ValueError(f'Parameter `frequencies` is of no use to the sampler "{name}". Leave it out.')
+        return (LogUniformSampler if name == "log-uniform" else UniformSampler)(self.num_classes, device=self.device)
 
     def _outputs(self, widened: Tensor, targets: SparseTargets, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """(nnz,) outputs of the targets and (m, n) of ``negatives`` (n,), from one read of the table."""
@@ -55,43 +86,6 @@ class SampledHead(LinearHead):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, negatives={self.negatives}"
-
-
-def class_sampler(
-    name: str | None,
-    num_classes: int,
-    frequencies: Frequencies | None,
-    alpha: float,
-    device: torch.device | str | None,
-    otherwise: str = "uniform",
-) -> Sampler:
-    """The sampler "log-uniform", "uniform" or "unigram"; None takes unigram if there are frequencies, or ``otherwise``.
-
-    Raises:
-        TypeError, ValueError: another name, or frequencies that are wrong, missing or of no use to the sampler.
-    """
-    if name is None:
-        name = otherwise if frequencies is None else "unigram"
-    if name not in ("log-uniform", "uniform", "unigram"):
-        raise ValueError(f'Parameter `sampler` should be "log-uniform", "uniform" or "unigram". Found {name!r}.')
-    if name == "unigram":
-        return _unigram(num_classes, frequencies, alpha, device)
-    if frequencies is not None:
-        raise ValueError(f'Parameter `frequencies` is of no use to the sampler "{name}". Leave it out.')
-    return (LogUniformSampler if name == "log-uniform" else UniformSampler)(num_classes, device=device)
-
-
-def _unigram(
-    num_classes: int, frequencies: Frequencies | None, alpha: float, device: torch.device | str | None
-) -> UnigramSampler:
-    if frequencies is None:
-        raise ValueError("Parameter `frequencies` should be given: this sampler draws by them. Found None.")
-    sampler = UnigramSampler(frequencies, alpha=alpha, device=device)
-    if sampler.num_classes != num_classes:
-        raise ValueError(
-            f"Parameter `frequencies` should have shape (num_classes = {num_classes},). Found ({sampler.num_classes},)."
-        )
-    return sampler
 
 
 def accidental_hits(negatives: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:

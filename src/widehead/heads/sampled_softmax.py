@@ -6,21 +6,19 @@ Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q th
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from widehead.heads.sampled import SampledHead, accidental_hits, class_sampler, left_out
+from widehead.errors import check_choice
+from widehead.heads.sampled import SampledHead, accidental_hits, left_out
 from widehead.losses import mean_over_targets
-from widehead.sampling import QuadraticSampler, Sampler
+from widehead.sampling import QuadraticSampler
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
 __all__ = ["SampledSoftmaxHead"]
-
-SamplerName = Literal["log-uniform", "uniform", "unigram", "in-batch", "quadratic"]
 
 
 class SampledSoftmaxHead(SampledHead):
@@ -41,16 +39,13 @@ class SampledSoftmaxHead(SampledHead):
     Args:
         in_features: d.
         num_classes: D.
-        negatives: n, shared by the batch. In-batch negatives are as many as the batch has targets instead.
-        sampler: q; None takes "unigram" if there are frequencies, otherwise "log-uniform". "log-uniform" is for
-            classes numbered by falling frequency; "unigram" is f^alpha; "in-batch" takes the targets of the other
-            examples, which stand for draws in proportion to f (Yi et al., RecSys 2019);
-            "quadratic" is `widehead.sampling.QuadraticSampler`, which follows the outputs themselves.
-        frequencies: (D,) how often each class is a target; for "unigram" and "in-batch".
-        alpha: power of the frequencies, for "unigram".
+        negatives: n, 2000 if None. In-batch negatives are as many as the batch has targets instead.
+        sampler: as in `SampledHead`, "log-uniform" if None without frequencies; or "in-batch", which takes the targets
+            of the other examples, as draws in proportion to f (Yi et al., RecSys 2019); or "quadratic",
+            `widehead.sampling.QuadraticSampler`, which follows the outputs themselves.
+        frequencies, alpha: as in `SampledHead`; "in-batch" needs frequencies too, alpha is 0.75 if None.
         refresh_every: training steps between two trees, for "quadratic".
-        bias: an additional output weight for a hidden unit that is always 1.
-        device, dtype: as in torch.
+        bias, device, dtype: as in `LinearHead`.
 
     Raises:
         TypeError, ValueError: wrong options.
@@ -60,35 +55,42 @@ class SampledSoftmaxHead(SampledHead):
     torch.Size([])
     """
 
+    default_negatives = 2000
+    default_sampler = "log-uniform"
+
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         *,
-        negatives: int = 2000,
-        sampler: SamplerName | None = None,
+        negatives: int | None = None,
+        sampler: str | None = None,
         frequencies: Frequencies | None = None,
-        alpha: float = 0.75,
+        alpha: float | None = None,
         refresh_every: int = 300,
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes, negatives=negatives, bias=bias, device=device, dtype=dtype)
-        if sampler is not None and sampler not in get_args(SamplerName):
-            names = ", ".join(f'"{name}"' for name in get_args(SamplerName))
-            raise ValueError(f"Parameter `sampler` should be one of {names}. Found {sampler!r}.")
+        if sampler is not None:
+            check_choice("sampler", sampler, ("log-uniform", "uniform", "unigram", "in-batch", "quadratic"))
+        if sampler == "quadratic" and frequencies is not None:
+            raise ValueError('Parameter `frequencies` is of no use to the sampler "quadratic". Leave it out.')
+        super().__init__(
+            in_features,
+            num_classes,
+            negatives=negatives,
+            sampler={"in-batch": "unigram", "quadratic": "uniform"}.get(str(sampler), sampler),
+            frequencies=frequencies,
+            alpha=1.0 if sampler == "in-batch" else alpha,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
         self.in_batch = sampler == "in-batch"
-        self.sampler: Sampler | QuadraticSampler
         if sampler == "quadratic":
-            if frequencies is not None:
-                raise ValueError('Parameter `frequencies` is of no use to the sampler "quadratic". Leave it out.')
-            self.sampler = QuadraticSampler(
-                num_classes, in_features + bias, refresh_every=refresh_every, device=device, dtype=dtype
-            )
-        else:
-            name, power = ("unigram", 1.0) if self.in_batch else (sampler, alpha)
-            self.sampler = class_sampler(name, num_classes, frequencies, power, device, otherwise="log-uniform")
+            width = in_features + bias
+            self.sampler = QuadraticSampler(num_classes, width, refresh_every=refresh_every, device=device, dtype=dtype)
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         positive, negative = self.corrected(hidden, targets)
@@ -116,7 +118,6 @@ class SampledSoftmaxHead(SampledHead):
         return ids, self.sampler.log_prob(ids)
 
     def _against_the_batch(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.sampler, Sampler)
         ids = targets.class_ids
         outputs = widened @ self._rows(ids).T
         positive = outputs[targets.example_ids, torch.arange(ids.numel(), device=ids.device)]

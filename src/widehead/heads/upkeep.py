@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from widehead.errors import check_choice, check_number
 from widehead.heads.tail import CellTail
 from widehead.search import ExhaustiveIndex, IVFIndex, require_faiss
 
@@ -39,14 +40,12 @@ class Upkeep:
     def __init__(
         self, kind: IndexKind, recall: float, refresh_every: int, drift_limit: float, with_cells: bool
     ) -> None:
-        if kind not in ("auto", "exhaustive", "ivf"):
-            raise ValueError(f'Parameter `index` should be "auto", "exhaustive" or "ivf". Found {kind!r}.')
+        check_choice("index", kind, get_args(IndexKind))
         if with_cells and kind == "exhaustive":
             raise ValueError('A tail of "cells" needs the cells of an index: index="ivf". Found "exhaustive".')
         if not 0.0 < recall <= 1.0:
             raise ValueError(f"Parameter `recall` should be in (0, 1]. Found {recall}.")
-        if refresh_every < 1:
-            raise ValueError(f"Parameter `refresh_every` should be at least 1. Found {refresh_every}.")
+        check_number("refresh_every", refresh_every, 1)
         if not drift_limit > 0.0:
             raise ValueError(f"Parameter `drift_limit` should be above 0. Found {drift_limit}.")
         self.kind, self.recall, self.with_cells = kind, recall, with_cells

@@ -16,14 +16,7 @@ from torch import Tensor
 
 from widehead.targets import SparseTargets
 
-__all__ = [
-    "Loss",
-    "Partials",
-    "SphericalLoss",
-    "mean_over_targets",
-    "shares",
-    "sum_over_targets",
-]
+__all__ = ["Loss", "Partials", "SphericalLoss", "mean_over_targets", "shares", "sum_over_targets"]
 
 
 @dataclass(frozen=True)

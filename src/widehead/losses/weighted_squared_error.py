@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from widehead.errors import check_choice, check_number
 from widehead.losses.base import Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
 
@@ -32,12 +33,10 @@ class WeightedSquaredError(Loss):
         target_weight: float = 1.0,
         values: Literal["targets", "weights"] = "targets",
     ) -> None:
-        if not (math.isfinite(unobserved_weight) and unobserved_weight >= 0.0):
-            raise ValueError(f"Parameter `unobserved_weight` should be at least 0. Found {unobserved_weight}.")
+        check_number("unobserved_weight", unobserved_weight)
         if not (math.isfinite(target_weight) and target_weight > 0.0):
             raise ValueError(f"Parameter `target_weight` should be above 0. Found {target_weight}.")
-        if values not in ("targets", "weights"):
-            raise ValueError(f'Parameter `values` should be "targets" or "weights". Found {values!r}.')
+        check_choice("values", values, ("targets", "weights"))
         self.unobserved_weight = unobserved_weight
         self.target_weight = target_weight
         self.values = values

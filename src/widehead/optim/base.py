@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import OutputGradient, StepRule
+from widehead.errors import check_number
 from widehead.factored import Change, apply_step, plan_step
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, as_heads
 from widehead.precision import without_autocast
 
-__all__ = ["HeadOptimizer", "Proposal", "check_number"]
+__all__ = ["HeadOptimizer", "Proposal"]
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,3 @@ def _check_momentum(head: FactoredHead, asked: bool) -> None:
             "made for the head since, or a state loaded into it. Make this optimiser anew, or load its state after "
             "the head's."
         )
-
-
-def check_number(name: str, value: float, *, least: float = 0.0, below: float = math.inf) -> None:
-    """ValueError naming a parameter that is not in [least, below)."""
-    if not (math.isfinite(value) and least <= value < below):
-        should = f"at least {least:g} and finite" if below == math.inf else f"in [{least:g}, {below:g})"
-        raise ValueError(f"Parameter `{name}` should be {should}. Found {value}.")

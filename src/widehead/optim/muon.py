@@ -22,15 +22,9 @@ class Muon(Preconditioned[Memory]):
     iterations. If m ≤ d, the root is taken of an m × m matrix: HR = (HHᵀ·TTᵀ + δI)^(−1/2) H.
 
     Args:
-        heads: an ExactHead or several.
         lr: how far W goes in a step, in each direction, whatever the size of the gradient.
         damping: δ, relative to the mean eigenvalue of GᵀG; None for 0.01.
-        weight_decay: decoupled.
-        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
-
-    Raises:
-        NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
-        TypeError: in `step`: the backward pass did not come from the head's own loss.
+        heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
     """
 
     default_damping = 1e-2

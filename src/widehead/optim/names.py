@@ -14,16 +14,7 @@ from widehead.optim.row_adam import RowAdam
 from widehead.optim.sgd import SGD
 from widehead.optim.shampoo import Shampoo
 
-__all__ = [
-    "OPTIMIZERS",
-    "PARAMETER_OPTIMIZERS",
-    "SGD",
-    "Muon",
-    "Newton",
-    "RowAdagrad",
-    "RowAdam",
-    "Shampoo",
-]
+__all__ = ["OPTIMIZERS", "PARAMETER_OPTIMIZERS", "SGD", "Muon", "Newton", "RowAdagrad", "RowAdam", "Shampoo"]
 
 #: optimisers of the exact head by name: (head, lr, *, own options)
 OPTIMIZERS: dict[str, Callable[..., HeadOptimizer]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widehead.optim.base import check_number
+from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
 
@@ -41,7 +41,6 @@ class Newton(Remembering[NewtonMemory]):
     any class had lately.
 
     Args:
-        heads: an ExactHead or several.
         lr: step size, whose natural scale is 1 whatever the loss and the data.
         damping: δ, relative to the mean eigenvalue of A; None for 0.1.
         decay: how much of the past A keeps in a step, in [0, 1].
@@ -49,12 +48,7 @@ class Newton(Remembering[NewtonMemory]):
             ridge regression towards the first W, which damping is not, as it grows with A; otherwise it fades.
         refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
             decay = 1 whenever it lacks a fiftieth of the steps.
-        weight_decay: decoupled.
-        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
-
-    Raises:
-        NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
-        TypeError: in `step`: the backward pass did not come from the head's own loss.
+        heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
     """
 
     default_refresh = 10

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import OutputGradient, StepRule
+from widehead.errors import check_number
 from widehead.factored import FactoredWeights, dense_curvature, target_curvature
-from widehead.optim.base import HeadOptimizer, Proposal, check_number
+from widehead.optim.base import HeadOptimizer, Proposal
 from widehead.optim.heads import FactoredHead
 
 __all__ = ["Memory", "MemoryOfSum", "Preconditioned", "Remembering", "Trust", "damping_of"]
@@ -61,7 +62,18 @@ class Preconditioned(HeadOptimizer, Generic[M]):
 
     The step is exact: with R given, every one of the D × d weights is what the dense computation makes it. Before it is
     made, η is compared with the curvature of the batch itself in the metric of R (the dense part's, and that of the
-    target with the most); if η passes what that allows, it is scaled back. Weight decay is decoupled.
+    target with the most); if η passes what that allows, it is scaled back.
+
+    Args:
+        heads: an ExactHead or several.
+        lr: η; None for the optimiser's own.
+        damping: of R, relative to the mean eigenvalue of what R is made of; None for the optimiser's own.
+        weight_decay: λ, decoupled.
+        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
+
+    Raises:
+        NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
+        TypeError: in `step`: the backward pass did not come from the head's own loss.
     """
 
     default_damping: ClassVar[float] = 0.1

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from widehead.optim.base import check_number
 from widehead.optim.rows import RowOptimizer
 
 __all__ = ["RowAdagrad"]
@@ -30,16 +29,10 @@ class RowAdagrad(RowOptimizer):
         params: as in torch; each needs gradients that are sparse in their rows (``sparse=True`` of nn.Embedding).
         lr: step size.
         eps: added to the root of the sum.
-
-    Raises:
-        TypeError: in `step`: a gradient is not sparse in its rows; no parameter of its group or of later ones was
-            changed.
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.05, *, eps: float = 1e-10) -> None:
-        check_number("lr", lr)
-        check_number("eps", eps)
-        super().__init__(params, {"lr": lr, "eps": eps})
+        super().__init__(params, lr, eps)
 
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widehead.optim.base import check_number
+from widehead.errors import check_number
 from widehead.optim.rows import RowOptimizer
 
 __all__ = ["RowAdam"]
@@ -30,25 +30,14 @@ class RowAdam(RowOptimizer):
         lr: step size.
         betas: how much of the two moments a step keeps, each in [0, 1).
         eps: added to the root of the second moment.
-
-    Raises:
-        TypeError: in `step`: a gradient is not sparse in its rows; no parameter of its group or of later ones was
-            changed.
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params: Iterable[Any], lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        check_number("lr", lr)
         for beta in betas:
             check_number("betas", beta, below=1.0)
-        check_number("eps", eps)
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        super().__init__(params, lr, eps, betas=betas)
 
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from widehead.errors import check_number
+
 __all__ = ["RowOptimizer", "coalesced"]
 
 
 class RowOptimizer(torch.optim.Optimizer, ABC):
-    """Changes the rows that have a gradient, in place, by a rule of its own; all others stay as they are."""
+    """Changes the rows that have a gradient, in place, by a rule of its own; all others stay as they are.
+
+    Args:
+        params: as in torch; each needs gradients that are sparse in their rows (``sparse=True`` of nn.Embedding).
+        lr: step size.
+        eps: added to the root of what the rule sums or averages.
+        options: what else stands in each parameter group.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, eps: float, **options: Any) -> None:
+        check_number("lr", lr)
+        check_number("eps", eps)
+        super().__init__(params, {"lr": lr, "eps": eps, **options})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Change the rows that have a gradient."""
+        """Change the rows that have a gradient.
+
+        Raises:
+            TypeError: a gradient is not sparse in its rows; no parameter of its group or of later ones was changed.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from widehead.arithmetic import OutputGradient, StepRule
-from widehead.errors import UnstableStepWarning
+from widehead.errors import UnstableStepWarning, check_number
 from widehead.losses import Loss
-from widehead.optim.base import HeadOptimizer, Proposal, check_number
+from widehead.optim.base import HeadOptimizer, Proposal
 from widehead.optim.heads import FactoredHead
 
 __all__ = ["SGD", "cautious_lr"]

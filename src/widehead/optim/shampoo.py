@@ -21,18 +21,12 @@ class Shampoo(Remembering[MemoryOfSum]):
     what no exact step could have. GᵀG = Hᵀ(TTᵀ)H follows from the m × m Gram matrix that a step needs anyway.
 
     Args:
-        heads: an ExactHead or several.
         lr: how far W goes in a step, in each of the d directions, whatever the size of the gradient.
         damping: δ, relative to the mean eigenvalue of C; None for 0.1.
         decay: how much of the average a step keeps, in [0, 1]; with 1 it is the mean of all steps.
         refresh_every: steps between two renewals of the inverse root (None: 20, with decay = 1 as
             in Newton); at the beginning in every step.
-        weight_decay: decoupled.
-        max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
-
-    Raises:
-        NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
-        TypeError: in `step`: the backward pass did not come from the head's own loss.
+        heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
     """
 
     default_refresh = 20

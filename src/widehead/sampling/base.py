@@ -62,8 +62,8 @@ def checked_draws(n: int) -> int:
     return n
 
 
-def checked_frequencies(frequencies: Frequencies) -> Tensor:
-    """(D,) a copy of the frequencies in float64.
+def checked_frequencies(frequencies: Frequencies, num_classes: int | None = None) -> Tensor:
+    """(D,) a copy of the frequencies in float64; None: of any number of classes.
 
     Raises:
         TypeError: no numbers.
@@ -74,8 +74,9 @@ def checked_frequencies(frequencies: Frequencies) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         found = type(frequencies).__name__
         raise TypeError(f"Parameter `frequencies` should be a tensor of numbers. Found {found}.") from error
-    if given.ndim != 1 or given.numel() == 0:
-        raise ValueError(f"Parameter `frequencies` should have shape (num_classes,). Found {tuple(given.shape)}.")
+    if given.ndim != 1 or given.numel() == 0 or given.numel() != (num_classes or given.numel()):
+        size = "num_classes" if num_classes is None else f"num_classes = {num_classes}"
+        raise ValueError(f"Parameter `frequencies` should have shape ({size},). Found {tuple(given.shape)}.")
     wrong = ~(torch.isfinite(given) & (given >= 0))
     if bool(wrong.any()):
         at = int(wrong.nonzero()[0])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.errors import check_number
 from widehead.sampling.base import Frequencies, Sampler, checked_draws, checked_frequencies
 
 __all__ = ["UnigramSampler"]
@@ -38,16 +39,11 @@ class UnigramSampler(Sampler):
     _largest: Tensor
 
     def __init__(
-        self,
-        frequencies: Frequencies,
-        *,
-        alpha: float = 0.75,
-        device: torch.device | str | None = None,
+        self, frequencies: Frequencies, *, alpha: float = 0.75, device: torch.device | str | None = None
     ) -> None:
         given = _checked(frequencies)
         super().__init__(given.numel(), device=device)
-        if not 0.0 <= alpha < float("inf"):
-            raise ValueError(f"Parameter `alpha` should be at least 0 and finite. Found {alpha}.")
+        check_number("alpha", alpha)
         self.alpha = float(alpha)
         self.register_buffer("frequencies", given.to(self.device))
         self._prepare()
@@ -81,25 +77,15 @@ class UnigramSampler(Sampler):
                 self._buffers[name] = buffer.to(self.device)
         return self
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        *_, error_msgs = rest
         try:
             if prefix + "frequencies" in state_dict:
                 _checked(state_dict[prefix + "frequencies"])
         except (TypeError, ValueError) as error:
             error_msgs.append(str(error))
             return
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
         self._prepare()
 
     def extra_repr(self) -> str:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from widehead.errors import check_number
+
 __all__ = ["Index", "check_queries", "recall"]
 
 
@@ -40,5 +42,4 @@ def check_queries(queries: Tensor, k: int, width: int) -> None:
     """ValueError if ``queries`` are not (m, width) or k < 1."""
     if queries.ndim != 2 or queries.shape[1] != width:
         raise ValueError(f"Parameter `queries` should have shape (m, {width}). Found {tuple(queries.shape)}.")
-    if k < 1:
-        raise ValueError(f"Parameter `k` should be at least 1. Found {k}.")
+    check_number("k", k, 1)
