@@ -100,12 +100,9 @@ class Trainer:
     ) -> None:
         if len(batches) == 0:
             raise ValueError("There should be at least one example to train on. Found none.")
-        self.config = config
-        self.network = network
-        self.batches = batches
-        self.folder = folder
+        self.config, self.network, self.batches, self.folder = config, network, batches, folder
         self.evaluator = evaluator
-        self._display: Display = Display() if display is None else display
+        self._display = display or Display()
         self._log = MetricsLog(folder.metrics_path)
         self._evaluate_every = Interval.parse(config.evaluate_every)
         self._checkpoint_every = Interval.parse(config.checkpoint_every)
@@ -145,7 +142,7 @@ class Trainer:
         with Interruption() as interruption:
             self._lap = time.perf_counter()
             while not stops:
-                for inputs, targets in self._rest_of_epoch():
+                for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
                     self._step(inputs, targets)
                     finished = self._finished()
                     # Asked once a step, so that no run stops without its checkpoint.
@@ -154,13 +151,8 @@ class Trainer:
                     if stops:
                         break
         position = self.state.position
-        status = "finished" if finished else "interrupted"
-        return Outcome(
-            status, position.step, position.epochs(len(self.batches)), position.seconds, dict(position.metrics)
-        )
-
-    def _rest_of_epoch(self) -> Iterator[tuple[Inputs, SparseTargets]]:
-        return self.batches.epoch(self.state.position.epoch, self.state.position.batch)
+        status, epochs = "finished" if finished else "interrupted", position.epochs(len(self.batches))
+        return Outcome(status, position.step, epochs, position.seconds, dict(position.metrics))
 
     def _finished(self) -> bool:
         return self._done() >= 1.0

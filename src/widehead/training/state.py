@@ -98,11 +98,7 @@ class RunState:
         save_checkpoint(path, tree)
 
     def restore(self, path: Path) -> None:
-        """Go back to the moment of a checkpoint.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or from a run on other data or another network.
-        """
+        """Go back to the moment of a checkpoint; CheckpointError if it is missing, damaged or another run's."""
         tree = load_checkpoint(path)
         restore_network(self.network, tree, self.origin, path)
         try:
@@ -117,11 +113,7 @@ class RunState:
 
 
 def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origin, path: Path) -> None:
-    """Load the weights of a checkpoint's tree into the network of the run that ``origin`` tells.
-
-    Raises:
-        CheckpointError: the tree belongs to something else; the network is as it was.
-    """
+    """Load the weights of a tree into a network; CheckpointError if it is not of ``origin``: nothing changed then."""
     origin.check(tree, path)
     should = _shapes(network.encoder.state_dict())
     try:
