@@ -63,7 +63,8 @@ def options_of(table: type) -> dict[str, Option]:
 
 
 def _row(field: dataclasses.Field[Any]) -> Option:
-    row, annotation = field.metadata["option"], str(field.type)
+    row: Option = field.metadata["option"]
+    annotation = str(field.type)
     kind = _KINDS.get(annotation.split("[")[0].split(" ")[0], str)
     return dataclasses.replace(
         row,
