@@ -52,17 +52,10 @@ def write_comparison(out: Path, configs: Mapping[str, TrainingConfig], results: 
 
 
 def _row(result: Result, names: Sequence[str]) -> list[str]:
+    metrics = [number(result.metrics.get(name)) for name in names]
     memory = "–" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:,.0f} MB"
-    return [
-        result.name,
-        result.head,
-        *(number(result.metrics.get(name)) for name in names),
-        f"{result.seconds:.1f}",
-        f"{result.epochs:.2f}",
-        f"{result.steps:,}",
-        number(result.milliseconds_a_step),
-        memory,
-    ]
+    length = [f"{result.seconds:.1f}", f"{result.epochs:.2f}", f"{result.steps:,}", number(result.milliseconds_a_step)]
+    return [result.name, result.head, *metrics, *length, memory]
 
 
 def _curves(results: Sequence[Result]) -> list[Curve]:

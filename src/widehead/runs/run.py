@@ -228,7 +228,8 @@ class Run:
         network = _built(data.job, config, self._frequencies(data))
         begin = time.perf_counter()
         if not folder.last_checkpoint.exists():
-            _tell_preset(config, display)
+            if config.preset is not None:
+                display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
             data.job.start(network.encoder, data.examples, config)
             _check_finite(network)
         started = time.perf_counter() - begin
@@ -275,20 +276,11 @@ class Run:
 
 
 def remove_run(path: Path) -> None:
-    """Remove the files of a run, and its folder.
-
-    Raises:
-        CheckpointError: it holds others too, or a process trains there; nothing was removed.
-    """
+    """Remove a run's folder; CheckpointError, and all stays, if it holds other files or a process trains there."""
     if path.is_dir():
         with locked(path):
             RunFolder(path).clear()
         path.rmdir()
-
-
-def _tell_preset(config: TrainingConfig, display: Display) -> None:
-    if config.preset is not None:
-        display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
 
 
 def _check_finite(network: WideNetwork) -> None:

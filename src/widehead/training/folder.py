@@ -56,7 +56,7 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"The vocabularies of {self.path} cannot be read: {error}.") from error
 
-    def keep(self, name: str, write: Callable[[Path], None]) -> None:
+    def keep(self, name: str, write: Callable[[Path], object]) -> None:
         """Write the vocabulary file ``name``; if it is there, see that it would be the same.
 
         Raises:
