@@ -68,8 +68,12 @@ def _run(
         show_json({**vars(outcome), "metrics": dict(outcome.metrics), "out": str(out), "report": str(report)})
     task = f" --task {job.task}" if job.task != next(iter(jobs_of(job.command))) else ""
     finish(outcome, out, f"widehead train {job.command}{task} --out {shlex.quote(str(out))} --resume")
-    if not as_json:
-        _tell(outcome, out, report)
+    if as_json:
+        return
+    if outcome.metrics:
+        show_metrics(outcome.metrics)
+    say(f"Finished: {outcome.epoch:g} epochs, {outcome.step:,} steps, {outcome.seconds:.1f} seconds of training.")
+    say(f"Run folder {out}, report {report}.")
 
 
 def _new(job: type[Job], file: Path | None, out: Path, options: dict[str, Any]) -> Run:
@@ -95,10 +99,3 @@ def _earlier(job: type[Job], file: Path | None, out: Path, options: dict[str, An
 def _same(kept: Any, given: Any) -> bool:
     """Whether an option of a run is what was given; paths are kept as absolute ones."""
     return kept == given or (isinstance(given, str) and kept == str(Path(given).absolute()))
-
-
-def _tell(outcome: Outcome, out: Path, report: Path) -> None:
-    if outcome.metrics:
-        show_metrics(outcome.metrics)
-    say(f"Finished: {outcome.epoch:g} epochs, {outcome.step:,} steps, {outcome.seconds:.1f} seconds of training.")
-    say(f"Run folder {out}, report {report}.")

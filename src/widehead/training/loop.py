@@ -138,13 +138,13 @@ class Trainer:
             NonFiniteError: a step met a NaN or an infinity; the last checkpoint is from before it.
             CheckpointError: a checkpoint or the log could not be written; the last checkpoint is still valid.
         """
-        stops = finished = self._finished()
+        stops = finished = self._done() >= 1.0
         with Interruption() as interruption:
             self._lap = time.perf_counter()
             while not stops:
                 for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
                     self._step(inputs, targets)
-                    finished = self._finished()
+                    finished = self._done() >= 1.0
                     # Asked once a step, so that no run stops without its checkpoint.
                     stops = finished or interruption.requested
                     self._between_steps(finished, stops)
@@ -153,9 +153,6 @@ class Trainer:
         position = self.state.position
         status, epochs = "finished" if finished else "interrupted", position.epochs(len(self.batches))
         return Outcome(status, position.step, epochs, position.seconds, dict(position.metrics))
-
-    def _finished(self) -> bool:
-        return self._done() >= 1.0
 
     def _done(self) -> float:
         return self.state.position.done(self.config, len(self.batches))
