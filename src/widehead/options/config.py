@@ -33,6 +33,7 @@ from widehead.options.checks import (
     TEXT,
     choice,
     one_of,
+    refusal,
     whole,
     wholes,
 )
@@ -169,14 +170,11 @@ class TrainingConfig:
         for name, row in OPTIONS.items():
             holds, should = row.check
             if not holds(getattr(self, name)):
-                raise ValueError(f"Option `{name}` should be {should}. Found {getattr(self, name)!r}.")
+                raise refusal(name, f"be {should}", getattr(self, name))
         self._check_head()
         self._check_head_options()
         if self.encoder_weight_decay > 0.0 and self.encoder_optimizer != "adam":
-            raise ValueError(
-                "Option `encoder_weight_decay` should come with encoder_optimizer adam. "
-                f"Found {self.encoder_optimizer!r}."
-            )
+            raise refusal("encoder_weight_decay", "come with encoder_optimizer adam", self.encoder_optimizer)
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
 
@@ -189,36 +187,30 @@ class TrainingConfig:
             )
         for name in ("head_storage", "head_storage_dtype"):
             if not exact and getattr(self, name) is not None:
-                raise ValueError(f"Option `{name}` should come with the head exact. Found {self.head!r}.")
+                raise refusal(name, "come with the head exact", self.head)
         if self.head_storage is not None and self.device != "cpu":
-            raise ValueError(f"Option `head_storage` should come with the device cpu. Found {self.device!r}.")
+            raise refusal("head_storage", "come with the device cpu", self.device)
         optimizers = OPTIMIZERS if exact else PARAMETER_OPTIMIZERS
         if self.head_optimizer not in optimizers:
-            raise ValueError(
-                f"Option `head_optimizer` should be {one_of(optimizers)} for the head {self.head}. "
-                f"Found {self.head_optimizer!r}."
-            )
+            should = f"be {one_of(optimizers)} for the head {self.head}"
+            raise refusal("head_optimizer", should, self.head_optimizer)
 
     def _check_head_options(self) -> None:
         takes = head_parameters(self.head)
         if unknown := sorted(set(self.head_options) - set(takes)):
-            raise ValueError(
-                f"Option `head_options` should hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}. "
-                f"Found {unknown[0]!r}."
-            )
+            should = f"hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}"
+            raise refusal("head_options", should, unknown[0])
         if self.loss is not None:
             self.make_loss()
         elif self.loss_options:
-            raise ValueError(f"Option `loss_options` should come with a loss. Found {dict(self.loss_options)}.")
+            raise refusal("loss_options", "come with a loss", dict(self.loss_options))
         for name, row in OPTIONS.items():
             wrong = row.optimizers and self.head_optimizer not in row.optimizers
             if wrong and getattr(self, name) != row.default:
-                raise ValueError(
-                    f"Option `{name}` should come with head_optimizer {' or '.join(row.optimizers)}. "
-                    f"Found {self.head_optimizer!r}."
-                )
+                should = f"come with head_optimizer {' or '.join(row.optimizers)}"
+                raise refusal(name, should, self.head_optimizer)
         if self.head_nesterov and self.head_momentum == 0.0:
-            raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
+            raise refusal("head_nesterov", "come with a head_momentum above 0", 0.0)
 
     @property
     def has_probabilities(self) -> bool:
@@ -277,10 +269,8 @@ class TrainingConfig:
         except TypeError as error:
             parameters = inspect.signature(kind).parameters
             takes = ", ".join(str(p) for p in parameters.values()) or "no options"
-            raise ValueError(
-                f"Option `loss_options` should hold what the loss {self.loss} takes: {takes}. "
-                f"Found {dict(self.loss_options)}."
-            ) from error
+            should = f"hold what the loss {self.loss} takes: {takes}"
+            raise refusal("loss_options", should, dict(self.loss_options)) from error
 
 
 #: the options by name, in the order of the fields

@@ -22,6 +22,7 @@ from widehead.jobs.judging import LOWER_IS_BETTER
 from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
+from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
@@ -310,6 +311,4 @@ def _built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> Wide
 
 def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
     if max(config.at) > job.sizes["classes"]:
-        raise ValueError(
-            f"Option `at` should not exceed the number of classes, {job.sizes['classes']}. Found {max(config.at)}."
-        )
+        raise refusal("at", f"not exceed the number of classes, {job.sizes['classes']}", max(config.at))
