@@ -63,11 +63,7 @@ class Preset:
 
 
 def choose(presets: Sequence[Preset], options: Mapping[str, Any], name: str | None = None) -> tuple[Preset, str]:
-    """The preset of that name, or the first one that goes with the options; and why, "" for the first of all.
-
-    Raises:
-        ValueError: there is no preset of that name.
-    """
+    """The preset of that name, or the first one that goes with the options; and why, "" for the first of all."""
     if name is not None:
         named = {preset.name: preset for preset in presets}
         if name not in named:

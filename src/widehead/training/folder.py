@@ -81,11 +81,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: TrainingConfig) -> RunFolder:
-        """Make the folder ``config.out`` and write config.json.
-
-        Raises:
-            CheckpointError: the folder is there and holds something, or it cannot be made.
-        """
+        """Make the folder ``config.out`` and write config.json; CheckpointError if it is not free or cannot be made."""
         folder = cls(Path(config.out))
         folder.check_free()
         folder.make()
@@ -119,11 +115,7 @@ class RunFolder:
         return [path for path in (self.path, *self.path.parents) if not path.exists()]
 
     def clear(self) -> None:
-        """Remove a run, but for the lock.
-
-        Raises:
-            CheckpointError: the folder holds files of others too; nothing was removed.
-        """
+        """Remove a run, but for the lock; CheckpointError, and all stays, if the folder holds files of others too."""
         temporary = {path.name for path in self.path.glob(".*.tmp")}  # what a kill leaves
         ours = {*_FILES, *_FOLDERS, *temporary, LOCK}
         if others := sorted({path.name for path in self.path.iterdir()} - ours):
@@ -142,11 +134,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> tuple[RunFolder, TrainingConfig]:
-        """The folder of an earlier run and its options.
-
-        Raises:
-            CheckpointError: there is no run, or its config.json cannot be read.
-        """
+        """The folder of an earlier run and its options; CheckpointError if its config.json cannot be read."""
         folder = cls(Path(path))
         try:
             return folder, TrainingConfig.load(folder.config_path)

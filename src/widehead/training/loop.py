@@ -73,10 +73,7 @@ class Trainer:
     """Trains a network on batches; ``restore`` first to go on from the last checkpoint, then ``run``.
 
     Args:
-        config: options of the run.
         network: encoder and head, on ``config.device``, in the state to start from.
-        head_optimizer: optimiser of the head.
-        batches: examples to train on.
         folder: where metrics and checkpoints go.
         sizes: what the network was built for ("inputs", "classes"), kept in checkpoints and checked on return.
         evaluator: how to judge, or None.
