@@ -22,7 +22,6 @@ from widehead.options import TrainingConfig
 from widehead.targets import SparseTargets
 from widehead.training.folder import RunFolder
 from widehead.training.loop import Evaluator, Outcome, Trainer
-from widehead.training.seeding import seed_all
 
 INPUTS, CLASSES = 300, 60
 TIMINGS = ("seconds", "examples_per_second", "head_share")
@@ -64,7 +63,7 @@ def small_config(out: Path, **options: Any) -> TrainingConfig:
 
 
 def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
-    seed_all(config.seed)
+    torch.manual_seed(config.seed)
     encoder = bag_encoder(INPUTS, config)
     head = ExactHead(config.width, CLASSES, config.make_loss())
     network = WideNetwork(encoder, head)

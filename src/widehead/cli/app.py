@@ -42,10 +42,8 @@ class Commands(TyperGroup):
         return [*(name for name in _ORDER if name in self.commands), *(self.commands.keys() - set(_ORDER))]
 
 
-class TrainGroup(TyperGroup):
-    """The jobs of a command. What a job is needs torch, so it is imported when it is asked for."""
-
-    module = "widehead.cli.train"
+class JobGroup(TyperGroup):
+    """The jobs of ``train`` or ``compare``. What a job is needs torch, so it is imported when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from widehead.jobs import JOBS
@@ -56,13 +54,7 @@ class TrainGroup(TyperGroup):
         names = self.list_commands(ctx)
         if cmd_name not in names:
             raise typer.BadParameter(f"the job should be one of {', '.join(names)}. Found {cmd_name!r}")
-        return importlib.import_module(self.module).job_command(cmd_name)
-
-
-class CompareGroup(TrainGroup):
-    """The jobs of ``compare``."""
-
-    module = "widehead.cli.compare"
+        return importlib.import_module(f"widehead.cli.{self.name}").job_command(cmd_name)
 
 
 def _version(wanted: bool) -> None:
@@ -92,23 +84,13 @@ def _options(
     """The help text is that of ``app``."""
 
 
-_train = typer.Typer(
-    cls=TrainGroup,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Train a network. `widehead train JOB --help` shows every option of a job and its default.",
-)
-
-_compare = typer.Typer(
-    cls=CompareGroup,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Train several output layers on the same data and say which is best.",
-)
-
+_GROUPS = {
+    "train": "Train a network. `widehead train JOB --help` shows every option of a job and its default.",
+    "compare": "Train several output layers on the same data and say which is best.",
+}
+for _name, _text in _GROUPS.items():
+    app.add_typer(typer.Typer(cls=JobGroup, no_args_is_help=True, rich_markup_mode="markdown", help=_text), name=_name)
 app.command()(demo)
-app.add_typer(_train, name="train")
-app.add_typer(_compare, name="compare")
 app.command()(evaluate)
 app.command()(predict)
 app.command()(export)

@@ -1,15 +1,13 @@
-"""``widehead bench``: the group, and ``output-layer``, which times methods side by side over a sweep of sizes."""
+"""``widehead bench``: methods side by side over a sweep of sizes, the table of the paper, and a long run's upkeep."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from widehead.bench.methods import METHODS
-from widehead.cli.bench_paper import paper_table_command
-from widehead.cli.bench_upkeep import upkeep_command
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.cli.files import appending
 from widehead.cli.options import DeviceOption, JsonOption, OutOption, check_device, whole_numbers
@@ -17,8 +15,6 @@ from widehead.cli.options import DeviceOption, JsonOption, OutOption, check_devi
 __all__ = ["bench"]
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure speed, method beside method.")
-bench.command("paper-table")(paper_table_command)
-bench.command("upkeep")(upkeep_command)
 
 Numbers = tuple  # type: ignore[type-arg]  # of `whole_numbers`; beside a parser typer takes the bare type alone
 
@@ -102,10 +98,9 @@ def _check(problems: list[Any], plot: Path | None) -> None:
 def _counts(problems: list[Any]) -> str:
     """How many values each size takes, if it takes several."""
     counts = {name: len({problem.sizes[name] for problem in problems}) for name in problems[0].sizes}
-    return " × ".join(f"{n} of {_FLAGS[name]}" for name, n in counts.items() if n > 1)
+    return " × ".join(f"{n} of --{_SIZES[name]}" for name, n in counts.items() if n > 1)
 
 
-_FLAGS = {"classes": "--classes", "width": "--width", "batch": "--batch", "targets_per_example": "--targets"}
 _SIZES = {"classes": "classes", "width": "width", "batch": "batch", "targets_per_example": "targets"}
 
 
@@ -132,3 +127,117 @@ _FIGURES = {
     "times the floor": ("ratio_to_floor", 1.0, 1),
     "peak MB": ("peak_bytes", 1e-6, 0),
 }
+
+
+@bench.command("paper-table")
+def paper_table_command(
+    classes: Annotated[int, typer.Option("--classes", min=1, help="Words D.")] = 793_471,
+    width: Annotated[int, typer.Option("--width", min=1, help="Width d of both hidden layers.")] = 300,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Examples m in a step.")] = 128,
+    embedding: Annotated[int, typer.Option("--embedding", min=1, help="Width of a word's embedding.")] = 100,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that each method gets.")] = 3,
+    out: OutOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Time the language model of the paper by Vincent, de Brébisson and Bouthillier, exact and as plain PyTorch.
+
+    Nine words predict the tenth among 793,471, by two hidden layers of 300, in minibatches of 128: the output layer
+    alone, and the whole model. Published speed-ups stand beside those measured. It takes about 6 GB of memory.
+
+    **Example**
+
+        widehead bench paper-table
+    """
+    from widehead.bench import paper_table
+    from widehead.bench.paper import PaperSizes
+
+    check_device(device)
+    sizes = PaperSizes(classes=classes, width=width, batch=batch, embedding=embedding)
+    with appending(out) as append:
+        with working(f"Timing {classes:,} words"):
+            rows = paper_table(sizes, rounds=rounds, device=device)
+        for row in rows:
+            append(row)
+    show_json({"rows": rows}) if as_json else _show_paper(rows)
+
+
+def _show_paper(rows: list[dict[str, Any]]) -> None:
+    first = rows[0]
+    sizes = f"{first['classes']:,} words, width {first['width']}, batch {first['batch']}"
+    header = ["training step of", "dense PyTorch, ms", "exact, ms", "times faster", "published, CPU"]
+    title = f"{sizes}; {first['device']}, {first['threads']} thread(s)"
+    show_table(title, header, [_paper_cells(row) for row in rows])
+    for source in dict.fromkeys(fact["source"] for row in rows for fact in row["published"]):
+        print(f"Published: {source}.")
+
+
+def _paper_cells(row: dict[str, Any]) -> list[str]:
+    published = [f"{fact['speedup']:,.0f}" for fact in row["published"] if fact["device"] == "cpu"]
+    return [
+        row["part"],
+        f"{1e3 * row['dense_seconds']:,.1f}",
+        f"{1e3 * row['exact_seconds']:,.2f}",
+        f"{row['speedup']:,.0f}",
+        published[0] if published else "–",
+    ]
+
+
+@bench.command("upkeep")
+def upkeep_command(
+    classes: Annotated[int, typer.Option("--classes", min=1, help="Number of classes D.")] = 1_000_000,
+    width: Annotated[int, typer.Option("--width", min=1, help="Width d of the hidden layer.")] = 64,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Examples m in a step.")] = 128,
+    per_example: Annotated[int, typer.Option("--targets", min=1, help="Targets K of an example.")] = 1,
+    distribution: Annotated[
+        Literal["zipf", "uniform"], typer.Option("--target-distribution", help="How target classes are drawn.")
+    ] = "zipf",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to make.")] = 20_000,
+    optimizer: Annotated[Literal["sgd", "newton"], typer.Option("--optimizer", help="Optimiser of the head.")] = "sgd",
+    curvature: Annotated[
+        float | None,
+        typer.Option("--curvature", help="lr of SGD, as a fraction of the largest stable one. [default: 0.5]"),
+    ] = None,
+    out: OutOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Train the exact head for many steps and say what its upkeep costs: closing segments and moving rows forward.
+
+    Hidden layers are drawn to look like a trained encoder's: half of their square in one mean direction, the rest with
+    a spectrum that decays as 1/i. Steps are timed one by one, and in them every call that does upkeep.
+
+    **Example**
+
+        widehead bench upkeep --optimizer newton --steps 5000
+    """
+    from widehead.bench import measure_upkeep
+
+    check_device(device)
+    with appending(out) as append:
+        with working(f"Training {steps:,} steps"):
+            sizes = classes, width, batch, per_example
+            how: dict[str, Any] = {"optimizer": optimizer, "curvature": curvature, "targets": distribution}
+            row = measure_upkeep(*sizes, steps=steps, device=device, **how)
+        append(row)
+    show_json(row) if as_json else _show_upkeep(row)
+
+
+def _show_upkeep(row: dict[str, Any]) -> None:
+    title = (
+        f"{row['steps']:,} steps of {row['optimizer']}, lr {row['lr']:.3g}: {row['classes']:,} classes, width "
+        f"{row['width']}, batch {row['batch']}, {row['targets']} targets; {row['device']}, {row['threads']} thread(s)"
+    )
+    cells = [
+        ["median step", f"{1e3 * row['seconds']:.3f} ms"],
+        ["99th percentile", f"{row['p99_in_medians']:.2f} medians"],
+        ["99.9th percentile", f"{row['p999_in_medians']:.2f} medians"],
+        ["longest step", f"{row['max_in_medians']:.2f} medians"],
+        ["segments closed", f"{row['closes_per_step']:.4f} a step"],
+        ["rows moved", f"{row['rows_moved']:,}"],
+        ["time in closing segments", f"{100 * row['closing_share']:.2f} %"],
+        ["time in moving rows", f"{100 * row['moving_share']:.2f} %"],
+        ["longest close", f"{1e3 * row['longest_close']:.2f} ms"],
+        ["longest move of rows", f"{1e3 * row['longest_move']:.2f} ms"],
+    ]
+    show_table(title, ["figure", "value"], cells)

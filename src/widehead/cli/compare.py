@@ -1,27 +1,17 @@
 """``widehead compare JOB FILE``: the same data, encoder and minutes for every head; which is best?"""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
-from inspect import Parameter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from widehead.cli.console import say, show_json, show_table
 from widehead.cli.errors import Interrupted
-from widehead.cli.job_options import (
-    build_command,
-    given_options,
-    jobs_of,
-    number_or_text,
-    options_of,
-    own_parameter,
-    parameter,
-)
-from widehead.cli.options import check_device
+from widehead.cli.job_options import build_command, given_options, jobs_of, number_or_text, options_of, parameter
+from widehead.cli.options import JsonOption, check_device
 from widehead.comparison import (
     Result,
     compare,
@@ -59,12 +49,8 @@ _HELP = """Train several heads on the same data with the same encoder, and say w
 def job_command(name: str) -> Any:
     """The command of one job."""
     job = next(iter(jobs_of(name).values()))
-
-    def command(**given: Any) -> None:
-        _run(job, **given)
-
-    parameters = [*_own(), *(parameter(row, job) for row in _shared(job))]
-    return build_command(name, _HELP.format(example=f"{name} {job.compared}"), command, parameters)
+    options = [parameter(row, job) for row in _shared(job)]
+    return build_command(name, _HELP.format(example=f"{name} {job.compared}"), partial(_run, job), options)
 
 
 def _shared(job: type[Job]) -> list[Option]:
@@ -72,36 +58,21 @@ def _shared(job: type[Job]) -> list[Option]:
     return [row for row in options_of(job) if row.name not in _HEADS_OWN and not row.name.startswith("head_")]
 
 
-def _own() -> list[Parameter]:
-    panel = "Comparison"
-    file = typer.Argument(metavar="FILE", help="Training file, as for train.")
-    heads = typer.Option(
-        "exact,full", "--heads", help=f"With commas between them: {', '.join(HEADS)}.", rich_help_panel=panel
-    )
-    own = typer.Option(None, "--set", metavar="NAME:OPTION=VALUE", help="An option of one head.", rich_help_panel=panel)
-    out = typer.Option(Path("runs/compare"), "--out", help="Folder of the comparison.", rich_help_panel=panel)
-    again = typer.Option(False, "--resume", help="Go on with the comparison in --out.", rich_help_panel=panel)
-    quiet = typer.Option(False, "--quiet", help="Show no progress.", rich_help_panel=panel)
-    made: list[tuple[str, Any, Any]] = [
-        ("file", Path, file),
-        ("heads", str, heads),
-        ("settings", list[str], own),
-        ("out", Path, out),
-        ("resume", bool, again),
-        ("quiet", bool, quiet),
-    ]
-    return [own_parameter(*row) for row in made]
+def _option(flag: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(flag, help=help, metavar=metavar, rich_help_panel="Comparison")
 
 
 def _run(
     job: type[Job],
-    file: Path,
-    heads: str,
-    settings: list[str] | None,
-    out: Path,
-    resume: bool,
-    quiet: bool,
-    as_json: bool,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Training file, as for train.")],
+    heads: Annotated[str, _option("--heads", f"With commas between them: {', '.join(HEADS)}.")] = "exact,full",
+    settings: Annotated[
+        list[str] | None, _option("--set", "An option of one head.", metavar="NAME:OPTION=VALUE")
+    ] = None,
+    out: Annotated[Path, _option("--out", "Folder of the comparison.")] = Path("runs/compare"),
+    resume: Annotated[bool, _option("--resume", "Go on with the comparison in --out.")] = False,
+    quiet: Annotated[bool, _option("--quiet", "Show no progress.")] = False,
+    as_json: JsonOption = False,
     **given: Any,
 ) -> None:
     names, own = [name.strip() for name in heads.split(",")], [_setting(text) for text in settings or []]

@@ -50,9 +50,8 @@ def demo(
     report = run.report(comparisons=baselines, tables=tables)
     if as_json:
         suggestions = {prediction.name: prediction.classes for prediction, _ in found}
-        show_json(
-            {"out": str(out), "report": str(report), **metrics, "suggestions": suggestions, "output_layer": timing}
-        )
+        told = {"out": str(out), "report": str(report), **metrics}
+        show_json({**told, "suggestions": suggestions, "output_layer": timing})
         return
     _tell(metrics, tables, out, report)
 
@@ -91,9 +90,7 @@ def _compared(run: Run) -> tuple[dict[str, dict[str, float]], list[tuple[Predict
     assert test is not None
     networks = {"popularity": popularity_network(job.train.matrix), "untrained": build_network(job, config)}
     names = job.metric_names(config.at)
-    measured = {
-        who: test.metrics(network, names, config.rank_at_most, config.seed) for who, network in networks.items()
-    }
+    measured = {who: test.metrics(made, names, config.rank_at_most, config.seed) for who, made in networks.items()}
     roots = set(job.train.users)
     words = [word for word in _WORDS if word in roots]
     return measured, list(zip(job.suggest(run.network, words, _SHOWN), job.hidden(words), strict=True))
@@ -114,10 +111,7 @@ def _timed(run: Run) -> list[dict[str, Any]]:
 def _suggestion_table(found: list[tuple[Prediction, set[str]]]) -> Any:
     from widehead.report import Table
 
-    rows = [
-        [prediction.name, ", ".join(f"{name}*" if name in real else name for name in prediction.classes)]
-        for prediction, real in found
-    ]
+    rows = [[p.name, ", ".join(f"{name}*" if name in real else name for name in p.classes)] for p, real in found]
     note = "None of these was a known synonym in training. A * marks one that the thesaurus has, but that was hidden."
     return Table("What it suggests", ["word", "suggestions"], rows, note)
 
@@ -126,18 +120,10 @@ def _timing_table(timing: list[dict[str, Any]]) -> Any:
     from widehead.report import Table
 
     names = {"exact": "exact head", "dense": "dense PyTorch"}
-    rows = [
-        [
-            names[row["method"]],
-            f"{1000 * row['seconds']:.2f} ms",
-            "–" if row["ratio_to_dense"] is None else f"{row['ratio_to_dense']:,.0f} times",
-        ]
-        for row in timing
-    ]
-    shape = "{classes:,} outputs, width {width}, batch {batch}, {targets_per_example} targets an example".format(
-        **timing[0]
-    )
-    note = f"The same step by both, taking turns in one process; medians. {shape}."
+    ratios = ["–" if row["ratio_to_dense"] is None else f"{row['ratio_to_dense']:,.0f} times" for row in timing]
+    rows = [[names[r["method"]], f"{1000 * r['seconds']:.2f} ms", x] for r, x in zip(timing, ratios, strict=True)]
+    shape = "{classes:,} outputs, width {width}, batch {batch}, {targets_per_example} targets an example"
+    note = f"The same step by both, taking turns in one process; medians. {shape.format(**timing[0])}."
     return Table("One training step of the output layer", ["method", "time", "faster than dense"], rows, note)
 
 

@@ -63,13 +63,8 @@ def _line(error: Exception) -> str | None:
     if isinstance(error, ImportError) and _raised_in_the_library(error):  # a package of an extra
         return str(error)
     if isinstance(error, ValueError) and _raised_in_the_library(error):
-        return re.sub(r"Option `(\w+)`", _as_flag, str(error))
+        return re.sub(r"Option `(\w+)`", lambda found: f"Option --{found[1].replace('_', '-')}", str(error))
     return None
-
-
-def _as_flag(found: re.Match[str]) -> str:
-    """An option's name as it is written on the command line."""
-    return f"Option --{found[1].replace('_', '-')}"
 
 
 def _raised_in_the_library(error: BaseException) -> bool:

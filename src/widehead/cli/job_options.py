@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import typer
 import typer.main
 
-from widehead.cli.options import JsonOption, whole_numbers
+from widehead.cli.options import whole_numbers
 from widehead.jobs import JOBS, Job
 from widehead.options import OPTIONS, Option
 
-__all__ = ["build_command", "given_options", "jobs_of", "number_or_text", "options_of", "own_parameter", "parameter"]
-
-Given = dict[str, Any]
+__all__ = ["build_command", "given_options", "jobs_of", "number_or_text", "options_of", "parameter"]
 
 
 def jobs_of(command: str) -> dict[str, type[Job]]:
@@ -32,25 +30,21 @@ def _takes(job: type[Job], row: Option) -> bool:
     return row.shared or row.name in job.takes
 
 
-def build_command(name: str, help: str, function: Callable[..., None], parameters: Sequence[Parameter]) -> Any:
-    """A command that calls ``function`` with these parameters and ``as_json``."""
+def build_command(
+    name: str, help: str, function: Callable[..., None], options: Sequence[Parameter], without: str = ""
+) -> Any:
+    """A command with the parameters of ``function``, ``without`` one of them, and these options for its ``**given``."""
 
     def command(**given: Any) -> None:
         function(**given)
 
-    signature = Signature(
-        [*parameters, Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)]
-    )
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    own = [p for p in signature(function).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    parameters = [*(p.replace(kind=Parameter.KEYWORD_ONLY) for p in own if p.name != without), *options]
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(name, help=help, context_settings={"help_option_names": ["--help", "-h"]})(command)
     return typer.main.get_command(app)
-
-
-def own_parameter(name: str, annotation: Any, default: Any) -> Parameter:
-    """A parameter of a command that is none of a job."""
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def parameter(row: Option, *jobs: type[Job]) -> Parameter:
@@ -65,7 +59,8 @@ def parameter(row: Option, *jobs: type[Job]) -> Parameter:
         parser=whole_numbers if row.kind is tuple else None,
     )
     annotations: dict[type, Any] = {bool: bool, dict: list[str]}
-    return own_parameter(row.name, annotations.get(row.kind, row.kind | None), declared)
+    annotation = annotations.get(row.kind, row.kind | None)
+    return Parameter(row.name, Parameter.KEYWORD_ONLY, default=declared, annotation=annotation)
 
 
 def _shown_default(row: Option, jobs: Sequence[type[Job]]) -> str:
@@ -80,9 +75,9 @@ def _shown_default(row: Option, jobs: Sequence[type[Job]]) -> str:
     return f" [default: {value}]" if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
 
 
-def given_options(job: type[Job], given: Given) -> Given:
+def given_options(job: type[Job], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, as `configure` takes them; an option of another job is refused."""
-    made: Given = {}
+    made: dict[str, Any] = {}
     for row in OPTIONS.values():
         value = given.get(row.name)
         if value is None or value is False or value == []:

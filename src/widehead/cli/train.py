@@ -1,18 +1,15 @@
 """``widehead train JOB FILE``: train a network, or go on with a run."""
 
-from __future__ import annotations
-
 import shlex
-from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from widehead.cli.console import say, show_json, show_metrics
 from widehead.cli.errors import Interrupted
-from widehead.cli.job_options import build_command, given_options, jobs_of, options_of, own_parameter, parameter
-from widehead.cli.options import check_device
+from widehead.cli.job_options import build_command, given_options, jobs_of, options_of, parameter
+from widehead.cli.options import JsonOption, check_device
 from widehead.jobs import Job, configure
 from widehead.runs import Run
 from widehead.training import Outcome
@@ -24,13 +21,29 @@ def job_command(name: str) -> Any:
     """The command of one job, or of several that ``--task`` tells apart, with their options and defaults."""
     jobs = jobs_of(name)
 
-    def command(task: str = "", **given: Any) -> None:
+    def command(
+        file: Annotated[
+            Path | None,
+            typer.Argument(metavar="FILE", help="Training file, plain or compressed by gzip, xz or zstd."),
+        ] = None,
+        out: Annotated[Path | None, _option("--out", f"Run folder. [default: runs/{name}]")] = None,
+        resume: Annotated[bool, _option("--resume", "Go on with the run in --out; FILE is known.")] = False,
+        quiet: Annotated[bool, _option("--quiet", "Show no progress.")] = False,
+        task: Annotated[str, _option("--task", "What to learn.", metavar="|".join(jobs))] = next(iter(jobs)),
+        as_json: JsonOption = False,
+        **given: Any,
+    ) -> None:
         if task not in jobs:
             raise typer.BadParameter(f"expected one of {', '.join(jobs)}. Found {task!r}", param_hint="--task")
-        _run(jobs[task], **given)
+        _run(jobs[task], file, out or Path("runs") / jobs[task].name, resume, quiet, as_json, given)
 
-    parameters = [*_common(name, list(jobs)), *(parameter(row, *jobs.values()) for row in options_of(*jobs.values()))]
-    return build_command(name, "\n\n".join(job.help for job in jobs.values()), command, parameters)
+    help = "\n\n".join(job.help for job in jobs.values())
+    options = [parameter(row, *jobs.values()) for row in options_of(*jobs.values())]
+    return build_command(name, help, command, options, without="" if len(jobs) > 1 else "task")
+
+
+def _option(flag: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(flag, help=help, metavar=metavar, rich_help_panel="Run")
 
 
 def finish(outcome: Outcome, out: Path, again: str) -> None:
@@ -40,27 +53,9 @@ def finish(outcome: Outcome, out: Path, again: str) -> None:
         raise Interrupted(f"stopped at {moment} with a checkpoint in {out}. Go on with: {again}")
 
 
-def _common(name: str, tasks: list[str]) -> list[Parameter]:
-    """FILE and the options that are not of TrainingConfig."""
-    file = typer.Argument(None, metavar="FILE", help="Training file, plain or compressed by gzip, xz or zstd.")
-    out = typer.Option(None, "--out", help=f"Run folder. [default: runs/{name}]", rich_help_panel="Run")
-    again = typer.Option(False, "--resume", help="Go on with the run in --out; FILE is known.", rich_help_panel="Run")
-    quiet = typer.Option(False, "--quiet", help="Show no progress.", rich_help_panel="Run")
-    task = typer.Option(tasks[0], "--task", help="What to learn.", metavar="|".join(tasks), rich_help_panel="Run")
-    made: list[tuple[str, Any, Any]] = [
-        ("file", Path | None, file),
-        ("out", Path | None, out),
-        ("resume", bool, again),
-        ("quiet", bool, quiet),
-        ("task", str, task),
-    ]
-    return [own_parameter(*row) for row in made if row[0] != "task" or len(tasks) > 1]
-
-
 def _run(
-    job: type[Job], file: Path | None, out: Path | None, resume: bool, quiet: bool, as_json: bool, **given: Any
+    job: type[Job], file: Path | None, out: Path, resume: bool, quiet: bool, as_json: bool, given: dict[str, Any]
 ) -> None:
-    out = out or Path("runs") / job.name
     options = given_options(job, given)
     check_device(options.get("device", "cpu"))
     if resume:
@@ -73,8 +68,12 @@ def _run(
         show_json({**vars(outcome), "metrics": dict(outcome.metrics), "out": str(out), "report": str(report)})
     task = f" --task {job.task}" if job.task != next(iter(jobs_of(job.command))) else ""
     finish(outcome, out, f"widehead train {job.command}{task} --out {shlex.quote(str(out))} --resume")
-    if not as_json:
-        _tell(outcome, out, report)
+    if as_json:
+        return
+    if outcome.metrics:
+        show_metrics(outcome.metrics)
+    say(f"Finished: {outcome.epoch:g} epochs, {outcome.step:,} steps, {outcome.seconds:.1f} seconds of training.")
+    say(f"Run folder {out}, report {report}.")
 
 
 def _new(job: type[Job], file: Path | None, out: Path, options: dict[str, Any]) -> Run:
@@ -100,10 +99,3 @@ def _earlier(job: type[Job], file: Path | None, out: Path, options: dict[str, An
 def _same(kept: Any, given: Any) -> bool:
     """Whether an option of a run is what was given; paths are kept as absolute ones."""
     return kept == given or (isinstance(given, str) and kept == str(Path(given).absolute()))
-
-
-def _tell(outcome: Outcome, out: Path, report: Path) -> None:
-    if outcome.metrics:
-        show_metrics(outcome.metrics)
-    say(f"Finished: {outcome.epoch:g} epochs, {outcome.step:,} steps, {outcome.seconds:.1f} seconds of training.")
-    say(f"Run folder {out}, report {report}.")

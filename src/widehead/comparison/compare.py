@@ -123,25 +123,13 @@ def _run(name: str, config: TrainingConfig, threads: int, quiet: bool) -> Result
     folder = RunFolder(Path(config.out))
     try:
         run = Run.open(config.out) if folder.config_path.exists() else Run.new(config)
-        outcome = run.train(quiet=quiet)
+        end = run.train(quiet=quiet)
     except NonFiniteError as error:
         return Result(name, config.head, f"failed: {error}")
-    curve = [
-        {k: v for k, v in record.items() if k not in ("kind", "epoch")}
-        for record in read_metrics(folder.metrics_path)
-        if record["kind"] == "evaluation"
-    ]
-    return Result(
-        name,
-        config.head,
-        outcome.status,
-        dict(outcome.metrics),
-        outcome.seconds,
-        outcome.step,
-        outcome.epoch,
-        _peak_bytes(config.device),
-        curve,
-    )
+    evaluations = [record for record in read_metrics(folder.metrics_path) if record["kind"] == "evaluation"]
+    curve = [{k: v for k, v in record.items() if k not in ("kind", "epoch")} for record in evaluations]
+    memory = _peak_bytes(config.device)
+    return Result(name, config.head, end.status, dict(end.metrics), end.seconds, end.step, end.epoch, memory, curve)
 
 
 def _peak_bytes(device: str) -> int | None:
@@ -174,7 +162,6 @@ def _read(path: Path) -> list[Result]:
     if not path.exists():
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [Result(**json.loads(line)) for line in lines]
+        return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} should hold the results of a comparison. Found: {error}.") from error

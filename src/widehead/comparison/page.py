@@ -29,19 +29,19 @@ def comparison_table(results: Sequence[Result]) -> Table:
 def write_comparison(out: Path, configs: Mapping[str, TrainingConfig], results: Sequence[Result]) -> Path:
     """Write comparison.png and report.html into the folder of a comparison; returns the path of the page.
 
-    Raises:
-        CheckpointError: a file cannot be written; an earlier one is as it was.
+    CheckpointError says that a file cannot be written; an earlier one is as it was.
     """
     curves = _curves(results)
     if curves:
         with atomic_write(out / "comparison.png") as file:
             save_png(curves[0], file)
+    failed = [[result.name, result.status] for result in results if result.status.startswith("failed")]
     html = render(
         title=out.absolute().name,
         summary=_summary(configs, results),
         metrics=comparison_table(results),
         pictures=[draw(curve) for curve in curves],
-        tables=[_failures(results)] if any(result.status.startswith("failed") for result in results) else [],
+        tables=[Table("What failed", ["name", "why"], failed)] if failed else [],
         configuration=_settings(configs),
         source="results.jsonl of this comparison",
     )
@@ -52,17 +52,10 @@ def write_comparison(out: Path, configs: Mapping[str, TrainingConfig], results: 
 
 
 def _row(result: Result, names: Sequence[str]) -> list[str]:
+    metrics = [number(result.metrics.get(name)) for name in names]
     memory = "–" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:,.0f} MB"
-    return [
-        result.name,
-        result.head,
-        *(number(result.metrics.get(name)) for name in names),
-        f"{result.seconds:.1f}",
-        f"{result.epochs:.2f}",
-        f"{result.steps:,}",
-        number(result.milliseconds_a_step),
-        memory,
-    ]
+    length = [f"{result.seconds:.1f}", f"{result.epochs:.2f}", f"{result.steps:,}", number(result.milliseconds_a_step)]
+    return [result.name, result.head, *metrics, *length, memory]
 
 
 def _curves(results: Sequence[Result]) -> list[Curve]:
@@ -90,11 +83,6 @@ def _summary(configs: Mapping[str, TrainingConfig], results: Sequence[Result]) -
     limit = f"{count:g} {unit}" + ("" if count == 1 else "s")
     title = JOBS[config.job].title
     return f"{title} on {data}: each head had the same encoder and {limit} of training. {verdict(results)}"
-
-
-def _failures(results: Sequence[Result]) -> Table:
-    rows = [[result.name, result.status] for result in results if result.status.startswith("failed")]
-    return Table("What failed", ["name", "why"], rows)
 
 
 def _settings(configs: Mapping[str, TrainingConfig]) -> Table:

@@ -17,7 +17,7 @@ from widehead.data import Examples
 from widehead.jobs.judging import Test
 from widehead.models import WideNetwork
 from widehead.options import Preset, TrainingConfig
-from widehead.options.checks import one_of
+from widehead.options.checks import one_of, refusal
 from widehead.training.folder import RunFolder
 
 __all__ = ["JOBS", "STARTS", "Job", "JobData", "Prediction", "job_named"]
@@ -135,13 +135,10 @@ class Job(ABC):
                 f"Option `width` should be at least 1 but for encoder_init svd and the job {jobs}, for which 0 lets "
                 f"the data decide. Found 0 with job = {cls.name!r}, encoder_init = {config.encoder_init!r}."
             )
-        if config.encoder_init == "svd":
-            cls._check_singular_vectors(config)
-
-    @classmethod
-    def _check_singular_vectors(cls, config: TrainingConfig) -> None:
+        if config.encoder_init != "svd":
+            return
         if "encoder_init" not in cls.takes:
-            raise ValueError(f"Option `encoder_init` should be random for the job {cls.name}. Found 'svd'.")
+            raise refusal("encoder_init", f"be random for the job {cls.name}", "svd")
         if config.hidden or config.activation != "none":
             raise ValueError(
                 "Option `encoder_init` should be svd for a linear encoder only. "
@@ -161,5 +158,5 @@ class JobData:
 def job_named(name: str) -> type[Job]:
     """The job of that name; ValueError if there is none."""
     if name not in JOBS:
-        raise ValueError(f"Option `job` should be {one_of(JOBS)}. Found {name!r}.")
+        raise refusal("job", f"be {one_of(JOBS)}", name)
     return JOBS[name]

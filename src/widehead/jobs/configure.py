@@ -49,11 +49,7 @@ def follow(config: TrainingConfig, name: str, because: str) -> TrainingConfig:
 
 
 def open_folder(path: Path | str) -> tuple[RunFolder, TrainingConfig, type[Job]]:
-    """The folder of an earlier run, its options and its job.
-
-    Raises:
-        CheckpointError: there is no run, its config.json cannot be read, or its job is not there.
-    """
+    """The folder of an earlier run, its options and its job; CheckpointError if one of them cannot be had."""
     folder, config = RunFolder.open(path)
     try:
         return folder, config, job_named(config.job)

@@ -69,8 +69,7 @@ class Demo(Recommender):
         roots = set(self.train.users)
         words: list[str] = []
         with open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
-                word = line.strip()
+            for number, word in enumerate(map(str.strip, lines), 1):
                 if word and word not in roots and word not in self.train.items:
                     raise DataError(f"{path}, line {number}: expected a word of the thesaurus. Found {word[:60]!r}.")
                 words += [word] if word else []

@@ -76,13 +76,14 @@ class WordTest:
 
     examples: Examples
 
+    @torch.no_grad()
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
         """Metrics by name. The perplexity is over all examples, rankings over at most so many, drawn by ``seed``."""
         evaluation = Evaluation(names)
         device = _ready(network)
         if "perplexity" in names:
             for inputs, targets in self._batches(np.arange(len(self.examples)), _BATCH, device):
-                evaluation.add_log_probs(_log_probs(network, inputs, targets))
+                evaluation.add_log_probs(network.head.log_prob(network.hidden(inputs), targets))
         sample = _sample(len(self.examples), at_most, seed)
         for inputs, targets in self._batches(sample, _BATCH, device):
             if evaluation.depth > 0:
@@ -90,7 +91,7 @@ class WordTest:
         if "mean_rank" in names:
             size = max(1, _ALL_SCORES // network.head.num_classes)
             for inputs, targets in self._batches(sample, size, device):
-                evaluation.add_scores(_all_scores(network, inputs), targets)
+                evaluation.add_scores(network.head.scores(network.hidden(inputs)), targets)
         return evaluation.result()
 
     def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[tuple[Inputs, SparseTargets]]:
@@ -125,18 +126,6 @@ def _top(network: WideNetwork, inputs: Inputs, k: int, exclude_inputs: bool) -> 
     assert isinstance(inputs, SparseTargets) or not exclude_inputs
     scores, classes = network.top_k(inputs, k, inputs if exclude_inputs else None)
     return scores, classes.masked_fill(scores == -torch.inf, -1)
-
-
-@torch.no_grad()
-def _log_probs(network: WideNetwork, inputs: Inputs, targets: SparseTargets) -> Tensor:
-    log_probs: Tensor = network.head.log_prob(network.hidden(inputs), targets)
-    return log_probs
-
-
-@torch.no_grad()
-def _all_scores(network: WideNetwork, inputs: Inputs) -> Tensor:
-    scores: Tensor = network.head.scores(network.hidden(inputs))
-    return scores
 
 
 def _sample(n: int, at_most: int | None, seed: int) -> np.ndarray:

@@ -27,7 +27,6 @@ from widehead.training.folder import RunFolder
 
 __all__ = ["Multilabel"]
 
-
 _MANY, _AXES = 100_000, 2_048  # documents above which the encoder is trained, and the axes of fewer
 
 _TEXTS: dict[str, Any] = {"minimum_count": 2, "at": (1, 3, 5)}
@@ -37,12 +36,9 @@ _LEAST_SQUARES: dict[str, Any] = {
     "head_damping": 0.15,
     "loss": "squared-error",
 }
-_ESTIMATED: dict[str, Any] = {
-    "head": "sampled",
-    "head_options": {"negatives": 1000},
-    "schedule": "cosine",
-    "batch_size": 256,
-}
+_SLOWING: dict[str, Any] = {"schedule": "cosine", "batch_size": 256}
+_ESTIMATED: dict[str, Any] = {**_SLOWING, "head": "sampled", "head_options": {"negatives": 1000}}
+_LEARNT: dict[str, Any] = {"width": 512, "encoder_lr": 5e-3, "input_dropout": 0.3, "epochs": 5}
 
 
 class Multilabel(Job):
@@ -70,10 +66,7 @@ class Multilabel(Job):
         widehead train multilabel train.txt.gz --test test.txt.gz --out runs/tags
     """
     compared = "train.txt.gz --test test.txt.gz --heads exact,full --minutes 2"
-    takes = (
-        *("labels", "minimum_count", "hidden", "activation", "dropout", "input_dropout"),
-        "encoder_init",
-    )
+    takes = ("labels", "minimum_count", "hidden", "activation", "dropout", "input_dropout", "encoder_init")
     decides_width = True
     presets = (
         Preset(
@@ -86,16 +79,7 @@ class Multilabel(Job):
         Preset(
             "trained",
             "The encoder is trained, with the exact head.",
-            {
-                **_TEXTS,
-                **_LEAST_SQUARES,
-                "width": 512,
-                "encoder_lr": 5e-3,
-                "input_dropout": 0.3,
-                "schedule": "cosine",
-                "batch_size": 256,
-                "epochs": 5,
-            },
+            {**_TEXTS, **_LEAST_SQUARES, **_SLOWING, **_LEARNT},
             stands_on=("head",),
         ),
         # Adam moves a rare word as far as a frequent one, and memorises.
@@ -116,15 +100,7 @@ class Multilabel(Job):
         Preset(
             "sampled-adam",
             "The encoder is trained by Adam, with a head that estimates.",
-            {
-                **_TEXTS,
-                **_ESTIMATED,
-                "width": 512,
-                "head_optimizer": "adam",
-                "encoder_lr": 5e-3,
-                "input_dropout": 0.3,
-                "epochs": 5,
-            },
+            {**_TEXTS, **_ESTIMATED, **_LEARNT, "head_optimizer": "adam"},
         ),
     )
 
@@ -164,7 +140,7 @@ class Multilabel(Job):
     def save(self, folder: RunFolder) -> None:
         text = json.dumps(self.schema.to_dict(), ensure_ascii=False)
         tree = {"counts": torch.from_numpy(self.counts), "num_documents": self.num_documents}
-        folder.keep("labels.json", lambda path: _write(path, text))
+        folder.keep("labels.json", lambda path: path.write_text(text, encoding="utf-8"))
         folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
 
     @classmethod
@@ -178,10 +154,8 @@ class Multilabel(Job):
         tree = load_checkpoint(path)
         counts: np.ndarray = tree["counts"].numpy()
         if counts.shape != (schema.num_labels,):
-            raise CheckpointError(
-                f"{path} should be of as many labels as labels.json beside it, {schema.num_labels}. "
-                f"Found {len(counts)}."
-            )
+            should = f"as many labels as labels.json beside it, {schema.num_labels}"
+            raise CheckpointError(f"{path} should be of {should}. Found {len(counts)}.")
         return cls(schema, counts, tree["num_documents"])
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
@@ -216,13 +190,8 @@ class Multilabel(Job):
         return self._test(test, np.arange(test.features.shape[0]))
 
     def _test(self, documents: MultiLabel, rows: np.ndarray) -> RankingTest:
-        return RankingTest(
-            documents.features[rows],
-            documents.labels[rows],
-            documents.unreachable[rows],
-            exclude_inputs=False,
-            propensities=self._propensities,
-        )
+        parts = documents.features[rows], documents.labels[rows], documents.unreachable[rows]
+        return RankingTest(*parts, exclude_inputs=False, propensities=self._propensities)
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
         """For each document of a file, named by its number from 1, the best labels; of text, labels may be left out."""
@@ -235,7 +204,3 @@ class Multilabel(Job):
             return read_multilabel(path, schema=self.schema).features
         with open_text(path) as lines:
             return text.transform(line.partition("\t")[2] if "\t" in line else line for line in lines)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -14,7 +14,6 @@ from widehead.jobs.base import Job
 from widehead.models import BagEncoder, WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies
-from widehead.training.seeding import seed_all
 
 __all__ = ["bag_encoder", "build_network", "class_frequencies"]
 
@@ -43,7 +42,7 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
         ValueError: options that the head cannot have with so many classes.
         OSError: a file for the head's rows cannot be made.
     """
-    seed_all(config.seed)
+    torch.manual_seed(config.seed)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     encoder = job.encoder(config).to(device=config.device, dtype=dtype)
     options: dict[str, Any] = dict(config.head_options)

@@ -12,16 +12,7 @@ import scipy.sparse
 import torch
 from torch import nn
 
-from widehead.data import (
-    Examples,
-    Interactions,
-    RowExamples,
-    Vocabulary,
-    binary,
-    pair,
-    read_interactions,
-    split_rows,
-)
+from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binary, pair, read_interactions, split_rows
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError
 from widehead.jobs.base import STARTS, Job, JobData, Prediction

@@ -63,13 +63,8 @@ class WordEmbeddings(WordJob):
         return WordEncoder(len(self.words), config.width)
 
     def examples(self, ids: np.ndarray) -> CooccurrenceExamples:
-        counts = cooccurrences(
-            ids,
-            len(self.words),
-            self.config.window,
-            end=self.words.id(END),
-            without=[self.words.unknown_id],
-        )
+        ends, unknown = self.words.id(END), [self.words.unknown_id]
+        counts = cooccurrences(ids, len(self.words), self.config.window, end=ends, without=unknown)
         return CooccurrenceExamples(information(counts, self.config.smoothing))
 
     @torch.no_grad()

@@ -10,16 +10,7 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from widehead.data import (
-    END,
-    UNKNOWN,
-    Examples,
-    Vocabulary,
-    count_words,
-    encode,
-    read_words,
-    subsample,
-)
+from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode, read_words, subsample
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, Prediction
 from widehead.jobs.judging import WordTest

@@ -23,12 +23,18 @@ __all__ = [
     "number",
     "one_of",
     "or_none",
+    "refusal",
     "whole",
     "wholes",
 ]
 
 _LIMIT = 2**31  # of whole numbers, far inside what torch takes
 Check = tuple[Callable[[Any], bool], str]
+
+
+def refusal(option: str, should: str, found: Any) -> ValueError:
+    """The error for an option that is not what it should be."""
+    return ValueError(f"Option `{option}` should {should}. Found {found!r}.")
 
 
 def one_of(names: Any) -> str:

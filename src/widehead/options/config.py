@@ -33,7 +33,7 @@ from widehead.options.checks import (
     TEXT,
     choice,
     one_of,
-    or_none,
+    refusal,
     whole,
     wholes,
 )
@@ -42,14 +42,8 @@ from widehead.options.option import option, options_of
 
 __all__ = ["OPTIONS", "TrainingConfig"]
 
-_DATA, _NETWORK, _HEAD, _ENCODER, _LENGTH, _WATCH = (
-    "Data",
-    "Network",
-    "Loss and output layer",
-    "Encoder's optimiser",
-    "How long",
-    "Evaluation and checkpoints",
-)
+_DATA, _NETWORK, _HEAD = "Data", "Network", "Loss and output layer"
+_ENCODER, _LENGTH, _WATCH = "Encoder's optimiser", "How long", "Evaluation and checkpoints"
 _SGD, _DECAYING, _DAMPED = ("sgd",), ("newton", "shampoo"), ("newton", "shampoo", "muon")
 own, exact = partial(option, shared=False), partial(option, panel=_HEAD, exact=True)  # of some jobs; of that head
 _DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N")
@@ -66,27 +60,18 @@ class TrainingConfig:
     # What to train, on what, and the folder that the run goes to.
     job: str = option(dataclasses.MISSING, TEXT, "What to learn.", "")
     out: str = option(dataclasses.MISSING, PATH, "Run folder.", "", metavar="FOLDER", resumed="moved")
-    train: str | None = option(None, or_none(PATH), "Training file.", "", metavar="FILE", resumed="moved")
+    train: str | None = option(None, PATH, "Training file.", "", resumed="moved")
     preset: str | None = option(
-        None, or_none(TEXT), "Defaults by name, instead of those that fit the other options:", "Run", resumed="moved"
+        None, TEXT, "Defaults by name, instead of those that fit the other options:", "Run", resumed="moved"
     )
     because: str = option(
         "", (lambda v: isinstance(v, str), "a text"), "Why that preset.", "", resumed="moved", compare=False
     )
-    test: str | None = option(
-        None, or_none(PATH), "File to evaluate on while training.", _DATA, metavar="FILE", resumed="moved"
-    )
+    test: str | None = option(None, PATH, "File to evaluate on while training.", _DATA, resumed="moved")
     holdout: float = option(
         0.0, PROBABILITY, "Without --test: the part of the data that is held out to evaluate on.", _DATA
     )
-    labels: str | None = own(
-        None,
-        or_none(PATH),
-        "File with the labels' names, one a line.",
-        _DATA,
-        metavar="FILE",
-        resumed="moved",
-    )
+    labels: str | None = own(None, PATH, "File with the labels' names, one a line.", _DATA, resumed="moved")
     # Examples.
     ratings: bool = own(False, FLAG, "Let ratings count; otherwise all pairs are alike.", _DATA)
     target_power: float = own(0.0, NOT_NEGATIVE, "Scale the targets of a user of n items by n^-p.", _DATA)
@@ -97,7 +82,7 @@ class TrainingConfig:
     context: int = own(5, whole(1), "Words before the one to predict.", _DATA)
     window: int = own(5, whole(1), "Words on each side that count.", _DATA)
     smoothing: float = own(0.75, POSITIVE, "Power of the counts of contexts.", _DATA)
-    subsample: float | None = own(None, or_none(POSITIVE), "Thin out words above this share, such as 1e-4.", _DATA)
+    subsample: float | None = own(None, POSITIVE, "Thin out words above this share, such as 1e-4.", _DATA)
     minimum_count: int = own(1, whole(1), "Rarer words are unknown, or no features.", _DATA)
     # Network.
     width: int = option(256, whole(0), "Units of the last hidden layer; 0: the data decide.", _NETWORK)
@@ -113,7 +98,7 @@ class TrainingConfig:
     head_options: Mapping[str, float | str] = option(
         {}, PAIRS, "A parameter of an output layer other than the exact one; once for each.", _HEAD
     )
-    loss: str | None = exact(None, or_none(choice(LOSSES)), f"What the exact head minimises: {', '.join(LOSSES)}.")
+    loss: str | None = exact(None, choice(LOSSES), f"What the exact head minimises: {', '.join(LOSSES)}.")
     loss_options: Mapping[str, float | str] = exact({}, PAIRS, "A parameter of the loss; once for each.")
     head_optimizer: str = option(
         "sgd",
@@ -123,7 +108,7 @@ class TrainingConfig:
     )
     head_lr: float | None = option(
         None,
-        or_none(POSITIVE),
+        POSITIVE,
         "Learning rate of the output layer; by default found from the data, or the optimiser's own.",
         _HEAD,
     )
@@ -132,36 +117,20 @@ class TrainingConfig:
     )
     head_nesterov: bool = exact(False, FLAG, "Nesterov's momentum.", optimizers=_SGD)
     head_decay: float | None = exact(
-        None,
-        or_none(SHARE),
-        "How much of the past newton and shampoo keep in a step.",
-        optimizers=_DECAYING,
+        None, SHARE, "How much of the past newton and shampoo keep in a step.", optimizers=_DECAYING
     )
-    head_damping: float | None = exact(
-        None, or_none(NOT_NEGATIVE), "Damping of newton, shampoo and muon.", optimizers=_DAMPED
-    )
+    head_damping: float | None = exact(None, NOT_NEGATIVE, "Damping of newton, shampoo and muon.", optimizers=_DAMPED)
     head_ridge: float = exact(
-        0.0,
-        NOT_NEGATIVE,
-        "Ridge of newton: 1 is as much as one epoch has on average.",
-        optimizers=("newton",),
+        0.0, NOT_NEGATIVE, "Ridge of newton: 1 is as much as one epoch has on average.", optimizers=("newton",)
     )
     head_bias: bool = option(False, FLAG, "Give the output layer a bias.", _HEAD)
-    head_storage: str | None = exact(
-        None,
-        or_none(PATH),
-        "File to keep the exact head's weights in, not memory.",
-        metavar="FILE",
-        resumed="new",
-    )
-    head_storage_dtype: str | None = exact(
-        None, or_none(choice(("bfloat16",))), "bfloat16: half the memory for the exact head."
-    )
+    head_storage: str | None = exact(None, PATH, "File to keep the exact head's weights in, not memory.", resumed="new")
+    head_storage_dtype: str | None = exact(None, choice(("bfloat16",)), "bfloat16: half the memory for the exact head.")
     head_weight_decay: float = exact(
         0.0, NOT_NEGATIVE, "Weight decay of the output layer.", optimizers=tuple(OPTIMIZERS)
     )
     head_max_grad_norm: float | None = option(
-        None, or_none(POSITIVE), "Clip the gradient of the output layer at this norm.", _HEAD
+        None, POSITIVE, "Clip the gradient of the output layer at this norm.", _HEAD
     )
     # Encoder.
     encoder_init: Literal["random", "svd"] = own(
@@ -172,11 +141,11 @@ class TrainingConfig:
     )
     encoder_lr: float = option(1e-3, NOT_NEGATIVE, "Its learning rate; 0: the encoder stays.", _ENCODER)
     encoder_weight_decay: float = option(0.0, NOT_NEGATIVE, "Weight decay.", _ENCODER)
-    encoder_max_grad_norm: float | None = option(None, or_none(POSITIVE), "Clip the gradient at this norm.", _ENCODER)
+    encoder_max_grad_norm: float | None = option(None, POSITIVE, "Clip the gradient at this norm.", _ENCODER)
     # How long, and at what learning rates over time.
-    epochs: int | None = option(1, or_none(whole(1)), "Passes over the data.", _LENGTH, resumed="new")
+    epochs: int | None = option(1, whole(1), "Passes over the data.", _LENGTH, resumed="new")
     minutes: float | None = option(
-        None, or_none(POSITIVE), "Training time; without --epochs it alone ends the run.", _LENGTH, resumed="new"
+        None, POSITIVE, "Training time; without --epochs it alone ends the run.", _LENGTH, resumed="new"
     )
     batch_size: int = option(128, whole(1), "Examples of a step.", _LENGTH)
     schedule: str = option(
@@ -188,13 +157,11 @@ class TrainingConfig:
     warmup_steps: int = option(0, whole(0), "Steps in which the learning rates rise from 0.", _LENGTH)
     # Evaluation, checkpoints, log.
     evaluate_every: str = option(
-        "1 epoch", INTERVAL, 'Such as "1 epoch", "500 steps", "5 minutes".', _WATCH, metavar="INTERVAL", resumed="new"
+        "1 epoch", INTERVAL, 'Such as "1 epoch", "500 steps", "5 minutes".', _WATCH, resumed="new"
     )
     at: tuple[int, ...] = option((20,), wholes(1), "Cutoffs of the metrics.", _WATCH)
-    rank_at_most: int | None = option(None, or_none(whole(1)), "Rank at most so many of the test examples.", _WATCH)
-    checkpoint_every: str = option(
-        "60 seconds", INTERVAL, "As --evaluate-every.", _WATCH, metavar="INTERVAL", resumed="new"
-    )
+    rank_at_most: int | None = option(None, whole(1), "Rank at most so many of the test examples.", _WATCH)
+    checkpoint_every: str = option("60 seconds", INTERVAL, "As --evaluate-every.", _WATCH, resumed="new")
     keep_best: bool = option(False, FLAG, "Also keep the checkpoint with the best evaluation.", _WATCH, resumed="new")
     log_every: int = option(50, whole(1), "Steps between two lines of metrics.jsonl.", _WATCH, resumed="new")
     seed: int = option(0, whole(0), "Of all randomness.", _WATCH)
@@ -203,14 +170,11 @@ class TrainingConfig:
         for name, row in OPTIONS.items():
             holds, should = row.check
             if not holds(getattr(self, name)):
-                raise ValueError(f"Option `{name}` should be {should}. Found {getattr(self, name)!r}.")
+                raise refusal(name, f"be {should}", getattr(self, name))
         self._check_head()
         self._check_head_options()
         if self.encoder_weight_decay > 0.0 and self.encoder_optimizer != "adam":
-            raise ValueError(
-                "Option `encoder_weight_decay` should come with encoder_optimizer adam. "
-                f"Found {self.encoder_optimizer!r}."
-            )
+            raise refusal("encoder_weight_decay", "come with encoder_optimizer adam", self.encoder_optimizer)
         if self.epochs is None and self.minutes is None:
             raise ValueError("One of the options `epochs` and `minutes` should be given. Found neither.")
 
@@ -223,36 +187,30 @@ class TrainingConfig:
             )
         for name in ("head_storage", "head_storage_dtype"):
             if not exact and getattr(self, name) is not None:
-                raise ValueError(f"Option `{name}` should come with the head exact. Found {self.head!r}.")
+                raise refusal(name, "come with the head exact", self.head)
         if self.head_storage is not None and self.device != "cpu":
-            raise ValueError(f"Option `head_storage` should come with the device cpu. Found {self.device!r}.")
+            raise refusal("head_storage", "come with the device cpu", self.device)
         optimizers = OPTIMIZERS if exact else PARAMETER_OPTIMIZERS
         if self.head_optimizer not in optimizers:
-            raise ValueError(
-                f"Option `head_optimizer` should be {one_of(optimizers)} for the head {self.head}. "
-                f"Found {self.head_optimizer!r}."
-            )
+            should = f"be {one_of(optimizers)} for the head {self.head}"
+            raise refusal("head_optimizer", should, self.head_optimizer)
 
     def _check_head_options(self) -> None:
         takes = head_parameters(self.head)
         if unknown := sorted(set(self.head_options) - set(takes)):
-            raise ValueError(
-                f"Option `head_options` should hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}. "
-                f"Found {unknown[0]!r}."
-            )
+            should = f"hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}"
+            raise refusal("head_options", should, unknown[0])
         if self.loss is not None:
             self.make_loss()
         elif self.loss_options:
-            raise ValueError(f"Option `loss_options` should come with a loss. Found {dict(self.loss_options)}.")
+            raise refusal("loss_options", "come with a loss", dict(self.loss_options))
         for name, row in OPTIONS.items():
             wrong = row.optimizers and self.head_optimizer not in row.optimizers
             if wrong and getattr(self, name) != row.default:
-                raise ValueError(
-                    f"Option `{name}` should come with head_optimizer {' or '.join(row.optimizers)}. "
-                    f"Found {self.head_optimizer!r}."
-                )
+                should = f"come with head_optimizer {' or '.join(row.optimizers)}"
+                raise refusal(name, should, self.head_optimizer)
         if self.head_nesterov and self.head_momentum == 0.0:
-            raise ValueError("Option `head_nesterov` should come with a head_momentum above 0. Found 0.0.")
+            raise refusal("head_nesterov", "come with a head_momentum above 0", 0.0)
 
     @property
     def has_probabilities(self) -> bool:
@@ -311,10 +269,8 @@ class TrainingConfig:
         except TypeError as error:
             parameters = inspect.signature(kind).parameters
             takes = ", ".join(str(p) for p in parameters.values()) or "no options"
-            raise ValueError(
-                f"Option `loss_options` should hold what the loss {self.loss} takes: {takes}. "
-                f"Found {dict(self.loss_options)}."
-            ) from error
+            should = f"hold what the loss {self.loss} takes: {takes}"
+            raise refusal("loss_options", should, dict(self.loss_options)) from error
 
 
 #: the options by name, in the order of the fields

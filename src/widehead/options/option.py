@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from widehead.options.checks import Check
+from widehead.options.checks import INTERVAL, PATH, Check, or_none
 
 __all__ = ["Option", "option", "options_of"]
 
@@ -16,10 +16,10 @@ class Option:
     """One row of the table of options.
 
     Attributes:
-        check: whether a value holds, and what it should be.
+        check: whether a value holds, and what it should be; None holds too if the field's type says so.
         help: what it is.
         panel: group of the command line's help; "" for what is no option there.
-        metavar: how its value is shown, or None for its kind; a FILE or FOLDER is kept as an absolute path.
+        metavar: how its value is shown; a FILE or FOLDER is kept as an absolute path.
         shared: whether every job takes it; the others are those that a job names.
         resumed: whether a resumed run keeps it ("kept"), may be given a "new" value, or finds it "moved" elsewhere.
         exact: whether it is of the exact head alone.
@@ -59,12 +59,22 @@ def option(default: Any, check: Check, help: str, panel: str, *, compare: bool =
 
 def options_of(table: type) -> dict[str, Option]:
     """The options of a dataclass by their names, in the order of its fields; kinds are those of the annotations."""
-    kinds: dict[str, type] = {"bool": bool, "int": int, "float": float, "tuple": tuple, "Mapping": dict}
-    shown: dict[type, str] = {str: "NAME", tuple: "N,N,…", dict: "NAME=VALUE"}
-    made = {}
-    for field in dataclasses.fields(table):
-        row, default = field.metadata["option"], {} if field.default_factory is dict else field.default
-        kind = kinds.get(str(field.type).split("[")[0].split(" ")[0], str)
-        own = {"name": field.name, "default": default, "kind": kind, "metavar": row.metavar or shown.get(kind)}
-        made[field.name] = dataclasses.replace(row, **own)
-    return made
+    return {field.name: _row(field) for field in dataclasses.fields(table)}
+
+
+def _row(field: dataclasses.Field[Any]) -> Option:
+    row: Option = field.metadata["option"]
+    annotation = str(field.type)
+    kind = _KINDS.get(annotation.split("[")[0].split(" ")[0], str)
+    return dataclasses.replace(
+        row,
+        name=field.name,
+        default={} if field.default_factory is dict else field.default,
+        kind=kind,
+        check=or_none(row.check) if annotation.endswith("| None") else row.check,
+        metavar=row.metavar or _SHOWN.get(row.check) or _SHOWN.get(kind),
+    )
+
+
+_KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float, "tuple": tuple, "Mapping": dict}
+_SHOWN: dict[Any, str] = {PATH: "FILE", INTERVAL: "INTERVAL", str: "NAME", tuple: "N,N,…", dict: "NAME=VALUE"}

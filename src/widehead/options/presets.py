@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
-from widehead.options.checks import one_of
+from widehead.options.checks import one_of, refusal
 from widehead.options.config import OPTIONS
 
 __all__ = ["ASKED_FOR", "Preset", "choose"]
@@ -63,15 +63,11 @@ class Preset:
 
 
 def choose(presets: Sequence[Preset], options: Mapping[str, Any], name: str | None = None) -> tuple[Preset, str]:
-    """The preset of that name, or the first one that goes with the options; and why, "" for the first of all.
-
-    Raises:
-        ValueError: there is no preset of that name.
-    """
+    """The preset of that name, or the first one that goes with the options; and why, "" for the first of all."""
     if name is not None:
         named = {preset.name: preset for preset in presets}
         if name not in named:
-            raise ValueError(f"Option `preset` should be {one_of(named)}. Found {name!r}.")
+            raise refusal("preset", f"be {one_of(named)}", name)
         return named[name], ASKED_FOR
     because = ""
     for preset in presets[:-1]:

@@ -1,6 +1,6 @@
 """Curves of a run: which ones there are, and each as a pair of SVG pictures, for light and for dark pages.
 
-matplotlib draws into memory through Agg's SVG sibling; no window system is touched and no global state is changed.
+matplotlib draws into memory: no window system is touched and no global state is changed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any, BinaryIO
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from widehead.report.tables import number
 
-__all__ = ["Curve", "Paint", "Picture", "curves_of", "draw", "png", "save_png", "svg_pair"]
+__all__ = ["WHERE", "Curve", "Paint", "Picture", "curves_of", "draw", "png", "save_png", "svg_pair"]
 
 #: draws on axes, given the ink and the colours of lines
 Paint = Callable[[Axes, str, Sequence[str]], None]
 
 _SIZE = (4.6, 2.9)  # inches; at this size the letters stay readable on a phone
 _PNG_SIZE = (7.0, 4.4)
+WHERE = ("kind", "step", "epoch", "seconds")
+"""What every line of a metrics.jsonl has; the rest are its metrics or monitors."""
 _BASELINES = ("--", ":", "-.")
 _SETTINGS = {
     "svg.fonttype": "path",
@@ -60,7 +60,6 @@ class Curve:
     """One plot: lines over a common axis.
 
     Attributes:
-        title: heading.
         x_label, x: name and numbers of the axis.
         lines: numbers by name, each as long as ``x``; None if there is no number.
         baselines: constants to compare with, by name.
@@ -116,9 +115,8 @@ def curves_of(
 
 def draw(curve: Curve) -> Picture:
     """A curve as pictures."""
-    return Picture(
-        curve.title, curve.describe(), *svg_pair(lambda axes, ink, colours: _plot(axes, curve, ink, colours))
-    )
+    light, dark = svg_pair(lambda axes, ink, colours: _plot(axes, curve, ink, colours))
+    return Picture(curve.title, curve.describe(), light, dark)
 
 
 def save_png(curve: Curve, file: BinaryIO) -> None:
@@ -133,23 +131,33 @@ def save_png(curve: Curve, file: BinaryIO) -> None:
 
 def svg_pair(paint: Paint) -> tuple[str, str]:
     """Data URIs of one plot on a transparent ground, for light and for dark pages."""
-    return _svg(paint, *_THEMES["light"]), _svg(paint, *_THEMES["dark"])
+    made = []
+    for theme in ("light", "dark"):
+        file = io.BytesIO()
+        metadata = {"Date": None, "Creator": None}
+        _save(paint, theme, Figure(_SIZE), file, format="svg", transparent=True, metadata=metadata)
+        made.append("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode())
+    return made[0], made[1]
 
 
 def png(paint: Paint, file: BinaryIO) -> None:
     """Write a plot as a PNG picture on white."""
-    ink, colours = _THEMES["light"]
+    figure = Figure(_PNG_SIZE, dpi=150)
+    _save(paint, "light", figure, file, format="png", facecolor="white", metadata={"Software": None})
+
+
+def _save(paint: Paint, theme: str, figure: Figure, file: BinaryIO, **how: Any) -> None:
+    ink, colours = _THEMES[theme]
     settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=_PNG_SIZE, layout="constrained", dpi=150)
-        FigureCanvasAgg(figure)
+        figure.set_layout_engine("constrained")
         paint(figure.add_subplot(), ink, colours)
-        figure.savefig(file, format="png", facecolor="white", metadata={"Software": None})
+        figure.savefig(file, **how)
 
 
 def _groups(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Names of metrics that share a plot: the shares of 1, such as recall@20, in one; each other metric alone."""
-    names = dict.fromkeys(name for r in evaluations for name in r if name not in ("kind", "step", "epoch", "seconds"))
+    names = dict.fromkeys(name for r in evaluations for name in r if name not in WHERE)
     groups: dict[str, list[str]] = {}
     for name in names:
         title = "Ranking metrics" if "@" in name else name.replace("_", " ").capitalize()
@@ -172,24 +180,11 @@ def _curve(
     return Curve(title, label, x, known, baselines or {}, **options)
 
 
-def _svg(paint: Paint, ink: str, colours: Sequence[str]) -> str:
-    settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure.add_subplot(), ink, colours)
-        made = io.BytesIO()
-        figure.savefig(made, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(made.getvalue()).decode()
-
-
 def _plot(axes: Axes, curve: Curve, ink: str, colours: Sequence[str]) -> None:
     for i, (name, values) in enumerate(curve.lines.items()):
         points = [(x, v) for x, v in zip(curve.x, values, strict=True) if v is not None]
-        marker = "o" if len(points) <= 25 else ""
-        axes.plot(
-            *zip(*points, strict=True), label=name, color=colours[i % len(colours)], marker=marker, markersize=3.5
-        )
+        look: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "o" if len(points) <= 25 else ""}
+        axes.plot(*zip(*points, strict=True), label=name, markersize=3.5, **look)
     for i, (name, value) in enumerate(curve.baselines.items()):
         axes.axhline(value, label=name, color=ink, linewidth=1.2, linestyle=_BASELINES[i % len(_BASELINES)])
     axes.set_xlabel(curve.x_label)

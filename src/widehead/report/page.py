@@ -8,22 +8,18 @@ from typing import Any
 
 import jinja2
 
-from widehead.jobs import Job
 from widehead.jobs.configure import open_folder
 from widehead.options import TrainingConfig
-from widehead.report.curves import curves_of, draw
+from widehead.report.curves import WHERE, curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table
-from widehead.training import RunFolder, read_metrics
+from widehead.training import read_metrics
 from widehead.training.folder import atomic_write
 
 __all__ = ["render", "write_report"]
 
 
 def write_report(
-    run: Path | str,
-    *,
-    comparisons: Mapping[str, Mapping[str, float]] | None = None,
-    tables: Sequence[Table] = (),
+    run: Path | str, *, comparisons: Mapping[str, Mapping[str, float]] | None = None, tables: Sequence[Table] = ()
 ) -> Path:
     """Write report.html into a run folder, from its config.json and metrics.jsonl; returns its path.
 
@@ -37,30 +33,21 @@ def write_report(
         OSError: the file cannot be written; an earlier report is as it was.
     """
     folder, config, job = open_folder(run)
-    html = _render(folder, config, job, comparisons or {}, tables)
-    with atomic_write(folder.report_path) as file:
-        file.write(html.encode())
-    return folder.report_path
-
-
-def _render(
-    folder: RunFolder,
-    config: TrainingConfig,
-    job: type[Job],
-    comparisons: Mapping[str, Mapping[str, float]],
-    tables: Sequence[Table],
-) -> str:
     records = read_metrics(folder.metrics_path)
-    metrics = _last_metrics(records)
-    return render(
+    last: Mapping[str, Any] = next((r for r in reversed(records) if r["kind"] == "evaluation"), {})
+    metrics = {k: v for k, v in last.items() if k not in WHERE}
+    html = render(
         title=folder.path.absolute().name,
         summary=_summary(job.title, config, records, metrics),
-        metrics=comparison({"this run": metrics, **comparisons}) if metrics else None,
+        metrics=comparison({"this run": metrics, **(comparisons or {})}) if metrics else None,
         pictures=[draw(curve) for curve in curves_of(records, comparisons)],
         tables=tables,
         configuration=options_table(vars(config)),
         source="config.json and metrics.jsonl of this run",
     )
+    with atomic_write(folder.report_path) as file:
+        file.write(html.encode())
+    return folder.report_path
 
 
 def render(**contents: Any) -> str:
@@ -73,12 +60,6 @@ def render(**contents: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html.jinja").render(**contents)
-
-
-def _last_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The metrics of the last evaluation."""
-    last: Mapping[str, Any] = next((r for r in reversed(records) if r["kind"] == "evaluation"), {})
-    return {k: v for k, v in last.items() if k not in ("kind", "step", "epoch", "seconds")}
 
 
 def _summary(

@@ -15,7 +15,6 @@ class Table:
     """A table with a heading. Cells are plain text; the page escapes them.
 
     Args:
-        title: heading.
         header: names of the columns.
         rows: cells, as many in each row as there are columns.
         note: a sentence below the heading, or "".

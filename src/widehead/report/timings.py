@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy.optimize import isotonic_regression
 
 from widehead.report.curves import Picture, png, svg_pair
 from widehead.report.page import render
@@ -23,15 +23,7 @@ _WHERE = ("device", "threads", "torch", "system", "version", "commit", "date")
 _STYLES = ("-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _FONT, _LINE_HEIGHT = 8, 12.0  # of labels, in points
 _Line = list[tuple[int, float]]
-
-
-class _End(NamedTuple):
-    """Where a line ends, and what to write there."""
-
-    x: float
-    y: float
-    name: str
-    colour: str
+_End = tuple[float, float, str, str]  # x, y, what to write there, colour
 
 
 def write_timings(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -91,10 +83,8 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str], _Li
         line.append((row["classes"], 1e3 * row["seconds"]))
         floor = floors.setdefault(_variant(row, rows, but="targets_per_example"), {})  # targets do not matter to it
         floor[row["classes"]] = 1e3 * row["floor_seconds"]
-    return (
-        {key: sorted(line) for key, line in methods.items()},
-        {key: sorted(line.items()) for key, line in floors.items()},
-    )
+    by_classes = {key: sorted(line.items()) for key, line in floors.items()}
+    return {key: sorted(line) for key, line in methods.items()}, by_classes
 
 
 def _variant(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], but: str = "") -> str:
@@ -111,10 +101,7 @@ def _fixed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _described(rows: Sequence[Mapping[str, Any]]) -> str:
     lines, _ = _lines(rows)
-    ends = [
-        f"{name}{variant} goes from {number(line[0][1])} to {number(line[-1][1])}"
-        for (name, variant), line in lines.items()
-    ]
+    ends = [f"{''.join(key)} goes from {number(line[0][1])} to {number(line[-1][1])}" for key, line in lines.items()]
     return f"Milliseconds a step against the number of classes: {'; '.join(ends)}."
 
 
@@ -128,10 +115,10 @@ def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], ink: str, colours: Sequ
         colour = colours[names.index(name) % len(colours)]
         style = _STYLES[variants.index(variant) % len(_STYLES)]
         axes.plot(*zip(*line, strict=True), color=colour, linestyle=style, marker="o", markersize=3.5)
-        ends.append(_End(*line[-1], name + variant, colour))
+        ends.append((*line[-1], name + variant, colour))
     for variant, line in floors.items():
         axes.plot(*zip(*line, strict=True), color=ink, linestyle="--", linewidth=1.0)
-        ends.append(_End(*line[-1], "floor" + variant, ink))
+        ends.append((*line[-1], "floor" + variant, ink))
     axes.set(xscale="log", yscale="log", xlabel="classes D", ylabel="milliseconds a step")
     axes.set_title(_fixed(rows), fontsize=8, loc="left")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
@@ -148,38 +135,33 @@ def _label(axes: Axes, ends: Sequence[_End]) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     share = _LINE_HEIGHT / (72.0 * figure.get_figheight())  # of the picture, which is somewhat higher than its axes
-    ordered = sorted(ends, key=lambda end: end.y)
-    places = _apart([math.log(end.y) for end in ordered], share * (high - low))
+    ordered = sorted(ends, key=lambda end: end[1])
+    places = _apart([math.log(y) for _, y, *_ in ordered], share * (high - low))
     leader = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4, "relpos": (0.0, 0.5)}
-    for end, place in zip(ordered, places, strict=True):
+    for (x, y, name, colour), place in zip(ordered, places, strict=True):
         axes.annotate(
-            end.name,
-            xy=(end.x, end.y),
+            name,
+            xy=(x, y),
             xytext=(1.04, math.exp(place)),
             textcoords=axes.get_yaxis_transform(),
-            color=end.colour,
+            color=colour,
             fontsize=_FONT,
             va="center",
             annotation_clip=False,
-            arrowprops={**leader, "color": end.colour},
+            arrowprops={**leader, "color": colour},
         )
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:
     """The rising places nearest to the given rising ones in squares, neighbours at least ``gap`` apart.
 
-    Less i·gap for the i-th, that is isotonic regression: neighbours out of order are pooled at their mean.
+    Less i·gap for the i-th, that is isotonic regression.
 
     >>> _apart([1.0, 1.0, 8.0], 2.0)
     [0.0, 2.0, 8.0]
     """
-    pools: list[list[float]] = []
-    for i, place in enumerate(places):
-        pools.append([place - i * gap])
-        while len(pools) > 1 and fmean(pools[-2]) > fmean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    means = [fmean(pool) for pool in pools for _ in pool]
-    return [mean + i * gap for i, mean in enumerate(means)]
+    shifted = isotonic_regression([place - i * gap for i, place in enumerate(places)]).x
+    return [float(mean) + i * gap for i, mean in enumerate(shifted)]
 
 
 def _short(count: float) -> str:

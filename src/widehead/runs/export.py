@@ -62,9 +62,8 @@ def export(run: Run, format: str, path: Path | str | None = None) -> Path:
 def _output_file(path: Path) -> Iterator[Path]:
     """A path to write to, beside ``path``, that takes its place on leaving without an error."""
     if path.exists() and not path.is_file():
-        raise CheckpointError(
-            f"The output {path} should be a file. Found {'a folder' if path.is_dir() else 'a device'}."
-        )
+        found = "a folder" if path.is_dir() else "a device"
+        raise CheckpointError(f"The output {path} should be a file. Found {found}.")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.touch()  # before the work for it is done
@@ -151,11 +150,10 @@ def _linear(run: Run) -> ExactHead | LinearHead:
 
 def _state(run: Run) -> dict[str, Tensor]:
     """A state_dict of ``encoder`` and of ``head`` as an ordinary nn.Linear."""
+    head = _linear(run)
     state = {f"encoder.{name}": value.contiguous() for name, value in run.network.encoder.state_dict().items()}
-    state["head.weight"] = _linear(run).weight().contiguous()
-    if (bias := _linear(run).bias()) is not None:
-        state["head.bias"] = bias
-    return state
+    state["head.weight"] = head.weight().contiguous()
+    return state if (bias := head.bias()) is None else {**state, "head.bias": bias}
 
 
 # Ending and writer of each format.

@@ -22,6 +22,7 @@ from widehead.jobs.judging import LOWER_IS_BETTER
 from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
+from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
@@ -228,7 +229,8 @@ class Run:
         network = _built(data.job, config, self._frequencies(data))
         begin = time.perf_counter()
         if not folder.last_checkpoint.exists():
-            _tell_preset(config, display)
+            if config.preset is not None:
+                display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
             data.job.start(network.encoder, data.examples, config)
             _check_finite(network)
         started = time.perf_counter() - begin
@@ -275,20 +277,11 @@ class Run:
 
 
 def remove_run(path: Path) -> None:
-    """Remove the files of a run, and its folder.
-
-    Raises:
-        CheckpointError: it holds others too, or a process trains there; nothing was removed.
-    """
+    """Remove a run's folder; CheckpointError, and all stays, if it holds other files or a process trains there."""
     if path.is_dir():
         with locked(path):
             RunFolder(path).clear()
         path.rmdir()
-
-
-def _tell_preset(config: TrainingConfig, display: Display) -> None:
-    if config.preset is not None:
-        display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
 
 
 def _check_finite(network: WideNetwork) -> None:
@@ -318,6 +311,4 @@ def _built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> Wide
 
 def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
     if max(config.at) > job.sizes["classes"]:
-        raise ValueError(
-            f"Option `at` should not exceed the number of classes, {job.sizes['classes']}. Found {max(config.at)}."
-        )
+        raise refusal("at", f"not exceed the number of classes, {job.sizes['classes']}", max(config.at))

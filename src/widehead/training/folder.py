@@ -31,31 +31,18 @@ LOCK = ".lock"
 _FILES, _FOLDERS = ("config.json", "metrics.jsonl", "report.html"), ("checkpoints", "vocabularies")
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """Paths inside a run folder. ``create`` starts one, ``open`` finds one."""
 
     path: Path
 
-    @property
-    def config_path(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.safetensors"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "best.safetensors"
-
-    @property
-    def report_path(self) -> Path:
-        return self.path / "report.html"
+    def __post_init__(self) -> None:
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.report_path = self.path / "report.html"
+        self.last_checkpoint = self.path / "checkpoints" / "last.safetensors"
+        self.best_checkpoint = self.path / "checkpoints" / "best.safetensors"
 
     def vocabulary_path(self, name: str) -> Path:
         """A file of what ids mean, such as "items.txt"."""
@@ -69,7 +56,7 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"The vocabularies of {self.path} cannot be read: {error}.") from error
 
-    def keep(self, name: str, write: Callable[[Path], None]) -> None:
+    def keep(self, name: str, write: Callable[[Path], object]) -> None:
         """Write the vocabulary file ``name``; if it is there, see that it would be the same.
 
         Raises:
@@ -94,11 +81,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: TrainingConfig) -> RunFolder:
-        """Make the folder ``config.out`` and write config.json.
-
-        Raises:
-            CheckpointError: the folder is there and holds something, or it cannot be made.
-        """
+        """Make the folder ``config.out`` and write config.json; CheckpointError if it is not free or cannot be made."""
         folder = cls(Path(config.out))
         folder.check_free()
         folder.make()
@@ -106,11 +89,7 @@ class RunFolder:
         return folder
 
     def make(self) -> list[Path]:
-        """Make the folder, without a run in it, if it is not there; the folders that were made, innermost first.
-
-        Raises:
-            CheckpointError: it cannot be made.
-        """
+        """Make the folder, without a run in it, if it is not there; the folders that were made, innermost first."""
         missing = self._missing()
         try:
             self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -136,11 +115,7 @@ class RunFolder:
         return [path for path in (self.path, *self.path.parents) if not path.exists()]
 
     def clear(self) -> None:
-        """Remove a run, but for the lock.
-
-        Raises:
-            CheckpointError: the folder holds files of others too; nothing was removed.
-        """
+        """Remove a run, but for the lock; CheckpointError, and all stays, if the folder holds files of others too."""
         temporary = {path.name for path in self.path.glob(".*.tmp")}  # what a kill leaves
         ours = {*_FILES, *_FOLDERS, *temporary, LOCK}
         if others := sorted({path.name for path in self.path.iterdir()} - ours):
@@ -159,11 +134,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> tuple[RunFolder, TrainingConfig]:
-        """The folder of an earlier run and its options.
-
-        Raises:
-            CheckpointError: there is no run, or its config.json cannot be read.
-        """
+        """The folder of an earlier run and its options; CheckpointError if its config.json cannot be read."""
         folder = cls(Path(path))
         try:
             return folder, TrainingConfig.load(folder.config_path)
@@ -172,10 +143,8 @@ class RunFolder:
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{folder.config_path} should hold JSON. Found bytes that are no text.") from error
         except ValueError as error:
-            told = str(error)
-            raise CheckpointError(
-                told if str(folder.config_path) in told else f"{folder.config_path}: {told}"
-            ) from error
+            place = "" if str(folder.config_path) in str(error) else f"{folder.config_path}: "
+            raise CheckpointError(f"{place}{error}") from error
 
 
 def _is_leftover(path: Path) -> bool:
@@ -205,11 +174,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise _not_written(path, error) from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def _not_written(path: Path, error: OSError) -> CheckpointError:

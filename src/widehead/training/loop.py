@@ -73,10 +73,7 @@ class Trainer:
     """Trains a network on batches; ``restore`` first to go on from the last checkpoint, then ``run``.
 
     Args:
-        config: options of the run.
         network: encoder and head, on ``config.device``, in the state to start from.
-        head_optimizer: optimiser of the head.
-        batches: examples to train on.
         folder: where metrics and checkpoints go.
         sizes: what the network was built for ("inputs", "classes"), kept in checkpoints and checked on return.
         evaluator: how to judge, or None.
@@ -100,12 +97,9 @@ class Trainer:
     ) -> None:
         if len(batches) == 0:
             raise ValueError("There should be at least one example to train on. Found none.")
-        self.config = config
-        self.network = network
-        self.batches = batches
-        self.folder = folder
+        self.config, self.network, self.batches, self.folder = config, network, batches, folder
         self.evaluator = evaluator
-        self._display: Display = Display() if display is None else display
+        self._display = display or Display()
         self._log = MetricsLog(folder.metrics_path)
         self._evaluate_every = Interval.parse(config.evaluate_every)
         self._checkpoint_every = Interval.parse(config.checkpoint_every)
@@ -141,29 +135,21 @@ class Trainer:
             NonFiniteError: a step met a NaN or an infinity; the last checkpoint is from before it.
             CheckpointError: a checkpoint or the log could not be written; the last checkpoint is still valid.
         """
-        stops = finished = self._finished()
+        stops = finished = self._done() >= 1.0
         with Interruption() as interruption:
             self._lap = time.perf_counter()
             while not stops:
-                for inputs, targets in self._rest_of_epoch():
+                for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
                     self._step(inputs, targets)
-                    finished = self._finished()
+                    finished = self._done() >= 1.0
                     # Asked once a step, so that no run stops without its checkpoint.
                     stops = finished or interruption.requested
                     self._between_steps(finished, stops)
                     if stops:
                         break
         position = self.state.position
-        status = "finished" if finished else "interrupted"
-        return Outcome(
-            status, position.step, position.epochs(len(self.batches)), position.seconds, dict(position.metrics)
-        )
-
-    def _rest_of_epoch(self) -> Iterator[tuple[Inputs, SparseTargets]]:
-        return self.batches.epoch(self.state.position.epoch, self.state.position.batch)
-
-    def _finished(self) -> bool:
-        return self._done() >= 1.0
+        status, epochs = "finished" if finished else "interrupted", position.epochs(len(self.batches))
+        return Outcome(status, position.step, epochs, position.seconds, dict(position.metrics))
 
     def _done(self) -> float:
         return self.state.position.done(self.config, len(self.batches))

@@ -57,8 +57,7 @@ def _parameter_optimizer(config: TrainingConfig, head: ParameterHead) -> Optimiz
     lr = config.encoder_lr if config.head_lr is None else config.head_lr
     dense, by_rows = PARAMETER_OPTIMIZERS[config.head_optimizer]
     made = (by_rows if head.sparse else dense)(parameters, lr=lr)
-    limit = config.head_max_grad_norm
-    if limit is not None:
+    if (limit := config.head_max_grad_norm) is not None:
         made.register_step_pre_hook(lambda *_: _clip(parameters, limit))
     return made
 

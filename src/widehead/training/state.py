@@ -19,7 +19,6 @@ from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.position import Position
-from widehead.training.seeding import random_state, set_random_state
 
 __all__ = ["Origin", "RunState", "restore_network"]
 
@@ -55,20 +54,20 @@ class Origin:
                 f"Checkpoint {path} should be of a network for {self.sizes}. Found {found['sizes']}: the data or the "
                 "vocabularies changed."
             )
-        for kind, should in (("option", self.options), ("vocabulary file", self.names)):
-            there = found[f"{'option' if kind == 'option' else 'name'}s"]
-            for name in sorted({*should, *there}):
-                if should.get(name) != there.get(name):
-                    raise CheckpointError(_of_another_run(path, kind, name, should.get(name), there.get(name)))
+        if name := _different(self.options, found["options"]):
+            raise CheckpointError(
+                f"Checkpoint {path} should be of a run with `{name}` = {self.options.get(name)!r}, as in config.json. "
+                f"Found one with {found['options'].get(name)!r}: it is another run's, or config.json was changed."
+            )
+        if name := _different(self.names, found["names"]):
+            raise CheckpointError(
+                f"Checkpoint {path} should belong to the run's {name}. Found that file missing, changed or another "
+                "run's."
+            )
 
 
-def _of_another_run(path: Path, kind: str, name: str, should: Any, found: Any) -> str:
-    if kind == "option":
-        return (
-            f"Checkpoint {path} should be of a run with `{name}` = {should!r}, as in config.json. Found one with "
-            f"{found!r}: it is another run's, or config.json was changed."
-        )
-    return f"Checkpoint {path} should belong to the run's {name}. Found that file missing, changed or another run's."
+def _different(should: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    return next((name for name in sorted({*should, *found}) if should.get(name) != found.get(name)), None)
 
 
 @dataclass
@@ -92,17 +91,13 @@ class RunState:
             "encoder_optimizer": self.encoder_optimizer.state_dict(),
             "head_optimizer": self.head_optimizer.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "random": random_state(self.device),
+            "random": _random_state(self.device),
             "position": dataclasses.asdict(self.position),
         }
         save_checkpoint(path, tree)
 
     def restore(self, path: Path) -> None:
-        """Go back to the moment of a checkpoint.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or from a run on other data or another network.
-        """
+        """Go back to the moment of a checkpoint; CheckpointError if it is missing, damaged or another run's."""
         tree = load_checkpoint(path)
         restore_network(self.network, tree, self.origin, path)
         try:
@@ -111,17 +106,13 @@ class RunState:
             for scheduler, state in zip(self.schedulers, tree["schedulers"], strict=True):
                 scheduler.load_state_dict(state)
             self.position = Position(**tree["position"])
-            set_random_state(tree["random"], self.device)
+            _set_random_state(tree["random"], self.device)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"Checkpoint {path} does not fit this run: {error}.") from error
 
 
 def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origin, path: Path) -> None:
-    """Load the weights of a checkpoint's tree into the network of the run that ``origin`` tells.
-
-    Raises:
-        CheckpointError: the tree belongs to something else; the network is as it was.
-    """
+    """Load the weights of a tree into a network; CheckpointError if it is not of ``origin``: nothing changed then."""
     origin.check(tree, path)
     should = _shapes(network.encoder.state_dict())
     try:
@@ -135,6 +126,19 @@ def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origi
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"Checkpoint {path} does not fit the head: {error}") from error
     network.encoder.load_state_dict(tree["encoder"])
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """States of all that training draws from (weights, dropout): the order of examples has no state."""
+    state = {"cpu": torch.get_rng_state()}
+    return state if device.type != "cuda" else {**state, "cuda": torch.cuda.get_rng_state(device)}
+
+
+def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Go back to such a state; one of another kind of device sets what they share."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import torch
 
 __all__ = ["HeadClock", "rate_factor"]
 
-_Mark = float | torch.cuda.Event
+_Mark = Any  # a number of seconds, or an event on a GPU
 
 
 class HeadClock:
@@ -35,18 +36,11 @@ class HeadClock:
         """Seconds counted since the last call."""
         if self._cuda:
             torch.cuda.synchronize()
-        total = sum(_seconds(begin, end) for begin, end in self._spans)
+            total = sum(begin.elapsed_time(end) for begin, end in self._spans) / 1000.0
+        else:
+            total = sum(end - begin for begin, end in self._spans)
         self._spans.clear()
-        return total
-
-
-def _seconds(begin: _Mark, end: _Mark) -> float:
-    if isinstance(begin, float) and isinstance(end, float):
-        return end - begin
-    assert isinstance(begin, torch.cuda.Event)
-    assert isinstance(end, torch.cuda.Event)
-    milliseconds: float = begin.elapsed_time(end)
-    return milliseconds / 1000.0
+        return float(total)
 
 
 def rate_factor(schedule: str, warmup_steps: int, step: int, done: float) -> float:
