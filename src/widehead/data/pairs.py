@@ -39,7 +39,7 @@ class Pairs:
     items: list[str]
     user_ids: np.ndarray
     item_ids: np.ndarray
-    ratings: np.ndarray | None
+    ratings: np.ndarray | None = None
 
 
 def read_pairs(path: FilePath, block: int = 1 << 22) -> Pairs:
