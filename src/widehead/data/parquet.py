@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from widehead.data.files import FilePath, shortened
-from widehead.data.pieces import LARGEST, Piece
-from widehead.data.tables import NAMES, Columns, names_shown
+from widehead.data.pieces import Piece
+from widehead.data.tables import LARGEST, NAMES, Columns, names_shown
 from widehead.errors import DataError
 
 __all__ = ["parquet_pieces"]

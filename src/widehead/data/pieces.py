@@ -15,12 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from widehead.data.files import FilePath, byte_chunks
-from widehead.data.tables import Columns, cell_reader, unnamed_columns
+from widehead.data.tables import LARGEST, Columns, cell_reader, unnamed_columns
 
-__all__ = ["LARGEST", "Doubtful", "Piece", "list_pieces", "table_pieces"]
-
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest rating."""
+__all__ = ["Doubtful", "Piece", "list_pieces", "table_pieces"]
 
 _LONGEST_CELL = 1 << 16  # bytes; the reader of lines refuses 2¹⁷ characters
 _WIDE = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
