@@ -9,7 +9,7 @@ import gzip
 import lzma
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BufferedReader
 from os import PathLike
 from pathlib import Path
@@ -38,13 +38,8 @@ def open_text(path: FilePath) -> Iterator[Iterator[str]]:
         DataError: the file is missing, a folder, unreadable, empty, binary, not UTF-8, or its compressed data are
             truncated or corrupt. The message names the file and, if it applies, the line.
     """
-    blocks = text_blocks(path)
-    lines = _lines(blocks)
-    try:
+    with closing(text_blocks(path)) as blocks, closing(_lines(blocks)) as lines:
         yield lines
-    finally:
-        lines.close()
-        blocks.close()
 
 
 def text_blocks(path: FilePath) -> Generator[str, None, None]:

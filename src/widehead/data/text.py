@@ -12,7 +12,6 @@ Lines that are ``<doc …>`` or ``</doc>`` markers are left out.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -63,7 +62,6 @@ def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True)
         DataError: the file cannot be read; names the line.
         ValueError: ``tokens`` is neither.
     """
-    _check(tokens)
     for block in text_blocks(path):
         for line in _MARKER.sub("", block).split("\n"):
             if words := words_of(line, tokens, lowercase):
@@ -110,7 +108,8 @@ def encode(
     """
     if sentence_ends and END not in vocabulary:
         raise ValueError(f"Parameter `vocabulary` should hold {END!r} if sentence_ends is true. Found no such name.")
-    ids = [_ids(words, vocabulary) for words in _pieces(path, tokens, lowercase, sentence_ends)]
+    found = map(vocabulary.ids, _pieces(path, tokens, lowercase, sentence_ends))
+    ids = [part[part >= 0].astype(np.int32) for part in found]
     encoded = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
     if not bool((encoded != vocabulary.as_dict.get(END, -1)).any()):
         raise DataError(f"{path}: expected words of the vocabulary. Found none.")
@@ -153,12 +152,6 @@ def _without_empty_lines(words: Iterable[str]) -> Iterator[str]:
         if word != "\n" or before != "\n":
             yield word
         before = word
-
-
-def _ids(words: list[str], vocabulary: Vocabulary) -> np.ndarray:
-    get, default = vocabulary.as_dict.get, vocabulary.unknown_id
-    ids = np.fromiter(map(get, words, itertools.repeat(default)), dtype=np.int32, count=len(words))
-    return ids if default >= 0 else ids[ids >= 0]
 
 
 def _check(tokens: str) -> None:

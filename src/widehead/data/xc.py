@@ -15,14 +15,12 @@ import numpy as np
 import scipy.sparse
 
 from widehead.data.files import FilePath, open_text, shortened
-from widehead.data.labels import LabelSchema, MultiLabel, assemble, examples_of
+from widehead.data.labels import LabelSchema, MultiLabel, assemble
 from widehead.errors import DataError
 
-__all__ = ["HEADER", "read_xc", "xc_header"]
+__all__ = ["read_xc", "xc_header"]
 
-HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
-"""The first line of a file of this format."""
-
+_HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
 _LIMIT = 2**31 - 1
 
 
@@ -61,14 +59,9 @@ def read_xc(
     schema: LabelSchema | None,
     labels_path: FilePath | None,
 ) -> MultiLabel:
-    """Read the rows after the header.
+    """Read the numbered lines after the header, as ``read_multilabel`` says.
 
-    Args:
-        path: for messages.
-        header: numbers of rows, features and labels.
-        lines: numbered lines after the header.
-        schema: of the training file, or None; another number of features is refused, labels beyond it are unreachable.
-        labels_path: names of the labels, one a line, or None.
+    A ``schema`` with another number of features is refused; labels beyond it are unreachable.
     """
     _, num_features, num_labels = header
     schema = schema or LabelSchema(num_features, num_labels, names=_names(labels_path, num_labels))
@@ -83,17 +76,20 @@ def read_xc(
         shape=(len(rows), num_features),
     )
     features.sum_duplicates()
-    example, label = examples_of(rows.label_ends), np.array(rows.labels, dtype=np.int64)
-    return assemble(path, features, example, label, label >= schema.num_labels, schema)
+    label = np.array(rows.labels, dtype=np.int64)
+    return assemble(path, features, rows.label_ends, label, label >= schema.num_labels, schema)
 
 
-def xc_header(path: FilePath, line: int, found: re.Match[str]) -> tuple[int, int, int]:
-    """Numbers of rows, features and labels of a matched header; raises DataError if one is 0 or too large."""
+def xc_header(path: FilePath, line: int, text: str) -> tuple[int, int, int] | None:
+    """Numbers of rows, features and labels, or None if this is no header; DataError if one is 0 or too large."""
+    found = _HEADER.fullmatch(text)
+    if found is None:
+        return None
     rows, features, labels = (int(n) for n in found.groups())
     if max(features, labels) > _LIMIT or min(rows, features, labels) < 1:
         raise DataError(
             f"{path}, line {line}: expected 'rows features labels', each at least 1 and the last two at most {_LIMIT}. "
-            f"Found {shortened(found.string)}."
+            f"Found {shortened(text)}."
         )
     return rows, features, labels
 
