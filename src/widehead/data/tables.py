@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from widehead.data.files import FilePath, shortened
+from widehead.data.files import FilePath, finite
 from widehead.errors import DataError
 
-__all__ = ["LARGEST", "NAMES", "Columns", "Row", "cell_reader", "names_shown", "separated_rows", "unnamed_columns"]
+__all__ = [
+    "LARGEST",
+    "NAMES",
+    "Row",
+    "cell_reader",
+    "named_columns",
+    "names_shown",
+    "separated_rows",
+    "unnamed_columns",
+]
 
 # Compared in lower case, without spaces, hyphens and underscores.
 _USER = ("user", "userid", "username", "uid", "customer", "customerid", "reviewer", "reviewerid")
@@ -38,18 +46,12 @@ class Row(NamedTuple):
     rating: float | None = None
 
 
-class Columns(NamedTuple):
-    """Positions of the columns."""
-
-    user: int
-    item: int
-    rating: int | None
-
-    @classmethod
-    def named(cls, header: Sequence[str]) -> Columns | None:
-        """Positions by the names of a header; None if a name of users or of items is missing."""
-        user, item, rating = (_position(header, wanted) for wanted in (_USER, _ITEM, _RATING))
-        return None if user is None or item is None else cls(user, item, rating)
+def named_columns(header: Sequence[str]) -> list[int] | None:
+    """Positions of users, items and, if there are any, ratings, by the names of a header; None if it names no pairs."""
+    user, item, rating = (_position(header, wanted) for wanted in (_USER, _ITEM, _RATING))
+    if user is None or item is None:
+        return None
+    return [user, item] if rating is None else [user, item, rating]
 
 
 def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iterator[Row]:
@@ -65,7 +67,7 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
     rows = (cells for cells in reader if "".join(cells).strip())
     try:
         first: list[str] = next(rows, [])
-        if columns := Columns.named(first):
+        if columns := named_columns(first):
             yield from _rows(path, reader, rows, len(first), columns)
         elif first:
             columns = unnamed_columns(path, reader.line_num, first)
@@ -83,7 +85,7 @@ def cell_reader(lines: Iterable[str], separator: str) -> Any:
     return csv.reader(ended, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
 
 
-def _rows(path: FilePath, reader: Any, rows: Iterable[list[str]], width: int, columns: Columns) -> Iterator[Row]:
+def _rows(path: FilePath, reader: Any, rows: Iterable[list[str]], width: int, columns: list[int]) -> Iterator[Row]:
     for cells in rows:
         try:
             row = _row(cells, width, columns)
@@ -92,13 +94,14 @@ def _rows(path: FilePath, reader: Any, rows: Iterable[list[str]], width: int, co
         yield row
 
 
-def _row(cells: list[str], width: int, columns: Columns) -> Row:
+def _row(cells: list[str], width: int, columns: list[int]) -> Row:
     if len(cells) != width:
         raise ValueError(f"expected {width} columns, as in the first row. Found {len(cells)}")
-    user, item = cells[columns.user].strip(), cells[columns.item].strip()
-    if not user or not item:
+    user, item, *rating = [cells[column] for column in columns]
+    if not user.strip() or not item.strip():
         raise ValueError("expected a user and an item. Found an empty cell")
-    return Row(user, (item,), None if columns.rating is None else _rating(cells[columns.rating]))
+    rated = finite(rating[0], LARGEST, "a rating that is a finite number") if rating else None
+    return Row(user.strip(), (item.strip(),), rated)
 
 
 def _unlike_first(path: FilePath, line: int, rows: Iterator[Row]) -> Iterator[Row]:
@@ -116,7 +119,7 @@ def _unlike_first(path: FilePath, line: int, rows: Iterator[Row]) -> Iterator[Ro
         )
 
 
-def unnamed_columns(path: FilePath, line: int, first: list[str]) -> Columns:
+def unnamed_columns(path: FilePath, line: int, first: list[str]) -> list[int]:
     """Columns of a file without a header; refuses a first row that looks like a header nobody can read."""
     header = f"a header that names them, such as {NAMES}"
     if len(first) not in (2, 3):
@@ -126,17 +129,7 @@ def unnamed_columns(path: FilePath, line: int, first: list[str]) -> Columns:
         )
     if _position(first, _USER) is not None or _position(first, _ITEM) is not None:
         raise DataError(f"{path}, line {line}: expected {header}. Found {names_shown(first)}.")
-    return Columns(0, 1, 2 if len(first) == 3 else None)
-
-
-def _rating(cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if -LARGEST <= value <= LARGEST:
-        return value
-    raise ValueError(f"expected a rating that is a finite number. Found {shortened(cell)}")
+    return list(range(len(first)))
 
 
 def _position(header: Sequence[str], wanted: Sequence[str]) -> int | None:

@@ -51,17 +51,7 @@ def words_of(text: str, tokens: Tokens = "words", lowercase: bool = True) -> lis
 
 
 def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True) -> Iterator[list[str]]:
-    """The words of each line that has any, one list a line.
-
-    Args:
-        path: UTF-8 text, plain or compressed.
-        tokens: "words" or "whitespace", as the module says.
-        lowercase: for "words" alone; "whitespace" leaves the text as it stands.
-
-    Raises:
-        DataError: the file cannot be read; names the line.
-        ValueError: ``tokens`` is neither.
-    """
+    """The words of each line that has any, one list a line. Arguments and errors as for ``encode``."""
     for block in text_blocks(path):
         for line in _MARKER.sub("", block).split("\n"):
             if words := words_of(line, tokens, lowercase):
@@ -73,9 +63,7 @@ def count_words(
 ) -> Counter[str]:
     """How often each word occurs; with ``sentence_ends``, the end of a line counts as the word ``</s>``.
 
-    Raises:
-        DataError: the file cannot be read, or has no word.
-        ValueError: ``tokens`` is neither "words" nor "whitespace".
+    Arguments and errors as for ``encode``; a file without words is refused.
     """
     counts: Counter[str] = Counter()
     for words in _pieces(path, tokens, lowercase, sentence_ends):
@@ -98,12 +86,14 @@ def encode(
     Words that the vocabulary lacks get its unknown word's id; if it has none, they are left out.
 
     Args:
-        path, tokens, lowercase: as in ``read_words``.
+        path: UTF-8 text, plain or compressed.
         vocabulary: of the words; with ``sentence_ends`` it should hold ``</s>``.
+        tokens: "words" or "whitespace", as the module says.
+        lowercase: for "words" alone; "whitespace" leaves the text as it stands.
         sentence_ends: put the id of ``</s>`` at the end of each line.
 
     Raises:
-        DataError: the file cannot be read, or none of its words is in the vocabulary.
+        DataError: the file cannot be read (names the line), or none of its words is in the vocabulary.
         ValueError: ``tokens`` is neither, or ``</s>`` is missing.
     """
     if sentence_ends and END not in vocabulary:

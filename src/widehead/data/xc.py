@@ -6,7 +6,6 @@ reads what stands after '#' or 'qid' differently and checks neither ranges nor t
 
 from __future__ import annotations
 
-import math
 import re
 from array import array
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.sparse
 
-from widehead.data.files import FilePath, open_text, shortened
+from widehead.data.files import FilePath, finite, open_text, shortened
 from widehead.data.labels import LabelSchema, MultiLabel, assemble
 from widehead.errors import DataError
 
@@ -22,6 +21,7 @@ __all__ = ["read_xc", "xc_header"]
 
 _HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
 _LIMIT = 2**31 - 1
+_LARGEST = 1e30  # sums of repeated features stay finite in float32
 
 
 class _XC:
@@ -44,7 +44,7 @@ class _XC:
             if not colon:
                 raise ValueError(f"expected feature:value. Found {shortened(pair)}")
             self.features.append(_index(feature, self.num_features, "feature"))
-            self.values.append(_finite(value))
+            self.values.append(finite(value, _LARGEST, "a finite value of a feature"))
         self.label_ends.append(len(self.labels))
         self.feature_ends.append(len(self.features))
 
@@ -98,12 +98,11 @@ def _rows(path: FilePath, header: tuple[int, int, int], lines: Iterator[tuple[in
     promised, num_features, num_labels = header
     rows = _XC(num_features, num_labels)
     for number, line in lines:
-        if len(rows) == promised and not line.strip():
-            continue
-        if len(rows) == promised:
-            raise DataError(f"{path}, line {number}: expected {promised} rows, as the header says. Found more.")
         try:
-            rows.add(line)
+            if len(rows) < promised:
+                rows.add(line)
+            elif line.strip():
+                raise ValueError(f"expected {promised} rows, as the header says. Found more")
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}.") from error
     if len(rows) < promised:
@@ -119,16 +118,6 @@ def _index(text: str, limit: int, what: str) -> int:
     if not 0 <= index < limit:
         raise ValueError(f"expected a {what} id in [0, {limit}). Found {shortened(text)}")
     return index
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= 1e30:  # sums of repeated features stay finite in float32
-        raise ValueError(f"expected a finite value of a feature. Found {shortened(text)}")
-    return value
 
 
 def _names(labels_path: FilePath | None, num_labels: int) -> list[str] | None:
