@@ -36,7 +36,7 @@ def numbers(batches: Batches, n: int, start: int = 0) -> list[list[int]]:
 
 
 def threads() -> int:
-    return sum(t.name == "widehead-batches" for t in threading.enumerate())
+    return sum(t.name.startswith("widehead-batches") for t in threading.enumerate())
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4])

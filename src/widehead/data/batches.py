@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -102,8 +102,8 @@ class Batches:
 
         An error while a batch is prepared is raised here. Closing the iterator (or dropping it) stops the thread.
         """
-        made = (self.examples.batch(rows) for rows in self.rows(n, start))
-        return made if self.prefetch == 0 else _ahead(made, self.prefetch)
+        rows = self.rows(n, start)
+        return _ahead(self.examples, rows, self.prefetch) if self.prefetch else map(self.examples.batch, rows)
 
 
 class _Rows:
@@ -126,37 +126,16 @@ class _Rows:
         return SparseTargets(self.columns[picked].astype(np.int64), offsets, values)
 
 
-class _Failed:
-    """An error on its way from the thread to the consumer."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def _ahead(made: Iterator[Batch], limit: int) -> Iterator[Batch]:
-    """The same batches, prepared by a thread that is at most ``limit`` ahead."""
-    ready: queue.Queue[Batch | _Failed | None] = queue.Queue(limit)
-    stopped = threading.Event()
-    thread = threading.Thread(target=_fill, args=(made, ready, stopped), name="widehead-batches", daemon=True)
-    thread.start()
+def _ahead(examples: Examples, rows: Iterator[np.ndarray], limit: int) -> Iterator[Batch]:
+    """The batches of ``rows``, prepared by a thread that is at most ``limit`` ahead."""
+    pool = ThreadPoolExecutor(1, "widehead-batches")
+    waiting: deque[Future[Batch]] = deque()
     try:
-        while (got := ready.get()) is not None:
-            if isinstance(got, _Failed):
-                raise got.error
-            yield got
+        for chosen in rows:
+            waiting.append(pool.submit(examples.batch, chosen))
+            if len(waiting) > limit:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
-        stopped.set()
-        while not ready.empty():  # makes room for a thread that waits to put its batch down
-            ready.get_nowait()
-        thread.join()
-
-
-def _fill(made: Iterator[Batch], ready: queue.Queue[Batch | _Failed | None], stopped: threading.Event) -> None:
-    try:
-        for batch in made:
-            ready.put(batch)
-            if stopped.is_set():
-                return
-        ready.put(None)
-    except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-        ready.put(_Failed(error))
+        pool.shutdown(cancel_futures=True)

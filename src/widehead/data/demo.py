@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from widehead.data.files import open_text
-from widehead.data.interactions import Interactions
-from widehead.data.sparse import csr_from_pairs
-from widehead.data.vocabulary import Vocabulary, name_order
+from widehead.data.interactions import Interactions, aligned
+from widehead.data.pairs import Pairs
 from widehead.errors import DataError
 
 __all__ = ["read_thesaurus", "thesaurus_path"]
@@ -55,11 +54,4 @@ def read_thesaurus(path: Path | None = None) -> Interactions:
                 columns += found
     if not rows:
         raise DataError(f"{path}: expected 'root,synonym,synonym,…' on each line. Found no synonym.")
-    return _interactions(list(roots), list(synonyms), rows, columns)
-
-
-def _interactions(roots: list[str], synonyms: list[str], rows: list[int], columns: list[int]) -> Interactions:
-    order = name_order(synonyms, np.bincount(columns, minlength=len(synonyms)))
-    items = Vocabulary(synonyms[i] for i in order)
-    matrix = csr_from_pairs(rows, items.ids(synonyms)[columns], None, (len(roots), len(items)))
-    return Interactions(matrix, roots, items, np.zeros(len(roots), dtype=np.int64))
+    return aligned(Pairs(list(roots), list(synonyms), np.array(rows), np.array(columns)))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import math
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BufferedReader
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TypeAlias
 
 from widehead.errors import DataError
 
-__all__ = ["FilePath", "byte_chunks", "first_bytes", "first_filled", "open_text", "shortened", "text_blocks"]
+__all__ = ["FilePath", "byte_chunks", "finite", "first_bytes", "first_filled", "open_text", "shortened", "text_blocks"]
 
 FilePath: TypeAlias = str | PathLike[str]
 
@@ -38,13 +39,8 @@ def open_text(path: FilePath) -> Iterator[Iterator[str]]:
         DataError: the file is missing, a folder, unreadable, empty, binary, not UTF-8, or its compressed data are
             truncated or corrupt. The message names the file and, if it applies, the line.
     """
-    blocks = text_blocks(path)
-    lines = _lines(blocks)
-    try:
+    with closing(text_blocks(path)) as blocks, closing(_lines(blocks)) as lines:
         yield lines
-    finally:
-        lines.close()
-        blocks.close()
 
 
 def text_blocks(path: FilePath) -> Generator[str, None, None]:
@@ -89,6 +85,17 @@ def shortened(value: object) -> str:
     """A value as messages show it."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:60] + "…"
+
+
+def finite(text: str, most: float, expected: str) -> float:
+    """The number that a text shows; ValueError, saying what was expected, if it is none in [-most, most]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= most:
+        raise ValueError(f"expected {expected}. Found {shortened(text)}")
+    return value
 
 
 def _lines(blocks: Iterator[str]) -> Generator[str, None, None]:

@@ -13,7 +13,7 @@ The format is told by the content:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
 
-__all__ = ["Interactions", "Pair", "pair", "read_interactions"]
+__all__ = ["Interactions", "Pair", "aligned", "pair", "read_interactions"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_interactions(
             f"{path}: expected pairs of users and items, such as 'user item item …', 'user,item' or "
             "'user<tab>item<tab>rating' on each line. Found no item on any line."
         )
-    return _aligned(pairs, items, users)
+    return aligned(pairs, items, users)
 
 
 def pair(train: Interactions, test: Interactions) -> Pair:
@@ -101,26 +101,15 @@ def pair(train: Interactions, test: Interactions) -> Pair:
     """
     coo = test.matrix.tocoo()
     ids = (coo.row.astype(np.int64), coo.col.astype(np.int64))
-    named = Pairs(test.users, test.items.names, *ids, coo.data)
-    aligned = _aligned(named, train.items, train.users)
-    repeated = binary(train.matrix).multiply(binary(aligned.matrix)).nnz
-    return Pair(train, _with_earlier_losses(aligned, test), int(repeated))
+    found = aligned(Pairs(test.users, test.items.names, *ids, coo.data), train.items, train.users)
+    # Something may have been missing already when ``test`` was read with given rows and columns.
+    rows = Vocabulary(found.users).ids(test.users)
+    np.add.at(found.unreachable, rows[rows >= 0], test.unreachable[rows >= 0])
+    found.unknown_users[:0], found.unknown_items[:0] = test.unknown_users, test.unknown_items
+    return Pair(train, found, int(binary(train.matrix).multiply(binary(found.matrix)).nnz))
 
 
-def _with_earlier_losses(aligned: Interactions, test: Interactions) -> Interactions:
-    """Add what was already missing when ``test`` was read with given rows and columns."""
-    rows = Vocabulary(aligned.users).ids(test.users)
-    unreachable = aligned.unreachable.copy()
-    np.add.at(unreachable, rows[rows >= 0], test.unreachable[rows >= 0])
-    return replace(
-        aligned,
-        unreachable=unreachable,
-        unknown_users=[*test.unknown_users, *aligned.unknown_users],
-        unknown_items=[*test.unknown_items, *aligned.unknown_items],
-    )
-
-
-def _aligned(pairs: Pairs, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
+def aligned(pairs: Pairs, items: Vocabulary | None = None, users: Sequence[str] | None = None) -> Interactions:
     """The matrix of the pairs, in the rows and columns given. The arrays of ``pairs`` are used up."""
     rows = pairs.users if users is None else list(users)
     columns, column_of = _columns(pairs) if items is None else (items, Vocabulary(items.names).ids(pairs.items))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from widehead.data.files import FilePath, open_text, shortened
-from widehead.data.labels import LabelSchema, MultiLabel, assemble, examples_of
+from widehead.data.labels import LabelSchema, MultiLabel, assemble
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
@@ -44,15 +44,7 @@ def read_labelled_text(
     minimum: int,
     max_features: int,
 ) -> MultiLabel:
-    """Read the rows; without a schema, their words and labels become the columns.
-
-    Args:
-        path: for messages.
-        lines: numbered lines.
-        schema: of the training file, or None.
-        labels_path: names of the labels, one a line, or None.
-        minimum, max_features: see ``TextFeatures.fit``.
-    """
+    """Read numbered lines, as ``read_multilabel`` says; without a schema, words and labels become the columns."""
     labels = _Labels()
     texts = labels.texts(path, lines)
     if schema is None:
@@ -71,7 +63,7 @@ def read_labelled_text(
     unknown = column[ids] < 0
     # Unknown labels keep numbers of their own, so that each counts once in a row.
     label = np.where(unknown, schema.num_labels + ids, column[ids])
-    return assemble(path, features, examples_of(labels.ends), label, unknown, schema)
+    return assemble(path, features, labels.ends, label, unknown, schema)
 
 
 def _by_frequency(labels: _Labels) -> list[str]:

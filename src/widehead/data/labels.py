@@ -14,7 +14,7 @@ from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError
 
-__all__ = ["LabelSchema", "MultiLabel", "assemble", "examples_of"]
+__all__ = ["LabelSchema", "MultiLabel", "assemble"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ class MultiLabel:
 
 
 def assemble(
-    path: FilePath, features: CSR, example: np.ndarray, label: np.ndarray, unknown: np.ndarray, schema: LabelSchema
+    path: FilePath, features: CSR, ends: array[int], label: np.ndarray, unknown: np.ndarray, schema: LabelSchema
 ) -> MultiLabel:
+    """Documents whose (nnz,) labels have the ends ``ends``; those that are ``unknown`` have no column."""
     num_examples = features.shape[0]
+    example = np.repeat(np.arange(num_examples), np.diff(np.asarray(ends)))
     if schema.num_labels == 0 or num_examples == 0:
         raise DataError(f"{path}: expected labels. Found none.")
     lost = np.unique(np.stack([example[unknown], label[unknown]]), axis=1)[0]
@@ -94,10 +96,3 @@ def assemble(
         unreachable=np.bincount(lost, minlength=num_examples).astype(np.int64),
         schema=schema,
     )
-
-
-def examples_of(ends: array[int]) -> np.ndarray:
-    """(nnz,) the row of each entry, from the ends of the rows."""
-    ends_array: np.ndarray = np.array(ends, dtype=np.int64)
-    counts = ends_array[1:] - ends_array[:-1]
-    return np.repeat(np.arange(len(counts)), counts)

@@ -11,7 +11,7 @@ import itertools
 from widehead.data.files import FilePath, first_filled, open_text, shortened
 from widehead.data.labelled_text import read_labelled_text
 from widehead.data.labels import LabelSchema, MultiLabel
-from widehead.data.xc import HEADER, read_xc, xc_header
+from widehead.data.xc import read_xc, xc_header
 from widehead.errors import DataError
 
 __all__ = ["LabelSchema", "MultiLabel", "read_multilabel"]
@@ -41,8 +41,7 @@ def read_multilabel(
     """
     with open_text(path) as lines:
         skipped, first = first_filled(lines)
-        if found := HEADER.fullmatch(first):
-            header = xc_header(path, skipped + 1, found)
+        if header := xc_header(path, skipped + 1, first):
             return read_xc(path, header, enumerate(lines, skipped + 2), schema, labels_path)
         if "\t" in first:
             rows = enumerate(itertools.chain([first], lines), skipped + 1)

@@ -7,7 +7,6 @@ both read a file, they give the same.
 from __future__ import annotations
 
 import itertools
-import math
 from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from widehead.data.codes import Codes
-from widehead.data.files import FilePath, first_bytes, first_filled, open_text, shortened
+from widehead.data.files import FilePath, first_bytes, first_filled, open_text
 from widehead.data.parquet import parquet_pieces
-from widehead.data.pieces import LARGEST, Doubtful, Piece, list_pieces, table_pieces
+from widehead.data.pieces import Doubtful, Piece, list_pieces, table_pieces
 from widehead.data.tables import Row, separated_rows
 from widehead.errors import DataError
 
@@ -39,7 +38,7 @@ class Pairs:
     items: list[str]
     user_ids: np.ndarray
     item_ids: np.ndarray
-    ratings: np.ndarray | None
+    ratings: np.ndarray | None = None
 
 
 def read_pairs(path: FilePath, block: int = 1 << 22) -> Pairs:
@@ -67,16 +66,34 @@ def read_pairs(path: FilePath, block: int = 1 << 22) -> Pairs:
 
 def pairs_by_lines(path: FilePath) -> Pairs:
     """What ``read_pairs`` gives for text, line by line. Raises DataError, with the line."""
-    table = _Table()
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    user_ids, item_ids, ratings = array("q"), array("q"), array("f")
     with open_text(path) as lines:
         skipped, first = first_filled(lines)
         lines = itertools.chain(itertools.repeat("", skipped), [first], lines)
         separator = _separator(first)
-        if separator is None:
-            table.add_lists(path, lines)
-        else:
-            table.add_rows(path, separated_rows(path, lines, separator))
-    return table.pairs()
+        rows = _list_rows(path, lines) if separator is None else separated_rows(path, lines, separator)
+        for user, taken, rating in rows:
+            row = users.setdefault(user, len(users))
+            for item in taken:
+                user_ids.append(row)
+                item_ids.append(items.setdefault(item, len(items)))
+            if rating is not None:
+                ratings.append(rating)
+    return _pairs(list(users), list(items), user_ids, item_ids, ratings)
+
+
+def _list_rows(path: FilePath, lines: Iterator[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if "\t" in line or "," in line:
+            found = "tab" if "\t" in line else "comma"
+            raise DataError(
+                f"{path}, line {number}: expected 'user item item …' separated by spaces, as on the first line. "
+                f"Found a {found}."
+            )
+        if names := line.split():
+            yield Row(names[0], names[1:])
 
 
 def _separator(first: str) -> str | None:
@@ -114,48 +131,3 @@ def _pairs(
     numbers = [np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)]
     rated = np.frombuffer(ratings, dtype=np.float32) if ratings else None
     return Pairs(users, items, numbers[0], numbers[1], rated)
-
-
-class _Table:
-    """Pairs as they are read line by line."""
-
-    def __init__(self) -> None:
-        self.users: dict[str, int] = {}
-        self.items: dict[str, int] = {}
-        self.user_ids, self.item_ids, self.ratings = array("q"), array("q"), array("f")
-
-    def add_lists(self, path: FilePath, lines: Iterator[str]) -> None:
-        users, items = self.users, self.items
-        for number, line in enumerate(lines, 1):
-            if "\t" in line or "," in line:
-                found = "tab" if "\t" in line else "comma"
-                raise DataError(
-                    f"{path}, line {number}: expected 'user item item …' separated by spaces, as on the first line. "
-                    f"Found a {found}."
-                )
-            user, *taken = line.split() or [""]
-            if user:
-                row = users.setdefault(user, len(users))
-                self.user_ids.extend([row] * len(taken))
-                self.item_ids.extend([items.setdefault(item, len(items)) for item in taken])
-
-    def add_rows(self, path: FilePath, rows: Iterator[Row]) -> None:
-        users, items = self.users, self.items
-        for row in rows:
-            self.user_ids.append(users.setdefault(row.user, len(users)))
-            self.item_ids.append(items.setdefault(row.item, len(items)))
-            if row.rating is not None:
-                self.ratings.append(_rating(path, row.line, row.rating))
-
-    def pairs(self) -> Pairs:
-        return _pairs(list(self.users), list(self.items), self.user_ids, self.item_ids, self.ratings)
-
-
-def _rating(path: FilePath, line: int, rating: str) -> float:
-    try:
-        value = float(rating)
-    except ValueError:
-        value = math.nan
-    if -LARGEST <= value <= LARGEST:
-        return value
-    raise DataError(f"{path}, line {line}: expected a rating that is a finite number. Found {shortened(rating)}.")

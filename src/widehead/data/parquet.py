@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from widehead.data.files import FilePath, shortened
-from widehead.data.pieces import LARGEST, Piece
-from widehead.data.tables import NAMES, Columns, names_shown
+from widehead.data.pieces import Piece
+from widehead.data.tables import LARGEST, NAMES, named_columns, names_shown
 from widehead.errors import DataError
 
 __all__ = ["parquet_pieces"]
@@ -60,10 +60,10 @@ def _wanted(path: FilePath, schema: Mapping[str, Any]) -> list[str]:
     import polars
 
     names = list(schema)
-    columns = Columns.named(names)
+    columns = named_columns(names)
     if columns is None:
         raise DataError(f"{path}: expected columns such as {NAMES}. Found {names_shown(names)}.")
-    user, item, *rating = wanted = [names[column] for column in columns if column is not None]
+    user, item, *rating = wanted = [names[column] for column in columns]
     for name in (user, item):
         kind = schema[name]
         if not (kind.is_integer() or kind in (polars.String, polars.Categorical, polars.Enum)):

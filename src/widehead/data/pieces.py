@@ -15,12 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from widehead.data.files import FilePath, byte_chunks
-from widehead.data.tables import Columns, cell_reader, unnamed_columns
+from widehead.data.tables import LARGEST, cell_reader, named_columns, unnamed_columns
 
-__all__ = ["LARGEST", "Doubtful", "Piece", "list_pieces", "table_pieces"]
-
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest rating."""
+__all__ = ["Doubtful", "Piece", "list_pieces", "table_pieces"]
 
 _LONGEST_CELL = 1 << 16  # bytes; the reader of lines refuses 2¹⁷ characters
 _WIDE = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
@@ -79,7 +76,7 @@ def table_pieces(path: FilePath, first: str, separator: str, size: int) -> Itera
         header = next(cell_reader([first], separator))
     except csv.Error as error:
         raise Doubtful from error
-    named = Columns.named(header)
+    named = named_columns(header)
     columns = named or unnamed_columns(path, 1, header)
     for number, block in enumerate(_blocks(path, size)):
         rows = _without_start(block, first, named is not None) if number == 0 else block
@@ -107,7 +104,7 @@ def _check_first_row(piece: Piece) -> None:
         raise Doubtful
 
 
-def _table(block: bytes, separator: str, columns: Columns, width: int) -> Piece:
+def _table(block: bytes, separator: str, columns: list[int], width: int) -> Piece:
     """The rows of a block of ``width`` columns."""
     text = _unix(block)
     if b"\0" in text:
@@ -115,7 +112,7 @@ def _table(block: bytes, separator: str, columns: Columns, width: int) -> Piece:
     cells = _frame(text, separator, width)
     if _is_untidy(text, separator, cells):
         cells = _tidied(text, separator, cells)
-    user, item, *rating = (cells[str(column)] for column in columns if column is not None)
+    user, item, *rating = (cells[str(column)] for column in columns)
     if user.null_count() or item.null_count():
         raise Doubtful
     return Piece(user, item, _numbers(rating[0]) if rating else None)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from widehead.data.files import FilePath
+import numpy as np
+
+from widehead.data.files import FilePath, finite
 from widehead.errors import DataError
 
-__all__ = ["NAMES", "Columns", "Row", "cell_reader", "names_shown", "separated_rows", "unnamed_columns"]
+__all__ = [
+    "LARGEST",
+    "NAMES",
+    "Row",
+    "cell_reader",
+    "named_columns",
+    "names_shown",
+    "separated_rows",
+    "unnamed_columns",
+]
 
 # Compared in lower case, without spaces, hyphens and underscores.
 _USER = ("user", "userid", "username", "uid", "customer", "customerid", "reviewer", "reviewerid")
@@ -22,28 +34,24 @@ NAMES = "user,item,rating or user_id,item_id,rating"
 """Headers as messages show them."""
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest rating."""
+
+
 class Row(NamedTuple):
-    """One pair: the line of the file, two names and the rating as it stands, or None."""
+    """A user and some items, and the rating of the only one if there are ratings."""
 
-    line: int
     user: str
-    item: str
-    rating: str | None
+    items: Sequence[str]
+    rating: float | None = None
 
 
-class Columns(NamedTuple):
-    """Positions of the columns."""
-
-    user: int
-    item: int
-    rating: int | None
-
-    @classmethod
-    def named(cls, header: Sequence[str]) -> Columns | None:
-        """Positions by the names of a header; None if a name of users or of items is missing."""
-        names = ["".join(c for c in name.lower() if c not in " _-") for name in header]
-        user, item, rating = (_position(names, wanted) for wanted in (_USER, _ITEM, _RATING))
-        return None if user is None or item is None else cls(user, item, rating)
+def named_columns(header: Sequence[str]) -> list[int] | None:
+    """Positions of users, items and, if there are any, ratings, by the names of a header; None if it names no pairs."""
+    user, item, rating = (_position(header, wanted) for wanted in (_USER, _ITEM, _RATING))
+    if user is None or item is None:
+        return None
+    return [user, item] if rating is None else [user, item, rating]
 
 
 def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iterator[Row]:
@@ -56,17 +64,15 @@ def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iter
         DataError: names the line.
     """
     reader = cell_reader(lines, separator)
+    rows = (cells for cells in reader if "".join(cells).strip())
     try:
-        first: list[str] = next((cells for cells in reader if _filled(cells)), [])
-        if not first:
-            return
-        columns = Columns.named(first)
-        doubtful = None
-        if columns is None:
+        first: list[str] = next(rows, [])
+        if columns := named_columns(first):
+            yield from _rows(path, reader, rows, len(first), columns)
+        elif first:
             columns = unnamed_columns(path, reader.line_num, first)
-            doubtful = _row(path, reader.line_num, first, columns)
-            yield doubtful
-        yield from _unlike(path, doubtful, _rest(path, reader, len(first), columns))
+            everything = itertools.chain([first], rows)
+            yield from _unlike_first(path, reader.line_num, _rows(path, reader, everything, len(first), columns))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: expected separated columns. Found: {error}.") from error
 
@@ -79,35 +85,41 @@ def cell_reader(lines: Iterable[str], separator: str) -> Any:
     return csv.reader(ended, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
 
 
-def _rest(path: FilePath, reader: Any, width: int, columns: Columns) -> Iterator[Row]:
-    """The rows after the first one; rows of empty cells are left out."""
-    for cells in reader:
-        if not _filled(cells):
-            continue
-        if len(cells) != width:
-            raise DataError(
-                f"{path}, line {reader.line_num}: expected {width} columns, as in the first row. Found {len(cells)}."
-            )
-        yield _row(path, reader.line_num, cells, columns)
-
-
-def _unlike(path: FilePath, first: Row | None, rows: Iterator[Row]) -> Iterator[Row]:
-    """The rows; refuses a first row of words if all the others hold numbers, as it must be a header."""
-    doubtful = first is not None and not first.user.isdigit() and not first.item.isdigit()
-    numbers = 0
-    for row in rows:
-        if doubtful:
-            doubtful = row.user.isdigit() and row.item.isdigit()
-            numbers += 1
+def _rows(path: FilePath, reader: Any, rows: Iterable[list[str]], width: int, columns: list[int]) -> Iterator[Row]:
+    for cells in rows:
+        try:
+            row = _row(cells, width, columns)
+        except ValueError as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
         yield row
-    if first is not None and doubtful and numbers > 0:
+
+
+def _row(cells: list[str], width: int, columns: list[int]) -> Row:
+    if len(cells) != width:
+        raise ValueError(f"expected {width} columns, as in the first row. Found {len(cells)}")
+    user, item, *rating = [cells[column] for column in columns]
+    if not user.strip() or not item.strip():
+        raise ValueError("expected a user and an item. Found an empty cell")
+    rated = finite(rating[0], LARGEST, "a rating that is a finite number") if rating else None
+    return Row(user.strip(), (item.strip(),), rated)
+
+
+def _unlike_first(path: FilePath, line: int, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows; refuses a first row of words if all the others hold numbers, as it must be a header."""
+    first = next(rows)
+    yield first
+    words, others = not (first.user.isdigit() or first.items[0].isdigit()), False
+    for row in rows:
+        words, others = words and row.user.isdigit() and row.items[0].isdigit(), True
+        yield row
+    if words and others:
         raise DataError(
-            f"{path}, line {first.line}: expected numbers, as in all other rows, or a header such as {NAMES}. "
-            f"Found {names_shown([first.user, first.item])}."
+            f"{path}, line {line}: expected numbers, as in all other rows, or a header such as {NAMES}. "
+            f"Found {names_shown([first.user, *first.items])}."
         )
 
 
-def unnamed_columns(path: FilePath, line: int, first: list[str]) -> Columns:
+def unnamed_columns(path: FilePath, line: int, first: list[str]) -> list[int]:
     """Columns of a file without a header; refuses a first row that looks like a header nobody can read."""
     header = f"a header that names them, such as {NAMES}"
     if len(first) not in (2, 3):
@@ -115,24 +127,13 @@ def unnamed_columns(path: FilePath, line: int, first: list[str]) -> Columns:
             f"{path}, line {line}: expected 2 or 3 columns (user, item[, rating]), or {header}. "
             f"Found {len(first)} columns: {names_shown(first)}."
         )
-    names = ["".join(c for c in cell.lower() if c not in " _-") for cell in first]
-    if _position(names, _USER) is not None or _position(names, _ITEM) is not None:
+    if _position(first, _USER) is not None or _position(first, _ITEM) is not None:
         raise DataError(f"{path}, line {line}: expected {header}. Found {names_shown(first)}.")
-    return Columns(0, 1, 2 if len(first) == 3 else None)
+    return list(range(len(first)))
 
 
-def _row(path: FilePath, line: int, cells: list[str], columns: Columns) -> Row:
-    user, item = cells[columns.user].strip(), cells[columns.item].strip()
-    if not user or not item:
-        raise DataError(f"{path}, line {line}: expected a user and an item. Found an empty cell.")
-    return Row(line, user, item, None if columns.rating is None else cells[columns.rating])
-
-
-def _filled(cells: list[str]) -> bool:
-    return bool("".join(cells).strip())
-
-
-def _position(names: list[str], wanted: Sequence[str]) -> int | None:
+def _position(header: Sequence[str], wanted: Sequence[str]) -> int | None:
+    names = ["".join(c for c in name.lower() if c not in " _-") for name in header]
     return next((names.index(w) for w in wanted if w in names), None)
 
 

@@ -12,7 +12,6 @@ Lines that are ``<doc …>`` or ``</doc>`` markers are left out.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -52,18 +51,7 @@ def words_of(text: str, tokens: Tokens = "words", lowercase: bool = True) -> lis
 
 
 def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True) -> Iterator[list[str]]:
-    """The words of each line that has any, one list a line.
-
-    Args:
-        path: UTF-8 text, plain or compressed.
-        tokens: "words" or "whitespace", as the module says.
-        lowercase: for "words" alone; "whitespace" leaves the text as it stands.
-
-    Raises:
-        DataError: the file cannot be read; names the line.
-        ValueError: ``tokens`` is neither.
-    """
-    _check(tokens)
+    """The words of each line that has any, one list a line. Arguments and errors as for ``encode``."""
     for block in text_blocks(path):
         for line in _MARKER.sub("", block).split("\n"):
             if words := words_of(line, tokens, lowercase):
@@ -75,9 +63,7 @@ def count_words(
 ) -> Counter[str]:
     """How often each word occurs; with ``sentence_ends``, the end of a line counts as the word ``</s>``.
 
-    Raises:
-        DataError: the file cannot be read, or has no word.
-        ValueError: ``tokens`` is neither "words" nor "whitespace".
+    Arguments and errors as for ``encode``; a file without words is refused.
     """
     counts: Counter[str] = Counter()
     for words in _pieces(path, tokens, lowercase, sentence_ends):
@@ -100,17 +86,20 @@ def encode(
     Words that the vocabulary lacks get its unknown word's id; if it has none, they are left out.
 
     Args:
-        path, tokens, lowercase: as in ``read_words``.
+        path: UTF-8 text, plain or compressed.
         vocabulary: of the words; with ``sentence_ends`` it should hold ``</s>``.
+        tokens: "words" or "whitespace", as the module says.
+        lowercase: for "words" alone; "whitespace" leaves the text as it stands.
         sentence_ends: put the id of ``</s>`` at the end of each line.
 
     Raises:
-        DataError: the file cannot be read, or none of its words is in the vocabulary.
+        DataError: the file cannot be read (names the line), or none of its words is in the vocabulary.
         ValueError: ``tokens`` is neither, or ``</s>`` is missing.
     """
     if sentence_ends and END not in vocabulary:
         raise ValueError(f"Parameter `vocabulary` should hold {END!r} if sentence_ends is true. Found no such name.")
-    ids = [_ids(words, vocabulary) for words in _pieces(path, tokens, lowercase, sentence_ends)]
+    found = map(vocabulary.ids, _pieces(path, tokens, lowercase, sentence_ends))
+    ids = [part[part >= 0].astype(np.int32) for part in found]
     encoded = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
     if not bool((encoded != vocabulary.as_dict.get(END, -1)).any()):
         raise DataError(f"{path}: expected words of the vocabulary. Found none.")
@@ -153,12 +142,6 @@ def _without_empty_lines(words: Iterable[str]) -> Iterator[str]:
         if word != "\n" or before != "\n":
             yield word
         before = word
-
-
-def _ids(words: list[str], vocabulary: Vocabulary) -> np.ndarray:
-    get, default = vocabulary.as_dict.get, vocabulary.unknown_id
-    ids = np.fromiter(map(get, words, itertools.repeat(default)), dtype=np.int32, count=len(words))
-    return ids if default >= 0 else ids[ids >= 0]
 
 
 def _check(tokens: str) -> None:

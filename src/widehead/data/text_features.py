@@ -9,7 +9,7 @@ longer, chooses features by occurrences instead of texts, and costs a second to 
 
 from __future__ import annotations
 
-from array import array
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -92,23 +92,12 @@ class TextFeatures:
 
 def _counts(texts: Iterable[str], ids_of: Callable[[list[str]], Iterable[int]], num_words: Callable[[], int]) -> CSR:
     """(m, N) how often each word occurs in each text, gathered in chunks of texts to bound the memory."""
-    chunks: list[CSR] = []
-    ids, ends = array("q"), array("q", [0])
-
-    def close_chunk() -> None:
-        nonlocal ids, ends
-        parts = (np.ones(len(ids), dtype=np.int32), np.array(ids), np.array(ends))
-        chunk = scipy.sparse.csr_matrix(parts, shape=(len(ends) - 1, num_words()))
-        chunk.sum_duplicates()
-        chunks.append(chunk)
-        ids, ends = array("q"), array("q", [0])
-
-    for text in texts:
-        ids.extend(ids_of(words_of(text)))
-        ends.append(len(ids))
-        if len(ends) > _CHUNK:
-            close_chunk()
-    close_chunk()
+    texts, chunks = iter(texts), [scipy.sparse.csr_matrix((0, 0), dtype=np.int32)]
+    while bags := [list(ids_of(words_of(text))) for text in itertools.islice(texts, _CHUNK)]:
+        ids = np.fromiter(itertools.chain.from_iterable(bags), dtype=np.int64)
+        parts = (np.ones(len(ids), dtype=np.int32), ids, np.cumsum([0, *map(len, bags)]))
+        chunks.append(scipy.sparse.csr_matrix(parts, shape=(len(bags), num_words())))
+        chunks[-1].sum_duplicates()
     for chunk in chunks:
         chunk.resize(chunk.shape[0], num_words())
     return scipy.sparse.vstack(chunks, format="csr")

@@ -135,11 +135,8 @@ class Vocabulary:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return (
-            f"Vocabulary({len(self)} names)"
-            if self.unknown is None
-            else (f"Vocabulary({len(self)} names, unknown={self.unknown!r})")
-        )
+        unknown = "" if self.unknown is None else f", unknown={self.unknown!r}"
+        return f"Vocabulary({len(self)} names{unknown})"
 
 
 def name_order(names: Sequence[str], counts: Sequence[int] | np.ndarray) -> np.ndarray:

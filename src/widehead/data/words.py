@@ -28,7 +28,8 @@ class NgramExamples:
 
     def __init__(self, ids: np.ndarray, context: int, *, before: int) -> None:
         check_ids(ids)
-        _check_positive("context", context)
+        if context < 1:
+            raise ValueError(f"Parameter `context` should be at least 1. Found {context}.")
         if before < 0:
             raise ValueError(f"Parameter `before` should be a word id, at least 0. Found {before}.")
         self.context = context
@@ -48,8 +49,3 @@ def check_ids(ids: np.ndarray) -> None:
     """ValueError unless ids are an (n,) array of integers."""
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"Parameter `ids` should be an (n,) array of integers. Found {ids.dtype} {ids.shape}.")
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"Parameter `{name}` should be at least 1. Found {value}.")

@@ -6,7 +6,6 @@ reads what stands after '#' or 'qid' differently and checks neither ranges nor t
 
 from __future__ import annotations
 
-import math
 import re
 from array import array
 from collections.abc import Iterator
@@ -14,16 +13,15 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.sparse
 
-from widehead.data.files import FilePath, open_text, shortened
-from widehead.data.labels import LabelSchema, MultiLabel, assemble, examples_of
+from widehead.data.files import FilePath, finite, open_text, shortened
+from widehead.data.labels import LabelSchema, MultiLabel, assemble
 from widehead.errors import DataError
 
-__all__ = ["HEADER", "read_xc", "xc_header"]
+__all__ = ["read_xc", "xc_header"]
 
-HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
-"""The first line of a file of this format."""
-
+_HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
 _LIMIT = 2**31 - 1
+_LARGEST = 1e30  # sums of repeated features stay finite in float32
 
 
 class _XC:
@@ -46,7 +44,7 @@ class _XC:
             if not colon:
                 raise ValueError(f"expected feature:value. Found {shortened(pair)}")
             self.features.append(_index(feature, self.num_features, "feature"))
-            self.values.append(_finite(value))
+            self.values.append(finite(value, _LARGEST, "a finite value of a feature"))
         self.label_ends.append(len(self.labels))
         self.feature_ends.append(len(self.features))
 
@@ -61,14 +59,9 @@ def read_xc(
     schema: LabelSchema | None,
     labels_path: FilePath | None,
 ) -> MultiLabel:
-    """Read the rows after the header.
+    """Read the numbered lines after the header, as ``read_multilabel`` says.
 
-    Args:
-        path: for messages.
-        header: numbers of rows, features and labels.
-        lines: numbered lines after the header.
-        schema: of the training file, or None; another number of features is refused, labels beyond it are unreachable.
-        labels_path: names of the labels, one a line, or None.
+    A ``schema`` with another number of features is refused; labels beyond it are unreachable.
     """
     _, num_features, num_labels = header
     schema = schema or LabelSchema(num_features, num_labels, names=_names(labels_path, num_labels))
@@ -83,17 +76,20 @@ def read_xc(
         shape=(len(rows), num_features),
     )
     features.sum_duplicates()
-    example, label = examples_of(rows.label_ends), np.array(rows.labels, dtype=np.int64)
-    return assemble(path, features, example, label, label >= schema.num_labels, schema)
+    label = np.array(rows.labels, dtype=np.int64)
+    return assemble(path, features, rows.label_ends, label, label >= schema.num_labels, schema)
 
 
-def xc_header(path: FilePath, line: int, found: re.Match[str]) -> tuple[int, int, int]:
-    """Numbers of rows, features and labels of a matched header; raises DataError if one is 0 or too large."""
+def xc_header(path: FilePath, line: int, text: str) -> tuple[int, int, int] | None:
+    """Numbers of rows, features and labels, or None if this is no header; DataError if one is 0 or too large."""
+    found = _HEADER.fullmatch(text)
+    if found is None:
+        return None
     rows, features, labels = (int(n) for n in found.groups())
     if max(features, labels) > _LIMIT or min(rows, features, labels) < 1:
         raise DataError(
             f"{path}, line {line}: expected 'rows features labels', each at least 1 and the last two at most {_LIMIT}. "
-            f"Found {shortened(found.string)}."
+            f"Found {shortened(text)}."
         )
     return rows, features, labels
 
@@ -102,12 +98,11 @@ def _rows(path: FilePath, header: tuple[int, int, int], lines: Iterator[tuple[in
     promised, num_features, num_labels = header
     rows = _XC(num_features, num_labels)
     for number, line in lines:
-        if len(rows) == promised and not line.strip():
-            continue
-        if len(rows) == promised:
-            raise DataError(f"{path}, line {number}: expected {promised} rows, as the header says. Found more.")
         try:
-            rows.add(line)
+            if len(rows) < promised:
+                rows.add(line)
+            elif line.strip():
+                raise ValueError(f"expected {promised} rows, as the header says. Found more")
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}.") from error
     if len(rows) < promised:
@@ -123,16 +118,6 @@ def _index(text: str, limit: int, what: str) -> int:
     if not 0 <= index < limit:
         raise ValueError(f"expected a {what} id in [0, {limit}). Found {shortened(text)}")
     return index
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= 1e30:  # sums of repeated features stay finite in float32
-        raise ValueError(f"expected a finite value of a feature. Found {shortened(text)}")
-    return value
 
 
 def _names(labels_path: FilePath | None, num_labels: int) -> list[str] | None:

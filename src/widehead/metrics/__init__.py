@@ -2,11 +2,9 @@
 
 from widehead.metrics.evaluation import Evaluation
 from widehead.metrics.mean_rank import mean_rank, target_ranks
-from widehead.metrics.ndcg import ndcg_at_k
 from widehead.metrics.perplexity import perplexity
-from widehead.metrics.precision import precision_at_k
 from widehead.metrics.propensity import Propensities, best_psp_at_k, psp_at_k
-from widehead.metrics.recall import recall_at_k
+from widehead.metrics.ranking import ndcg_at_k, precision_at_k, recall_at_k
 from widehead.metrics.relevance import hits, mean_over_examples
 
 __all__ = [

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from widehead.metrics.mean_rank import target_ranks
-from widehead.metrics.ndcg import ndcg_at_k
 from widehead.metrics.perplexity import perplexity_sums
-from widehead.metrics.precision import precision_at_k
 from widehead.metrics.propensity import Propensities, best_psp_at_k, psp_at_k
-from widehead.metrics.recall import recall_at_k
+from widehead.metrics.ranking import ndcg_at_k, precision_at_k, recall_at_k
 from widehead.metrics.relevance import relevant_counts
 from widehead.targets import SparseTargets
 
@@ -79,8 +77,8 @@ class Evaluation:
         for name, (kind, k) in self._at.items():
             if kind == "psp":
                 assert self._propensities is not None
-                self._add(name, psp_at_k(ranked, relevant, k, self._propensities, unreachable).nansum())
-                self._add(name, 0.0, best_psp_at_k(relevant, k, self._propensities, unreachable).nansum())
+                best = best_psp_at_k(relevant, k, self._propensities, unreachable).nansum()
+                self._add(name, psp_at_k(ranked, relevant, k, self._propensities, unreachable).nansum(), best)
             else:
                 self._add(name, _RANKING[kind](ranked, relevant, k, unreachable).nansum(), counted)
 
@@ -102,6 +100,6 @@ class Evaluation:
             means["perplexity"] = float(torch.tensor(-means["perplexity"], dtype=torch.float64).exp())
         return means
 
-    def _add(self, name: str, above: Tensor | float, below: Tensor | float = 0.0) -> None:
+    def _add(self, name: str, above: Tensor | float, below: Tensor | float) -> None:
         self._sums[name][0] += float(above)
         self._sums[name][1] += float(below)

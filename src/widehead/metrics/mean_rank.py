@@ -31,13 +31,16 @@ def target_ranks(scores: Tensor, targets: SparseTargets) -> Tensor:
     [1.0, 2.5]
     """
     _check(scores, targets)
+    examples = targets.example_ids
+    places = torch.arange(len(examples), device=examples.device) - targets.offsets[examples]
+    # The scores of the targets as columns, one for each target of an example; places without a target hold 0.
+    wanted = scores.new_zeros(len(targets), int(targets.counts.max()) if len(targets) else 0)
+    wanted[examples, places] = scores[examples, targets.class_ids]
     ordered = scores.sort(dim=1).values
-    wanted = _in_columns(scores, targets)
     below = torch.searchsorted(ordered, wanted)
     not_above = torch.searchsorted(ordered, wanted, right=True)
     higher, ties = scores.shape[1] - not_above, not_above - below - 1
-    ranks = 1.0 + higher.to(torch.float64) + 0.5 * ties
-    return ranks[targets.example_ids, _places(targets)]
+    return (1.0 + higher.to(torch.float64) + 0.5 * ties)[examples, places]
 
 
 def mean_rank(scores: Tensor, targets: SparseTargets) -> Tensor:
@@ -49,21 +52,6 @@ def mean_rank(scores: Tensor, targets: SparseTargets) -> Tensor:
     counts = targets.counts
     sums = torch.zeros(len(targets), dtype=torch.float64, device=ranks.device).index_add(0, targets.example_ids, ranks)
     return undefined_without_relevant(sums / counts, counts)
-
-
-def _in_columns(scores: Tensor, targets: SparseTargets) -> Tensor:
-    """(m, K) scores of the targets, K the most targets of an example; places without a target hold 0."""
-    widest = int(targets.counts.max()) if len(targets) else 0
-    columns = scores.new_zeros(len(targets), widest)
-    examples = targets.example_ids
-    columns[examples, _places(targets)] = scores[examples, targets.class_ids]
-    return columns
-
-
-def _places(targets: SparseTargets) -> Tensor:
-    """(nnz,) which target of its example each one is, from 0."""
-    starts = targets.offsets[:-1][targets.example_ids]
-    return torch.arange(len(starts), device=starts.device) - starts
 
 
 def _check(scores: Tensor, targets: SparseTargets) -> None:

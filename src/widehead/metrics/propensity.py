@@ -57,17 +57,8 @@ def psp_at_k(
 ) -> Tensor:
     """(m,) float64: Σ 1/p over the hits among the first k, divided by k; not yet divided by the best possible value.
 
-    NaN for examples without a relevant class.
-
-    Args:
-        ranked: (m, at least k) class ids, best first.
-        relevant: relevant classes of the m examples.
-        k: at least 1.
-        propensities: of all D classes.
-        unreachable: (m,) how many more relevant classes there are that no ranking can hold, or None.
-
-    Raises:
-        TypeError, ValueError: see ``relevance.hits``; or a hit is no class of ``propensities``.
+    ``propensities`` are those of all D classes; a ValueError names a relevant class that is none of them. All else is
+    as for ``recall_at_k``.
     """
     relevant.check_classes(len(propensities.inverse))
     found = hits(ranked, relevant, k)
@@ -80,10 +71,7 @@ def best_psp_at_k(
 ) -> Tensor:
     """(m,) float64: the largest value of ``psp_at_k``; an unreachable class counts like a label never seen.
 
-    NaN for examples without a relevant class.
-
-    Raises:
-        ValueError: a class is not below D, k is below 1, or ``unreachable`` is wrong.
+    Arguments and errors as for ``psp_at_k``.
     """
     if k < 1:
         raise ValueError(f"Parameter `k` should be at least 1. Found {k}.")

@@ -34,14 +34,13 @@ def hits(ranked: Tensor, relevant: SparseTargets, k: int) -> Tensor:
         ValueError: wrong shape, k out of range, or a class ranked twice; names the first offender.
     """
     _check(ranked, relevant, k)
-    top = ranked[:, :k].to(torch.int64)
-    examples, classes = distinct_pairs(relevant)
+    top, classes = ranked[:, :k].to(torch.int64), relevant.class_ids
     if classes.numel() == 0:
         return torch.zeros_like(top, dtype=torch.bool)
     width = int(classes.max()) + 1
     rows = torch.arange(len(top), device=top.device)[:, None]
     inside = (top >= 0) & (top < width)
-    return inside & torch.isin(rows * width + top, examples * width + classes)
+    return inside & torch.isin(rows * width + top, relevant.example_ids * width + classes)
 
 
 def distinct_pairs(relevant: SparseTargets) -> tuple[Tensor, Tensor]:
@@ -54,13 +53,8 @@ def distinct_pairs(relevant: SparseTargets) -> tuple[Tensor, Tensor]:
 
 
 def relevant_counts(relevant: SparseTargets, unreachable: Tensor | None = None) -> Tensor:
-    """(m,) number of distinct relevant classes of each example, the unreachable ones included.
-
-    Raises:
-        ValueError: ``unreachable`` is not one number, at least 0, for each example.
-    """
-    examples, _ = distinct_pairs(relevant)
-    counts = torch.bincount(examples, minlength=len(relevant))
+    """(m,) number of distinct relevant classes of each example, the unreachable ones included."""
+    counts = torch.bincount(distinct_pairs(relevant)[0], minlength=len(relevant))
     if unreachable is None:
         return counts
     if unreachable.shape != counts.shape or bool((unreachable < 0).any()):

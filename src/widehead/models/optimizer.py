@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam
@@ -43,22 +46,18 @@ class EncoderOptimizer:
     ) -> None:
         if rule == "adagrad" and weight_decay != 0.0:
             raise ValueError(f'Parameter `weight_decay` should be 0 with the rule "adagrad". Found {weight_decay}.')
-        embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
-        sparse = [m.weight for m in embeddings if m.sparse]
-        rows = {id(p) for p in sparse}
         if next(encoder.parameters(), None) is None:
             raise ValueError(f"Parameter `encoder` should have parameters. Found none in {type(encoder).__name__}.")
-        sparse = [p for p in sparse if p.requires_grad]
+        embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+        sparse = [m.weight for m in embeddings if m.sparse and m.weight.requires_grad]
+        rows = {id(p) for p in sparse}
         dense = [p for p in encoder.parameters() if p.requires_grad and id(p) not in rows]
         self.parameters = [*dense, *sparse]
-        self.parts: list[torch.optim.Optimizer] = []
-        if dense:
-            if rule == "adam":
-                self.parts.append(torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay))
-            else:
-                self.parts.append(torch.optim.Adagrad(dense, lr=lr))
-        if sparse:
-            self.parts.append((RowAdam if rule == "adam" else RowAdagrad)(sparse, lr=lr))
+        rules: Sequence[Callable[..., torch.optim.Optimizer]] = (torch.optim.Adagrad, RowAdagrad)
+        if rule == "adam":
+            rules = (partial(torch.optim.AdamW, weight_decay=weight_decay), RowAdam)
+        given = zip(rules, (dense, sparse), strict=True)
+        self.parts: list[torch.optim.Optimizer] = [make(some, lr=lr) for make, some in given if some]
         self.max_grad_norm = max_grad_norm
 
     @property
@@ -73,7 +72,7 @@ class EncoderOptimizer:
 
     def gradient_norm(self) -> float:
         """The Euclidean norm of all gradients together; not finite if one of them, or its square, is not."""
-        return float(_norm([_values(p) for p in self.parameters if p.grad is not None]))
+        return float(get_total_norm([_values(p) for p in self.parameters if p.grad is not None]))
 
     def step(self) -> None:
         """Clip, then change the parameters."""
@@ -96,17 +95,10 @@ class EncoderOptimizer:
 def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Scale dense and sparse gradients together so that their norm is at most ``max_norm``; returns the norm before."""
     values = [_values(p) for p in parameters if p.grad is not None]
-    norm = _norm(values)
+    norm = get_total_norm(values)
     scale = torch.clamp(max_norm / (norm + 1e-12), max=1.0)
     for v in values:
         v.mul_(scale)
-    return norm
-
-
-def _norm(values: list[Tensor]) -> Tensor:
-    if not values:
-        return torch.zeros(())
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
     return norm
 
 
