@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf, nan
 
 import pytest
@@ -46,20 +45,20 @@ def test_condition(rule: StepRule, dtype: torch.dtype, block: int) -> None:
     """κ_F = ‖U‖_F‖U⁻¹‖_F/d of each block of V."""
     limit, good = {torch.float32: 30.0, torch.float64: 1000.0}[dtype], best(rule)
     at = block % len(good.inverse)
-    assert sound(replace(good, inverse=times(good.inverse, at, 0.99 * limit)), rule, dtype)
-    assert not sound(replace(good, inverse=times(good.inverse, at, 1.01 * limit)), rule, dtype)
+    assert sound(good._replace(inverse=times(good.inverse, at, 0.99 * limit)), rule, dtype)
+    assert not sound(good._replace(inverse=times(good.inverse, at, 1.01 * limit)), rule, dtype)
 
 
 @DTYPES
 def test_amplification(dtype: torch.dtype) -> None:
     """max ‖C_b‖/‖(Hr)_b‖ · ‖U‖_F/√d, where lr is what there is at the beginning."""
     limit, good = {torch.float32: 8.0, torch.float64: 64.0}[dtype], best(SGD)
-    assert sound(replace(good, growth=(0.99 * limit * LR,)), SGD, dtype)
-    assert not sound(replace(good, growth=(1.01 * limit * LR,)), SGD, dtype)
+    assert sound(good._replace(growth=(0.99 * limit * LR,)), SGD, dtype)
+    assert not sound(good._replace(growth=(1.01 * limit * LR,)), SGD, dtype)
     # The same rounding errors of the rows reach W through a larger U.
-    larger = replace(good, factor=(2.0,), inverse=(0.5,))
-    assert sound(replace(larger, growth=(0.49 * limit * LR,)), SGD, dtype)
-    assert not sound(replace(larger, growth=(0.51 * limit * LR,)), SGD, dtype)
+    larger = good._replace(factor=(2.0,), inverse=(0.5,))
+    assert sound(larger._replace(growth=(0.49 * limit * LR,)), SGD, dtype)
+    assert not sound(larger._replace(growth=(0.51 * limit * LR,)), SGD, dtype)
 
 
 @DTYPES
@@ -70,7 +69,7 @@ def test_amplification_of_each_block(dtype: torch.dtype, block: int) -> None:
     natural = (2.0 * LR / (1.0 - 0.9) - LR, 1.0)  # |f₁ + r f₂| + |r f₂| with r = −lr·μ/(1 − μ)
     for factor, expected in ((0.99, True), (1.01, False)):
         growth = tuple(factor * limit * natural[j] if j == block else g for j, g in enumerate(good.growth))
-        assert sound(replace(good, growth=growth), HEAVY, dtype) is expected
+        assert sound(good._replace(growth=growth), HEAVY, dtype) is expected
 
 
 @DTYPES
@@ -82,8 +81,7 @@ def test_scale(rule: StepRule, dtype: torch.dtype, scale: float, expected: bool,
     good = best(rule)
     at = block % len(good.factor)
     row = at // rule.order
-    shrunk = replace(
-        good,
+    shrunk = good._replace(
         factor=times(good.factor, at, scale),
         inverse=times(good.inverse, at, 1.0 / scale),
         growth=times(good.growth, row, 1.0 / scale),
@@ -107,7 +105,7 @@ def test_contraction(rule: StepRule, dtype: torch.dtype, sign: float) -> None:
     """The mean of 1/σ − 1; negative if the step overshoots."""
     limit = sign * {torch.float32: 16.0, torch.float64: 1e6}[dtype]
     for factor, expected in ((0.99, True), (1.01, False)):
-        found = replace(best(rule), contraction=factor * limit)
+        found = best(rule)._replace(contraction=factor * limit)
         assert sound(found, rule, dtype) is expected
         assert contracts_too_much(found, dtype) is not expected
 
@@ -126,8 +124,8 @@ def test_what_is_not_finite_is_never_sound(rule: StepRule, dtype: torch.dtype, p
             if name in ("factor", "inverse") and (poison == -inf or at in (1, 2)):
                 continue
             poisoned = tuple(poison if i == at else number for i, number in enumerate(numbers))
-            assert not sound(replace(good, **{name: poisoned}), rule, dtype), (name, at)
-    assert not sound(replace(good, contraction=poison), rule, dtype)
+            assert not sound(good._replace(**{name: poisoned}), rule, dtype), (name, at)
+    assert not sound(good._replace(contraction=poison), rule, dtype)
 
 
 @DTYPES
@@ -138,12 +136,11 @@ def test_a_scale_that_a_whole_block_of_rows_has_is_no_matter(
 ) -> None:
     """V ← V·diag(a, b)⁻¹ and U ← diag(a, b)·U: rows of U times a and b, columns of U⁻¹ and of C divided by them."""
     limit, rule = {torch.float32: 30.0, torch.float64: 1000.0}[dtype], HEAVY
-    coupled = replace(best(rule), factor=(1.0, 0.1, 0.1, 1.0))
-    figures = replace(coupled, inverse=(condition * limit, 0.1, 0.1, 1.0), growth=tuple(g / 2 for g in GROWTH[rule]))
+    coupled = best(rule)._replace(factor=(1.0, 0.1, 0.1, 1.0))
+    figures = coupled._replace(inverse=(condition * limit, 0.1, 0.1, 1.0), growth=tuple(g / 2 for g in GROWTH[rule]))
     # `inverse` has the blocks of U⁻ᵀ: its rows belong to the blocks of V, as U's do.
     by_row = (scales[0], scales[0], scales[1], scales[1])
-    scaled = replace(
-        figures,
+    scaled = figures._replace(
         factor=tuple(number * s for number, s in zip(figures.factor, by_row, strict=True)),
         inverse=tuple(number / s for number, s in zip(figures.inverse, by_row, strict=True)),
         growth=tuple(number / s for number, s in zip(figures.growth, scales, strict=True)),

@@ -68,8 +68,8 @@ def _check_backward(head: Recording, read: Forward) -> None:
 
 def _by_statistics(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Tensor | None) -> tuple[Any, ...]:
     """λ, σ, g of `OutputGradient` from the derivatives by q, s and a; weights of examples are not known."""
-    curvature = torch.zeros_like(ctx.read.squared_norm) if by_q is None else 2.0 * by_q
-    return curvature, by_s, torch.zeros_like(ctx.read.outputs) if by_a is None else by_a
+    lam = torch.zeros_like(ctx.read.squared_norm) if by_q is None else 2.0 * by_q
+    return lam, by_s, torch.zeros_like(ctx.read.outputs) if by_a is None else by_a
 
 
 def _by_losses(ctx: Any, weight: Tensor) -> tuple[Any, ...]:

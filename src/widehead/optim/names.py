@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -23,6 +24,12 @@ OPTIMIZERS: dict[str, Callable[..., HeadOptimizer]] = {
     "shampoo": Shampoo,
     "muon": Muon,
 }
+
+
+def taking(parameter: str) -> tuple[str, ...]:
+    """Names of the optimisers of the exact head whose constructors have this parameter."""
+    return tuple(name for name, kind in OPTIMIZERS.items() if parameter in inspect.signature(kind).parameters)
+
 
 #: optimisers of all other heads by name, (params, lr): for dense gradients, and for gradients with few rows
 PARAMETER_OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[..., torch.optim.Optimizer]]] = {

@@ -20,7 +20,7 @@ from widehead.heads.names import HEADS
 from widehead.losses import Loss
 from widehead.losses.names import LOSSES
 from widehead.models.layers import ACTIVATIONS
-from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS, taking
 from widehead.options.checks import (
     FLAG,
     INTERVAL,
@@ -44,7 +44,6 @@ __all__ = ["OPTIONS", "TrainingConfig"]
 
 _DATA, _NETWORK, _HEAD = "Data", "Network", "Loss and output layer"
 _ENCODER, _LENGTH, _WATCH = "Encoder's optimiser", "How long", "Evaluation and checkpoints"
-_SGD, _DECAYING, _DAMPED = ("sgd",), ("newton", "shampoo"), ("newton", "shampoo", "muon")
 own, exact = partial(option, shared=False), partial(option, panel=_HEAD, exact=True)  # of some jobs; of that head
 _DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N")
 
@@ -113,21 +112,23 @@ class TrainingConfig:
         _HEAD,
     )
     head_momentum: float = exact(
-        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", optimizers=_SGD
+        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", optimizers=taking("momentum")
     )
-    head_nesterov: bool = exact(False, FLAG, "Nesterov's momentum.", optimizers=_SGD)
+    head_nesterov: bool = exact(False, FLAG, "Nesterov's momentum.", optimizers=taking("nesterov"))
     head_decay: float | None = exact(
-        None, SHARE, "How much of the past newton and shampoo keep in a step.", optimizers=_DECAYING
+        None, SHARE, "How much of the past newton and shampoo keep in a step.", optimizers=taking("decay")
     )
-    head_damping: float | None = exact(None, NOT_NEGATIVE, "Damping of newton, shampoo and muon.", optimizers=_DAMPED)
+    head_damping: float | None = exact(
+        None, NOT_NEGATIVE, "Damping of newton, shampoo and muon.", optimizers=taking("damping")
+    )
     head_ridge: float = exact(
-        0.0, NOT_NEGATIVE, "Ridge of newton: 1 is as much as one epoch has on average.", optimizers=("newton",)
+        0.0, NOT_NEGATIVE, "Ridge of newton: 1 is as much as one epoch has on average.", optimizers=taking("ridge")
     )
     head_bias: bool = option(False, FLAG, "Give the output layer a bias.", _HEAD)
     head_storage: str | None = exact(None, PATH, "File to keep the exact head's weights in, not memory.", resumed="new")
     head_storage_dtype: str | None = exact(None, choice(("bfloat16",)), "bfloat16: half the memory for the exact head.")
     head_weight_decay: float = exact(
-        0.0, NOT_NEGATIVE, "Weight decay of the output layer.", optimizers=tuple(OPTIMIZERS)
+        0.0, NOT_NEGATIVE, "Weight decay of the output layer.", optimizers=taking("weight_decay")
     )
     head_max_grad_norm: float | None = option(
         None, POSITIVE, "Clip the gradient of the output layer at this norm.", _HEAD

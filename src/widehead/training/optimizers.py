@@ -39,7 +39,9 @@ def make_head_optimizer(
     if config.head_optimizer == "sgd" and lr is None:
         lr = measured_lr or _natural_lr(network, examples, config.activation)
         lr = None if lr is None else lr * (1.0 - config.head_momentum)
-    return OPTIMIZERS[config.head_optimizer](network.head, lr, max_grad_norm=config.head_max_grad_norm, **own)
+    if config.head_max_grad_norm is not None:
+        own["max_grad_norm"] = config.head_max_grad_norm
+    return OPTIMIZERS[config.head_optimizer](network.head, lr, **own)
 
 
 def _own_options(config: TrainingConfig, num_examples: int) -> dict[str, Any]:

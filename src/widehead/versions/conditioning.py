@@ -15,8 +15,9 @@ from widehead.arithmetic import Figures, SmallState, StepRule
 
 __all__ = ["contracts_too_much", "drift_of", "is_sound"]
 
-# A segment is closed when one of these is passed (κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one
-# strongly contracted direction among many, and W's error in float32 was ten times larger with it alone):
+# A step goes on in its segment unless one of these is passed; then few directions are corrected, or the segment is
+# closed (factored/step.py). κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one strongly contracted direction among many, and W's
+# error in float32 was ten times larger with it alone. So there is the
 # amplification max_b ‖C_b‖ / ‖(Hr)_b‖ · ‖U‖_F / √d, by which rounding errors of the rows written now are magnified;
 _AMPLIFICATION_LIMIT = {torch.float32: 8.0, torch.float64: 64.0}
 # κ_F, which bounds it for the hidden layers to come; and the drift ‖UU⁻¹x − x‖ / ‖x‖ of the inverse.

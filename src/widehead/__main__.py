@@ -1,0 +1,5 @@
+"""``python -m widehead``: the command line."""
+
+from widehead.cli import main
+
+main()
