@@ -101,14 +101,10 @@ CASES = {
         (*_SGD, "--head-lr", "0.3", *_SMALL, "--hidden", "32", "--minimum-count", "1", "--epochs", "2"),
     ),
     "recommender, sgd with momentum in a file": Case(
-        recommender,
-        "recommender",
-        (*_SGD, "--head-lr", "0.002", *_SMALL, "--epochs", "60", "ROWS"),
+        recommender, "recommender", (*_SGD, "--head-lr", "0.002", *_SMALL, "--epochs", "60", "ROWS")
     ),
     "multilabel, newton in bfloat16": Case(
-        labelled,
-        "multilabel",
-        ("--head-storage-dtype", "bfloat16", *_SMALL, "--hidden", "32", "--epochs", "20"),
+        labelled, "multilabel", ("--head-storage-dtype", "bfloat16", *_SMALL, "--hidden", "32", "--epochs", "20")
     ),
 }
 

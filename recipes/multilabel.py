@@ -40,10 +40,7 @@ class DataSet:
     test: str
 
 
-SETS = {
-    "citeulike-t": DataSet("train.txt.gz", "test.txt.gz"),
-    "yso-finna-en": DataSet("train.tsv.gz", "test.tsv.gz"),
-}
+SETS = {"citeulike-t": DataSet("train.txt.gz", "test.txt.gz"), "yso-finna-en": DataSet("train.tsv.gz", "test.tsv.gz")}
 
 
 def main() -> None:

@@ -57,8 +57,7 @@ def test_exact_on_badly_conditioned_hidden_layers(row: Row, dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize(
-    ("steps", "classes", "width"),
-    [(1_500, 3_000, 16), pytest.param(100_000, 100_000, 64, marks=pytest.mark.slow)],
+    ("steps", "classes", "width"), [(1_500, 3_000, 16), pytest.param(100_000, 100_000, 64, marks=pytest.mark.slow)]
 )
 def test_no_drift_in_float32_however_long(steps: int, classes: int, width: int) -> None:
     """float32, no refresh: Q stays what WᵀW is, through thousands of segments and sweeps, with a drifting encoder."""

@@ -1,7 +1,5 @@
 """Tensors whose memory is a file: the system reads pages in and writes them out as they are needed."""
 
-from __future__ import annotations
-
 import math
 import mmap
 import os
@@ -14,8 +12,6 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-
-__all__ = ["Map", "create", "expect", "expect_rows", "leave", "open_private"]
 
 # Every map that lives, by its first address, so that `leave` touches no other memory than theirs.
 _MAPS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()

@@ -25,12 +25,8 @@ What is missing here, and why the package is larger: U is a product of all steps
 U⁻¹ and V lose their digits. `widehead.heads.ExactHead` makes the same step and keeps them.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
-
-__all__ = ["PlainHead"]
 
 
 class PlainHead:

@@ -1,15 +1,11 @@
 """Heads compute in the type of their weights, even if a training loop runs under torch.autocast."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
-
-__all__ = ["without_autocast"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Inputs", "SparseTargets", "TargetsLike"]
-
 TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
 #: what encoders take: a bag of ids for each example, or an (m, n) int64 tensor of ids
 Inputs: TypeAlias = "SparseTargets | Tensor"

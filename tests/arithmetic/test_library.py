@@ -73,11 +73,7 @@ def test_it_can_be_switched_off(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no kernels, and no word about it")
 @pytest.mark.parametrize(
     ("environment", "word"),
-    [
-        ({"PATH": ""}, "no C compiler"),
-        ({"CC": "no-such-compiler"}, "does not run"),
-        ({"CC": "false"}, "failed"),
-    ],
+    [({"PATH": ""}, "no C compiler"), ({"CC": "no-such-compiler"}, "does not run"), ({"CC": "false"}, "failed")],
 )
 def test_without_a_compiler_steps_are_the_same_and_one_warning_says_why(
     tmp_path: Path, environment: dict[str, str], word: str, expected: str

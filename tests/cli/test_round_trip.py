@@ -132,9 +132,7 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict
     made = {}
     for job, to in itertools.product(FILES, FORMATS):
         path = folder / f"{job}.{to}"
-        told = only_json(
-            call("export", trained[job][0] / "run", "--format", to, "--output", path, "--json"),
-        )
+        told = only_json(call("export", trained[job][0] / "run", "--format", to, "--output", path, "--json"))
         assert told == {"format": to, "output": str(path), "bytes": path.stat().st_size}
         made[job, to] = path
     return made

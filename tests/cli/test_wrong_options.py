@@ -16,10 +16,7 @@ Trained = dict[str, tuple[Path, Called]]
     ("options", "what"),
     [
         (["--width", "-1"], "Option --width should be a whole number, at least 0 and below 2^31. Found -1"),
-        (
-            ["--width", "0", "--encoder-init", "random"],
-            "Option --width should be at least 1 but for",
-        ),
+        (["--width", "0", "--encoder-init", "random"], "Option --width should be at least 1 but for"),
         (["--width", "wide"], "--width"),
         (["--hidden", "12,x"], "expected whole numbers with commas between them. Found '12,x'"),
         (["--hidden", "12,0"], "Option --hidden should be a list of positive whole numbers"),

@@ -126,10 +126,7 @@ def test_files_that_the_page_names_are_there() -> None:
     assert missing == []
 
 
-LISTED = {
-    "loss": (LOSSES, "LogisticTargets"),
-    "head": (HEADS, "OneVersusAllHead"),
-}
+LISTED = {"loss": (LOSSES, "LogisticTargets"), "head": (HEADS, "OneVersusAllHead")}
 
 
 @pytest.mark.parametrize("option", LISTED)

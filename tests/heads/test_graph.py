@@ -29,11 +29,7 @@ def hidden_layer(dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 def dense_statistics(hidden: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
     outputs = hidden @ weight.T
-    return {
-        "q": (outputs**2).sum(1),
-        "s": outputs.sum(1),
-        "a": outputs[TARGETS.example_ids, TARGETS.class_ids],
-    }
+    return {"q": (outputs**2).sum(1), "s": outputs.sum(1), "a": outputs[TARGETS.example_ids, TARGETS.class_ids]}
 
 
 def mixed(statistics: dict[str, torch.Tensor], chosen: tuple[str, ...]) -> torch.Tensor:

@@ -114,13 +114,7 @@ VALUES = [[1.0, 2.0, 0.5], [], [3.0], [0.0, 1.0], [], [2.0]]
 
 
 def make(
-    row: Row,
-    dtype: torch.dtype = torch.float64,
-    bias: bool = False,
-    *,
-    d: int = WIDTH,
-    n: int = D,
-    seed: int = 1,
+    row: Row, dtype: torch.dtype = torch.float64, bias: bool = False, *, d: int = WIDTH, n: int = D, seed: int = 1
 ) -> Any:
     """A head with weights of ordinary size, a bias other than 0 where it has one."""
     torch.manual_seed(seed)

@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from widehead.errors import CheckpointError
-from widehead.training.log import (
-    BarDisplay,
-    Display,
-    MetricsLog,
-    PlainDisplay,
-    Status,
-    display_for,
-    read_metrics,
-)
+from widehead.training.log import BarDisplay, Display, MetricsLog, PlainDisplay, Status, display_for, read_metrics
 from widehead.training.timing import rate_factor
 
 WHERE = {"epoch": 0.5, "seconds": 1.5}

@@ -1,7 +1,5 @@
 """The operations that cost, on tensors alone: one interface, torch's class that runs anywhere, and a compiled one."""
 
-from __future__ import annotations
-
 from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
 from widehead.arithmetic.correct import Corrected, correct_before
 from widehead.arithmetic.corrections import Corrections, without_denormals

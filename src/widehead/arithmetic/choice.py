@@ -1,7 +1,5 @@
 """Which class of operations computes with the rows of a head: the one place that asks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,8 +9,6 @@ from torch import Tensor
 from widehead.arithmetic.compiled import Compiled
 from widehead.arithmetic.library import library
 from widehead.arithmetic.reference import Arithmetic
-
-__all__ = ["TORCH", "choose", "find_compiled", "using"]
 
 #: torch's own operations
 TORCH = Arithmetic()

@@ -3,8 +3,6 @@
 Letters: m examples, d width, D classes, n distinct target classes, nnz targets.
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
@@ -24,8 +22,6 @@ from widehead.arithmetic.step import Figures, StepMade
 from widehead.arithmetic.step_rule import StepRule
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
-
-__all__ = ["Compiled"]
 
 # Larger systems of m × m numbers are inverted sooner by all threads together, and if m is larger products are
 # nearly all there is.
@@ -145,13 +141,7 @@ class Compiled(Arithmetic):
         return StepMade(SmallState(small.master, small.base, added, value), solved, rows, figures)
 
     def correct(
-        self,
-        gradient: OutputGradient,
-        rule: StepRule,
-        small: SmallState,
-        solved: Tensor,
-        hr: Tensor,
-        values: Tensor,
+        self, gradient: OutputGradient, rule: StepRule, small: SmallState, solved: Tensor, hr: Tensor, values: Tensor
     ) -> Corrected | None:
         if not _applies(hr, small):
             return super().correct(gradient, rule, small, solved, hr, values)

@@ -22,8 +22,6 @@ Letters: U (c, c), C (m, c) the solution that target rows are written with, Hr (
 of the rule. One block of columns only: with momentum, segments are closed instead.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -35,8 +33,6 @@ from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.solve import solve
 from widehead.arithmetic.step import Figures, StepMade, figures_of, rows_in_segment
 from widehead.arithmetic.step_rule import StepRule
-
-__all__ = ["SMALLEST", "Corrected", "correct", "correct_before"]
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,7 @@ def _row_factor(made: SmallState, taken: Tensor) -> Tensor:
     factor = made.master[: made.columns] + made.added[: made.columns]
     first = (taken @ made.inverse).double()
     residual = torch.sub(taken.double(), first @ factor).to(taken.dtype)
-    b: Tensor = (first + (residual @ made.inverse).double()).to(taken.dtype)
-    return b
+    return (first + (residual @ made.inverse).double()).to(taken.dtype)
 
 
 def _smallest(inverse: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,5 +154,4 @@ def _smallest(inverse: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unit(vector: Tensor) -> Tensor:
-    unit: Tensor = vector / torch.linalg.vector_norm(vector)
-    return unit
+    return vector / torch.linalg.vector_norm(vector)

@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
-__all__ = ["Corrections", "without_denormals"]
-
 _TINY = 1e-30  # smaller factors are set to zero: products of denormal numbers are very slow
 
 

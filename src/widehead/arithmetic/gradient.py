@@ -18,8 +18,6 @@ from widehead.targets import SparseTargets
 if TYPE_CHECKING:
     from widehead.arithmetic.reference import Arithmetic
 
-__all__ = ["Forward", "OutputGradient"]
-
 
 @dataclass(frozen=True)
 class Forward:

@@ -1,13 +1,9 @@
 """What Python and C agree on, read from c/interface.h: limits, structures and the types of functions."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 from pathlib import Path
 from typing import Any
-
-__all__ = ["FUNCTIONS", "LIMITS", "MOST_CORRECTIONS", "SLOTS", "SOURCES", "STRUCTURES", "handshake"]
 
 #: the folder of the C files
 SOURCES = Path(__file__).parent / "c"

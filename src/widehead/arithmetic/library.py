@@ -1,7 +1,5 @@
 """The library of compiled operations: C of this room, compiled for this processor at first use and kept in a cache."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os
@@ -18,8 +16,6 @@ import torch
 
 from widehead.arithmetic.interface import FUNCTIONS, SOURCES, handshake
 from widehead.errors import KernelWarning
-
-__all__ = ["library"]
 
 _SWITCH = "WIDEHEAD_KERNELS"
 _FLAGS = "WIDEHEAD_KERNEL_FLAGS"  # more flags of the compiler, such as those of its sanitizers

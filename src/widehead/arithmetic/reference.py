@@ -1,7 +1,5 @@
 """The operations that cost, by torch's own: what is true on every device, and what faster classes are compared with."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,8 +20,6 @@ from widehead.arithmetic.step import StepMade
 from widehead.arithmetic.step_rule import StepRule
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
-
-__all__ = ["Arithmetic", "GradientParts", "Outputs"]
 
 
 class Outputs(NamedTuple):
@@ -106,13 +102,7 @@ class Arithmetic:
         return steps.step(gradient, rule, small, hr, gram_hr)
 
     def correct(
-        self,
-        gradient: OutputGradient,
-        rule: StepRule,
-        small: SmallState,
-        solved: Tensor,
-        hr: Tensor,
-        values: Tensor,
+        self, gradient: OutputGradient, rule: StepRule, small: SmallState, solved: Tensor, hr: Tensor, values: Tensor
     ) -> Corrected | None:
         """Give the direction in which U is smallest the length τ; None if it is too small for that, or not finite.
 

@@ -3,8 +3,6 @@
 Letters: D classes, c columns, n rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,8 +11,6 @@ from torch import Tensor
 
 from widehead.arithmetic.corrections import Corrections
 from widehead.arithmetic.interface import SLOTS
-
-__all__ = ["RowTable", "bring"]
 
 _GATHERED = 1 << 11  # rows read at a time: large copies would be mapped into memory anew, page by page
 

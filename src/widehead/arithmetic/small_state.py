@@ -12,8 +12,6 @@ from torch import Tensor
 
 from widehead.arithmetic.step_rule import StepRule
 
-__all__ = ["SmallState", "combined", "mix_blocks"]
-
 # Steps between two roundings of the sums to float64: what is added meanwhile is small beside the rest, so that its own
 # rounding is far below that of the values.
 _FLUSH_EVERY = {torch.float32: 16, torch.float64: 1}

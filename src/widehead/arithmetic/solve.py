@@ -3,8 +3,6 @@
 Letters: Hr = HR (m, d), Λ = diag(λ), κ = φ₁ of φ = f p⁻¹ for the step X ← X(p⊗I) + TᵀHr(f⊗I) (step_rule.py).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +11,6 @@ from torch import Tensor
 from widehead.arithmetic.gradient import OutputGradient
 from widehead.arithmetic.small_state import SmallState, combined
 from widehead.arithmetic.step_rule import StepRule
-
-__all__ = ["Solution", "solve"]
 
 _LEAF = 64  # systems up to this size are inverted as a whole
 

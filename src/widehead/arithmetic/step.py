@@ -5,8 +5,6 @@ T = ΛO + σ1ᵀ + S, Hr = HR; p (order × order) and f (order) are the plain nu
 f = −η, and the step is W ← W − ηTᵀH.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -16,8 +14,6 @@ from widehead.arithmetic.gradient import OutputGradient
 from widehead.arithmetic.small_state import SmallState, mix_blocks
 from widehead.arithmetic.solve import Solution, solve
 from widehead.arithmetic.step_rule import StepRule
-
-__all__ = ["Figures", "StepMade", "figures_of", "rows_in_segment", "step"]
 
 _TINY_GAIN = 1e-30  # a smaller f is not divided by
 
@@ -106,12 +102,7 @@ def _block_norms(matrix: Tensor, k: int) -> Tensor:
 
 
 def _new_small_state(
-    gradient: OutputGradient,
-    rule: StepRule,
-    small: SmallState,
-    hr: Tensor,
-    gram_hr: Tensor,
-    solution: Solution | None,
+    gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor, solution: Solution | None
 ) -> SmallState:
     """U ← U(p⊗I) + U_wHᵀΛHr f̂, with ω, x̄ and Q likewise (`_fill_dense_part`), and U⁻¹ ← p̂⁻¹(U⁻¹ − EHᵀΛC); f̂ = f⊗I.
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["StepRule"]
-
 _SINGULAR = 1e-4  # a smaller determinant of p is not inverted: the segment is closed instead
 
 

@@ -16,8 +16,6 @@ from torch.nn.functional import pad
 
 from widehead.targets import SparseTargets
 
-__all__ = ["TargetPlan"]
-
 # Up to so many numbers, inner products are taken of copies of the rows; above, without copies, which would be mapped
 # into memory anew, page by page, each time.
 _SMALL = 1 << 16
@@ -100,8 +98,7 @@ class TargetPlan:
 
 def _gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
     """(k,) inner products of left[left_rows[t]] and right[right_rows[t]]: the obvious way, by copies of all rows."""
-    products: Tensor = torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
-    return products
+    return torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
 
 
 def _pattern(offsets: Tensor, columns: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Timing that survives noisy machines: all methods in one process, in turn, medians, ratios of medians."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import platform
@@ -14,8 +12,6 @@ from torch import Tensor
 
 from widehead.arithmetic import find_compiled
 from widehead.targets import SparseTargets
-
-__all__ = ["hardware", "in_turn", "interleaved", "now", "percentile", "sgemm_rate", "timed"]
 
 _SLICE = 0.25  # seconds that one method may take in one round, so that fast methods get many samples
 

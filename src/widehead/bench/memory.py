@@ -14,8 +14,6 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["Need", "PeakMemory", "available_memory", "fitting"]
-
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

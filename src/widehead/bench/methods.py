@@ -1,7 +1,5 @@
 """One training step of an output layer by each method: forward, backward, gradient to the encoder, update of W."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +16,6 @@ from widehead.heads.names import HEADS
 from widehead.losses import SquaredError
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
 from widehead.targets import SparseTargets
-
-__all__ = ["METHODS", "ONE_TARGET", "Method", "memory_need"]
 
 _LR = 1e-4  # far below the limit of stability, so that no method leaves the range of ordinary numbers
 
@@ -47,8 +43,7 @@ class HeadMethod(Method):
     head: Head
 
     def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        loss: Tensor = self.head(hidden, targets)
-        return loss
+        return self.head(hidden, targets)
 
 
 class Exact(HeadMethod):

@@ -1,7 +1,5 @@
 """How long one training step of an output layer takes, method beside method in one run."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,8 +13,6 @@ from widehead.bench.methods import METHODS, ONE_TARGET, memory_need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.provenance import provenance
 from widehead.errors import check_number
-
-__all__ = ["FIGURES", "combinations", "compare_step", "left_out"]
 
 #: what a row of a method that was left out has None for
 FIGURES = (

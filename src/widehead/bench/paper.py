@@ -5,8 +5,6 @@ Their setting is a neural language model over the 793,471 words of the One Billi
 network with an ordinary output layer.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,8 +20,6 @@ from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.provenance import provenance
 from widehead.errors import check_number
 from widehead.targets import SparseTargets
-
-__all__ = ["PUBLISHED", "PaperSizes", "Published", "paper_table"]
 
 _OUTPUT, _WHOLE = "output layer only", "whole model"
 _LR = 1e-4

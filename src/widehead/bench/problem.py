@@ -3,8 +3,6 @@
 Letters: D classes, d width, m examples a batch, K targets an example.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -14,8 +12,6 @@ from torch import Tensor
 
 from widehead.errors import check_choice, check_number
 from widehead.targets import SparseTargets
-
-__all__ = ["OutputLayerProblem", "TrainedStream"]
 
 
 @dataclass(frozen=True)

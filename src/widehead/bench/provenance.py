@@ -1,15 +1,11 @@
 """Where a figure comes from: the day it was measured and the code that was measured."""
 
-from __future__ import annotations
-
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from widehead.version import __version__
-
-__all__ = ["provenance"]
 
 
 def provenance() -> dict[str, str | None]:

@@ -1,7 +1,5 @@
 """What the exact head's upkeep costs over a long run: segments that are closed, rows that are moved forward, pauses."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +15,6 @@ from widehead.bench.problem import OutputLayerProblem, TrainedStream
 from widehead.bench.provenance import provenance
 from widehead.errors import check_choice, check_number
 from widehead.optim import SGD, HeadOptimizer, Newton
-
-__all__ = ["UpkeepClock", "measure_upkeep"]
 
 _CLOSING, _MOVING = "closing", "moving"
 _CURVATURE = 0.5

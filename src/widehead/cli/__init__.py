@@ -1,7 +1,5 @@
 """The command line. ``main`` is the entry point ``widehead``; every command is a file of its own."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The commands, in the order in which ``widehead --help`` shows them."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Annotated, Any
 
@@ -13,8 +11,6 @@ from widehead.cli.demo import demo
 from widehead.cli.evaluate import evaluate
 from widehead.cli.export import export
 from widehead.cli.predict import predict
-
-__all__ = ["app"]
 
 _HELP = """Trains networks with very many outputs, exactly, at a cost per example independent of their number.
 

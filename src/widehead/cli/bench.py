@@ -1,7 +1,5 @@
 """``widehead bench``: methods side by side over a sweep of sizes, the table of the paper, and a long run's upkeep."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,8 +9,6 @@ from widehead.bench.methods import METHODS
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.cli.files import appending
 from widehead.cli.options import DeviceOption, JsonOption, OutOption, check_device, whole_numbers
-
-__all__ = ["bench"]
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure speed, method beside method.")
 

@@ -27,8 +27,6 @@ from widehead.heads.names import HEADS
 from widehead.jobs import Job
 from widehead.options import Option
 
-__all__ = ["job_command"]
-
 # What every contender decides for itself.
 _HEADS_OWN = ("head", "head_options", "loss", "loss_options", "keep_best", "preset")
 _HELP = """Train several heads on the same data with the same encoder, and say which is best.

@@ -1,7 +1,5 @@
 """How commands talk: results on standard output, everything else on standard error."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys
@@ -11,8 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-__all__ = ["printable", "say", "show_json", "show_metrics", "show_table", "working"]
 
 
 def show_json(result: Mapping[str, Any]) -> None:

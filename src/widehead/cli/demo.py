@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from widehead.runs import Run
     from widehead.training import Outcome
 
-__all__ = ["demo"]
-
 _WORDS = ("happy", "brave", "music", "calculate", "mountain", "ocean")
 _SHOWN = 8
 

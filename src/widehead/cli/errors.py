@@ -1,7 +1,5 @@
 """What users see when something is wrong: one line on standard error. This is the one place that decides it."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -14,8 +12,6 @@ import typer
 
 from widehead.cli.console import say
 from widehead.errors import CheckpointError, DataError, NonFiniteError, WideheadWarning
-
-__all__ = ["Interrupted", "run_guarded"]
 
 _CUT_SHORT, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 

@@ -1,7 +1,5 @@
 """``widehead evaluate RUN``: metrics of a trained network on a file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +7,6 @@ import typer
 
 from widehead.cli.console import show_json, show_metrics, working
 from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, check_device, whole_numbers
-
-__all__ = ["evaluate"]
 
 
 def evaluate(

@@ -1,7 +1,5 @@
 """``widehead export RUN --format F``: the weights of a run in a form that other programs read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +7,6 @@ import typer
 
 from widehead.cli.console import show_json, working
 from widehead.cli.options import BestOption, JsonOption, RunArgument
-
-__all__ = ["export"]
 
 
 def export(

@@ -1,7 +1,5 @@
 """Files that commands take and leave: standard input, and rows that are added to a file."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -12,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from widehead.errors import DataError
-
-__all__ = ["appending", "input_file"]
 
 
 @contextmanager

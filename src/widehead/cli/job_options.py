@@ -1,7 +1,5 @@
 """Commands of jobs: their options are rows of the table of options."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature, signature
 from typing import Any
@@ -12,8 +10,6 @@ import typer.main
 from widehead.cli.options import whole_numbers
 from widehead.jobs import JOBS, Job
 from widehead.options import OPTIONS, Option
-
-__all__ = ["build_command", "given_options", "jobs_of", "number_or_text", "options_of", "parameter"]
 
 
 def jobs_of(command: str) -> dict[str, type[Job]]:

@@ -1,13 +1,9 @@
 """Options that several commands share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-__all__ = ["BestOption", "DeviceOption", "JsonOption", "OutOption", "RunArgument", "check_device", "whole_numbers"]
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `train` or `demo` left it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]

@@ -1,7 +1,5 @@
 """``widehead predict RUN --input FILE``: the best classes for each line of a file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +8,6 @@ import typer
 from widehead.cli.console import printable, show_json, working
 from widehead.cli.files import input_file
 from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, check_device
-
-__all__ = ["predict"]
 
 
 def predict(

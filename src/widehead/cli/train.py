@@ -14,8 +14,6 @@ from widehead.jobs import Job, configure
 from widehead.runs import Run
 from widehead.training import Outcome
 
-__all__ = ["finish", "job_command"]
-
 
 def job_command(name: str) -> Any:
     """The command of one job, or of several that ``--task`` tells apart, with their options and defaults."""
@@ -23,8 +21,7 @@ def job_command(name: str) -> Any:
 
     def command(
         file: Annotated[
-            Path | None,
-            typer.Argument(metavar="FILE", help="Training file, plain or compressed by gzip, xz or zstd."),
+            Path | None, typer.Argument(metavar="FILE", help="Training file, plain or compressed by gzip, xz or zstd.")
         ] = None,
         out: Annotated[Path | None, _option("--out", f"Run folder. [default: runs/{name}]")] = None,
         resume: Annotated[bool, _option("--resume", "Go on with the run in --out; FILE is known.")] = False,

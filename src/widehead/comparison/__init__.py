@@ -5,13 +5,4 @@ from widehead.comparison.contenders import contenders
 from widehead.comparison.page import comparison_table, write_comparison
 from widehead.comparison.results import Result, objective, ranked, verdict
 
-__all__ = [
-    "Result",
-    "compare",
-    "comparison_table",
-    "contenders",
-    "objective",
-    "ranked",
-    "verdict",
-    "write_comparison",
-]
+__all__ = ["Result", "compare", "comparison_table", "contenders", "objective", "ranked", "verdict", "write_comparison"]

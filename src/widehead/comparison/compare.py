@@ -1,7 +1,5 @@
 """Heads side by side: the same data, encoder and minutes for each, one run and one process after the other."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import multiprocessing
@@ -22,8 +20,6 @@ from widehead.runs import Run
 from widehead.training import RunFolder, read_metrics
 from widehead.training.folder import atomic_write
 from widehead.training.interruption import Interruption
-
-__all__ = ["compare"]
 
 _RESULTS = "results.jsonl"
 _PATIENCE = 10.0  # seconds in which a process that has told its result should end

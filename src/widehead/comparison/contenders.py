@@ -1,7 +1,5 @@
 """The runs of a comparison: one for each head, alike in all but what is set for one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +8,6 @@ from typing import Any
 from widehead.heads.names import HEADS
 from widehead.jobs import configure
 from widehead.options import OPTIONS, TrainingConfig
-
-__all__ = ["contenders"]
 
 _EVALUATIONS = 8  # of each contender, if the time is what ends a run
 

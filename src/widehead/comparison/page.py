@@ -1,7 +1,5 @@
 """The report of a comparison of heads: a table, a plot of quality against time, and the page that holds both."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,6 @@ from widehead.report.curves import Curve, draw, save_png
 from widehead.report.page import render
 from widehead.report.tables import Table, number, options_table
 from widehead.training.folder import atomic_write
-
-__all__ = ["comparison_table", "write_comparison"]
 
 _WHERE = ("seconds", "step")
 

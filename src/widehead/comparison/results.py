@@ -1,14 +1,10 @@
 """Results of a comparison: which contender is best, and by how much."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from widehead.jobs.judging import LOWER_IS_BETTER
-
-__all__ = ["Result", "objective", "ranked", "verdict"]
 
 
 @dataclass(frozen=True)

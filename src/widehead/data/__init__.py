@@ -5,7 +5,8 @@ from widehead.data.cooccurrences import CooccurrenceExamples, cooccurrences, inf
 from widehead.data.demo import read_thesaurus
 from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, Pair, pair, read_interactions
-from widehead.data.multilabel import LabelSchema, MultiLabel, read_multilabel
+from widehead.data.labels import LabelSchema, MultiLabel
+from widehead.data.multilabel import read_multilabel
 from widehead.data.sparse import binary, split_rows
 from widehead.data.text import END, UNKNOWN, count_words, encode, read_words, subsample
 from widehead.data.text_features import TextFeatures

@@ -1,7 +1,5 @@
 """Batches of (inputs, targets): shuffled by seed and epoch, prepared by a thread, resumable at any batch."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,8 +9,6 @@ import numpy as np
 
 from widehead.data.sparse import CSR
 from widehead.targets import Inputs, SparseTargets
-
-__all__ = ["Batch", "Batches", "Examples", "RowExamples"]
 
 Batch: TypeAlias = tuple[Inputs, SparseTargets]
 

@@ -3,13 +3,9 @@
 Letters: n names of a column, c distinct names so far.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
-
-__all__ = ["Codes"]
 
 _KEY, _START = 1, 2  # seeds of two hashes
 _SLOTS = 2  # at least so many for each name

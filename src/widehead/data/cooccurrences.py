@@ -3,8 +3,6 @@
 Letters: n words of the text, D words of the vocabulary, X (D, D) counts, m examples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import numpy as np
@@ -15,8 +13,6 @@ from torch import Tensor
 from widehead.data.sparse import CSR
 from widehead.data.words import check_ids
 from widehead.targets import SparseTargets
-
-__all__ = ["CooccurrenceExamples", "cooccurrences", "information"]
 
 
 def cooccurrences(

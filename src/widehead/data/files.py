@@ -3,8 +3,6 @@
 Compression is detected by the first bytes of the file (gzip, xz, zstd), so its name does not matter.
 """
 
-from __future__ import annotations
-
 import gzip
 import lzma
 import math
@@ -17,8 +15,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from widehead.errors import DataError
-
-__all__ = ["FilePath", "byte_chunks", "finite", "first_bytes", "first_filled", "open_text", "shortened", "text_blocks"]
 
 FilePath: TypeAlias = str | PathLike[str]
 

@@ -10,8 +10,6 @@ The format is told by the content:
   lines of one user are joined.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,8 +20,6 @@ from widehead.data.pairs import Pairs, read_pairs
 from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
-
-__all__ = ["Interactions", "Pair", "aligned", "pair", "read_interactions"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Labelled texts, ``label label<TAB>text`` a line."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Iterator
 
@@ -12,8 +10,6 @@ from widehead.data.labels import LabelSchema, MultiLabel, assemble
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
-
-__all__ = ["read_labelled_text"]
 
 
 class _Labels:

@@ -14,8 +14,6 @@ from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError
 
-__all__ = ["LabelSchema", "MultiLabel", "assemble"]
-
 
 @dataclass(frozen=True)
 class LabelSchema:

@@ -4,8 +4,6 @@ The first line that is not blank tells the format: three integers are the header
 whose rows are "l1,l2 f:v f:v" (a row without labels starts with a space); a tab is the other format.
 """
 
-from __future__ import annotations
-
 import itertools
 
 from widehead.data.files import FilePath, first_filled, open_text, shortened
@@ -13,8 +11,6 @@ from widehead.data.labelled_text import read_labelled_text
 from widehead.data.labels import LabelSchema, MultiLabel
 from widehead.data.xc import read_xc, xc_header
 from widehead.errors import DataError
-
-__all__ = ["LabelSchema", "MultiLabel", "read_multilabel"]
 
 
 def read_multilabel(

@@ -21,8 +21,6 @@ from widehead.data.pieces import Doubtful, Piece, list_pieces, table_pieces
 from widehead.data.tables import Row, separated_rows
 from widehead.errors import DataError
 
-__all__ = ["Pairs", "pairs_by_lines", "read_pairs"]
-
 
 @dataclass
 class Pairs:

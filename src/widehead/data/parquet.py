@@ -1,7 +1,5 @@
 """Parquet files of (user, item[, rating]), a piece at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from widehead.data.files import FilePath, shortened
 from widehead.data.pieces import Piece
 from widehead.data.tables import LARGEST, NAMES, named_columns, names_shown
 from widehead.errors import DataError
-
-__all__ = ["parquet_pieces"]
 
 
 def parquet_pieces(path: FilePath, rows: int = 1 << 20) -> Iterator[Piece]:

@@ -4,8 +4,6 @@ Only what has one reading is read here. All else is refused as ``Doubtful``, wit
 ``pairs.pairs_by_lines`` reads the file, or says what is wrong with it.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import re
@@ -16,8 +14,6 @@ import numpy as np
 
 from widehead.data.files import FilePath, byte_chunks
 from widehead.data.tables import LARGEST, cell_reader, named_columns, unnamed_columns
-
-__all__ = ["Doubtful", "Piece", "list_pieces", "table_pieces"]
 
 _LONGEST_CELL = 1 << 16  # bytes; the reader of lines refuses 2¹⁷ characters
 _WIDE = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))

@@ -1,13 +1,9 @@
 """Sparse matrices (scipy CSR) from triples, and the split that hides some entries of each row."""
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse
-
-__all__ = ["CSR", "binary", "csr_from_pairs", "split_rows"]
 
 CSR: TypeAlias = Any
 """A scipy ``csr_matrix``; scipy has no type hints."""

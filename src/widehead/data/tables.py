@@ -1,7 +1,5 @@
 """Tables of (user, item[, rating]): what their columns are, and CSV and TSV as rows of text with their lines."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,17 +9,6 @@ import numpy as np
 
 from widehead.data.files import FilePath, finite
 from widehead.errors import DataError
-
-__all__ = [
-    "LARGEST",
-    "NAMES",
-    "Row",
-    "cell_reader",
-    "named_columns",
-    "names_shown",
-    "separated_rows",
-    "unnamed_columns",
-]
 
 # Compared in lower case, without spaces, hyphens and underscores.
 _USER = ("user", "userid", "username", "uid", "customer", "customerid", "reviewer", "reviewerid")

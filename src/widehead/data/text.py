@@ -10,8 +10,6 @@ Two ways to cut a text into words:
 Lines that are ``<doc …>`` or ``</doc>`` markers are left out.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,8 +20,6 @@ import numpy as np
 from widehead.data.files import FilePath, text_blocks
 from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError
-
-__all__ = ["END", "UNKNOWN", "Tokens", "count_words", "encode", "read_words", "subsample", "words_of"]
 
 Tokens: TypeAlias = Literal["words", "whitespace"]
 
@@ -115,8 +111,7 @@ def subsample(ids: np.ndarray, threshold: float, seed: int) -> np.ndarray:
         raise ValueError(f"Parameter `threshold` should be positive. Found {threshold}.")
     frequency = np.bincount(ids) / max(len(ids), 1)
     kept = np.sqrt(threshold / np.maximum(frequency, 1e-300))
-    chosen: np.ndarray = ids[np.random.default_rng(seed).random(len(ids)) < kept[ids]]
-    return chosen
+    return ids[np.random.default_rng(seed).random(len(ids)) < kept[ids]]
 
 
 def _pieces(path: FilePath, tokens: Tokens, lowercase: bool, sentence_ends: bool) -> Iterator[list[str]]:

@@ -21,8 +21,6 @@ from widehead.data.sparse import CSR
 from widehead.data.text import words_of
 from widehead.data.vocabulary import Vocabulary
 
-__all__ = ["TextFeatures"]
-
 _CHUNK = 20_000
 
 

@@ -17,8 +17,6 @@ import numpy as np
 from widehead.data.files import FilePath, open_text
 from widehead.errors import DataError
 
-__all__ = ["Vocabulary", "name_order"]
-
 _ESCAPED = re.compile(r"[\\\x00-\x1f\x7f\ufeff\ud800-\udfff]")
 _CODE = re.compile(r"\\u([0-9a-f]{4})")
 _NUMBER = "^(?:0|[1-9][0-9]{0,17})$"

@@ -3,15 +3,11 @@
 Letters: n words of the text, m examples of a batch, C words of context.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from widehead.targets import SparseTargets
-
-__all__ = ["NgramExamples", "check_ids"]
 
 
 class NgramExamples:

@@ -1,15 +1,11 @@
 """Everything that a step keeps up to date, computed again from W: how far has it drifted?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from widehead.factored.weights import FactoredWeights, gram_and_sum
-
-__all__ = ["Audit", "audit"]
 
 
 @dataclass(frozen=True)

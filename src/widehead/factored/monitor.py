@@ -3,16 +3,12 @@
 Letters: H (m, d) hidden, Λ = diag(λ) (m,), R (d, d) preconditioner, Hr = HR. A step η is stable while ηλmax < 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from widehead.arithmetic import OutputGradient, TargetPlan
-
-__all__ = ["LearningRateMonitor", "dense_curvature", "target_curvature"]
 
 _FIRST, _LATER, _PRECISE, _TRUST = 20, 2, 60, 2  # power iterations
 

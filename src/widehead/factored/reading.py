@@ -3,16 +3,12 @@
 Letters (docs/notation.md): m examples, d width, H (m, d) hidden, λ (m,), σ (m,), g (nnz,) derivatives of the loss.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient
 from widehead.factored.weights import FactoredWeights
 from widehead.targets import SparseTargets
-
-__all__ = ["accumulate", "forward", "output_gradient"]
 
 
 def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) -> Forward:

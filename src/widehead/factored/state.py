@@ -4,8 +4,6 @@ A state may come from anywhere. All of it is checked before anything is changed:
 that says where rows are, and that all numbers are finite. Nothing unchecked reaches the compiled operations.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 
@@ -17,8 +15,6 @@ from widehead.arithmetic import Corrections, SmallState
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.factored.weights import FactoredWeights
 from widehead.versions import RowVersions
-
-__all__ = ["STATE_NAMES", "from_state", "to_state"]
 
 #: every name that a state has; `boundaries` and `counters` hold the integers that are not tensors in the record
 STATE_NAMES = (

@@ -4,8 +4,6 @@ Letters (docs/notation.md): X = V·U + 1ωᵀ, whose rows are w, or (w, m) if mo
 p (order × order) and f (order) are the plain numbers of a `StepRule`: X ← X(p⊗I) + TᵀHR(f⊗I).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +14,6 @@ from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade,
 from widehead.errors import NonFiniteError
 from widehead.factored.weights import FactoredWeights
 from widehead.versions import contracts_too_much, drift_of, is_sound
-
-__all__ = ["Change", "apply_step", "plan_step"]
 
 _MOST_CORRECTIONS = 2  # in one step; if they do not help, the segment is closed
 

@@ -19,8 +19,6 @@ from torch.nn.functional import pad
 from widehead.arithmetic import SmallState
 from widehead.versions import Rows, RowVersions
 
-__all__ = ["FactoredWeights", "gram_and_sum"]
-
 
 @dataclass
 class FactoredWeights:

@@ -17,8 +17,6 @@ from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_f
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["AdaptiveSoftmaxHead"]
-
 
 class AdaptiveSoftmaxHead(NormalizedHead):
     """Adaptive softmax (Grave, Joulin, Cissé, Grangier, Jégou, ICML 2017), around torch.nn.AdaptiveLogSoftmaxWithLoss.

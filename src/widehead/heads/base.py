@@ -26,8 +26,6 @@ from widehead.precision import without_autocast
 from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 
-__all__ = ["Head", "LinearHead", "ParameterHead"]
-
 _BLOCK = 1 << 14  # rows of W that are read at a time
 
 
@@ -195,13 +193,11 @@ class LinearHead(ParameterHead):
 
     def _rows(self, class_ids: Tensor) -> Tensor:
         """Rows of the table in the shape of ``class_ids`` + (width,); their gradient is sparse if ``sparse``."""
-        rows: Tensor = nn.functional.embedding(class_ids, self.table, sparse=self.sparse and torch.is_grad_enabled())
-        return rows
+        return nn.functional.embedding(class_ids, self.table, sparse=self.sparse and torch.is_grad_enabled())
 
     def _target_outputs(self, widened: Tensor, targets: SparseTargets) -> Tensor:
         """(nnz,) outputs of the targets."""
-        outputs: Tensor = torch.linalg.vecdot(widened[targets.example_ids], self._rows(targets.class_ids))
-        return outputs
+        return torch.linalg.vecdot(widened[targets.example_ids], self._rows(targets.class_ids))
 
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
         return ((start, self.table[start : start + _BLOCK]) for start in range(0, self.num_classes, _BLOCK))

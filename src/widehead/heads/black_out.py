@@ -3,8 +3,6 @@
 Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q the distribution of the negatives.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -12,8 +10,6 @@ from torch.nn.functional import softplus
 from widehead.heads.sampled import SampledHead, accidental_hits, left_out
 from widehead.losses import mean_over_targets
 from widehead.targets import SparseTargets
-
-__all__ = ["BlackOutHead"]
 
 
 class BlackOutHead(SampledHead):

@@ -1,7 +1,5 @@
 """What all heads do alike: checks of what they are given, and the reduction of examples' losses."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import torch
@@ -9,17 +7,6 @@ from torch import Tensor, nn
 
 from widehead.errors import check_choice
 from widehead.targets import SparseTargets, TargetsLike
-
-__all__ = [
-    "Reduction",
-    "as_table",
-    "check_shapes",
-    "checked_targets",
-    "checked_weight",
-    "less_normalizer",
-    "linear_of",
-    "reduced",
-]
 
 Reduction = Literal["mean", "sum", "none"]
 

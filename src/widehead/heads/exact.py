@@ -27,8 +27,6 @@ from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
 
-__all__ = ["ExactHead"]
-
 
 class ExactHead(Head):
     """A D × d output layer with a loss of the spherical family, trained exactly without ever forming its outputs.

@@ -3,8 +3,6 @@
 Letters: m examples, D classes, d width, nnz targets in all; H (m, d) hidden, O = HWᵀ outputs, Z = Σ_j exp(o_j).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -14,8 +12,6 @@ from widehead.heads.base import LinearHead
 from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
-
-__all__ = ["FullSoftmaxHead", "full_outputs"]
 
 _BLOCK_NUMBERS = 1 << 22  # outputs worked on at a time: 16 MiB in float32
 

@@ -3,8 +3,6 @@
 Letters: m examples, nnz targets in all.
 """
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +13,6 @@ from widehead.errors import StaleGraphError
 from widehead.factored import FactoredWeights, output_gradient
 from widehead.losses import Partials
 from widehead.precision import without_autocast
-
-__all__ = ["ExactFunction"]
 
 
 class Recording(Protocol):

@@ -7,16 +7,12 @@ a Gumbel is the largest point of a process of density e^(−g) dg, so the points
 are N ~ Poisson((n − k) e^(−B)), each of a class drawn uniformly, with replacement, at height B + Exp(1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from widehead.heads.tail import Complement
-
-__all__ = ["lazy_gumbel_sample"]
 
 
 def lazy_gumbel_sample(

@@ -19,8 +19,6 @@ from widehead.losses import sum_over_targets
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["HierarchicalSoftmaxHead"]
-
 Tree = Literal["two-level", "huffman"]
 
 

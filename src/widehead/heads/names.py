@@ -1,7 +1,5 @@
 """The heads by the names that configurations, the command line and benchmarks give them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from widehead.heads.adaptive import AdaptiveSoftmaxHead

@@ -3,16 +3,12 @@
 Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q the distribution of the negatives.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from widehead.heads.sampled import SampledHead, accidental_hits, left_out
 from widehead.losses import mean_over_targets
 from widehead.targets import SparseTargets
-
-__all__ = ["NegativeSamplingHead"]
 
 
 class NegativeSamplingHead(SampledHead):
@@ -31,6 +27,7 @@ class NegativeSamplingHead(SampledHead):
     Options: those of `SampledHead`. negatives: 10 if None; 5 to 20 are usual. q: uniform without frequencies. alpha:
     0.75 if None.
 
+    >>> import torch
     >>> head = NegativeSamplingHead(8, 1000)
     >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
     torch.Size([])

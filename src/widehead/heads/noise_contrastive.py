@@ -16,8 +16,6 @@ from widehead.losses import mean_over_targets
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["NoiseContrastiveHead"]
-
 
 class NoiseContrastiveHead(SampledHead):
     """Tells targets from noise: Gutmann and Hyvärinen (AISTATS 2010), for language Mnih and Teh (ICML 2012).

@@ -18,8 +18,6 @@ from widehead.precision import without_autocast
 from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets, TargetsLike
 
-__all__ = ["NormalizedHead", "frequencies_of", "ranks_by_frequency"]
-
 _BLOCK_NUMBERS = 1 << 24  # log-probabilities that top_k holds at a time: 64 MiB in float32
 
 

@@ -22,8 +22,6 @@ from widehead.heads.upkeep import IndexKind, Upkeep
 from widehead.losses import mean_over_targets
 from widehead.targets import SparseTargets
 
-__all__ = ["RetrievedSoftmaxHead"]
-
 
 class RetrievedSoftmaxHead(LinearHead):
     """Softmax loss over k retrieved classes, kept exactly, and l classes sampled from the rest, which stand for it.
@@ -230,8 +228,7 @@ class RetrievedSoftmaxHead(LinearHead):
         widened = self._widened(hidden)
 
         def outputs(examples: Tensor, classes: Tensor) -> Tensor:
-            found: Tensor = torch.linalg.vecdot(widened[examples], self.table[classes])
-            return found
+            return torch.linalg.vecdot(widened[examples], self.table[classes])
 
         draws = [lazy_gumbel_sample(scores, ids, self.num_classes, outputs) for _ in range(n)]
         return torch.stack(draws, dim=1)

@@ -16,8 +16,6 @@ from widehead.sampling import LogUniformSampler, Sampler, UniformSampler, Unigra
 from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["SampledHead", "accidental_hits", "left_out"]
-
 
 class SampledHead(LinearHead):
     """A linear head whose loss reads the rows of the targets and of n negatives that the whole batch shares.

@@ -18,8 +18,6 @@ from widehead.sampling import QuadraticSampler
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
 
-__all__ = ["SampledSoftmaxHead"]
-
 
 class SampledSoftmaxHead(SampledHead):
     """The softmax, trained with an estimate of its normaliser: Bengio and Senécal (2008), Jean et al. (ACL 2015).

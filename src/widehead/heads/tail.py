@@ -3,15 +3,11 @@
 Letters: n classes, r rows (one set of classes each), s classes in a set at most, l draws a row, c cells.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-__all__ = ["CellTail", "Complement", "uniform_tail"]
 
 _UNIFORM = 0.1  # part of the draws that does not heed the cells, so that importance weights stay bounded
 

@@ -3,8 +3,6 @@
 Letters: D classes, nnz targets in all, S classes a cluster.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +11,6 @@ from torch import Tensor
 
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
-
-__all__ = ["WithinClusters", "huffman_links", "levels", "paths"]
 
 
 def huffman_links(frequencies: Tensor) -> Tensor:

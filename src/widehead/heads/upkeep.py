@@ -1,7 +1,5 @@
 """The life of the index that a head retrieves classes with: built when first asked, refreshed, trained again."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, get_args
 
@@ -11,8 +9,6 @@ from torch import Tensor
 from widehead.errors import check_choice, check_number
 from widehead.heads.tail import CellTail
 from widehead.search import ExhaustiveIndex, IVFIndex, require_faiss
-
-__all__ = ["IndexKind", "Upkeep"]
 
 IndexKind = Literal["auto", "exhaustive", "ivf"]
 

@@ -20,8 +20,6 @@ from widehead.options import Preset, TrainingConfig
 from widehead.options.checks import one_of, refusal
 from widehead.training.folder import RunFolder
 
-__all__ = ["JOBS", "STARTS", "Job", "JobData", "Prediction", "job_named"]
-
 JOBS: dict[str, type[Job]] = {}
 """Every job by its name."""
 

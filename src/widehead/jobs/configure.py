@@ -1,7 +1,5 @@
 """Options of a job: its presets, and what a run folder says."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ from widehead.jobs.base import Job, job_named
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.presets import ASKED_FOR, choose
 from widehead.training.folder import RunFolder
-
-__all__ = ["configure", "follow", "open_folder"]
 
 
 def configure(job: str, **options: Any) -> TrainingConfig:

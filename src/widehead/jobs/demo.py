@@ -1,7 +1,5 @@
 """The demo: a recommender of synonyms, trained on the Moby thesaurus; and what it is compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from widehead.losses import SquaredError
 from widehead.models import WideNetwork
 from widehead.options import Preset, TrainingConfig
 from widehead.targets import Inputs
-
-__all__ = ["Demo", "popularity_network"]
 
 
 class Demo(Recommender):

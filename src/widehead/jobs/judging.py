@@ -1,7 +1,5 @@
 """Tests: held-out examples and the metrics of a network on them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,8 +14,6 @@ from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
 from widehead.targets import Inputs, SparseTargets
-
-__all__ = ["LOWER_IS_BETTER", "RankingTest", "Test", "WordTest", "ranked_rows"]
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 """Metrics of which small numbers are good."""

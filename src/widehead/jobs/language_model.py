@@ -1,7 +1,5 @@
 """N-gram language models: the words before in, the next word out (section 3 of the paper)."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np
@@ -12,8 +10,6 @@ from widehead.data import END, Examples, NgramExamples
 from widehead.jobs.words import WordJob
 from widehead.models import ContextEncoder
 from widehead.options import Preset, TrainingConfig
-
-__all__ = ["LanguageModel"]
 
 _SHARED = {
     "activation": "tanh",

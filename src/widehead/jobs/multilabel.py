@@ -25,8 +25,6 @@ from widehead.options import Preset, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder
 
-__all__ = ["Multilabel"]
-
 _MANY, _AXES = 100_000, 2_048  # documents above which the encoder is trained, and the axes of fewer
 
 _TEXTS: dict[str, Any] = {"minimum_count": 2, "at": (1, 3, 5)}

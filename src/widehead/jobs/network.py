@@ -1,7 +1,5 @@
 """New networks of jobs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,6 @@ from widehead.jobs.base import Job
 from widehead.models import BagEncoder, WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies
-
-__all__ = ["bag_encoder", "build_network", "class_frequencies"]
 
 _CHUNK = 1 << 16  # examples that are counted at a time
 

@@ -1,7 +1,5 @@
 """Recommender: the items of a user in, the items of a user out."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +20,6 @@ from widehead.models import BagEncoder, SparseMatrix, WideNetwork, leading_singu
 from widehead.options import Preset, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder
-
-__all__ = ["Recommender"]
 
 # Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
 # gowalla's training pairs.
@@ -221,8 +217,7 @@ class Recommender(Job):
 def factors(matrix: CSR, axis: int, power: float) -> np.ndarray:
     """n^-power for the n entries of each column (axis 0) or row (axis 1); 1 if there are none."""
     counts = matrix.getnnz(axis=axis)
-    made: np.ndarray = (np.maximum(counts, 1.0) ** -power).astype(np.float32)
-    return made
+    return (np.maximum(counts, 1.0) ** -power).astype(np.float32)
 
 
 def scaled(matrix: CSR, row_power: float, column_power: float) -> CSR:

@@ -1,7 +1,5 @@
 """Word embeddings: a word in, all the words around it out."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,8 +10,6 @@ from widehead.jobs.language_model import LanguageModel
 from widehead.jobs.words import WordJob
 from widehead.models import WordEncoder, positive_eigenpairs
 from widehead.options import Preset, TrainingConfig
-
-__all__ = ["WordEmbeddings"]
 
 _BASIS = 4  # dimensions of the space that the start is found in, in widths
 _POWER = 0.75  # a of the start: small powers 1 - a of the eigenvalues in the embeddings are good for similarity

@@ -1,7 +1,5 @@
 """What jobs on text share."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +15,6 @@ from widehead.jobs.judging import WordTest
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.training.folder import RunFolder
-
-__all__ = ["WordJob"]
 
 
 class WordJob(Job):

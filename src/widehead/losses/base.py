@@ -3,8 +3,6 @@
 Letters: m examples, D classes, nnz targets, o = Wh the outputs of one example (never formed).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,8 +13,6 @@ import torch
 from torch import Tensor
 
 from widehead.targets import SparseTargets
-
-__all__ = ["Loss", "Partials", "SphericalLoss", "mean_over_targets", "shares", "sum_over_targets"]
 
 
 @dataclass(frozen=True)
@@ -158,8 +154,7 @@ def sum_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
     >>> sum_over_targets(torch.tensor([1.0, 2.0, 4.0]), SparseTargets([0, 1, 2], [0, 2, 2, 3]))
     tensor([3., 0., 4.])
     """
-    total: Tensor = _SegmentSum.apply(terms, targets)
-    return total
+    return _SegmentSum.apply(terms, targets)
 
 
 class _SegmentSum(torch.autograd.Function):

@@ -1,7 +1,5 @@
 """The losses by the names that configurations and the command line give them."""
 
-from __future__ import annotations
-
 from widehead.losses.base import Loss
 from widehead.losses.spherical_softmax import SphericalSoftmax
 from widehead.losses.squared_error import SquaredError

@@ -1,7 +1,5 @@
 """Squared error over all D outputs: ‖o − y‖², y sparse (Vincent et al. 2015, section 2)."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -9,8 +7,6 @@ from torch import Tensor
 
 from widehead.losses.base import Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
-
-__all__ = ["SquaredError"]
 
 
 class SquaredError(Loss):

@@ -1,7 +1,5 @@
 """Log Taylor softmax (de Brébisson and Vincent 2016): exp replaced by its second-order Taylor expansion."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -9,8 +7,6 @@ from torch import Tensor
 
 from widehead.losses.base import Loss, Partials, mean_over_targets, segment_sum, shares
 from widehead.targets import SparseTargets
-
-__all__ = ["TaylorSoftmax"]
 
 
 class TaylorSoftmax(Loss):

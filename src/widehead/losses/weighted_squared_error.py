@@ -1,7 +1,5 @@
 """Weighted squared error, the objective of implicit matrix factorisation (Hu, Koren, Volinsky 2008)."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -11,8 +9,6 @@ from torch import Tensor
 from widehead.errors import check_choice, check_number
 from widehead.losses.base import Loss, Partials, segment_sum, sum_over_targets
 from widehead.targets import SparseTargets
-
-__all__ = ["WeightedSquaredError"]
 
 
 class WeightedSquaredError(Loss):

@@ -1,7 +1,5 @@
 """Z-loss (de Brébisson and Vincent, "The Z-loss: a shift and scale invariant classification loss", 2016)."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -10,8 +8,6 @@ from torch.nn.functional import softplus
 
 from widehead.losses.base import Loss, mean_over_targets
 from widehead.targets import SparseTargets
-
-__all__ = ["ZLoss"]
 
 
 class ZLoss(Loss):

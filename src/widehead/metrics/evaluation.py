@@ -1,7 +1,5 @@
 """Metrics by name, added up over batches."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
@@ -15,8 +13,6 @@ from widehead.metrics.propensity import Propensities, best_psp_at_k, psp_at_k
 from widehead.metrics.ranking import ndcg_at_k, precision_at_k, recall_at_k
 from widehead.metrics.relevance import relevant_counts
 from widehead.targets import SparseTargets
-
-__all__ = ["Evaluation"]
 
 _RANKING = {"recall": recall_at_k, "ndcg": ndcg_at_k, "precision": precision_at_k}
 _NAME = re.compile(r"(recall|ndcg|precision|psp)@([1-9][0-9]*)")

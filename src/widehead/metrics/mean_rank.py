@@ -3,15 +3,11 @@
 Letters: m examples, D classes, nnz targets in all.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from widehead.metrics.relevance import undefined_without_relevant
 from widehead.targets import SparseTargets
-
-__all__ = ["mean_rank", "target_ranks"]
 
 
 def target_ranks(scores: Tensor, targets: SparseTargets) -> Tensor:

@@ -1,11 +1,7 @@
 """Perplexity: the exponential of the mean negative log-probability of the targets."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
-
-__all__ = ["perplexity", "perplexity_sums"]
 
 
 def perplexity(log_probs: Tensor, weights: Tensor | None = None) -> float:

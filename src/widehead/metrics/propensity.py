@@ -19,8 +19,6 @@ from torch import Tensor
 from widehead.metrics.relevance import distinct_pairs, hits, relevant_counts, undefined_without_relevant
 from widehead.targets import SparseTargets
 
-__all__ = ["Propensities", "best_psp_at_k", "psp_at_k"]
-
 
 @dataclass(frozen=True)
 class Propensities:

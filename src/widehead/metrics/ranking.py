@@ -1,14 +1,10 @@
 """Recall, precision and nDCG of rankings."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from widehead.metrics.relevance import hits, relevant_counts, undefined_without_relevant
 from widehead.targets import SparseTargets
-
-__all__ = ["ndcg_at_k", "precision_at_k", "recall_at_k"]
 
 
 def recall_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tensor | None = None) -> Tensor:

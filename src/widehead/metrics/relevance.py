@@ -11,14 +11,10 @@ Decided here, for all of them:
 * An example without any relevant class has no value: NaN, left out by ``mean_over_examples``.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from widehead.targets import SparseTargets
-
-__all__ = ["distinct_pairs", "hits", "mean_over_examples", "relevant_counts", "undefined_without_relevant"]
 
 
 def hits(ranked: Tensor, relevant: SparseTargets, k: int) -> Tensor:

@@ -3,13 +3,9 @@
 Letters: n documents, N features, d axes; X (n, N) features.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
-
-__all__ = ["principal_axes"]
 
 _POWERS = 2  # of XᵀX; the second one halves what the first leaves out, further ones give less than they cost
 

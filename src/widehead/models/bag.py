@@ -3,8 +3,6 @@
 Letters: m examples, N input ids, nnz ids in all, d width of what comes out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 from widehead.arithmetic import TargetPlan
 from widehead.models.layers import check_probability, hidden_layers
 from widehead.targets import SparseTargets
-
-__all__ = ["BagEncoder", "drop_ids", "unit_values"]
 
 
 class BagEncoder(nn.Module):
@@ -72,8 +68,7 @@ class BagEncoder(nn.Module):
             embedded: Tensor = _BagSums.apply(self.embeddings.weight, bags, weights)
         else:
             embedded = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
-        encoded: Tensor = self.layers(embedded)
-        return encoded
+        return self.layers(embedded)
 
 
 class _BagSums(torch.autograd.Function):

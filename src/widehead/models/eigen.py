@@ -3,8 +3,6 @@
 Letters: D rows, k eigenvalues, b columns of a block, c columns of the basis.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,6 @@ import torch
 from torch import Tensor
 
 from widehead.models.sparse import as_torch
-
-__all__ = ["positive_eigenpairs"]
 
 # Narrow blocks make a basis of the same size that holds higher powers of the matrix; 64 columns still keep a product
 # with it busy.

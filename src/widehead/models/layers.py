@@ -1,20 +1,11 @@
 """Fully connected layers between an embedding and the output layer."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
 from torch import nn
 
-__all__ = ["ACTIVATIONS", "hidden_layers"]
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "none": nn.Identity,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
 def hidden_layers(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:

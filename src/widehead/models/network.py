@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from widehead.targets import Inputs, TargetsLike
 
-__all__ = ["WideNetwork"]
-
 
 class WideNetwork(nn.Module):
     """Inputs to hidden vectors (``encoder``), hidden vectors to a loss or to the best classes (``head``).
@@ -27,13 +25,11 @@ class WideNetwork(nn.Module):
 
     def forward(self, inputs: Inputs, targets: TargetsLike) -> Tensor:
         """The mean loss of m examples, a scalar."""
-        loss: Tensor = self.head(self.encoder(inputs), targets)
-        return loss
+        return self.head(self.encoder(inputs), targets)
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """(m, d) last hidden layer."""
-        encoded: Tensor = self.encoder(inputs)
-        return encoded
+        return self.encoder(inputs)
 
     @torch.no_grad()
     def top_k(self, inputs: Inputs, k: int, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:

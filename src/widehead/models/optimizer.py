@@ -1,7 +1,5 @@
 """Optimiser of an encoder: one rule for dense gradients, its twin for the rows of embeddings that a batch names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -13,8 +11,6 @@ from torch.nn.utils import get_total_norm
 from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam
 from widehead.optim.rows import coalesced
-
-__all__ = ["EncoderOptimizer"]
 
 
 class EncoderOptimizer:
@@ -109,5 +105,4 @@ def _values(parameter: Tensor) -> Tensor:
     if not gradient.is_sparse:
         return gradient
     parameter.grad = coalesced(gradient)
-    values: Tensor = parameter.grad._values()
-    return values
+    return parameter.grad._values()

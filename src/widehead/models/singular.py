@@ -6,8 +6,6 @@ scikit-learn's randomised range finder needs as long as this for less: with 12 p
 items (k = 128) it holds 469.57 of Σσ², this filter 469.80, both in 14 s.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +13,6 @@ import torch
 from torch import Tensor
 
 from widehead.models.sparse import as_torch
-
-__all__ = ["SparseMatrix", "leading_singular_vectors"]
 
 _SPARE = 32  # vectors beyond k: the last ones of a subspace are the least accurate
 _DEGREE, _SWEEPS = 6, 2  # of the filter; filters, each with a Rayleigh–Ritz step after it
@@ -38,13 +34,11 @@ class SparseMatrix:
 
     def gram_times(self, block: Tensor) -> Tensor:
         """(m, b) XXᵀ·block."""
-        product: Tensor = self._plain @ (self._transposed @ block)
-        return product
+        return self._plain @ (self._transposed @ block)
 
     def transposed_times(self, block: Tensor) -> Tensor:
         """(n, b) Xᵀ·block."""
-        product: Tensor = self._transposed @ block
-        return product
+        return self._transposed @ block
 
 
 def leading_singular_vectors(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:

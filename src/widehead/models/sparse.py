@@ -1,14 +1,10 @@
 """Sparse matrices of scipy as those of torch, for products with dense blocks."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
-
-__all__ = ["as_torch"]
 
 
 def as_torch(matrix: Any, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:

@@ -3,15 +3,11 @@
 Letters: m examples, C context words, E size of an embedding, d width of what comes out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from widehead.models.layers import hidden_layers
-
-__all__ = ["ContextEncoder", "WordEncoder"]
 
 
 class ContextEncoder(nn.Module):
@@ -55,8 +51,7 @@ class ContextEncoder(nn.Module):
         """(m, width) encodings of (m, C) word ids."""
         if words.ndim != 2 or words.shape[1] != self.context:
             raise ValueError(f"Word ids should have shape (m, {self.context}). Found {tuple(words.shape)}.")
-        encoded: Tensor = self.layers(self.first(self.embeddings(words).flatten(1)))
-        return encoded
+        return self.layers(self.first(self.embeddings(words).flatten(1)))
 
 
 class WordEncoder(nn.Module):
@@ -79,5 +74,4 @@ class WordEncoder(nn.Module):
             words = words[:, 0]
         if words.ndim != 1:
             raise ValueError(f"Word ids should have shape (m,) or (m, 1). Found {tuple(words.shape)}.")
-        rows: Tensor = self.embeddings(words)
-        return rows
+        return self.embeddings(words)

@@ -1,7 +1,5 @@
 """What all optimisers of exact heads share: groups, pending steps, clipping, steps that happen whole or not at all."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +14,6 @@ from widehead.factored import Change, apply_step, plan_step
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, as_heads
 from widehead.precision import without_autocast
-
-__all__ = ["HeadOptimizer", "Proposal"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Clipping by the exact norm of a gradient that nobody formed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
@@ -9,8 +7,6 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from widehead.optim.heads import FactoredHead, as_heads
-
-__all__ = ["clip_factor", "clip_grad_norm_"]
 
 
 def clip_factor(norm: Tensor, max_norm: float) -> Tensor:

@@ -1,7 +1,5 @@
 """What optimisers need of a head."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -10,8 +8,6 @@ from torch import Tensor
 from widehead.arithmetic import OutputGradient
 from widehead.factored import FactoredWeights, LearningRateMonitor
 from widehead.losses import Loss
-
-__all__ = ["FactoredHead", "as_heads"]
 
 
 class FactoredHead(Protocol):

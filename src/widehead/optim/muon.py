@@ -1,7 +1,5 @@
 """Orthogonalised steps on the weights of exact heads."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +9,6 @@ from torch import Tensor
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, Memory, Preconditioned, damping_of
 from widehead.optim.shampoo import inverse_root, inverse_root_factors
-
-__all__ = ["Muon"]
 
 
 class Muon(Preconditioned[Memory]):
@@ -64,5 +60,4 @@ def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
     # δ is relative to the mean of d eigenvalues, of which d − m are 0; the root's is to the mean of m.
     vectors, scales = inverse_root_factors(lower.T @ kernel @ lower, damping * m / d)
     inverse = torch.linalg.solve_triangular(lower, torch.eye(m, dtype=lower.dtype, device=lower.device), upper=False)
-    hr: Tensor = ((lower @ vectors) * scales) @ (vectors.T @ inverse) @ hidden
-    return hr
+    return ((lower @ vectors) * scales) @ (vectors.T @ inverse) @ hidden

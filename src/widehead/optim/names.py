@@ -1,7 +1,5 @@
 """The optimisers of output layers by the names that configurations and the command line give them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 
@@ -18,12 +16,7 @@ from widehead.optim.shampoo import Shampoo
 __all__ = ["OPTIMIZERS", "PARAMETER_OPTIMIZERS", "SGD", "Muon", "Newton", "RowAdagrad", "RowAdam", "Shampoo"]
 
 #: optimisers of the exact head by name: (head, lr, *, own options)
-OPTIMIZERS: dict[str, Callable[..., HeadOptimizer]] = {
-    "sgd": SGD,
-    "newton": Newton,
-    "shampoo": Shampoo,
-    "muon": Muon,
-}
+OPTIMIZERS: dict[str, Callable[..., HeadOptimizer]] = {"sgd": SGD, "newton": Newton, "shampoo": Shampoo, "muon": Muon}
 
 
 def taking(parameter: str) -> tuple[str, ...]:

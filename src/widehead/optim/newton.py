@@ -1,7 +1,5 @@
 """Newton's method on the weights of exact heads: recursive least squares, and what it is for other losses."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +10,6 @@ from torch import Tensor
 from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
-
-__all__ = ["Newton"]
 
 
 @dataclass

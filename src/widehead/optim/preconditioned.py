@@ -18,8 +18,6 @@ from widehead.factored import FactoredWeights, dense_curvature, target_curvature
 from widehead.optim.base import HeadOptimizer, Proposal
 from widehead.optim.heads import FactoredHead
 
-__all__ = ["Memory", "MemoryOfSum", "Preconditioned", "Remembering", "Trust", "damping_of"]
-
 _TOLERANCE = 1.01  # a step counts as scaled back if it passed what is allowed by more than rounding
 
 # The probability up to which one example may bring a class whose output was 0; steps are kept below. Chosen on

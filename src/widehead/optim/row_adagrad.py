@@ -1,15 +1,11 @@
 """Adagrad with one step size for each row, for tables of which a step touches few rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from widehead.optim.rows import RowOptimizer
-
-__all__ = ["RowAdagrad"]
 
 
 class RowAdagrad(RowOptimizer):

@@ -1,7 +1,5 @@
 """Adam for tables of which a step touches few rows: embeddings, and output layers with sparse gradients."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -11,8 +9,6 @@ from torch import Tensor
 
 from widehead.errors import check_number
 from widehead.optim.rows import RowOptimizer
-
-__all__ = ["RowAdam"]
 
 # Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
 # memory is mapped anew in each step.

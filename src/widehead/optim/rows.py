@@ -1,7 +1,5 @@
 """What optimisers of tables share if a step touches few rows: the loop over sparse gradients, and their rows."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,8 +8,6 @@ import torch
 from torch import Tensor
 
 from widehead.errors import check_number
-
-__all__ = ["RowOptimizer", "coalesced"]
 
 
 class RowOptimizer(torch.optim.Optimizer, ABC):

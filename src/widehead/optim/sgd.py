@@ -1,7 +1,5 @@
 """Stochastic gradient descent on the weights of exact heads, exact to the last class."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,8 +9,6 @@ from widehead.errors import UnstableStepWarning, check_number
 from widehead.losses import Loss
 from widehead.optim.base import HeadOptimizer, Proposal
 from widehead.optim.heads import FactoredHead
-
-__all__ = ["SGD", "cautious_lr"]
 
 # The part of the limit of stability that default step sizes take, because hidden layers grow while they train. Chosen
 # on gowalla, Moby, WikiText-2 and citeulike-t; 0.05 to 0.5 do about as well.

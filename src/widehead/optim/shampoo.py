@@ -1,7 +1,5 @@
 """One-sided Shampoo on the weights of exact heads."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +8,6 @@ from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
-
-__all__ = ["Shampoo"]
 
 
 class Shampoo(Remembering[MemoryOfSum]):
@@ -50,8 +46,7 @@ class Shampoo(Remembering[MemoryOfSum]):
 def inverse_root(matrix: Tensor, damping: float) -> Tensor:
     """(A + damping·tr(A)/d·I)^(−1/2) of a symmetric positive semidefinite matrix (d, d); 0 for 0, NaN for NaN."""
     vectors, scales = inverse_root_factors(matrix, damping)
-    root: Tensor = (vectors * scales) @ vectors.T
-    return root
+    return (vectors * scales) @ vectors.T
 
 
 def inverse_root_factors(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor]:

@@ -1,32 +1,10 @@
 """Checks of options: each says whether a value holds, and what it should be."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from widehead.options.intervals import Interval
-
-__all__ = [
-    "FLAG",
-    "INTERVAL",
-    "NOT_NEGATIVE",
-    "PAIRS",
-    "PATH",
-    "POSITIVE",
-    "PROBABILITY",
-    "SHARE",
-    "TEXT",
-    "Check",
-    "choice",
-    "number",
-    "one_of",
-    "or_none",
-    "refusal",
-    "whole",
-    "wholes",
-]
 
 _LIMIT = 2**31  # of whole numbers, far inside what torch takes
 Check = tuple[Callable[[Any], bool], str]

@@ -40,8 +40,6 @@ from widehead.options.checks import (
 from widehead.options.heads import head_parameters
 from widehead.options.option import option, options_of
 
-__all__ = ["OPTIONS", "TrainingConfig"]
-
 _DATA, _NETWORK, _HEAD = "Data", "Network", "Loss and output layer"
 _ENCODER, _LENGTH, _WATCH = "Encoder's optimiser", "How long", "Evaluation and checkpoints"
 own, exact = partial(option, shared=False), partial(option, panel=_HEAD, exact=True)  # of some jobs; of that head

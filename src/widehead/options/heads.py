@@ -1,14 +1,10 @@
 """What each head is made with, besides what other options and the data give."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from widehead.heads.names import HEADS
-
-__all__ = ["head_parameters", "needs_frequencies"]
 
 # Parameters that other options or the data give.
 _GIVEN = frozenset(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Interval"]
-
 _UNITS = {
     "step": "steps",
     "epoch": "epochs",

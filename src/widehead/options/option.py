@@ -1,14 +1,10 @@
 """What an option is: a field of TrainingConfig that carries its check, its help and its place in the command line."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from widehead.options.checks import INTERVAL, PATH, Check, or_none
-
-__all__ = ["Option", "option", "options_of"]
 
 
 @dataclass(frozen=True)

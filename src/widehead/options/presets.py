@@ -1,7 +1,5 @@
 """Presets: defaults that go together, by name; and the one that goes with the options that are given."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +7,6 @@ from typing import Any
 from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.options.checks import one_of, refusal
 from widehead.options.config import OPTIONS
-
-__all__ = ["ASKED_FOR", "Preset", "choose"]
 
 ASKED_FOR = "asked for"
 """Why a preset holds that was named."""

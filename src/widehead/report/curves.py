@@ -3,8 +3,6 @@
 matplotlib draws into memory: no window system is touched and no global state is changed.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from widehead.report.tables import number
-
-__all__ = ["WHERE", "Curve", "Paint", "Picture", "curves_of", "draw", "png", "save_png", "svg_pair"]
 
 #: draws on axes, given the ink and the colours of lines
 Paint = Callable[[Axes, str, Sequence[str]], None]

@@ -1,7 +1,5 @@
 """The report of a run: one HTML file, pictures inside, that asks nothing of the network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ from widehead.report.curves import WHERE, curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table
 from widehead.training import read_metrics
 from widehead.training.folder import atomic_write
-
-__all__ = ["render", "write_report"]
 
 
 def write_report(

@@ -1,13 +1,9 @@
 """Tables of a report and how numbers are written in them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-__all__ = ["Table", "comparison", "duration", "number", "options_table"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Plots of step times against the number of classes, on logarithmic axes, each line named where it ends."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +13,6 @@ from widehead.report.curves import Picture, png, svg_pair
 from widehead.report.page import render
 from widehead.report.tables import Table, number
 from widehead.training.folder import atomic_write
-
-__all__ = ["write_timings"]
 
 _SIZES = {"width": "d", "batch": "m", "targets_per_example": "K"}
 _WHERE = ("device", "threads", "torch", "system", "version", "commit", "date")

@@ -1,7 +1,5 @@
 """The weights of a run in files that other programs read. Letters: D classes, d width; the head's rows are W (D, d)."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json
@@ -23,8 +21,6 @@ from widehead.errors import CheckpointError, DataError, WideheadWarning
 from widehead.heads import ExactHead, LinearHead
 from widehead.losses import Loss
 from widehead.runs.run import Run
-
-__all__ = ["export", "word2vec_names"]
 
 _BLOCK = 1 << 14
 

@@ -1,7 +1,5 @@
 """One process a run folder: a lock that the system frees when its process ends, however it ends."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket
@@ -14,8 +12,6 @@ from filelock import FileLock, Timeout
 
 from widehead.errors import CheckpointError, WideheadWarning
 from widehead.training.folder import LOCK
-
-__all__ = ["locked"]
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what some network file systems answer
 

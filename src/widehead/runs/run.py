@@ -33,8 +33,6 @@ from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.state import Origin, restore_network
 
-__all__ = ["Run", "remove_run"]
-
 _FREQUENCIES = "frequencies.safetensors"
 
 
@@ -253,8 +251,7 @@ class Run:
         if not needs_frequencies(self.config.head, self.config.head_options):
             return None
         if data is None:
-            kept: Tensor = load_checkpoint(self.folder.vocabulary_path(_FREQUENCIES))["frequencies"]
-            return kept
+            return load_checkpoint(self.folder.vocabulary_path(_FREQUENCIES))["frequencies"]
         made = class_frequencies(data.examples, data.job.sizes["classes"])
         self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
         return made

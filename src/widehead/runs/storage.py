@@ -1,7 +1,5 @@
 """The file that a run keeps the rows of its output layer in."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,8 +8,6 @@ from pathlib import Path
 
 from widehead.errors import CheckpointError
 from widehead.options import TrainingConfig
-
-__all__ = ["check_storage_free", "drop_storage", "storage_beside"]
 
 
 def check_storage_free(config: TrainingConfig) -> None:

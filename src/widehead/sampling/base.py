@@ -1,7 +1,5 @@
 """What samplers of class ids that do not look at the hidden layer have in common."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -10,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from widehead.errors import check_whole
-
-__all__ = ["Frequencies", "Sampler", "checked_draws", "checked_frequencies"]
 
 Frequencies: TypeAlias = "Tensor | Sequence[float]"
 

@@ -1,15 +1,11 @@
 """Nearly Zipf's law, for classes numbered by falling frequency; needs no table."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor
 
 from widehead.sampling.base import Sampler, checked_draws
-
-__all__ = ["LogUniformSampler"]
 
 
 class LogUniformSampler(Sampler):

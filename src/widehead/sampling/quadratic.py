@@ -3,8 +3,6 @@
 Letters: m examples, D classes, d width, n draws; H (m, d) hidden, W (D, d) table, O = HWᵀ outputs.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 
@@ -13,8 +11,6 @@ from torch import Tensor, nn
 
 from widehead.errors import check_whole
 from widehead.sampling.base import checked_draws
-
-__all__ = ["QuadraticSampler"]
 
 _TOP = 1024  # nodes of the tree's top level, which are all looked at in each draw
 

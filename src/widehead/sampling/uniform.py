@@ -1,15 +1,11 @@
 """All classes alike."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor
 
 from widehead.sampling.base import Sampler, checked_draws
-
-__all__ = ["UniformSampler"]
 
 
 class UniformSampler(Sampler):

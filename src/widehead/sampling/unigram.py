@@ -11,8 +11,6 @@ from torch import Tensor
 from widehead.errors import check_number
 from widehead.sampling.base import Frequencies, Sampler, checked_draws, checked_frequencies
 
-__all__ = ["UnigramSampler"]
-
 
 class UnigramSampler(Sampler):
     """q_j ∝ f_j^α for given frequencies f; a draw is a binary search in the running sums, O(log D).

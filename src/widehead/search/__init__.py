@@ -5,12 +5,4 @@ from widehead.search.ivf import IVFIndex, require_faiss
 from widehead.search.kmeans import nearest_centroids, spherical_kmeans
 from widehead.search.protocol import Index, recall
 
-__all__ = [
-    "ExhaustiveIndex",
-    "IVFIndex",
-    "Index",
-    "nearest_centroids",
-    "recall",
-    "require_faiss",
-    "spherical_kmeans",
-]
+__all__ = ["ExhaustiveIndex", "IVFIndex", "Index", "nearest_centroids", "recall", "require_faiss", "spherical_kmeans"]

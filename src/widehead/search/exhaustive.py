@@ -1,7 +1,5 @@
 """Exact search: every row is looked at, a block of rows at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch
@@ -10,8 +8,6 @@ from torch.nn.functional import pad
 
 from widehead.search.protocol import check_queries
 from widehead.targets import SparseTargets
-
-__all__ = ["ExhaustiveIndex", "streaming_top_k"]
 
 _BLOCK = 1 << 16  # rows whose scores are held at a time
 

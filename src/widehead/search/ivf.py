@@ -3,8 +3,6 @@
 Letters: n rows, d width, m queries, c cells (FAISS: nlist).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -14,8 +12,6 @@ from torch import Tensor
 from widehead.search.exhaustive import ExhaustiveIndex
 from widehead.search.kmeans import nearest_centroids, spherical_kmeans
 from widehead.search.protocol import check_queries, recall
-
-__all__ = ["IVFIndex", "require_faiss"]
 
 
 def require_faiss() -> Any:

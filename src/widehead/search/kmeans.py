@@ -5,12 +5,8 @@ Spherical, because in maximum inner product search a cell is judged by h·c, so 
 type and without FAISS, and starts an empty cell again at a row.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
-
-__all__ = ["nearest_centroids", "spherical_kmeans"]
 
 _ENTRIES = 1 << 22  # scores held at a time
 

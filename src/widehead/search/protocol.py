@@ -1,15 +1,11 @@
 """What an index of maximum inner product search does, and how well it does it."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from widehead.errors import check_number
-
-__all__ = ["Index", "check_queries", "recall"]
 
 
 class Index(Protocol):

@@ -12,8 +12,6 @@ disk belong to it; tensors go to the file from where they lie, without a copy. I
 file larger than memory are to leave memory again while they are copied (`widehead.mapped.leave`).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -23,8 +23,6 @@ from typing import BinaryIO
 from widehead.errors import CheckpointError
 from widehead.options import TrainingConfig
 
-__all__ = ["LOCK", "RunFolder", "atomic_write"]
-
 LOCK = ".lock"
 """Name of the file by which a process keeps others out."""
 

@@ -7,8 +7,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interruption"]
-
 
 class Interruption:
     """While entered, the first SIGINT or SIGTERM sets ``requested``; a second one raises KeyboardInterrupt at once.

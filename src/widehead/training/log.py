@@ -1,7 +1,5 @@
 """What a run tells: metrics.jsonl for programs, a progress bar or plain lines on standard error for people."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys
@@ -16,16 +14,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from widehead.errors import CheckpointError
 from widehead.training.folder import atomic_write
-
-__all__ = [
-    "BarDisplay",
-    "Display",
-    "MetricsLog",
-    "PlainDisplay",
-    "Status",
-    "display_for",
-    "read_metrics",
-]
 
 
 class MetricsLog:

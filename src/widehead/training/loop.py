@@ -4,8 +4,6 @@ A run that was killed and resumed ends with the same bits as one that was not, o
 threads: all that decides the next step is in the checkpoint. (With a limit in minutes, time decides too.)
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +26,6 @@ from widehead.training.log import Display, MetricsLog, Status
 from widehead.training.position import Position
 from widehead.training.state import Origin, RunState
 from widehead.training.timing import HeadClock, rate_factor
-
-__all__ = ["Evaluator", "Outcome", "Trainer", "TrainingBatches"]
 
 
 class TrainingBatches(Protocol):

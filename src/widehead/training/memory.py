@@ -1,11 +1,7 @@
 """Memory of the process: keep what a step freed for the next step."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
-
-__all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 _KEPT = 2**31 - 1  # bytes that may lie free before any go back to the system

@@ -1,7 +1,5 @@
 """The optimiser of a run's head, by the run's options and, if no lr is given, by its data."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -18,8 +16,6 @@ from widehead.models.optimizer import clip
 from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.optim.sgd import cautious_lr
 from widehead.options import OPTIONS, TrainingConfig
-
-__all__ = ["make_head_optimizer"]
 
 _SAMPLE = 2048  # examples that the default lr of SGD is computed from
 

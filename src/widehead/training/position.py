@@ -1,12 +1,8 @@
 """Where a run is: counters and sums, all of which go into its checkpoints."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from widehead.options import TrainingConfig
-
-__all__ = ["Position"]
 
 
 @dataclass

@@ -20,8 +20,6 @@ from widehead.options import OPTIONS, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.position import Position
 
-__all__ = ["Origin", "RunState", "restore_network"]
-
 
 @dataclass(frozen=True)
 class Origin:

@@ -1,14 +1,10 @@
 """Clocks of a run: which part of the time the head takes, and how the learning rates move."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any
 
 import torch
-
-__all__ = ["HeadClock", "rate_factor"]
 
 _Mark = Any  # a number of seconds, or an event on a GPU
 

@@ -3,8 +3,6 @@
 Letters: U (c, c) factor of the segment, C (m, c) what target rows are written with, Hr (m, d); c = order·d.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 
@@ -12,8 +10,6 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import Figures, SmallState, StepRule
-
-__all__ = ["contracts_too_much", "drift_of", "is_sound"]
 
 # A step goes on in its segment unless one of these is passed; then few directions are corrected, or the segment is
 # closed (factored/step.py). κ_F = ‖U‖_F ‖U⁻¹‖_F / d alone hides one strongly contracted direction among many, and W's
@@ -81,5 +77,4 @@ def drift_of(small: SmallState, order: int) -> float:
 def _probe(d: int, device: torch.device) -> Tensor:
     """(d,) a fixed vector of length 1 with no preferred direction."""
     vector = torch.cos(1.7 * torch.arange(1.0, d + 1.0, dtype=torch.float64, device=device))
-    unit: Tensor = vector / torch.linalg.vector_norm(vector)
-    return unit
+    return vector / torch.linalg.vector_norm(vector)

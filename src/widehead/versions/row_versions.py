@@ -29,8 +29,6 @@ from widehead.arithmetic import Corrections, RowTable, without_denormals
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.versions.rows import Rows
 
-__all__ = ["RowVersions"]
-
 _BIG = 0.125  # a slot that this part of all rows stands at is not emptied
 _SAMPLE = 1 << 13  # rows looked at to estimate that
 _BLOCK = 1 << 16  # versions looked at at a time
@@ -228,8 +226,7 @@ class RowVersions:
     def _shares(self) -> list[float]:
         """What part of all rows stands at each slot, about."""
         sample = self.versions[:: max(1, self.versions.numel() // _SAMPLE)]
-        shares: list[float] = (torch.bincount(sample, minlength=SLOTS) / max(1, sample.numel())).tolist()
-        return shares
+        return (torch.bincount(sample, minlength=SLOTS) / max(1, sample.numel())).tolist()
 
     def upkeep(self, values: Rows, touched: int) -> None:
         """What is due after a step that wrote ``touched`` rows."""

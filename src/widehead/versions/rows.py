@@ -34,8 +34,6 @@ from torch import Tensor
 from widehead import mapped
 from widehead.arithmetic import Arithmetic, choose
 
-__all__ = ["Rows"]
-
 _BLOCK = 1 << 18  # numbers: buffers that go through V are a few of these, whatever D
 _LOW_BITS = 16  # those of a float32 that a bfloat16 lacks
 
