@@ -31,6 +31,7 @@ class NegativeSamplingHead(SampledHead):
     Options: those of `SampledHead`. negatives: 10 if None; 5 to 20 are usual. q: uniform without frequencies. alpha:
     0.75 if None.
 
+    >>> import torch
     >>> head = NegativeSamplingHead(8, 1000)
     >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
     torch.Size([])
