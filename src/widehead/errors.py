@@ -59,8 +59,8 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 def check_number(name: str, value: float, least: float = 0.0, *, below: float = math.inf) -> None:
     """ValueError naming a parameter that is not in [least, below)."""
     if not (math.isfinite(value) and least <= value < below):
-        at_least = f"at least {least:g}" if math.isfinite(value) else f"finite and at least {least:g}"
-        should = at_least if below == math.inf else f"in [{least:g}, {below:g})"
+        finite = "" if math.isfinite(value) else " and finite"
+        should = f"at least {least:g}{finite}" if below == math.inf else f"in [{least:g}, {below:g})"
         raise ValueError(f"Parameter `{name}` should be {should}. Found {value}.")
 
 
