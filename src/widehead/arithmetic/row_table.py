@@ -45,9 +45,10 @@ class RowTable(NamedTuple):
         """Version of rows that are written now."""
         return SLOTS + len(self.corrections) if len(self.corrections) else self.base
 
-    def onwards(self, rows: Tensor) -> Tensor:
-        """(n, c) rows at ``previous``, brought to ``base``."""
-        return self.last.applied(rows) if len(self.last) else rows @ self.transforms[self.previous]
+
+def onwards(rows: Tensor, last: Corrections, transforms: Tensor, previous: int) -> Tensor:
+    """(n, c) rows at the slot ``previous``, brought to the newest one."""
+    return last.applied(rows) if len(last) else rows @ transforms[previous]
 
 
 def bring(table: RowTable, ids: Tensor, *, to_base: bool) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,7 @@ def _through(table: RowTable, slot: int, rows: Tensor, to_base: bool) -> tuple[T
     """(n, c) rows that stand at ``slot``, brought to ``base`` or to the first slot that is not to be emptied."""
     rows, reached = rows @ table.transforms[slot], table.base
     if slot in table.behind:
-        rows = table.onwards(rows)
+        rows = onwards(rows, table.last, table.transforms, table.previous)
     else:
         reached = table.successors.get(slot, table.base)
     if reached != table.base and (to_base or reached in table.successors):

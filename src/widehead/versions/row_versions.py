@@ -27,6 +27,7 @@ from torch import Tensor
 
 from widehead.arithmetic import Corrections, RowTable, without_denormals
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
+from widehead.arithmetic.row_table import onwards
 from widehead.versions.rows import Rows
 
 _BIG = 0.125  # a slot that this part of all rows stands at is not emptied
@@ -201,8 +202,9 @@ class RowVersions:
         if count and self.behind:
             slots = torch.tensor(self.behind[:count], device=self.transforms.device)
             given = self.transforms.index_select(0, slots).flatten(0, 1)
-            onwards = self.last.applied(given) if len(self.last) else given @ self.transforms[self.previous]
-            moved = without_denormals(onwards).view(-1, self.columns, self.columns)
+            moved = without_denormals(onwards(given, self.last, self.transforms, self.previous)).view(
+                -1, self.columns, self.columns
+            )
             self.transforms.index_copy_(0, slots, moved)
             self.behind = self.behind[count:]
 
