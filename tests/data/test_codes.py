@@ -17,6 +17,7 @@ class Column:
 
     def __init__(self, names: list[str], spread: int) -> None:
         self.series, self.spread = polars.Series(names, dtype=polars.String), spread
+        self.dtype = self.series.dtype
 
     def __len__(self) -> int:
         return len(self.series)
@@ -27,10 +28,15 @@ class Column:
             hashes = hashes % np.uint64(self.spread) << np.uint64(60)
         return polars.Series(hashes)
 
+    def cast(self, kind: type[polars.String]) -> Column:
+        assert kind is polars.String
+        return self
+
     def gather(self, rows: np.ndarray) -> polars.Series:
         return self.series.gather(rows)
 
 
+NUMBERS = st.lists(st.integers(0, 40) | st.sampled_from([2**25 - 1, 2**25, 2**32 - 1]), max_size=40)
 NAMES = st.lists(st.integers(0, 40).map(str) | st.text(max_size=2), max_size=40)
 
 
@@ -44,6 +50,17 @@ def test_codes_are_those_of_a_dictionary(spread: int, pieces: list[list[str]]) -
         assert found.dtype == np.int64
         assert found.tolist() == [known.setdefault(name, len(known)) for name in names]
     assert codes.size == len(known)
+    assert codes.names() == list(known)
+
+
+@given(pieces=st.lists(NUMBERS | NAMES, max_size=5))
+def test_numbers_are_names(pieces: list[list[int] | list[str]]) -> None:
+    known: dict[str, int] = {}
+    codes = Codes()
+    for names in pieces:
+        numbers = bool(names) and isinstance(names[0], int)
+        found = codes.add(polars.Series(names, dtype=polars.UInt32 if numbers else polars.String))
+        assert found.tolist() == [known.setdefault(str(name), len(known)) for name in names]
     assert codes.names() == list(known)
 
 
