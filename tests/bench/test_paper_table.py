@@ -25,8 +25,8 @@ def test_rows_are_the_two_parts() -> None:
 
 
 def test_published_figures_have_a_source_and_belong_to_a_row() -> None:
-    assert {fact.part for fact in PUBLISHED} <= {row["part"] for row in paper_table(_SMALL, rounds=1)}
-    assert all("arXiv" in fact.source for fact in PUBLISHED)
+    assert {fact["part"] for fact in PUBLISHED} <= {row["part"] for row in paper_table(_SMALL, rounds=1)}
+    assert all("arXiv" in fact["source"] for fact in PUBLISHED)
 
 
 def test_both_networks_train_alike_with_sparse_gradients() -> None:

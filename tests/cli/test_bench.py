@@ -103,7 +103,7 @@ def test_the_published_figure_stands_beside_ours(monkeypatch: pytest.MonkeyPatch
     from widehead.bench.paper import PUBLISHED
 
     row = {"classes": 793_471, "width": 300, "batch": 128, "device": "x", "threads": 2, "part": "output layer only"}
-    times = {"dense_seconds": 2.0, "exact_seconds": 0.004, "speedup": 500.0, "published": [vars(PUBLISHED[0])]}
+    times = {"dense_seconds": 2.0, "exact_seconds": 0.004, "speedup": 500.0, "published": [PUBLISHED[0]]}
     monkeypatch.setattr("widehead.bench.paper_table", lambda *sizes, **options: [{**row, **times}])
     called = call("bench", "paper-table")
     assert "│ output layer only │           2,000.0 │      4.00 │          500 │            763 │" in called.out

@@ -1,13 +1,11 @@
-"""Plots of step times against the number of classes, on logarithmic axes, each line named where it ends."""
+"""Plots of step times against the number of classes, on logarithmic axes, names in the order of the lines' ends."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from scipy.optimize import isotonic_regression
 
 from widehead.report.curves import Picture, png, svg_pair
 from widehead.report.page import render
@@ -17,9 +15,7 @@ from widehead.training.folder import atomic_write
 _SIZES = {"width": "d", "batch": "m", "targets_per_example": "K"}
 _WHERE = ("device", "threads", "torch", "system", "version", "commit", "date")
 _STYLES = ("-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_FONT, _LINE_HEIGHT = 8, 12.0  # of labels, in points
 _Line = list[tuple[int, float]]
-_End = tuple[float, float, str, str]  # x, y, what to write there, colour
 
 
 def write_timings(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -106,15 +102,13 @@ def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], ink: str, colours: Sequ
     lines, floors = _lines(rows)
     names = list(dict.fromkeys(row["method"] for row in rows))
     variants = list(dict.fromkeys(_variant(row, rows) for row in rows))
-    ends: list[_End] = []
     for (name, variant), line in lines.items():
         colour = colours[names.index(name) % len(colours)]
         style = _STYLES[variants.index(variant) % len(_STYLES)]
-        axes.plot(*zip(*line, strict=True), color=colour, linestyle=style, marker="o", markersize=3.5)
-        ends.append((*line[-1], name + variant, colour))
+        look: dict[str, Any] = {"color": colour, "linestyle": style, "marker": "o", "markersize": 3.5}
+        axes.plot(*zip(*line, strict=True), label=name + variant, **look)
     for variant, line in floors.items():
-        axes.plot(*zip(*line, strict=True), color=ink, linestyle="--", linewidth=1.0)
-        ends.append((*line[-1], "floor" + variant, ink))
+        axes.plot(*zip(*line, strict=True), label="floor" + variant, color=ink, linestyle="--", linewidth=1.0)
     axes.set(xscale="log", yscale="log", xlabel="classes D", ylabel="milliseconds a step")
     axes.set_title(_fixed(rows), fontsize=8, loc="left")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
@@ -122,42 +116,8 @@ def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], ink: str, colours: Sequ
     axes.yaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
-    _label(axes, ends)
-
-
-def _label(axes: Axes, ends: Sequence[_End]) -> None:
-    """Names right of the plot, each at the height of its line's end, moved apart if they would overlap."""
-    low, high = (math.log(y) for y in axes.get_ylim())
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    share = _LINE_HEIGHT / (72.0 * figure.get_figheight())  # of the picture, which is somewhat higher than its axes
-    ordered = sorted(ends, key=lambda end: end[1])
-    places = _apart([math.log(y) for _, y, *_ in ordered], share * (high - low))
-    leader = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4, "relpos": (0.0, 0.5)}
-    for (x, y, name, colour), place in zip(ordered, places, strict=True):
-        axes.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.04, math.exp(place)),
-            textcoords=axes.get_yaxis_transform(),
-            color=colour,
-            fontsize=_FONT,
-            va="center",
-            annotation_clip=False,
-            arrowprops={**leader, "color": colour},
-        )
-
-
-def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """The rising places nearest to the given rising ones in squares, neighbours at least ``gap`` apart.
-
-    Less i·gap for the i-th, that is isotonic regression.
-
-    >>> _apart([1.0, 1.0, 8.0], 2.0)
-    [0.0, 2.0, 8.0]
-    """
-    shifted = isotonic_regression([place - i * gap for i, place in enumerate(places)]).x
-    return [float(mean) + i * gap for i, mean in enumerate(shifted)]
+    highest_first = sorted(axes.lines, key=lambda line: line.get_ydata()[-1], reverse=True)
+    axes.figure.legend(handles=highest_first, loc="outside right upper", frameon=False, fontsize=8)
 
 
 def _short(count: float) -> str:
