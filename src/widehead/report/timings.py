@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -116,7 +117,7 @@ def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], ink: str, colours: Sequ
     axes.yaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
-    highest_first = sorted(axes.lines, key=lambda line: line.get_ydata()[-1], reverse=True)
+    highest_first = sorted(axes.lines, key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
     axes.figure.legend(handles=highest_first, loc="outside right upper", frameon=False, fontsize=8)
 
 
