@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
 
 import widehead as wh
-from widehead.heads import full_softmax
 
 D, WIDTH = 700, 8
 SIZES = pytest.mark.parametrize("m", [1, WIDTH, 30], ids=["one", "outputs kept", "outputs computed twice"])
@@ -35,11 +34,9 @@ def torch_losses(table: Tensor, hidden: Tensor, ids: Tensor) -> Tensor:
 @BLOCKS
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_losses_and_gradients_are_those_of_torch(
-    monkeypatch: pytest.MonkeyPatch, m: int, block: int, bias: bool, scale: float
-) -> None:
-    monkeypatch.setattr(full_softmax, "_BLOCK_NUMBERS", block)
+def test_losses_and_gradients_are_those_of_torch(m: int, block: int, bias: bool, scale: float) -> None:
     head, hidden, ids, weight = problem(m, bias, scale)
+    head.outputs_at_once = block
     losses = head(hidden, ids, reduction="none")
     expected = torch_losses(head.table, hidden, ids)
     assert torch.allclose(losses, expected, rtol=1e-10, atol=1e-9)
@@ -53,10 +50,10 @@ def test_losses_and_gradients_are_those_of_torch(
 
 @SIZES
 @BLOCKS
-def test_gradcheck_in_all_weights(monkeypatch: pytest.MonkeyPatch, m: int, block: int) -> None:
-    monkeypatch.setattr(full_softmax, "_BLOCK_NUMBERS", block)
+def test_gradcheck_in_all_weights(m: int, block: int) -> None:
     torch.manual_seed(1)
     head = wh.FullSoftmaxHead(3, 260, dtype=torch.float64)
+    head.outputs_at_once = block
     m = min(m, 5)
     lists = [[1, 259, 1], [], [256], [0, 5], [7]][:m]
     values = [[1.0, 2.0, 0.5], [], [3.0], [0.0, 1.0], [2.0]][:m]

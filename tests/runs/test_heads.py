@@ -14,7 +14,7 @@ from widehead.data import RowExamples
 from widehead.data.sparse import csr_from_pairs
 from widehead.errors import DataError
 from widehead.heads.names import HEADS
-from widehead.jobs import configure, network
+from widehead.jobs import configure
 from widehead.jobs.network import class_frequencies
 from widehead.options import TrainingConfig
 from widehead.options.heads import head_parameters, needs_frequencies
@@ -89,10 +89,9 @@ def test_frequencies_are_counted_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
-def test_frequencies_are_counted_a_chunk_at_a_time(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "_CHUNK", chunk)
+def test_frequencies_are_counted_a_chunk_at_a_time(chunk: int) -> None:
     matrix = csr_from_pairs([0, 0, 1, 2, 4], [1, 3, 1, 1, 0], None, (5, 5))
-    assert class_frequencies(RowExamples(matrix), 5).tolist() == [1.0, 3.0, 0.0, 1.0, 0.0]
+    assert class_frequencies(RowExamples(matrix), 5, chunk).tolist() == [1.0, 3.0, 0.0, 1.0, 0.0]
 
 
 def test_heads_that_need_frequencies() -> None:

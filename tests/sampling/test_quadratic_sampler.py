@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from widehead.sampling import QuadraticSampler, quadratic
+from widehead.sampling import QuadraticSampler
 
 D, WIDTH = 150, 5
 
@@ -33,16 +33,14 @@ def told(ids: Tensor, log_q: Tensor, num_classes: int) -> Tensor:
     return log_q.new_zeros(num_classes).index_put((ids,), log_q)
 
 
-@pytest.fixture(params=[4, 1024], ids=["tree", "two levels"])
-def _top(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quadratic, "_TOP", request.param)
+TOPS = pytest.mark.parametrize("top", [4, 1024], ids=["tree", "two levels"])
 
 
-@pytest.mark.usefixtures("_top")
+@TOPS
 @pytest.mark.parametrize("examples", [1, 3])
 @pytest.mark.parametrize("num_classes", [1, 7, 64, 150])
-def test_a_fresh_tree_draws_from_the_dense_distribution(examples: int, num_classes: int) -> None:
-    sampler, hidden, table = make(num_classes)
+def test_a_fresh_tree_draws_from_the_dense_distribution(examples: int, num_classes: int, top: int) -> None:
+    sampler, hidden, table = make(num_classes, top=top)
     ids, log_q = sampler.sample(200_000, hidden[:examples], table)
     q = dense(hidden[:examples], table)
     torch.testing.assert_close(told(ids, log_q, num_classes).exp(), q)
@@ -50,9 +48,9 @@ def test_a_fresh_tree_draws_from_the_dense_distribution(examples: int, num_class
     assert num_classes == 1 or stats.chisquare(counts, 200_000 * q).pvalue > 1e-4
 
 
-@pytest.mark.usefixtures("_top")
-def test_a_stale_tree_tells_the_probabilities_it_draws_with() -> None:
-    sampler, hidden, table = make(refresh_every=10)
+@TOPS
+def test_a_stale_tree_tells_the_probabilities_it_draws_with(top: int) -> None:
+    sampler, hidden, table = make(refresh_every=10, top=top)
     sampler.sample(1, hidden, table)
     moved = table + 0.5 * torch.randn_like(table)
     ids, log_q = sampler.sample(400_000, hidden, moved)

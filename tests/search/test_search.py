@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from widehead.search import ExhaustiveIndex, IVFIndex, kmeans, nearest_centroids, recall, spherical_kmeans
-from widehead.search import exhaustive as exhaustive_module
+from widehead.search import ExhaustiveIndex, IVFIndex, nearest_centroids, recall, spherical_kmeans
 
 
 def clustered(n: int = 3000, d: int = 16, groups: int = 60) -> torch.Tensor:
@@ -22,9 +21,7 @@ def clustered(n: int = 3000, d: int = 16, groups: int = 60) -> torch.Tensor:
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(1, 50), st.integers(1, 9))
 def test_the_oracle_sorts_all_scores(n: int, m: int, k: int, block: int) -> None:
     rows, queries = torch.randn(n, 3, dtype=torch.float64), torch.randn(m, 3, dtype=torch.float64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exhaustive_module, "_BLOCK", block)
-        scores, ids = ExhaustiveIndex(rows).search(queries, k)
+    scores, ids = ExhaustiveIndex(rows, block).search(queries, k)
     expected, order = (queries @ rows.T).sort(dim=1, descending=True)
     kept = min(k, n)
     assert scores.shape == ids.shape == (m, k)
@@ -65,9 +62,7 @@ def test_spherical_kmeans_finds_well_separated_directions() -> None:
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 60))
 def test_nearest_centroids_are_those_of_all_scores(n: int, c: int, entries: int) -> None:
     rows, centroids = torch.randn(n, 3, dtype=torch.float64), torch.randn(c, 3, dtype=torch.float64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kmeans, "_ENTRIES", entries)
-        assert torch.equal(nearest_centroids(rows, centroids), (rows @ centroids.T).argmax(1))
+    assert torch.equal(nearest_centroids(rows, centroids, entries), (rows @ centroids.T).argmax(1))
 
 
 @pytest.mark.parametrize("rounds", [1, 3])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import widehead as wh
-from widehead.heads import base, normalized
+from widehead.heads.base import LinearHead
+from widehead.heads.normalized import NormalizedHead
 
 D, WIDTH, M = 60, 8, 6
 
@@ -151,5 +152,5 @@ def valued(values: list[list[float]] = VALUES) -> wh.SparseTargets:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of classes, or of examples, that do not come out even."""
-    monkeypatch.setattr(base, "_BLOCK", 16)
-    monkeypatch.setattr(normalized, "_BLOCK_NUMBERS", 4 * D)
+    monkeypatch.setattr(LinearHead, "rows_at_once", 16)
+    monkeypatch.setattr(NormalizedHead, "log_probs_at_once", 4 * D)

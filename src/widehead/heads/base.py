@@ -26,8 +26,6 @@ from widehead.precision import without_autocast
 from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 
-_BLOCK = 1 << 14  # rows of W that are read at a time
-
 
 class Head(nn.Module):
     """The contract of all output layers.
@@ -174,6 +172,9 @@ class LinearHead(ParameterHead):
         device, dtype: as in torch.
     """
 
+    #: rows of W that are read at a time
+    rows_at_once = 1 << 14
+
     def __init__(
         self,
         in_features: int,
@@ -200,7 +201,8 @@ class LinearHead(ParameterHead):
         return torch.linalg.vecdot(widened[targets.example_ids], self._rows(targets.class_ids))
 
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
-        return ((start, self.table[start : start + _BLOCK]) for start in range(0, self.num_classes, _BLOCK))
+        step = self.rows_at_once
+        return ((start, self.table[start : start + step]) for start in range(0, self.num_classes, step))
 
     @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:

@@ -13,8 +13,6 @@ from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
 
-_BLOCK_NUMBERS = 1 << 22  # outputs worked on at a time: 16 MiB in float32
-
 
 class FullSoftmaxHead(LinearHead):
     """Softmax cross-entropy over all classes, ℓ = log Z − Σ_k share_k o_k, with exact dense gradients; O(mDd) a step.
@@ -41,6 +39,9 @@ class FullSoftmaxHead(LinearHead):
     torch.Size([])
     """
 
+    #: outputs that are worked on at a time: 16 MiB in float32
+    outputs_at_once = 1 << 22
+
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         log_z, outputs = self._outputs(hidden, targets)
         return mean_over_targets(log_z[targets.example_ids] - outputs, targets)
@@ -50,27 +51,35 @@ class FullSoftmaxHead(LinearHead):
         return self._outputs(hidden, SparseTargets(offsets[:0], offsets))[0]
 
     def _outputs(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        return full_outputs(self._widened(hidden), self.table, targets)
+        return full_outputs(self._widened(hidden), self.table, targets, self.outputs_at_once)
 
 
-def full_outputs(hidden: Tensor, table: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-    """log Z (m,) and the targets' outputs (nnz,) of ``hidden`` (m, d) and ``table`` (D, d), by blocks of classes."""
+def full_outputs(
+    hidden: Tensor, table: Tensor, targets: SparseTargets, at_once: int = 1 << 22
+) -> tuple[Tensor, Tensor]:
+    """log Z (m,) and the targets' outputs (nnz,) of ``hidden`` (m, d) and ``table`` (D, d), by blocks of classes.
+
+    A block has 256 classes, or more with ``at_once`` outputs: 16 MiB in float32.
+    """
     keeps = torch.is_grad_enabled() and hidden.shape[0] <= hidden.shape[1]
-    log_z, outputs = _Outputs.apply(hidden, table, targets, keeps)
+    rows = max(at_once // max(hidden.shape[0], 1), 256)
+    log_z, outputs = _Outputs.apply(hidden, table, targets, keeps, rows)
     return log_z, outputs
 
 
 class _Outputs(torch.autograd.Function):
-    """(hidden, W, targets, whether to keep O) → log Z (m,) and the targets' outputs (nnz,).
+    """(hidden, W, targets, whether to keep O, classes of a block) → log Z (m,) and the targets' outputs (nnz,).
 
     One function for both, because autograd would add up two gradients of the size of W.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: SparseTargets, keeps: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, table: Tensor, targets: SparseTargets, keeps: bool, rows_at_once: int
+    ) -> tuple[Tensor, Tensor]:
         log_z = hidden.new_full((hidden.shape[0],), -torch.inf)
         kept = []
-        for rows in table.split(_rows_at_a_time(hidden)):
+        for rows in table.split(rows_at_once):
             outputs = hidden @ rows.T
             largest = outputs.amax(dim=1)
             exponentials = outputs.sub_(largest[:, None]).exp_()
@@ -78,7 +87,7 @@ class _Outputs(torch.autograd.Function):
             if keeps:
                 kept += [exponentials, largest]
         ctx.save_for_backward(hidden, table, log_z, *kept)
-        ctx.targets = targets
+        ctx.targets, ctx.rows_at_once = targets, rows_at_once
         return log_z, torch.linalg.vecdot(hidden[targets.example_ids], table[targets.class_ids])
 
     @staticmethod
@@ -90,7 +99,7 @@ class _Outputs(torch.autograd.Function):
         by_hidden = torch.zeros_like(hidden).index_add_(0, examples, by_outputs[:, None] * table[classes])
         by_table = torch.empty_like(table) if ctx.needs_input_grad[1] else None
         start = 0
-        for i, rows in enumerate(table.split(_rows_at_a_time(hidden))):
+        for i, rows in enumerate(table.split(ctx.rows_at_once)):
             # ∂/∂o_j = p_j ∂/∂log Z. What was kept stays as it is: a second backward pass may read it.
             if kept:
                 by_block = kept[2 * i] * ((kept[2 * i + 1] - log_z).exp() * by_log_z)[:, None]
@@ -102,8 +111,4 @@ class _Outputs(torch.autograd.Function):
             start += rows.shape[0]
         if by_table is not None:
             by_table.index_add_(0, classes, by_outputs[:, None] * hidden[examples])
-        return by_hidden, by_table, None, None
-
-
-def _rows_at_a_time(hidden: Tensor) -> int:
-    return max(_BLOCK_NUMBERS // max(hidden.shape[0], 1), 256)
+        return by_hidden, by_table, None, None, None

@@ -18,14 +18,15 @@ from widehead.precision import without_autocast
 from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets, TargetsLike
 
-_BLOCK_NUMBERS = 1 << 24  # log-probabilities that top_k holds at a time: 64 MiB in float32
-
 
 class NormalizedHead(ParameterHead):
     """A head whose scores are log p, and whose training loss is −log p exactly.
 
     log p of a class costs that class's path through the tree only.
     """
+
+    #: log-probabilities that top_k holds at a time: 64 MiB in float32
+    log_probs_at_once = 1 << 24
 
     @abstractmethod
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -57,7 +58,7 @@ class NormalizedHead(ParameterHead):
         banned = self._checked_k(hidden, k, exclude)
         scores = hidden.new_empty((hidden.shape[0], k), dtype=self.dtype)
         ids = torch.empty(scores.shape, dtype=torch.int64, device=hidden.device)
-        step = max(1, _BLOCK_NUMBERS // self.num_classes)
+        step = max(1, self.log_probs_at_once // self.num_classes)
         for rows in torch.arange(hidden.shape[0], device=hidden.device).split(step):
             log_p = self.scores(hidden[rows])
             if banned is not None:

@@ -13,8 +13,6 @@ from widehead.models import BagEncoder, WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies
 
-_CHUNK = 1 << 16  # examples that are counted at a time
-
 
 def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
     """The encoder of jobs whose inputs are bags of ids."""
@@ -54,10 +52,10 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
     return WideNetwork(encoder, head)
 
 
-def class_frequencies(examples: Examples, num_classes: int) -> Tensor:
-    """(D,) float64: how often each class is a target of the examples."""
+def class_frequencies(examples: Examples, num_classes: int, chunk: int = 1 << 16) -> Tensor:
+    """(D,) float64: how often each class is a target of the examples, of which ``chunk`` are made at a time."""
     counts = np.zeros(num_classes, dtype=np.float64)
-    for start in range(0, len(examples), _CHUNK):
-        _, targets = examples.batch(np.arange(start, min(start + _CHUNK, len(examples))))
+    for start in range(0, len(examples), chunk):
+        _, targets = examples.batch(np.arange(start, min(start + chunk, len(examples))))
         counts += np.bincount(targets.class_ids.numpy(), minlength=num_classes)
     return torch.from_numpy(counts)

@@ -12,7 +12,6 @@ from widehead.optim.rows import RowOptimizer
 
 # Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
 # memory is mapped anew in each step.
-_BLOCK = 1 << 17
 
 
 class RowAdam(RowOptimizer):
@@ -27,6 +26,8 @@ class RowAdam(RowOptimizer):
         betas: how much of the two moments a step keeps, each in [0, 1).
         eps: added to the root of the second moment.
     """
+
+    numbers_at_once = 1 << 17
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
@@ -45,7 +46,7 @@ class RowAdam(RowOptimizer):
         first, second = group["betas"]
         length = group["lr"] * math.sqrt(1.0 - second ** state["step"]) / (1.0 - first ** state["step"])
         # A GPU has no use for blocks.
-        count = max(1, ids.numel() if ids.is_cuda else _BLOCK // max(1, parameter[:1].numel()))
+        count = max(1, ids.numel() if ids.is_cuda else self.numbers_at_once // max(1, parameter[:1].numel()))
         for rows, g in zip(ids.split(count), gradient.split(count), strict=True):
             mean = state["exp_avg"].index_select(0, rows).lerp_(g, 1.0 - first)
             state["exp_avg"].index_copy_(0, rows, mean)

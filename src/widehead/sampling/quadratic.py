@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from widehead.errors import check_whole
 from widehead.sampling.base import checked_draws
 
-_TOP = 1024  # nodes of the tree's top level, which are all looked at in each draw
-
 
 class QuadraticSampler(nn.Module):
     """q_j = (1/m) Σ_b (α o_bj² + 1)/Z_b with Z_b = Σ_j (α o_bj² + 1): Blanc and Rendle (ICML 2018), for a batch.
@@ -22,7 +20,7 @@ class QuadraticSampler(nn.Module):
     mean of the examples' distributions; for one example both are the same. That mean is again a quadratic form,
     q_j = w_jᵀ M w_j + c with M = (α/m) Σ_b h_b h_bᵀ/Z_b and c = (1/m) Σ_b 1/Z_b, so the part of a set of rows is ⟨M, G⟩
     plus c for each row; G = Σ w wᵀ is the rows' Gram matrix. A binary tree holds the Gram matrices of blocks of
-    rows, of pairs of blocks, and so on up to about 1,000 nodes; a draw walks down it to a block in O(d² log D),
+    rows, of pairs of blocks, and so on up to at most ``top`` nodes; a draw walks down it to a block in O(d² log D),
     then takes one of the block's rows by the rows as they are now, in O(block · d²).
 
     The tree is made again every ``refresh_every`` calls of `sample`; between, W moves and the tree does not. The
@@ -38,6 +36,7 @@ class QuadraticSampler(nn.Module):
         scale: α > 0.
         block: rows in a block.
         refresh_every: calls of `sample` from one tree to the next.
+        top: nodes at most on the tree's top level, all of which are looked at in each draw.
         device, dtype: as in torch; those of W.
 
     Raises:
@@ -55,6 +54,7 @@ class QuadraticSampler(nn.Module):
         scale: float = 100.0,
         block: int = 64,
         refresh_every: int = 300,
+        top: int = 1024,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class QuadraticSampler(nn.Module):
             raise ValueError(f"Parameter `scale` should be above 0 and finite. Found {scale}.")
         self.num_classes, self.width, self.scale = num_classes, width, float(scale)
         self.block, self.refresh_every = block, refresh_every
-        self._sizes = _level_sizes(-(-num_classes // block))
+        self._sizes = _level_sizes(-(-num_classes // block), top)
         entries = width * (width + 1) // 2
         self.register_buffer("grams", torch.zeros(sum(self._sizes), entries, device=device, dtype=dtype))
         self.register_buffer("age", torch.tensor(refresh_every, device=device))
@@ -182,9 +182,9 @@ class QuadraticSampler(nn.Module):
         return f"num_classes={self.num_classes}, width={self.width}, scale={self.scale}, block={self.block}"
 
 
-def _level_sizes(blocks: int) -> list[int]:
+def _level_sizes(blocks: int, top: int) -> list[int]:
     sizes = [blocks]
-    while sizes[-1] > _TOP:
+    while sizes[-1] > top:
         sizes.append(-(-sizes[-1] // 2))
     return sizes
 

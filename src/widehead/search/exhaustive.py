@@ -9,16 +9,15 @@ from torch.nn.functional import pad
 from widehead.search.protocol import check_queries
 from widehead.targets import SparseTargets
 
-_BLOCK = 1 << 16  # rows whose scores are held at a time
-
 
 class ExhaustiveIndex:
-    """Exact search on any device, a block of rows at a time: 2nd operations and (m, 65,536) scores a batch.
+    """Exact search on any device, ``block`` rows at a time: 2nd operations and (m, block) scores a batch.
 
     It holds the memory of ``rows`` (n, d) itself, not a copy, so changes of the rows in place are seen at once.
     """
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Tensor, block: int = 1 << 16) -> None:
+        self.block = block
         self.refresh(rows)
 
     def refresh(self, rows: Tensor) -> None:
@@ -35,7 +34,8 @@ class ExhaustiveIndex:
             ValueError: queries of another width, or k < 1.
         """
         check_queries(queries, k, self.rows.shape[1])
-        blocks = ((start, self.rows[start : start + _BLOCK]) for start in range(0, self.rows.shape[0], _BLOCK))
+        starts = range(0, self.rows.shape[0], self.block)
+        blocks = ((start, self.rows[start : start + self.block]) for start in starts)
         scores, ids = streaming_top_k(queries.to(self.rows), blocks, k)
         missing = (0, k - ids.shape[1])
         return pad(scores, missing, value=-torch.inf), pad(ids, missing, value=-1)

@@ -8,13 +8,14 @@ type and without FAISS, and starts an empty cell again at a row.
 import torch
 from torch import Tensor
 
-_ENTRIES = 1 << 22  # scores held at a time
-
 
 @torch.no_grad()
-def nearest_centroids(rows: Tensor, centroids: Tensor) -> Tensor:
-    """(n,) for each of ``rows`` (n, d) the one of ``centroids`` (c, d) with the largest inner product."""
-    step = max(1, _ENTRIES // centroids.shape[0])
+def nearest_centroids(rows: Tensor, centroids: Tensor, entries: int = 1 << 22) -> Tensor:
+    """(n,) for each of ``rows`` (n, d) the one of ``centroids`` (c, d) with the largest inner product.
+
+    About ``entries`` products are held at a time.
+    """
+    step = max(1, entries // centroids.shape[0])
     parts = [(rows[a : a + step] @ centroids.T).argmax(1) for a in range(0, rows.shape[0], step)]
     return torch.cat(parts)
 
