@@ -43,7 +43,10 @@ class WideheadWarning(UserWarning):
 
 
 class KernelWarning(WideheadWarning):
-    """The compiled parts of steps on the CPU are not there: steps are slower, with the same results. Says why."""
+    """The compiled parts of steps on the CPU are not there, or have to be compiled anew. Says why.
+
+    Without them steps are slower, with the same results.
+    """
 
 
 class UnstableStepWarning(WideheadWarning):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from widehead.arithmetic import find_compiled
+from widehead.arithmetic import build, find_compiled, library
+from widehead.errors import KernelWarning
 
 STEP = """
 import warnings, torch, widehead as wh
@@ -85,19 +90,368 @@ def test_without_a_compiler_steps_are_the_same_and_one_warning_says_why(
     assert "WIDEHEAD_KERNELS=0" in lines[1]
 
 
-@needs_compiler
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, expected: str) -> None:
-    (tmp_path / "widehead").write_text("in the way")
-    lines = run(tmp_path).stdout.splitlines()
-    assert lines[0].split() == ["False", expected, "1"]
-    assert str(tmp_path) in lines[1]
+# -- the cache: in this process, with a library that was compiled once ------------------------------------------------
+
+
+class Cache:
+    """An empty cache folder, and what looking for the library there comes to."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, library: bytes) -> None:
+        self.home, self.folder, self.compiled = home, home / "widehead", 0
+        self._library = library
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        monkeypatch.setattr(build, "compiled", self._compile)
+
+    def _compile(self, command: list[str]) -> bytes:
+        self.compiled += 1
+        return self._library
+
+    def find(self) -> tuple[bool, list[str]]:
+        """Whether there are kernels, and what was said."""
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            found = library._made()
+        assert all(one.category is KernelWarning for one in heard)
+        return found is not None, [str(one.message) for one in heard]
+
+    def filled(self) -> Path:
+        """The file of the library, once it is there."""
+        assert self.find() == (True, [])
+        (path,) = self.folder.iterdir()
+        self.compiled = 0
+        return path
+
+
+@pytest.fixture(scope="module")
+def compiled() -> bytes:
+    return build.compiled(build.command())
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bytes) -> Cache:
+    return Cache(tmp_path / "cache", monkeypatch, compiled)
+
+
+@pytest.fixture(scope="module")
+def spying(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], bytes]:
+    """A library that leaves a file when it is loaded."""
+
+    def make(trace: Path) -> bytes:
+        folder = tmp_path_factory.mktemp("spy")
+        (folder / "spy.c").write_text(
+            f'#include <stdio.h>\n__attribute__((constructor)) void f(void) {{ fclose(fopen("{trace}", "w")); }}'
+        )
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / "spy.so", folder / "spy.c"], check=True)
+        return (folder / "spy.so").read_bytes()
+
+    return make
+
+
+def summed(content: bytes) -> bytes:
+    """As `kept.put` would write it."""
+    return content + hashlib.sha256(content).digest()
 
 
 @needs_compiler
-def test_a_damaged_library_is_named(tmp_path: Path, expected: str) -> None:
-    run(tmp_path)
-    (kept,) = (tmp_path / "widehead").iterdir()
-    kept.write_bytes(b"\x7fELF and nothing")
-    lines = run(tmp_path).stdout.splitlines()
-    assert lines[0].split() == ["False", expected, "1"]
-    assert "do not fit" in lines[1]
+def test_what_was_kept_is_used_and_can_be_written_by_nobody_else(cache: Cache) -> None:
+    path = cache.filled()
+    assert cache.find() == (True, [])
+    assert cache.compiled == 0
+    assert [p.stat().st_mode & 0o077 for p in (path, cache.folder)] == [0, 0]
+
+
+def rewritten(path: Path, content: bytes) -> None:
+    """Another file: the one that was there is memory of this process."""
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(0o600)
+
+
+def cut(size: int) -> Callable[[Path], object]:
+    return lambda path: rewritten(path, path.read_bytes()[:size])
+
+
+def flipped(at: float) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        whole = bytearray(path.read_bytes())
+        whole[int(at * (len(whole) - 1))] ^= 16
+        rewritten(path, whole)
+
+    return change
+
+
+def instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        path.rename(path.parent.parent / "aside")
+        make(path)
+
+    return change
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    **{f"cut to {size}": cut(size) for size in (0, 1, 31, 32, 64, 4_096, 8_192, 20_000, 35_292, -1)},
+    **{f"a bit at {at}": flipped(at) for at in (0.0, 0.02, 0.1, 0.3, 0.5, 0.9, 1.0)},
+    "zeros": lambda path: rewritten(path, bytes(path.stat().st_size)),
+    "more behind": lambda path: rewritten(path, path.read_bytes() + b"\0"),
+    "a symbolic link": instead(lambda path: path.symlink_to(path.parent.parent / "aside")),
+    "a link to nothing": instead(lambda path: path.symlink_to("nowhere")),
+    "a pipe": instead(os.mkfifo),
+    "others may write it": lambda path: path.chmod(0o622),
+    "a group may write it": lambda path: path.chmod(0o660),
+    "no function": lambda path: rewritten(path, summed(path.read_bytes()[:-32].replace(b"head_step", b"head_stop"))),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_library_that_is_not_what_was_kept_is_compiled_anew(cache: Cache, damage: str) -> None:
+    path = cache.filled()
+    DAMAGE[damage](path)
+    found, (warning,) = cache.find()
+    assert found
+    assert cache.compiled == 1
+    assert str(path) in warning
+    assert "compiled anew" in warning
+    assert cache.find() == (True, [])
+    assert cache.compiled == 1
+    assert [p.name for p in cache.folder.iterdir()] == [path.name]
+
+
+@needs_compiler
+def test_a_library_of_another_build_is_compiled_anew(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.filled()
+    expected = library.handshake()
+    answers = iter([[*expected[:-1], expected[-1] + 8], expected])
+    monkeypatch.setattr(library, "handshake", lambda: next(answers))
+    found, (warning,) = cache.find()
+    assert found
+    assert "another build" in warning
+
+
+def _of_others(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def _linked(folder: Path) -> None:
+    folder.rename(folder.parent / "elsewhere")
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+def _a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+
+
+def _linked_to_nothing(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
+def _given_away(folder: Path) -> None:
+    os.chown(folder, 12_345, -1)
+
+
+FOLDERS: dict[str, Callable[[Path], object]] = {
+    "others may write it": _of_others,
+    "a group may write it": lambda folder: folder.chmod(0o770),
+    "a symbolic link": _linked,
+    "a link to nothing": _linked_to_nothing,
+    "a file": _a_file,
+    "another user's": _given_away,
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", FOLDERS)
+def test_nothing_of_a_folder_that_others_may_have_written_is_loaded(
+    cache: Cache, what: str, spying: Callable[[Path], bytes], tmp_path: Path
+) -> None:
+    if what == "another user's" and os.geteuid() != 0:
+        pytest.skip("only the superuser can give a folder away")
+    path = cache.filled()
+    rewritten(path, summed(spying(tmp_path / "trace")))
+    FOLDERS[what](cache.folder)
+    before = sorted(tmp_path.rglob("*"))
+    found, (warning,) = cache.find()
+    assert found
+    assert str(cache.folder) in warning
+    assert "XDG_CACHE_HOME" in warning
+    assert sorted(tmp_path.rglob("*")) == before, "nothing should be loaded from there, nor written"
+
+
+@needs_compiler
+def test_a_library_of_another_user_is_not_loaded(cache: Cache, spying: Callable[[Path], bytes], tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only the superuser can give a file away")
+    path = cache.filled()
+    rewritten(path, summed(spying(tmp_path / "trace")))
+    os.chown(path, 12_345, -1)
+    found, (warning,) = cache.find()
+    assert found
+    assert "another user" in warning
+    assert not (tmp_path / "trace").exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("given", ["relative", "./relative", "~/relative", "", " "])
+def test_a_cache_that_is_not_absolute_is_ignored(
+    cache: Cache, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.find() == (True, [])
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+    assert len(list((tmp_path / "home" / ".cache" / "widehead").iterdir())) == 1
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@needs_compiler
+@pytest.mark.parametrize("home", [_no_home, lambda: Path("relative")], ids=["none", "relative"])
+def test_without_a_home_every_process_compiles(
+    cache: Cache, home: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    found, (warning,) = cache.find()
+    assert found
+    assert "no home" in warning
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_compiler
+def test_a_full_disk_leaves_nothing_half_written(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def full(source: str, target: str, **places: int) -> None:
+        if not (cache.folder / source).exists():
+            return replace(source, target, **places)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    found, (warning,) = cache.find()
+    assert found
+    assert "No space left" in warning
+    assert list(cache.folder.iterdir()) == []
+
+
+# -- the environment --------------------------------------------------------------------------------------------------
+
+
+def compiler(folder: Path, text: str) -> str:
+    """The path of a program of the shell."""
+    (folder / "cc").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "cc").chmod(0o700)
+    return str(folder / "cc")
+
+
+NO_TEXT = r"printf 'caf\351 \377\376\n'"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no kernels, and no word about it")
+@pytest.mark.parametrize(
+    ("variable", "given", "word"),
+    [
+        ("CC", "gcc '", "CC should be words"),
+        ("CC", 'gcc "-O2', "CC should be words"),
+        ("CC", "gcc \\", "CC should be words"),
+        ("CC", " ", "CC should be words"),
+        ("CC", "''", "CC should be words"),
+        ("WIDEHEAD_KERNEL_FLAGS", "-O2 '", "WIDEHEAD_KERNEL_FLAGS should be words"),
+        ("WIDEHEAD_KERNEL_FLAGS", "\t", "WIDEHEAD_KERNEL_FLAGS should be words"),
+        ("WIDEHEAD_KERNEL_FLAGS", "--no-such-flag", "failed"),
+        ("CC", "/", "does not run"),
+        ("CC", "true", "made no library"),
+        ("CC", f"{NO_TEXT} >&2; exit 1", "failed: caf"),
+        ("CC", f"{NO_TEXT}; exit 1", "failed"),
+        ("CC", f"{NO_TEXT}; exit 0", "made no library"),
+        ("CC", "cat", "failed"),
+    ],
+)
+def test_a_compiler_that_is_none_is_named_and_steps_are_torchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, given: str, word: str
+) -> None:
+    given = compiler(tmp_path, given) if given.startswith("printf") else given
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(variable, given)
+    with pytest.warns(KernelWarning, match=word) as heard:
+        assert library._made() is None
+    assert len(heard) == 1
+    assert "WIDEHEAD_KERNELS=0" in str(heard[0].message)
+
+
+@needs_compiler
+def test_what_a_compiler_prints_need_not_be_text(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler(tmp_path, f'{NO_TEXT}; {NO_TEXT} >&2; exec gcc "$@"'))
+    assert cache.find() == (True, [])
+
+
+@pytest.mark.parametrize("said", ["0", "no", "false", "off", "No", "FALSE", " off "])
+def test_kernels_are_switched_off_by_words(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_found", [])
+    monkeypatch.setattr(library, "_made", lambda: pytest.fail("they should not be looked for"))
+    monkeypatch.setenv("WIDEHEAD_KERNELS", said)
+    assert library.library() is None
+
+
+@pytest.mark.parametrize("said", ["1", "yes", "true", "on", "ON", ""])
+def test_kernels_are_switched_on_by_words(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_found", [])
+    monkeypatch.setattr(library, "_made", lambda: "made")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("WIDEHEAD_KERNELS", said)
+    assert library.library() == "made"
+
+
+@pytest.mark.parametrize("said", ["2", "nope", "disable", "-1", "0x0", "none"])
+def test_other_words_are_refused_every_time(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_found", [])
+    monkeypatch.setenv("WIDEHEAD_KERNELS", said)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"WIDEHEAD_KERNELS should be .*false.* Found '{said}'"):
+            library.library()
+
+
+CPUINFO = {
+    "x86": b"processor\t: 0\nmodel name\t: Some CPU\ncpu MHz\t\t: 1.0\nflags\t\t: fpu sse2 avx2\n",
+    "x86, another feature": b"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu sse2 avx2 avx512f\n",
+    "x86, another model": b"processor\t: 0\nmodel name\t: Another CPU\nflags\t\t: fpu sse2 avx2\n",
+    "Arm": b"processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd0c\n",
+    "Arm, another feature": b"processor\t: 0\nFeatures\t: fp asimd sve\nCPU part\t: 0xd0c\n",
+    "Arm, another maker": b"processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n",
+    "RISC-V": b"processor\t: 0\nisa\t\t: rv64imafdc\n",
+    "RISC-V, vectors": b"processor\t: 0\nisa\t\t: rv64imafdcv\n",
+    "POWER": b"processor\t: 0\ncpu\t\t: POWER9\nclock\t\t: 1 MHz\n",
+    "no text": b"processor\t: 0\nmodel name\t: \xff\xfe\n",
+    "nothing": b"",
+}
+
+
+@needs_compiler
+def test_machines_with_other_processors_have_libraries_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, said = build.command(), b""
+    monkeypatch.setattr(Path, "read_bytes", lambda path: said if path.name == "cpuinfo" else b"")
+    keys = {}
+    for name, said in CPUINFO.items():
+        keys[name] = build.key(command)
+        said = said.replace(b"MHz", b"MHz 9")
+        assert build.key(command) == keys[name], "how fast it runs at the moment is no feature"
+    assert len(set(keys.values())) == len(CPUINFO)
+    monkeypatch.setattr("platform.node", lambda: "another machine")
+    assert build.key(command) != keys["nothing"], "one that says nothing has the machine's name"
+
+
+@needs_compiler
+def test_other_flags_and_other_systems_have_libraries_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = build.key(build.command())
+    monkeypatch.setenv("WIDEHEAD_KERNEL_FLAGS", "-g")
+    assert build.key(build.command()) != key
+    monkeypatch.delenv("WIDEHEAD_KERNEL_FLAGS")
+    assert build.key(build.command()) == key
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.0"))
+    assert build.key(build.command()) != key
