@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,49 @@ def test_files_packed_in_several_parts(tmp_path: Path, kind: str) -> None:
 def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     data = "\ufeffa\r\nb\u2028c\x85d\x0be\r\n\n".encode()
     assert lines_of(write(tmp_path, data)) == ["a", "b\u2028c\x85d\x0be", ""]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1 << 20])
+def test_every_line_end_wherever_a_chunk_ends(
+    tmp_path: Path, end: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, end.join(["ann fox", "", "bob\tü", "eve"]).encode())
+    monkeypatch.setattr("widehead.data.files._BLOCK", chunk)
+    for text in ("", end):
+        path.write_bytes(path.read_bytes() + text.encode())
+        assert lines_of(path) == ["ann fox", "", "bob\tü", "eve"]
+
+
+def test_lines_are_counted_by_every_end(tmp_path: Path) -> None:
+    assert "line 3: expected UTF-8 text" in refusal(write(tmp_path, b"a\rb\r\n\xff\r"))
+    assert "line 2: expected a text file" in refusal(write(tmp_path, b"a\rb\0\r"))
+
+
+def test_pipes_and_devices_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: opening it would hang
+    assert "expected a file. Found a pipe; save what it gives to a file first" in refusal(tmp_path / "pipe")
+    assert "expected a file. Found a device" in refusal("/dev/null")
+    place = socket.socket(socket.AF_UNIX)
+    place.bind(str(tmp_path / "s"))
+    place.close()
+    assert "Found a socket" in refusal(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"BZh91AY&SY" + bytes(9), "bzip2"),
+        (b"PK\x03\x04" + bytes(9), "a zip archive"),
+        (b"%PDF-1.7\n1 0 obj\n", "a PDF document"),
+        (b"{\\rtf1\\ansi words}\n", "an RTF document"),
+        (b"\x93NUMPY\x01\x00", "binary data of another program"),
+        (b"\x80\x04\x95", "binary data of another program"),
+        (b"7z\xbc\xaf'\x1c", "an archive"),
+    ],
+)
+def test_packed_and_binary_files_are_named(tmp_path: Path, data: bytes, what: str) -> None:
+    assert f"expected text, plain or packed by gzip, xz or zstd. Found {what}" in refusal(write(tmp_path, data))
 
 
 def test_blocks_end_at_lines_and_lose_nothing(tmp_path: Path) -> None:
@@ -144,4 +189,5 @@ def test_any_bytes_give_lines_or_a_refusal(folder: Path, data: bytes, start: byt
     except DataError as error:
         assert str(path) in str(error)  # noqa: PT017
     else:
-        assert "\n".join(lines).encode().replace(b"\r", b"") in (start + data).replace(b"\r", b"")
+        whole = (start + data).replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        assert "\n".join(lines).encode() in whole

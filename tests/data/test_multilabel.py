@@ -101,6 +101,10 @@ def test_xc_test_file_counts_labels_beyond_the_training_file(tmp_path: Path) -> 
         ("\ttext alone\n", ": expected labels. Found none."),
         ("label\t...\n", ": expected texts after the tabs. Found no word."),
         ("\n\n", ", line 3: expected the header"),
+        ("d1\tsport news\tball goal\nd2\tnews\tvote\n", ": expected one tab a line, 'label label<tab>text'. Found two"),
+        ("label\ttext\na\tb\n", ", line 1: expected 'label label<tab>text'. Found a header"),
+        ("Title\tCategory\nb c\ta\n", ", line 1: expected 'label label<tab>text'. Found a header"),
+        ("id\tlabels\ttext\n1\ta\tb\n", ", line 1: expected 'label label<tab>text'. Found a header"),
         ("", ": the file is empty."),
         (b"1 5 4\n0 1:1\0\n", ", line 2: expected a text file. Found a zero byte"),
     ],
@@ -208,3 +212,29 @@ def test_features_of_many_texts_are_those_of_each_alone() -> None:
 def test_idf_of_the_wrong_length() -> None:
     with pytest.raises(ValueError, match=r"`idf` should have shape \(1,\)"):
         TextFeatures(Vocabulary(["a"]), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ball goal\t<http://x/sport>\nhen cow\t<http://x/farm>\nball cat\t<http://x/sport>\n",
+        "d1\tball goal\nd2\tball hen\n",
+        "a b c d e f\tx\n" * 3 + "a b c d e f\ty\n" * 3,
+    ],
+)
+def test_columns_the_other_way_round_and_ids_are_doubted(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text, minimum_documents=1).doubt.endswith(("are they the text?", "or ids?"))
+
+
+def test_what_was_read_is_said(tmp_path: Path) -> None:
+    found = read(tmp_path, "red blue\tcat dog\nblue\tdog\twhite\nred\tcat\n", minimum_documents=1)
+    assert str(found) == (
+        "3 documents, 3 words, 2 labels, 4 of them on documents; first labels blue, red; first words cat, dog, white"
+    )
+    assert str(read(tmp_path, XC)).startswith(
+        "3 documents, 5 features, 4 labels, 3 of them on documents; first labels 0"
+    )
+
+
+def test_a_second_tab_on_some_lines_is_text(tmp_path: Path) -> None:
+    assert read(tmp_path, "a\tx\ty\nb\tz\n", minimum_documents=1).schema.num_features == 3

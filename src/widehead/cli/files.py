@@ -1,31 +1,18 @@
 """Files that commands take and leave: standard input, and rows that are added to a file."""
 
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from widehead.errors import DataError
 
+def input_file(path: Path) -> AbstractContextManager[Path]:
+    """The file itself, or for "-" and pipes a temporary one with all that comes through them."""
+    from widehead.data.files import copied, whole_file
 
-@contextmanager
-def input_file(path: Path) -> Iterator[Path]:
-    """The file itself, or for "-" a temporary one with what standard input holds; errors name standard input then."""
-    if str(path) != "-":
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="widehead-") as folder:
-        copy = Path(folder) / "standard-input"
-        with copy.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        try:
-            yield copy
-        except DataError as error:
-            raise DataError(str(error).replace(str(copy), "standard input")) from error
+    return copied(sys.stdin.buffer, "standard input") if str(path) == "-" else whole_file(path)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from widehead.comparison.results import Result
-from widehead.errors import CheckpointError, NonFiniteError
+from widehead.data.files import is_pipe
+from widehead.errors import CheckpointError, DataError, NonFiniteError
 from widehead.jobs.base import Job, job_named
 from widehead.options import TrainingConfig
 from widehead.runs import Run
@@ -46,6 +47,10 @@ def compare(
     """
     if (without := [name for name, c in configs.items() if c.test is None and c.holdout == 0.0]) != []:
         raise ValueError(f"A comparison needs `test` or `holdout` to judge by. Found neither for {without[0]}.")
+    for config in configs.values():
+        for path in (config.train, config.test, config.labels):
+            if path is not None and is_pipe(path):
+                raise DataError(f"{path}: expected a file, as each run reads it. Found a pipe; save it to a file.")
     out.mkdir(parents=True, exist_ok=True)
     done = {result.name: result for result in _read(out / _RESULTS) if result.status != "interrupted"}
     for config in configs.values():

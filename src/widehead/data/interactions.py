@@ -8,14 +8,17 @@ The format is told by the content:
 * otherwise it is a list for each user, "user item item …" separated by spaces. No line of it may hold a tab or a
   comma, so "7 12 5" always means that user 7 took items 12 and 5, never a rating. A user may have no items, and the
   lines of one user are joined.
+
+Files with other separators and of other programs are refused (see ``foreign``).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from widehead.data.files import FilePath
+from widehead.data.files import FilePath, listed
+from widehead.data.layout import Layout, look
 from widehead.data.pairs import Pairs, read_pairs
 from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
@@ -33,6 +36,9 @@ class Interactions:
         unreachable: (users,) int64, for each user the number of distinct items that have no column.
         unknown_users: users of the file that have no row, and that are therefore left out.
         unknown_items: items of the file that have no column.
+        repeats: how many pairs of the file were there before.
+        has_ratings: whether the file has a column of ratings.
+        layout: how the file is laid out.
     """
 
     matrix: CSR
@@ -41,6 +47,19 @@ class Interactions:
     unreachable: np.ndarray
     unknown_users: list[str] = field(default_factory=list)
     unknown_items: list[str] = field(default_factory=list)
+    repeats: int = 0
+    has_ratings: bool = False
+    layout: Layout | None = None
+
+    def __str__(self) -> str:
+        (rows, columns), values = self.matrix.shape, self.matrix.data
+        repeats = f" ({self.repeats:,} repeats left out)" if self.repeats else ""
+        ratings = f"ratings {values.min():g} to {values.max():g}" if self.has_ratings and len(values) else "no ratings"
+        return (
+            f"{rows:,} users × {columns:,} items, {len(values):,} pairs{repeats}, {ratings}; "
+            f"first users {listed(self.users)}; first items {listed(self.items)}"
+            + (f"; {self.layout}" if self.layout else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -57,13 +76,32 @@ class Pair:
     test: Interactions
     repeated: int
 
+    @property
+    def new(self) -> CSR:
+        """(users, items) ones: the test pairs that are not in the training file, too."""
+        known = binary(self.test.matrix)
+        new = known - known.multiply(binary(self.train.matrix))
+        new.eliminate_zeros()
+        return new
+
+    @property
+    def fits(self) -> bool:
+        """Whether every test pair is one of a known user and a known item, once, and is new."""
+        test = self.test
+        return not (self.repeated or test.repeats or test.unknown_users or test.unknown_items)
+
     def __str__(self) -> str:
-        train, test = self.train.matrix, self.test.matrix
+        train, test = self.train.matrix, self.test
+        line = (
+            f"{train.shape[0]:,} users × {train.shape[1]:,} items; {train.nnz:,} training and {test.matrix.nnz:,} test "
+            "pairs."
+        )
+        if self.fits:
+            return line
         return (
-            f"{train.shape[0]} users × {train.shape[1]} items; {train.nnz} training and {test.nnz} test pairs. "
-            f"In the test file alone: {len(self.test.unknown_users)} users (left out) and "
-            f"{len(self.test.unknown_items)} items ({int(self.test.unreachable.sum())} pairs count as missed). "
-            f"{self.repeated} pairs are in both files."
+            f"{line} In the test file alone: {len(test.unknown_users):,} users (left out) and "
+            f"{len(test.unknown_items):,} items ({int(test.unreachable.sum()):,} pairs count as missed). "
+            f"{self.repeated:,} pairs are in both files (left out). {test.repeats:,} test pairs are repeats."
         )
 
 
@@ -80,13 +118,14 @@ def read_interactions(
     Raises:
         DataError: the file cannot be read, or holds no pair; names the line.
     """
+    layout = look(path)
     pairs = read_pairs(path)
     if not len(pairs.user_ids):
         raise DataError(
             f"{path}: expected pairs of users and items, such as 'user item item …', 'user,item' or "
             "'user<tab>item<tab>rating' on each line. Found no item on any line."
         )
-    return aligned(pairs, items, users)
+    return replace(aligned(pairs, items, users), layout=layout)
 
 
 def pair(train: Interactions, test: Interactions) -> Pair:
@@ -102,6 +141,7 @@ def pair(train: Interactions, test: Interactions) -> Pair:
     rows = Vocabulary(found.users).ids(test.users)
     np.add.at(found.unreachable, rows[rows >= 0], test.unreachable[rows >= 0])
     found.unknown_users[:0], found.unknown_items[:0] = test.unknown_users, test.unknown_items
+    found = replace(found, repeats=test.repeats, has_ratings=test.has_ratings, layout=test.layout)
     return Pair(train, found, int(binary(train.matrix).multiply(binary(found.matrix)).nnz))
 
 
@@ -118,13 +158,16 @@ def aligned(pairs: Pairs, items: Vocabulary | None = None, users: Sequence[str] 
     if users is not None:
         pairs.user_ids = row_of[pairs.user_ids]
     pairs.item_ids = column_of[pairs.item_ids]
+    matrix = csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (len(rows), len(columns)))
     return Interactions(
-        matrix=csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (len(rows), len(columns))),
+        matrix=matrix,
         users=rows,
         items=columns,
         unreachable=unreachable,
         unknown_users=[pairs.users[i] for i in unknown_users],
         unknown_items=[pairs.items[i] for i in unknown_items],
+        repeats=len(pairs.user_ids) - matrix.nnz,
+        has_ratings=pairs.ratings is not None,
     )
 
 

@@ -1,15 +1,23 @@
-"""Labelled texts, ``label label<TAB>text`` a line."""
+"""Labelled texts, ``label label<TAB>text`` a line.
+
+A header and a second tab on every line are refused, as they are of a table with other columns.
+"""
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from widehead.data.files import FilePath, open_text, shortened
 from widehead.data.labels import LabelSchema, MultiLabel, assemble
+from widehead.data.sparse import CSR
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
+
+_LABEL_NAMES = {"label", "labels", "tag", "tags", "category", "categories", "class", "topic", "topics", "subject"}
+_TEXT_NAMES = {"text", "texts", "document", "title", "body", "content", "description", "abstract", "sentence"}
 
 
 class _Labels:
@@ -17,6 +25,7 @@ class _Labels:
 
     def __init__(self) -> None:
         self.keys: dict[str, int] = {}
+        self.texts_with_tabs = 0
         self.ids, self.ends = array("q"), array("q", [0])
 
     def texts(self, path: FilePath, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
@@ -27,9 +36,20 @@ class _Labels:
                 if not line.strip():
                     continue
                 raise DataError(f"{path}, line {number}: expected 'label label<tab>text'. Found no tab.")
+            if len(self) == 0:
+                _refuse_header(path, number, labels, text)
+            self.texts_with_tabs += "\t" in text
             self.ids.extend([self.keys.setdefault(key, len(self.keys)) for key in labels.split()])
             self.ends.append(len(self.ids))
             yield text
+        if self.texts_with_tabs == len(self) > 0:
+            raise DataError(
+                f"{path}: expected one tab a line, 'label label<tab>text'. Found two or more on every line; leave out "
+                "columns that are neither labels nor text."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
 
 
 def read_labelled_text(
@@ -42,11 +62,12 @@ def read_labelled_text(
 ) -> MultiLabel:
     """Read numbered lines, as ``read_multilabel`` says; without a schema, words and labels become the columns."""
     labels = _Labels()
-    texts = labels.texts(path, lines)
+    texts, doubt = labels.texts(path, lines), ""
     if schema is None:
         text, features = TextFeatures.fit(texts, minimum=minimum, max_features=max_features)
         if len(text.words) == 0:
             raise DataError(f"{path}: expected texts after the tabs. Found no word.")
+        doubt = _doubt(labels, features)
         keys = Vocabulary(_by_frequency(labels))
         schema = LabelSchema(len(text.words), len(keys), keys, _names_of(path, keys, labels_path), text)
     elif schema.text is None or schema.keys is None:
@@ -59,7 +80,25 @@ def read_labelled_text(
     unknown = column[ids] < 0
     # Unknown labels keep numbers of their own, so that each counts once in a row.
     label = np.where(unknown, schema.num_labels + ids, column[ids])
-    return assemble(path, features, labels.ends, label, unknown, schema)
+    return replace(assemble(path, features, labels.ends, label, unknown, schema), doubt=doubt)
+
+
+def _refuse_header(path: FilePath, line: int, labels: str, text: str) -> None:
+    cells = [cell.strip().lower() for cell in (labels, *text.split("\t"))]
+    if _LABEL_NAMES & set(cells) and _TEXT_NAMES & set(cells):
+        raise DataError(
+            f"{path}, line {line}: expected 'label label<tab>text'. Found a header; leave it out, and put labels first."
+        )
+
+
+def _doubt(labels: _Labels, features: CSR) -> str:
+    """What speaks for columns the wrong way round, or for an id as the label."""
+    once = int((np.bincount(np.array(labels.ids, dtype=np.int64)) == 1).sum())
+    if once > len(labels.keys) / 2 and once > 1:
+        return f"; {once:,} of {len(labels.keys):,} labels occur once: are they the text, or ids?"
+    if len(labels.ids) > 2 * features.nnz:
+        return f"; {len(labels.ids):,} labels stand before {features.nnz:,} words: are they the text?"
+    return ""
 
 
 def _by_frequency(labels: _Labels) -> list[str]:

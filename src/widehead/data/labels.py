@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from widehead.data.files import FilePath
+from widehead.data.files import FilePath, listed
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
@@ -71,12 +71,24 @@ class MultiLabel:
         labels: (m, D) scipy CSR, float32 ones.
         unreachable: (m,) int64, for each document the number of distinct labels that have no column.
         schema: what the columns are.
+        doubt: what speaks against the file's being what it was read as, or "".
     """
 
     features: CSR
     labels: CSR
     unreachable: np.ndarray
     schema: LabelSchema
+    doubt: str = ""
+
+    def __str__(self) -> str:
+        schema = self.schema
+        features = "features" if schema.text is None else "words"
+        first = "" if schema.text is None else f"; first words {listed(schema.text.words)}"
+        return (
+            f"{self.features.shape[0]:,} documents, {schema.num_features:,} {features}, {schema.num_labels:,} labels, "
+            f"{self.labels.nnz:,} of them on documents; "
+            f"first labels {listed(schema.name(i) for i in range(min(3, schema.num_labels)))}{first}{self.doubt}"
+        )
 
 
 def assemble(

@@ -6,11 +6,14 @@ whose rows are "l1,l2 f:v f:v" (a row without labels starts with a space); a tab
 
 import itertools
 
-from widehead.data.files import FilePath, first_filled, open_text, shortened
+from widehead.data.files import FilePath, first_filled, first_lines, open_text, shortened
+from widehead.data.foreign import refuse_foreign
 from widehead.data.labelled_text import read_labelled_text
 from widehead.data.labels import LabelSchema, MultiLabel
 from widehead.data.xc import read_xc, xc_header
 from widehead.errors import DataError
+
+_EXPECTED = "the header 'rows features labels' of XC text, or a line 'label label<tab>text'"
 
 
 def read_multilabel(
@@ -39,10 +42,8 @@ def read_multilabel(
         skipped, first = first_filled(lines)
         if header := xc_header(path, skipped + 1, first):
             return read_xc(path, header, enumerate(lines, skipped + 2), schema, labels_path)
+        refuse_foreign(path, first_lines(path), _EXPECTED)
         if "\t" in first:
             rows = enumerate(itertools.chain([first], lines), skipped + 1)
             return read_labelled_text(path, rows, schema, labels_path, minimum_documents, max_features)
-    raise DataError(
-        f"{path}, line {skipped + 1}: expected the header 'rows features labels' of XC text, or a line "
-        f"'label label<tab>text'. Found {shortened(first)}."
-    )
+    raise DataError(f"{path}, line {skipped + 1}: expected {_EXPECTED}. Found {shortened(first)}.")

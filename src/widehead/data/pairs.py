@@ -53,7 +53,7 @@ def read_pairs(path: FilePath, block: int = 1 << 22) -> Pairs:
         return _by_pieces(parquet_pieces(path))
     with open_text(path) as lines:
         _, first = first_filled(lines)
-    separator = _separator(first)
+    separator = separator_of(first)
     try:
         return _by_pieces(
             list_pieces(path, block) if separator is None else table_pieces(path, first, separator, block)
@@ -70,7 +70,7 @@ def pairs_by_lines(path: FilePath) -> Pairs:
     with open_text(path) as lines:
         skipped, first = first_filled(lines)
         lines = itertools.chain(itertools.repeat("", skipped), [first], lines)
-        separator = _separator(first)
+        separator = separator_of(first)
         rows = _list_rows(path, lines) if separator is None else separated_rows(path, lines, separator)
         for user, taken, rating in rows:
             row = users.setdefault(user, len(users))
@@ -94,7 +94,7 @@ def _list_rows(path: FilePath, lines: Iterator[str]) -> Iterator[Row]:
             yield Row(names[0], names[1:])
 
 
-def _separator(first: str) -> str | None:
+def separator_of(first: str) -> str | None:
     """What separates the cells of a file with this first line; None in lists."""
     return "\t" if "\t" in first else "," if "," in first else None
 

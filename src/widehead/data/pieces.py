@@ -89,6 +89,7 @@ def table_pieces(path: FilePath, first: str, separator: str, size: int) -> Itera
 
 def _without_start(block: bytes, first: str, header: bool) -> bytes:
     """The first block from the first line on that is no blank one and no header."""
+    block = _unix(block)
     blank = _BLANK_LINES.match(block)
     rows = block[blank.end() :] if blank else block
     if not rows.startswith(first.encode()):

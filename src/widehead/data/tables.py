@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ import numpy as np
 from widehead.data.files import FilePath, finite
 from widehead.errors import DataError
 
-# Compared in lower case, without spaces, hyphens and underscores.
+# Compared in lower case, without spaces, hyphens, underscores and quotes, and without the types that RecBole adds.
 _USER = ("user", "userid", "username", "uid", "customer", "customerid", "reviewer", "reviewerid")
 _ITEM = (
     *("item", "itemid", "itemname", "iid", "product", "productid", "asin", "movie", "movieid", "book", "bookid"),
     *("track", "trackid", "song", "songid", "artist", "artistid", "business", "businessid", "location", "locationid"),
 )
 _RATING = ("rating", "ratings", "score", "stars", "value", "weight", "count", "plays")
+_UNTOLD = re.compile(r"[ _\-\"]|:(?:token|float)$")
 NAMES = "user,item,rating or user_id,item_id,rating"
 """Headers as messages show them."""
 
@@ -120,7 +122,7 @@ def unnamed_columns(path: FilePath, line: int, first: list[str]) -> list[int]:
 
 
 def _position(header: Sequence[str], wanted: Sequence[str]) -> int | None:
-    names = ["".join(c for c in name.lower() if c not in " _-") for name in header]
+    names = [_UNTOLD.sub("", name.lower()) for name in header]
     return next((names.index(w) for w in wanted if w in names), None)
 
 

@@ -146,11 +146,15 @@ class Job(ABC):
 
 @dataclass(frozen=True)
 class JobData:
-    """A job with the examples to train on and, if there are some, those to judge by."""
+    """A job with the examples to train on and, if there are some, those to judge by.
+
+    ``reading`` says what was read of the training file, so that people see what was misread.
+    """
 
     job: Job
     examples: Examples
     test: Test | None
+    reading: str = ""
 
 
 def job_named(name: str) -> type[Job]:

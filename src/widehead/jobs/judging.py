@@ -23,7 +23,15 @@ _ALL_SCORES = 1 << 25  # numbers in a block of scores of all classes
 
 
 class Test(Protocol):
-    """Examples to judge a network by."""
+    """Examples to judge a network by.
+
+    Attributes:
+        reading: what was read of the test file.
+        fits: whether all of it can be found by a network that knows the training file.
+    """
+
+    reading: str
+    fits: bool
 
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
         """Metrics by name, such as "recall@20"; rankings over at most so many examples, drawn by ``seed``."""
@@ -38,6 +46,7 @@ class RankingTest:
         unreachable: (n,) how many more relevant classes there are that no ranking can hold.
         exclude_inputs: whether ids of the input are classes that must not be named.
         propensities: of the classes, for psp@k.
+        reading, fits: see `Test`.
     """
 
     def __init__(
@@ -48,12 +57,15 @@ class RankingTest:
         *,
         exclude_inputs: bool,
         propensities: Propensities | None = None,
+        reading: str = "",
+        fits: bool = True,
     ) -> None:
         kept = np.flatnonzero(np.diff(relevant.indptr) + unreachable)
         self.examples = RowExamples(inputs[kept], relevant[kept])
         self.unreachable = torch.from_numpy(unreachable[kept])
         self.exclude_inputs = exclude_inputs
         self.propensities = propensities
+        self.reading, self.fits = reading, fits
 
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
@@ -66,11 +78,13 @@ class RankingTest:
         return evaluation.result()
 
 
-@dataclass(frozen=True)
+@dataclass
 class WordTest:
     """Words, or contexts of words, and the words that should follow; held-out text."""
 
     examples: Examples
+    reading: str = ""
+    fits: bool = True
 
     @torch.no_grad()
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
 from widehead.data.sparse import CSR
-from widehead.errors import CheckpointError
+from widehead.errors import CheckpointError, DataError
 from widehead.jobs.base import STARTS, Job, JobData, Prediction
 from widehead.jobs.configure import follow
 from widehead.jobs.judging import RankingTest, ranked_rows
@@ -22,6 +22,7 @@ from widehead.jobs.network import bag_encoder
 from widehead.metrics import Propensities
 from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.options import Preset, TrainingConfig
+from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder
 
@@ -121,13 +122,15 @@ class Multilabel(Job):
         train = read_multilabel(config.train, labels_path=config.labels, minimum_documents=config.minimum_count)
         if config.test is not None:
             job = cls._of(train, train.labels)
-            return JobData(job, RowExamples(train.features, train.labels), job.read_test(config.test))
+            return JobData(job, RowExamples(train.features, train.labels), job.read_test(config.test), str(train))
         order = np.random.default_rng(config.seed).permutation(train.features.shape[0])
         held, kept = np.split(order, [round(config.holdout * len(order))])
         held, kept = np.sort(held), np.sort(kept)
         job = cls._of(train, train.labels[kept])
         examples = RowExamples(train.features[kept], train.labels[kept])
-        return JobData(job, examples, job._test(train, held) if len(held) else None)
+        if config.holdout > 0.0 and not len(held):
+            raise refusal("holdout", f"hold out at least one of {len(order)} documents", config.holdout)
+        return JobData(job, examples, job._test(train, held) if len(held) else None, str(train))
 
     @classmethod
     def _of(cls, train: MultiLabel, labels: CSR) -> Multilabel:
@@ -185,11 +188,27 @@ class Multilabel(Job):
 
     def read_test(self, path: Path | str) -> RankingTest:
         test = read_multilabel(path, schema=self.schema)
-        return self._test(test, np.arange(test.features.shape[0]))
+        made = self._test(test, np.arange(test.features.shape[0]))
+        if len(made.examples) == 0:
+            raise DataError(f"{path}: expected documents with labels. Found none on {made.reading}")
+        return made
 
     def _test(self, documents: MultiLabel, rows: np.ndarray) -> RankingTest:
-        parts = documents.features[rows], documents.labels[rows], documents.unreachable[rows]
-        return RankingTest(*parts, exclude_inputs=False, propensities=self._propensities)
+        parts = features, labels, unreachable = [
+            part[rows] for part in (documents.features, documents.labels, documents.unreachable)
+        ]
+        missed = int(unreachable.sum())
+        bare = int((np.diff(labels.indptr) + unreachable == 0).sum())
+        empty = int((np.diff(features.indptr) == 0).sum())
+        return RankingTest(
+            *parts,
+            exclude_inputs=False,
+            propensities=self._propensities,
+            reading=f"{len(rows):,} documents to judge by, with {labels.nnz + missed:,} labels; {missed:,} of these "
+            f"are not in the training data and count as missed. {bare:,} documents have no label (left out), "
+            f"{empty:,} no known feature.",
+            fits=not (missed or bare or empty),
+        )
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
         """For each document of a file, named by its number from 1, the best labels; of text, labels may be left out."""

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binary, pair, read_interactions, split_rows
+from widehead.data.files import listed
 from widehead.data.sparse import CSR
-from widehead.errors import CheckpointError
+from widehead.errors import CheckpointError, DataError
 from widehead.jobs.base import STARTS, Job, JobData, Prediction
 from widehead.jobs.judging import RankingTest, ranked_rows
 from widehead.jobs.network import bag_encoder
 from widehead.models import BagEncoder, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import Preset, TrainingConfig
+from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder
 
@@ -114,7 +116,11 @@ class Recommender(Job):
     def interactions(cls, config: TrainingConfig) -> Interactions:
         """All pairs that there are to train on."""
         assert config.train is not None
-        return read_interactions(config.train)
+        found = read_interactions(config.train)
+        if config.ratings and not found.has_ratings:
+            columns = "" if found.layout is None else found.layout.columns
+            raise DataError(f"{config.train}: --ratings needs a column of ratings (rating, score, …). Found {columns}.")
+        return found
 
     @classmethod
     def read(cls, config: TrainingConfig) -> JobData:
@@ -126,11 +132,15 @@ class Recommender(Job):
         job = cls(Interactions(matrix, train.users, train.items, train.unreachable), config.ratings)
         test = None if config.test is None else job.read_test(config.test)
         if hidden is not None:
-            test = RankingTest(matrix, hidden, train.unreachable, exclude_inputs=True)
+            if hidden.nnz == 0:
+                raise refusal("holdout", "be 0, as no user has two items", config.holdout)
+            reading = f"{hidden.nnz:,} pairs of {np.count_nonzero(np.diff(hidden.indptr)):,} users are held out."
+            test = RankingTest(matrix, hidden, train.unreachable, exclude_inputs=True, reading=reading)
         rows = matrix[np.flatnonzero(np.diff(matrix.indptr))]
         powers = config.target_power, config.target_item_power
         targets = scaled(rows, *powers) if max(powers) > 0.0 else None
-        return JobData(job, RowExamples(rows, targets), test)
+        unused = "" if config.ratings or not train.has_ratings else "; ratings count with --ratings only"
+        return JobData(job, RowExamples(rows, targets), test, f"{train}{unused}")
 
     def save(self, folder: RunFolder) -> None:
         matrix = self.train.matrix
@@ -201,9 +211,20 @@ class Recommender(Job):
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
 
     def read_test(self, path: Path | str) -> RankingTest:
-        """Users that were not in the training file are left out: nothing is known about them."""
-        test = pair(self.train, read_interactions(path)).test
-        return RankingTest(self.train.matrix, test.matrix, test.unreachable, exclude_inputs=True)
+        """Left out are users that training lacks, as nothing is known about them, and pairs that it has."""
+        both = pair(self.train, read_interactions(path))
+        test = RankingTest(
+            *(self.train.matrix, both.new, both.test.unreachable),
+            exclude_inputs=True,
+            reading=str(both),
+            fits=both.fits,
+        )
+        if len(test.examples) == 0:
+            raise DataError(
+                f"{path}: expected users of the training data, such as {listed(self.train.users)}, with new items. "
+                f"Found none of them to judge by: {both}"
+            )
+        return test
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
         """For each user of a file, the best items that are not among those the file names."""

@@ -1,6 +1,7 @@
 """What jobs on text share."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -9,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode, read_words, subsample
+from widehead.data.files import first_lines, listed
+from widehead.data.foreign import refuse_foreign
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, Prediction
 from widehead.jobs.judging import WordTest
@@ -35,15 +38,30 @@ class WordJob(Job):
     @classmethod
     def read(cls, config: TrainingConfig) -> JobData:
         assert config.train is not None
+        refuse_foreign(config.train, first_lines(config.train), "plain text", text=True)
         counts = count_words(config.train, config.tokens)
         words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])
         job = cls(words, config)
         ids = encode(config.train, words, config.tokens)
+        reading = job._reading(counts, ids)
         if config.test is not None:
-            return JobData(job, job.examples(job._thinned(ids)), job.read_test(config.test))
+            return JobData(job, job.examples(job._thinned(ids)), job.read_test(config.test), reading)
         kept = len(ids) - round(config.holdout * len(ids))
-        test = WordTest(job.examples(ids[kept:])) if kept < len(ids) else None
-        return JobData(job, job.examples(job._thinned(ids[:kept])), test)
+        test = None
+        if kept < len(ids):
+            test = WordTest(job.examples(ids[kept:]), f"the last {len(ids) - kept:,} words are held out.")
+        elif config.holdout > 0.0:
+            reading += "; none are held out, as there are too few"
+        return JobData(job, job.examples(job._thinned(ids[:kept])), test, reading)
+
+    def _reading(self, counts: Counter[str], ids: np.ndarray) -> str:
+        distinct, lines = len(counts.keys() - {END}), counts[END]
+        rare = int((ids == self.words.unknown_id).sum())
+        return (
+            f"{len(ids) - lines:,} words on {lines:,} lines, {distinct:,} different ones; {rare:,} are rarer than "
+            f"--minimum-count {self.config.minimum_count} (unknown); first words "
+            + listed(word for word in counts if word != END)
+        )
 
     @abstractmethod
     def examples(self, ids: np.ndarray) -> Examples:
@@ -62,7 +80,14 @@ class WordJob(Job):
         return cls(Vocabulary.load(folder.vocabulary_path("words.txt"), UNKNOWN), config)
 
     def read_test(self, path: Path | str) -> WordTest:
-        return WordTest(self.examples(encode(path, self.words, self.config.tokens)))
+        refuse_foreign(path, first_lines(path), "plain text", text=True)
+        ids = encode(path, self.words, self.config.tokens)
+        words = int((ids != self.words.id(END)).sum())
+        unknown = int((ids == self.words.unknown_id).sum())
+        if unknown == words:
+            raise DataError(f"{path}: expected words of the training data. Found none among {words:,}.")
+        reading = f"{words:,} words to judge by, of which {unknown:,} are unknown."
+        return WordTest(self.examples(ids), reading, fits=unknown == 0)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         first = "perplexity" if self.config.has_probabilities else "mean_rank"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from widehead.data import Batches
+from widehead.data.files import listed, whole_file
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named
@@ -28,7 +30,7 @@ from widehead.runs.lock import locked
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.training import Evaluator, Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
-from widehead.training.log import Display, display_for
+from widehead.training.log import Display, PlainDisplay, display_for
 from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.state import Origin, restore_network
@@ -71,7 +73,7 @@ class Run:
         folder = RunFolder(Path(config.out))
         folder.check_free()
         check_storage_free(config)
-        data = kind.read(config)
+        data = _read(config)
         config = data.job.settled(config)
         _check_cutoffs(config, data.job)
         run = cls(folder, config, data, best=False, device=config.device)
@@ -105,7 +107,7 @@ class Run:
     def data(self) -> JobData:
         """The job with the examples to train on and to judge by, read once; DataError if that fails."""
         if self._data is None:
-            self._data = job_named(self.config.job).read(self.config)
+            self._data = _read(self.config)
             self.__dict__.pop("job", None)
         return self._data
 
@@ -154,7 +156,7 @@ class Run:
     def evaluate(
         self, test: Path | str | None = None, at: tuple[int, ...] | None = None, at_most: int | None = None
     ) -> dict[str, float]:
-        """Metrics on a file of held-out examples.
+        """Metrics on a file of held-out examples. What of it does not fit is said on standard error.
 
         Args:
             test: the file; the run's own by default.
@@ -162,6 +164,7 @@ class Run:
             at_most: rank a sample of so many examples; all by default.
 
         Raises:
+            DataError: the file cannot be read, or nothing is left to judge by.
             ValueError: the run has no test file of its own; a cutoff is larger than the number of classes.
         """
         test = self.config.test if test is None else test
@@ -170,7 +173,11 @@ class Run:
         config = self.config if at is None else dataclasses.replace(self.config, at=at)
         _check_cutoffs(config, self.job)
         network = self.network  # a damaged run is told before the file is read
-        return self.job.read_test(test).metrics(network, self.job.metric_names(config.at), at_most, config.seed)
+        with whole_file(test) as path:
+            examples = self.job.read_test(path)
+        if not examples.fits:
+            PlainDisplay(sys.stderr).say(_said(test, examples.reading))
+        return examples.metrics(network, self.job.metric_names(config.at), at_most, config.seed)
 
     def predict(self, inputs: Path | str, k: int = 10) -> Iterator[Prediction]:
         """The k best classes for each input of a file."""
@@ -225,6 +232,10 @@ class Run:
         config, data, folder = self.config, self.data, self.folder
         data.job.save(folder)
         network = _built(data.job, config, self._frequencies(data))
+        if data.reading:
+            display.say(_said(config.train, data.reading))
+        if data.test is not None and data.test.reading:
+            display.say(_said(config.test, data.test.reading))
         begin = time.perf_counter()
         if not folder.last_checkpoint.exists():
             if config.preset is not None:
@@ -287,6 +298,19 @@ def _check_finite(network: WideNetwork) -> None:
             "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
             "too large to be squared. Use smaller values, or --encoder-init random."
         )
+
+
+def _read(config: TrainingConfig) -> JobData:
+    """The data of a run; each of its files may be a pipe."""
+    with ExitStack() as files:
+        paths = {name: getattr(config, name) for name in ("train", "test", "labels")}
+        places = {name: str(files.enter_context(whole_file(path))) for name, path in paths.items() if path is not None}
+        return job_named(config.job).read(dataclasses.replace(config, **places))
+
+
+def _said(path: Path | str | None, reading: str) -> str:
+    """The line that says what was read of a file, or of the data that a job brings."""
+    return f"Read: {reading}" if path is None else f"Read {listed([Path(path).name])}: {reading}"
 
 
 def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:
