@@ -35,13 +35,17 @@ def write(folder: Path, text: str) -> Path:
 def test_words_of_lines_without_markers(tmp_path: Path) -> None:
     path = write(tmp_path, TEXT)
     cat = ["the", "cat", "s", "2", "cats", "naïve", "ωmega"]
-    assert list(read_words(path)) == [["a", "title"], cat, ["documents", "stay"]]
+    assert list(read_words(path)) == [[], ["a", "title"], [], cat, [], [], [], ["documents", "stay"], []]
     upper = list(read_words(path, lowercase=False))
-    assert upper[1] == ["The", "cat", "s", "2", "CATS", "naïve", "Ωmega"]
-    assert list(read_words(path, "whitespace"))[1:] == [
+    assert upper[3] == ["The", "cat", "s", "2", "CATS", "naïve", "Ωmega"]
+    assert list(read_words(path, "whitespace"))[2:] == [
+        [],
         ["The", "cat's", "2", "CATS;", "naïve_Ωmega!"],
         ["..."],
+        [],
+        [],
         ["<documents>", "stay"],
+        [],
     ]
 
 
@@ -77,7 +81,7 @@ def test_a_text_of_many_blocks_is_encoded_like_one(tmp_path: Path) -> None:
 @given(text=st.text(alphabet="aB1 \n\r.<>/doc_é\u2028", max_size=60))
 def test_counts_lines_and_encoding_agree(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = write(tmp_path_factory.getbasetemp(), text + "\nword\n")
-    lines = list(read_words(path))
+    lines = [line for line in read_words(path) if line]
     counts = count_words(path)
     assert counts == Counter([w for line in lines for w in [*line, END]])
     vocabulary = Vocabulary.from_counts(counts)

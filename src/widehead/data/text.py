@@ -2,22 +2,30 @@
 
 Two ways to cut a text into words:
 
-* "words": runs of letters and digits (of any script), in lower case unless told otherwise. Lines without such a run
-  count for nothing.
+* "words": runs of letters and digits of any script, in lower case unless told otherwise, by Unicode's word boundaries
+  (UAX #29) but for apostrophes and what else stands between two letters or digits: it ends a word, as `_` does.
+  Marks (accents, vowel signs, points) and joiners belong to the letter before them, and what is only seen in the
+  layout (soft hyphens, signs of direction) is left out. Texts that Unicode calls equal give the same words, because
+  the text is composed first (NFC). Lower case has one letter for a letter: ß stays ß, İ becomes i. Chinese, Japanese,
+  Thai, Lao, Khmer and Burmese put no spaces between words: what stands between two spaces, zero-width ones too, or
+  punctuation marks is one word. Put spaces into such texts first. Lines without a word count for nothing.
 * "whitespace": what stands between white space, as it is: for files that are already cut, such as WikiText.
   Every line ends a sentence, the blank ones too, which gives WikiText's published numbers of tokens.
 
 Lines that are ``<doc …>`` or ``</doc>`` markers are left out.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Literal, TypeAlias
+from unicodedata import category, normalize
 
 import numpy as np
 
-from widehead.data.files import FilePath, text_blocks
+from widehead.data.files import FilePath, open_text, text_blocks
 from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError
 
@@ -30,8 +38,14 @@ UNKNOWN = "<unk>"
 """The word that stands for all rare words."""
 
 _MARKER = re.compile(r"^</?doc(?: [^\n]*)?>[ \r]*(?:\n|\Z)", re.MULTILINE)
-_WORD = re.compile(r"[^\W_]+")
-_WORD_OR_LINE_END = re.compile(r"[^\W_]+|\n")
+_ASCII_WORD = re.compile("[A-Za-z0-9]+")
+_JOINERS = "\u180e\u200c\u200d"
+_ZERO_WIDTH_SPACE = "\u200b"
+# Letters to Unicode (UAX #29, ALetter) but signs to Python: of tones and the like, and Hebrew's geresh.
+_SIGNS = "\u02c2-\u02c5\u02d2-\u02d7\u02de\u02df\u02e5-\u02ff\u05f3\ua700-\ua721\ua789\ua78a\uab5b"
+# Armenian's signs of emphasis, exclamation and question, which stand inside the word.
+_INSIDE = "\u055b\u055c\u055e"
+_BEYOND = "\U00010000-\U0010ffff"  # the planes of rare scripts and of emoji
 
 
 def words_of(text: str, tokens: Tokens = "words", lowercase: bool = True) -> list[str]:
@@ -43,15 +57,25 @@ def words_of(text: str, tokens: Tokens = "words", lowercase: bool = True) -> lis
     _check(tokens)
     if tokens == "whitespace":
         return text.split()
-    return _WORD.findall(text.lower() if lowercase else text)
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower() if lowercase else text)
+    if "\n" in text:  # of most languages in Latin letters, many lines are ASCII
+        return [word for line in text.split("\n") for word in words_of(line, tokens, lowercase)]
+    special, word = _patterns()
+    text = normalize("NFC", special.sub(_plain, text))
+    if lowercase:
+        if "Σ" in text:  # ς at the end of a word, which ``str.lower`` seeks beyond apostrophes, but not beyond spaces
+            text = " ".join(word.findall(text))
+        text = normalize("NFC", text.replace("İ", "i").lower())  # J̌ is two characters, and ǰ one
+    return word.findall(text)
 
 
 def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True) -> Iterator[list[str]]:
-    """The words of each line that has any, one list a line. Arguments and errors as for ``encode``."""
-    for block in text_blocks(path):
-        for line in _MARKER.sub("", block).split("\n"):
-            if words := words_of(line, tokens, lowercase):
-                yield words
+    """The words of each line, markers and lines without words as []. Arguments and errors as for ``encode``."""
+    _check(tokens)
+    with open_text(path) as lines:
+        for line in lines:
+            yield words_of(_MARKER.sub("", line), tokens, lowercase)
 
 
 def count_words(
@@ -118,25 +142,45 @@ def _pieces(path: FilePath, tokens: Tokens, lowercase: bool, sentence_ends: bool
     """Long lists of words, line ends among them as ``</s>`` if wanted; a list ends where a line does."""
     _check(tokens)
     for block in text_blocks(path):
-        text = _MARKER.sub("", block)
-        if text and not text.endswith("\n"):
-            text += "\n"
-        if not sentence_ends:
-            yield words_of(text, tokens, lowercase)
-        elif tokens == "whitespace":
-            yield text.replace("\n", f" {END} ").split()
-        else:
-            found = _WORD_OR_LINE_END.findall(text.lower() if lowercase else text)
-            yield [END if word == "\n" else word for word in _without_empty_lines(found)]
+        lines = _MARKER.sub("", block).split("\n")
+        if not lines[-1]:
+            lines.pop()
+        piece: list[str] = []
+        for line in lines:
+            words = words_of(line, tokens, lowercase)
+            piece += words
+            if sentence_ends and (words or tokens == "whitespace"):
+                piece.append(END)
+        yield piece
 
 
-def _without_empty_lines(words: Iterable[str]) -> Iterator[str]:
-    """Leave out line ends that follow a line end or nothing."""
-    before = "\n"
-    for word in words:
-        if word != "\n" or before != "\n":
-            yield word
-        before = word
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What `_plain` sees to, and what is a word of the text that it leaves, by the Unicode that this Python knows.
+
+    The characters of the common plane are listed, which is twice as fast as asking for each whether it is a letter.
+    """
+    common = {chr(code): category(chr(code)) for code in range(0x80, 0x10000)}
+    signs = _ranges(c for c, kind in common.items() if kind == "Cf" and c not in _JOINERS + _ZERO_WIDTH_SPACE)
+    letters = "0-9A-Za-z" + _ranges(filter(str.isalnum, common))
+    marks = _ranges(c for c, kind in common.items() if kind[0] == "M")
+    word = rf"[{letters}\w][{letters}{marks}{_JOINERS}{_SIGNS}{_BEYOND}]*"
+    return re.compile(f"[_{signs}{_INSIDE}{_BEYOND}]"), re.compile(word)
+
+
+def _plain(found: re.Match[str]) -> str:
+    """Nothing for what is only seen in the layout; letters and marks as they are; a space for the rest."""
+    character = found[0]
+    if category(character) == "Cf" or character in _INSIDE:
+        return ""
+    return character if character.isalnum() or category(character)[0] == "M" else " "
+
+
+def _ranges(characters: Iterable[str]) -> str:
+    """Ascending characters as they stand in brackets of a regular expression; none of them is ASCII."""
+    runs = itertools.groupby(enumerate(map(ord, characters)), key=lambda place: place[1] - place[0])
+    ends = [(codes[0][1], codes[-1][1]) for codes in (list(run) for _, run in runs)]
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ends)
 
 
 def _check(tokens: str) -> None:
