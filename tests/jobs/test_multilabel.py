@@ -126,3 +126,20 @@ def test_counts_of_other_labels_are_refused(tmp_path: Path) -> None:
     save_checkpoint(path, {**tree, "counts": tree["counts"][1:]})
     with pytest.raises(CheckpointError, match=r"as many labels as labels\.json"):
         Run.open(tmp_path / "run").network  # noqa: B018
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a0\tw0 w0", "a1\t", "a2\tw2 w2", "a3\t"] * 5,  # documents without words
+        ["20 3 4", *["0 0:1 1:2", "1 ", "2 2:1", "3 1:0 2:0"] * 5],  # of no features, and of some that are 0
+        ["20 3 4", *["0 0:0 1:0", "1,2 1:0"] * 10],
+    ],
+)
+def test_documents_that_say_nothing_do_no_harm(tmp_path: Path, lines: list[str], seed: int) -> None:
+    (tmp_path / "words.txt").write_text("\n".join(lines) + "\n")
+    files = {"train": str(tmp_path / "words.txt"), "out": str(tmp_path / "run")}
+    small = {"minimum_count": 1, "batch_size": 1, "width": 4, "seed": seed, "holdout": 0.0, "at": (1,)}
+    Run.new(configure("multilabel", **files, **small)).train(quiet=True)
+    assert bool(torch.isfinite(Run.open(tmp_path / "run").network.head.weight()).all())

@@ -172,21 +172,72 @@ def test_a_step_up_the_loss_is_the_step_down_mirrored(kind: str, loss: wh.losses
     assert moves[0].abs().max() > 1e-3
 
 
+LOSSES = [wh.losses.SquaredError(), wh.losses.WeightedSquaredError(0.1), wh.losses.SphericalSoftmax()]
+
+
 @pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("m", [0, 3, 20])
-def test_a_first_batch_that_says_nothing_changes_nothing(kind: str, m: int) -> None:
-    """There is no curvature yet to be relative to."""
-    head = make()
+@pytest.mark.parametrize("times", [1, 15])
+def test_first_batches_that_say_nothing_change_nothing(
+    kind: str, loss: wh.losses.Loss, dtype: torch.dtype, m: int, times: int
+) -> None:
+    """There is no curvature yet to be relative to; what follows is as if they had not been."""
+    heads = [make(loss, dtype), make(loss, dtype)]
+    before = heads[0].weight()
+    optimizers = [getattr(wh.optim, kind)(head) for head in heads]
+    for _ in range(times):
+        heads[0](torch.zeros(m, WIDTH, dtype=dtype), torch.arange(m)).sum().backward()
+        optimizers[0].step()
+    assert torch.equal(heads[0].weight(), before)
+    for head, optimizer in zip(heads, optimizers, strict=True):
+        for seed in range(12):
+            hidden, ids = data(20, seed)
+            head(hidden.to(dtype), ids).backward()
+            optimizer.step()
+    moves = [head.weight() - before for head in heads]
+    assert torch.allclose(*moves, rtol=1e-4, atol=1e-5 * float(moves[1].abs().max()))
+    assert optimizers[0].trust() == optimizers[1].trust()
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("decay", [0.1, 1.0])
+def test_batches_that_say_nothing_change_nothing_later(kind: str, dtype: torch.dtype, decay: float) -> None:
+    """So many that an average would have faded to nothing, and an inverse of it grown beyond float32."""
+    head = make(dtype=dtype)
+    options = {} if kind == "Muon" else {"decay": decay}
+    optimizer = getattr(wh.optim, kind)(head, **options)
+    for seed in range(3):
+        hidden, ids = data(20, seed)
+        head(hidden.to(dtype), ids).backward()
+        optimizer.step()
     before = head.weight()
-    optimizer = getattr(wh.optim, kind)(head)
-    head(torch.zeros(m, WIDTH), torch.arange(m)).sum().backward()
-    optimizer.step()
-    assert torch.equal(head.weight(), before)
-    hidden, ids = data(20)
-    loss = head(hidden, ids)
+    for _ in range(60):
+        head(torch.zeros(3, WIDTH, dtype=dtype), torch.arange(3)).backward()
+        optimizer.step()
+    assert torch.allclose(head.weight(), before, rtol=0.0, atol=1e-6)
+    hidden, ids = data(20, 9)
+    loss = head(hidden.to(dtype), ids)
     loss.backward()
     optimizer.step()
-    assert head(hidden, ids) < loss
+    assert head(hidden.to(dtype), ids) < loss
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-30, 1e-22, 1e-16, 1e-10, 1e4])
+def test_hidden_layers_of_any_size_make_finite_steps(kind: str, dtype: torch.dtype, size: float) -> None:
+    head = make(dtype=dtype)
+    optimizer = getattr(wh.optim, kind)(head)
+    for scale in (size, size, 1.0):
+        hidden, ids = data(20)
+        loss = head((scale * hidden).to(dtype), ids)
+        loss.backward()
+        optimizer.step()
+        assert bool(torch.isfinite(head.weight()).all())
+    assert float(head((scale * hidden).to(dtype), ids).detach()) < 1.01 * float(loss.detach())
 
 
 @pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])

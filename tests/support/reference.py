@@ -113,6 +113,9 @@ class DensePreconditioned(ABC):
         self.right = torch.empty(0)
 
     def step(self, hidden: Tensor, t: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
+        if not hidden.any():  # nothing is learnt of such a batch
+            self.weight = (1 - self.lr * self.weight_decay) * self.weight
+            return
         gradient = t.T @ hidden
         self.observe(hidden, gradient, curvature, target_curvature)
         self.age += 1

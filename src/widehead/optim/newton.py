@@ -17,11 +17,9 @@ class NewtonMemory(MemoryOfSum):
     """Of Newton's method.
 
     Attributes:
-        started: whether some step had curvature, to which the ridge is relative.
         target_peak: the most curvature that targets added lately; it fades as the sum does.
     """
 
-    started: bool = False
     target_peak: float = 0.0
 
 
@@ -40,8 +38,8 @@ class Newton(Remembering[NewtonMemory]):
         lr: step size, whose natural scale is 1 whatever the loss and the data.
         damping: δ, relative to the mean eigenvalue of A; None for 0.1.
         decay: how much of the past A keeps in a step, in [0, 1].
-        ridge: A begins as ridge times the mean eigenvalue of the first step's HᵀΛH, times I. With decay = 1 that is
-            ridge regression towards the first W, which damping is not, as it grows with A; otherwise it fades.
+        ridge: A begins as ridge times the mean eigenvalue of the first HᵀΛH that is not 0, times I. With decay = 1 that
+            is ridge regression towards the first W, which damping is not, as it grows with A; otherwise it fades.
         refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
             decay = 1 whenever it lacks a fiftieth of the steps.
         heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
@@ -82,11 +80,10 @@ class Newton(Remembering[NewtonMemory]):
     def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
-        if not memory.started:
-            scale = torch.trace(added).to(torch.float64) / len(added)
-            memory.sum = group["ridge"] * scale * torch.eye(len(added), dtype=torch.float64, device=added.device)
-            memory.started = bool(scale > 0.0)  # examples that are all zero have no scale
         return hidden @ self._remember(added, group, memory), None
+
+    def _before(self, first: Tensor, group: dict[str, Any]) -> Tensor:
+        return group["ridge"] * torch.trace(first) / len(first) * torch.eye(len(first)).to(first)
 
     def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
         return damped_inverse(total, damping)

@@ -38,7 +38,7 @@ class Memory:
     """What is remembered of a head between steps; torch's state_dict holds the same names as a dictionary.
 
     Attributes:
-        steps: made so far.
+        steps: made so far, those of examples that are all zero left out.
         scaled_back: how many of them were.
         age: steps since R was made; 0 if it is new.
         targets: curvature that targets add to the last batch, in the metric of R.
@@ -139,6 +139,8 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         decay = group["lr"] * group["weight_decay"]
         check_number("lr * weight_decay", decay, below=1.0)
         memory, batch = self._remembered(head, group), Batch.of(head, gradient)
+        if not bool(batch.hidden.any()):  # there is no gradient, and nothing to learn
+            return Proposal(StepRule(((1.0 - decay,),), (0.0,)))
         hr, gram_hr = self._precondition(batch, group, memory)
         _measure_targets(batch, hr, memory)
         length = self._length(group, memory)
@@ -201,12 +203,25 @@ class Remembering(Preconditioned[S]):
     def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
         """(d, d) R, of the sum and what the steps in it weigh together."""
 
+    def _before(self, first: Tensor, group: dict[str, Any]) -> Tensor:
+        """(d, d) float64 what the sum is before the first step's share joins it."""
+        return torch.zeros_like(first)
+
     def _remember(self, added: Tensor, group: dict[str, Any], memory: S) -> Tensor:
-        """(d, d) R in the type of ``added`` (d, d), which joins the sum; young sums are turned into R each step."""
-        precise = added.to(torch.float64)
-        memory.sum = precise if memory.sum is None else memory.sum * group["decay"] + precise
+        """(d, d) R in the type of ``added`` (d, d), which joins the sum; young sums are turned into R each step.
+
+        R is 0 as long as the sum is too small for that type to hold its inverse.
+        """
+        precise, type_ = added.to(torch.float64), torch.finfo(added.dtype)
+        least = len(added) * type_.tiny / type_.eps
+        past = memory.sum
+        if past is None or bool(torch.trace(past) < least):
+            past = self._before(precise, group)
+        memory.sum = past * group["decay"] + precise
         memory.weight = memory.weight * group["decay"] + 1.0
         memory.age += 1
+        if bool(torch.trace(memory.sum) < least):
+            return torch.zeros_like(added)
         share = self._young if group["decay"] < 1.0 else self._forgets_nothing
         due = min(group["refresh_every"], 1 + memory.steps // share)
         if memory.preconditioner is None or memory.age >= due:
