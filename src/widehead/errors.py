@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "KernelWarning",
     "NonFiniteError",
+    "RankingWarning",
     "StaleGraphError",
     "UnstableStepWarning",
     "WideheadWarning",
@@ -44,6 +45,10 @@ class WideheadWarning(UserWarning):
 
 class KernelWarning(WideheadWarning):
     """The compiled parts of steps on the CPU are not there: steps are slower, with the same results. Says why."""
+
+
+class RankingWarning(WideheadWarning):
+    """Weights leave for programs that rank classes by outputs, which this loss does not; says by what it does."""
 
 
 class UnstableStepWarning(WideheadWarning):

@@ -22,6 +22,7 @@ from widehead.heads.contract import (
     named_classes,
     reduced,
 )
+from widehead.heads.scorer import Scorer
 from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
 from widehead.search.exhaustive import streaming_top_k
@@ -294,6 +295,10 @@ class LinearHead(ParameterHead):
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights."""
         return linear_of(self.weight(), self.bias())
+
+    def to_scorer(self) -> Scorer:
+        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
+        return Scorer(self.to_linear())
 
     @torch.no_grad()
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:

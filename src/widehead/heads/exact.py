@@ -6,6 +6,7 @@ Letters: m examples, D classes, d width, K targets, nnz targets in all; H (m, d)
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torch.nn.functional import pad
 
 from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
-from widehead.errors import StaleGraphError
+from widehead.errors import RankingWarning, StaleGraphError
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.base import Head
 from widehead.heads.contract import check_shapes, checked_hidden, linear_of
 from widehead.heads.graph import ExactFunction
+from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
 from widehead.precision import without_autocast
 from widehead.search.exhaustive import streaming_top_k
@@ -210,7 +212,21 @@ class ExactHead(Head):
         return self.weights.dense()[:, self.in_features].clone() if self.has_bias else None
 
     def to_linear(self) -> nn.Linear:
-        """An ordinary nn.Linear with the same weights."""
+        """An ordinary nn.Linear with the same weights. RankingWarning if classes are not ranked by its outputs."""
+        if (formula := self.loss.ranks_by) is not None:
+            warnings.warn(
+                f"The largest outputs o of this nn.Linear are not the best classes: {type(self.loss).__name__} ranks "
+                f"by {formula}. Apply that, or use head.to_scorer(), a module that ranks as the head does.",
+                RankingWarning,
+                stacklevel=2,
+            )
+        return self._linear()
+
+    def to_scorer(self) -> Scorer:
+        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
+        return Scorer(self._linear(), None if self.loss.ranks_by is None else self.loss)
+
+    def _linear(self) -> nn.Linear:
         dense = self.weights.dense()
         bias = dense[:, self.in_features].clone() if self.has_bias else None
         return linear_of(dense[:, : self.in_features].contiguous(), bias)

@@ -52,8 +52,10 @@ class NormalizedHead(ParameterHead):
         """
         raise TypeError(
             f"{type(self).__name__} multiplies probabilities along a tree of classes, which no single nn.Linear "
-            "followed by a softmax equals, so there is no to_linear."
+            "followed by a softmax equals, so there is no to_linear and no to_scorer."
         )
+
+    to_scorer = to_linear
 
 
 def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:
