@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "KernelWarning",
     "NonFiniteError",
+    "RankingWarning",
     "StaleGraphError",
     "UnstableStepWarning",
     "WideheadWarning",
@@ -47,6 +48,10 @@ class KernelWarning(WideheadWarning):
 
     Without them steps are slower, with the same results.
     """
+
+
+class RankingWarning(WideheadWarning):
+    """Weights leave for programs that rank classes by outputs, which this loss does not; says by what it does."""
 
 
 class UnstableStepWarning(WideheadWarning):

@@ -39,7 +39,7 @@ def test_wrong_arguments_are_refused(row: Row) -> None:
     for k in (0, -1, D + 1):
         with pytest.raises(ValueError, match=r"Parameter `k` should be in \[1, num_classes = 60\]"):
             head.top_k(hidden, k)
-    for wrong in (hidden[:, :-1], hidden[0], hidden[None], [[1.0] * WIDTH] * M):
+    for wrong in (hidden[:, :-1], hidden[0, 0], hidden.T[None], [[1.0] * WIDTH] * M):
         with pytest.raises(ValueError, match=r"`hidden` should be a tensor of shape \(m, 8\)"):
             head(wrong, RAGGED)
     with pytest.raises(TypeError, match="floating-point"):

@@ -77,6 +77,7 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         self.register_buffer("ranks", ranks.to(self.device))
 
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        hidden = hidden.to(self.dtype)
         # torch's own forward takes one target an example; for several it would compute the short list for each.
         examples, ranks = targets.example_ids, self.ranks[targets.class_ids]
         short = self.cutoffs[0]
@@ -91,7 +92,8 @@ class AdaptiveSoftmaxHead(NormalizedHead):
                 log_p = log_p.index_add(0, inside, within[at, ranks[inside] - start])
         return log_p
 
-    def _all_log_probs(self, hidden: Tensor) -> Tensor:
+    def _all_scores(self, hidden: Tensor) -> Tensor:
+        hidden = hidden.to(self.dtype)
         first = log_softmax(self.softmax.head(hidden), dim=1)
         parts = [first[:, : self.cutoffs[0]]]
         for i, _ in enumerate(self._clusters()):

@@ -1,12 +1,13 @@
 """Bases of the heads: the contract of all, and that of those whose weights are ordinary parameters.
 
-Letters: m examples, D classes, d width, nnz targets in all; H (m, d) hidden, O = HWᵀ outputs.
+Letters: m examples, … their dimensions if they have several, D classes, d width, nnz targets in all; H (m, d) hidden,
+O = HWᵀ outputs.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 from widehead.errors import check_whole
 from widehead.heads.contract import (
     Reduction,
-    as_table,
+    checked_hidden,
     checked_targets,
     checked_weight,
-    less_normalizer,
     linear_of,
+    named_classes,
     reduced,
 )
+from widehead.heads.scorer import Scorer
 from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
 from widehead.search.exhaustive import streaming_top_k
@@ -30,7 +32,10 @@ from widehead.targets import SparseTargets, TargetsLike
 class Head(nn.Module):
     """The contract of all output layers.
 
-    Targets are ragged: an example may have any number of them.
+    Targets are ragged: an example may have any number of them. The hidden layer may have any dimensions before its
+    last, (batch, length, d) for example: targets, weights, classes and all that comes back then have them too.
+    SparseTargets and sparse matrices, which have one dimension of examples, name them in the order of
+    ``hidden.flatten(0, -2)``.
     """
 
     in_features: int
@@ -49,58 +54,107 @@ class Head(nn.Module):
     def forward(
         self, hidden: Tensor, targets: TargetsLike, *, weight: Tensor | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """The loss of ``hidden`` (m, d) at ``targets``: () for a mean or sum, (m,) for "none".
+        """The loss of ``hidden`` (…, d) at ``targets``: () for a mean or sum, (…) for "none".
 
         Args:
-            hidden: (m, in_features).
-            targets: SparseTargets or any raw form of them (see `SparseTargets.convert`).
-            weight: (m,) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a loss.
+            hidden: (…, in_features).
+            targets: class ids (…) or (…, K), −100 for none; SparseTargets or any raw form of them (see
+                `SparseTargets.convert`).
+            weight: (…) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a loss.
             reduction: "mean", "sum" or "none". The mean over no examples is 0.
 
         Raises:
             TypeError, ValueError: wrong shapes, types or class ids.
         """
-        losses, counted = self._counted_losses(hidden, self._targets(hidden, targets))
-        return reduced(losses, counted, weight, reduction)
+        rows, lead = checked_hidden(hidden, self.in_features)
+        losses, counted = self._counted_losses(rows, self._targets(targets, lead, rows))
+        return reduced(losses.view(lead), None if counted is None else counted.view(lead), weight, reduction)
 
     @abstractmethod
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
         """(m,) losses, anything finite if an example has none, and (m,) whether it has one; None if all have."""
 
-    @abstractmethod
+    @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        """Scores of some classes, by which `top_k` ranks; (m,), (m, K) or, for SparseTargets, (nnz,) as given.
+        """Scores of some classes, by which `top_k` ranks.
 
-        ``class_ids`` None: all classes, (m, D).
+        Args:
+            hidden: (…, d).
+            class_ids: (…) or (…, K) ids, or SparseTargets; None for all classes.
+
+        Returns:
+            The shape of ``class_ids``, (nnz,) for SparseTargets, in their order; (…, D) for all classes.
+
+        Raises:
+            TypeError, ValueError: wrong shapes, types or class ids.
         """
+        rows, lead = checked_hidden(hidden, self.in_features)
+        if class_ids is None:
+            return self._all_scores(rows).view(*lead, self.num_classes)
+        return self._at(self._scores_at, rows, lead, class_ids)
 
     @abstractmethod
+    def _all_scores(self, hidden: Tensor) -> Tensor:
+        """(m, D) scores of all classes."""
+
+    @abstractmethod
+    def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """(nnz,) scores of the classes that ``targets`` names for each example."""
+
+    @without_autocast
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         """log p(class | hidden), normalised over all D classes; shapes as in `scores`.
 
         Raises:
-            TypeError: the head defines no probabilities.
+            TypeError: the head defines no probabilities; or as in `scores`.
         """
+        rows, lead = checked_hidden(hidden, self.in_features)
+        return self._at(self._log_probs, rows, lead, class_ids)
 
     @abstractmethod
+    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """(nnz,) log p of the classes that ``targets`` names; TypeError if there are no probabilities."""
+
+    def _at(
+        self,
+        read: Callable[[Tensor, SparseTargets], Tensor],
+        rows: Tensor,
+        lead: torch.Size,
+        class_ids: Tensor | SparseTargets,
+    ) -> Tensor:
+        """What ``read`` finds at classes, in their shape."""
+        named = named_classes(class_ids, lead)
+        named.check_classes(self.num_classes)
+        found = read(rows, named.to(rows.device))
+        return found if isinstance(class_ids, SparseTargets) else found.view(class_ids.shape)
+
+    @torch.no_grad()
+    @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
-        """The k best classes of each example, exactly: (scores (m, k), class ids (m, k)), best first.
+        """The k best classes of each example, exactly: (scores (…, k), class ids (…, k)), best first.
 
         Args:
-            hidden: (m, d).
+            hidden: (…, d).
             k: from 1 to D.
-            exclude: classes that must not be named, for each example. Where fewer than k are left, the rest of the
-                row has score −inf.
+            exclude: classes that must not be named, for each example, as targets are given. Where fewer than k are
+                left, the rest of the row has score −inf.
+
+        Raises:
+            TypeError, ValueError: k out of range; wrong shapes, types or class ids.
         """
+        rows, lead = checked_hidden(hidden, self.in_features)
+        if not 1 <= k <= self.num_classes:
+            raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
+        scores, ids = self._best(rows, k, None if exclude is None else self._targets(exclude, lead, rows))
+        return scores.view(*lead, k), ids.view(*lead, k)
+
+    @abstractmethod
+    def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
+        """(m, k) scores and ids of the best classes, best first, without those ``banned``."""
 
     def monitors(self) -> dict[str, float]:
         """Figures of the last training step, by name, for a log."""
         return {}
-
-    def _checked_k(self, hidden: Tensor, k: int, exclude: TargetsLike | None) -> SparseTargets | None:
-        if not 1 <= k <= self.num_classes:
-            raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
-        return None if exclude is None else self._targets(hidden, exclude)
 
     @property
     @abstractmethod
@@ -112,13 +166,11 @@ class Head(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
 
-    def _targets(self, hidden: Tensor, targets: TargetsLike) -> SparseTargets:
-        return checked_targets(hidden, targets, self.in_features, self.num_classes)
+    def _targets(self, targets: TargetsLike, lead: torch.Size, rows: Tensor) -> SparseTargets:
+        return checked_targets(targets, lead, self.num_classes, rows.device)
 
     def _widened(self, hidden: Tensor) -> Tensor:
         """Hidden layer in the head's type, with a unit that is always 1 if the head has a bias."""
-        if not hidden.dtype.is_floating_point:
-            raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
         hidden = hidden.to(self.dtype)
         return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
 
@@ -144,7 +196,7 @@ class ParameterHead(Head):
         if self.training or not self.has_probabilities:
             losses = self._losses(hidden, targets)
         else:
-            losses = -mean_over_targets(self.log_prob(hidden, targets), targets)
+            losses = -mean_over_targets(self._log_probs(hidden, targets), targets)
         return losses, targets.counts > 0
 
     @abstractmethod
@@ -204,34 +256,32 @@ class LinearHead(ParameterHead):
         step = self.rows_at_once
         return ((start, self.table[start : start + step]) for start in range(0, self.num_classes, step))
 
-    @without_autocast
-    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        widened = self._widened(hidden)
-        if class_ids is None:
-            return widened @ self.table.T
-        table = as_table(class_ids).to(widened.device)
-        outputs = self._target_outputs(widened, table)
-        return outputs if isinstance(class_ids, SparseTargets) else outputs.view(class_ids.shape)
+    def _all_scores(self, hidden: Tensor) -> Tensor:
+        return self._widened(hidden) @ self.table.T
+
+    def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        return self._target_outputs(self._widened(hidden), targets)
 
     @without_autocast
     def log_normalizer(self, hidden: Tensor) -> Tensor:
-        """(m,) log Σ_j exp(o_j), over all classes, a block of them at a time."""
+        """(…) log Σ_j exp(o_j), over all classes, of ``hidden`` (…, d)."""
+        rows, lead = checked_hidden(hidden, self.in_features)
+        return self._log_normalizer(rows).view(lead)
+
+    def _log_normalizer(self, hidden: Tensor) -> Tensor:
+        """(m,), a block of classes at a time."""
         widened = self._widened(hidden)
         total = widened.new_full((hidden.shape[0],), -torch.inf)
         for _, rows in self._blocks():
             total = torch.logaddexp(total, torch.logsumexp(widened @ rows.T, dim=1))
         return total
 
-    @without_autocast
-    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
+    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         if not self.has_probabilities:
             raise TypeError(f"{type(self).__name__} defines no probabilities, so there is no log_prob.")
-        return less_normalizer(self.scores(hidden, class_ids), self.log_normalizer(hidden), class_ids)
+        return self._scores_at(hidden, targets) - self._log_normalizer(hidden)[targets.example_ids]
 
-    @torch.no_grad()
-    @without_autocast
-    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
-        banned = self._checked_k(hidden, k, exclude)
+    def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         return streaming_top_k(self._widened(hidden), self._blocks(), k, exclude=banned)
 
     def weight(self) -> Tensor:
@@ -245,6 +295,10 @@ class LinearHead(ParameterHead):
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights."""
         return linear_of(self.weight(), self.bias())
+
+    def to_scorer(self) -> Scorer:
+        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
+        return Scorer(self.to_linear())
 
     @torch.no_grad()
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:

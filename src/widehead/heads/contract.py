@@ -1,7 +1,12 @@
-"""What all heads do alike: checks of what they are given, and the reduction of examples' losses."""
+"""What all heads do alike: checks of what they are given, and the reduction of examples' losses.
 
-from typing import Literal, get_args
+Letters: m examples; … their dimensions if they have several, lead in the code.
+"""
 
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,22 +16,81 @@ from widehead.targets import SparseTargets, TargetsLike
 Reduction = Literal["mean", "sum", "none"]
 
 
-def checked_targets(hidden: Tensor, targets: TargetsLike, in_features: int, num_classes: int) -> SparseTargets:
-    """The targets of ``hidden`` (m, in_features), on its device.
+def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size]:
+    """A hidden layer (…, in_features) as (m, in_features), and its lead.
+
+    Raises:
+        TypeError, ValueError: another shape or type.
+    """
+    if not isinstance(hidden, Tensor) or hidden.ndim == 0 or hidden.shape[-1] != in_features:
+        found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ValueError(
+            f"`hidden` should be a tensor of shape (m, {in_features}). Found {found}. Before the last dimension there "
+            "may be others than m."
+        )
+    if not hidden.dtype.is_floating_point:
+        raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
+    lead = hidden.shape[:-1]
+    return hidden.reshape(lead.numel(), in_features), lead
+
+
+def checked_targets(targets: TargetsLike, lead: torch.Size, num_classes: int, device: torch.device) -> SparseTargets:
+    """The targets of a hidden layer (*lead, d) with one example after the other, on its device.
 
     Raises:
         TypeError, ValueError: wrong shapes, types or class ids.
     """
-    if not isinstance(hidden, Tensor) or hidden.ndim != 2 or hidden.shape[1] != in_features:
-        found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ValueError(f"`hidden` should be a tensor of shape (m, {in_features}). Found {found}.")
-    if not hidden.dtype.is_floating_point:
-        raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
-    converted = SparseTargets.convert(targets)
-    if len(converted) != hidden.shape[0]:
-        raise ValueError(f"There should be targets for {hidden.shape[0]} examples. Found {len(converted)}.")
+    raw = _by_example(targets, lead)
+    converted = SparseTargets.convert(raw)
+    if len(converted) != lead.numel():
+        raise ValueError(f"There should be targets for {lead.numel()} examples. Found {len(converted)}.")
     converted.check_classes(num_classes)
-    return converted.to(hidden.device)
+    if converted.class_ids.numel() == lead.numel() * num_classes and _is_table(raw):
+        _refuse_multi_hot(converted, num_classes, isinstance(raw, Sequence))
+    return converted.to(device)
+
+
+def _is_table(targets: TargetsLike) -> bool:
+    is_dense = isinstance(targets, Tensor) and targets.layout == torch.strided
+    return is_dense or isinstance(targets, np.ndarray | Sequence)
+
+
+def _refuse_multi_hot(targets: SparseTargets, num_classes: int, are_lists: bool) -> None:
+    """ValueError if a table with as many columns as there are classes holds zeros and ones alone.
+
+    As ids it would name the classes 0 and 1 over and over. The list [[0, 1]] of two classes does not.
+    """
+    if num_classes < 2 + are_lists or len(targets) == 0 or int(targets.class_ids.max()) > 1:
+        return
+    if bool((targets.counts == num_classes).all()):
+        raise ValueError(
+            f"Targets should be class ids (m,) or (m, K), lists of ids, or a sparse (m, {num_classes}) matrix. Found "
+            f"{num_classes} zeros and ones for each example: make a sparse matrix of such a table, table.to_sparse() "
+            "or scipy.sparse.csr_matrix(table), or say that they are ids, SparseTargets.from_ids(table)."
+        )
+
+
+def _by_example(targets: TargetsLike, lead: torch.Size) -> TargetsLike:
+    """Tables and lists whose first dimensions are those of the hidden layer, with one dimension in their place."""
+    if len(lead) == 1 or not _is_table(targets):
+        return [targets] if isinstance(targets, int) and not lead else targets
+    if isinstance(targets, Tensor | np.ndarray):
+        _check_lead(tuple(targets.shape[: len(lead)]), lead, len(lead))
+        return targets.reshape(lead.numel(), *targets.shape[len(lead) :])
+    rows: list[Any] = [targets]
+    for depth in range(len(lead)):
+        rows = [row.tolist() if isinstance(row, Tensor | np.ndarray) else row for row in rows]
+        lengths = {len(row) if isinstance(row, Sequence) else None for row in rows} or {lead[depth]}
+        _check_lead((*lead[:depth], *sorted(lengths, key=str)), lead, depth + 1)
+        rows = [entry for row in rows for entry in row]
+    return rows
+
+
+def _check_lead(found: tuple[int | None, ...], lead: torch.Size, depth: int) -> None:
+    if found != tuple(lead[:depth]):
+        raise ValueError(
+            f"Targets should have the dimensions {tuple(lead)} that `hidden` has before its last. Found {found}."
+        )
 
 
 def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
@@ -60,13 +124,23 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
     return total / torch.where(among == 0, 1.0, among)
 
 
-def as_table(class_ids: Tensor | SparseTargets) -> SparseTargets:
-    """Class ids (m,), (m, K) or ragged, as SparseTargets with an example a row."""
+def named_classes(class_ids: Tensor | SparseTargets, lead: torch.Size) -> SparseTargets:
+    """Class ids (…,), (…, K) or ragged, of a hidden layer (*lead, d), as SparseTargets with an example a row.
+
+    Raises:
+        ValueError: another shape.
+    """
     if isinstance(class_ids, SparseTargets):
+        if len(class_ids) != lead.numel():
+            raise ValueError(f"There should be class ids for {lead.numel()} examples. Found {len(class_ids)}.")
         return class_ids
-    table = class_ids if class_ids.ndim == 2 else class_ids[:, None]
-    offsets = torch.arange(table.shape[0] + 1, device=table.device) * table.shape[1]
-    return SparseTargets(table.reshape(-1), offsets)
+    rest = class_ids.shape[len(lead) :]
+    if class_ids.shape[: len(lead)] != lead or len(rest) > 1:
+        raise ValueError(
+            f"`class_ids` should have shape {tuple(lead)}, or one dimension more. Found {tuple(class_ids.shape)}."
+        )
+    offsets = torch.arange(lead.numel() + 1, device=class_ids.device) * rest.numel()
+    return SparseTargets(class_ids.reshape(-1), offsets)
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -103,10 +177,3 @@ def check_shapes(weight: Tensor, bias: Tensor | None, shape: tuple[int, int], ha
         raise ValueError(f"`weight` should have shape {shape}. Found {tuple(weight.shape)}.")
     if bias is not None and (not has_bias or tuple(bias.shape) != shape[:1]):
         raise ValueError(f"`bias` should have shape ({shape[0]},), on a head with bias=True.")
-
-
-def less_normalizer(scores: Tensor, normalizer: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
-    """log p: scores in the shape of ``class_ids``, less their examples' log-normaliser (m,)."""
-    if isinstance(class_ids, SparseTargets):
-        return scores - normalizer[class_ids.to(scores.device).example_ids]
-    return scores - normalizer.view(-1, *[1] * (scores.ndim - 1))

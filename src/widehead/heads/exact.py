@@ -6,6 +6,7 @@ Letters: m examples, D classes, d width, K targets, nnz targets in all; H (m, d)
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torch.nn.functional import pad
 
 from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
-from widehead.errors import StaleGraphError
+from widehead.errors import RankingWarning, StaleGraphError
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.base import Head
-from widehead.heads.contract import as_table, check_shapes, less_normalizer, linear_of
+from widehead.heads.contract import check_shapes, checked_hidden, linear_of
 from widehead.heads.graph import ExactFunction
+from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
 from widehead.precision import without_autocast
 from widehead.search.exhaustive import streaming_top_k
@@ -113,13 +115,17 @@ class ExactHead(Head):
 
     @without_autocast
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
-        """Differentiable q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,), in the targets' order.
+        """Differentiable q = ‖o‖² (…), s = Σ_j o_j (…) and a = o at the targets (nnz,), in the targets' order.
 
         Any differentiable function of these is a loss that this head trains exactly.
         """
-        checked = self._targets(hidden, targets)
+        rows, lead = checked_hidden(hidden, self.in_features)
+        q, s, a = self._statistics(rows, self._targets(targets, lead, rows))
+        return q.view(lead), s.view(lead), a
+
+    def _statistics(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
         hidden = self._widened(hidden)
-        read = factored.forward(self.weights, hidden.detach(), checked)
+        read = factored.forward(self.weights, hidden.detach(), targets)
         q, s, a = self._attached(hidden, read) if self._remembers(hidden) else read.statistics()
         return q, s, a
 
@@ -168,47 +174,22 @@ class ExactHead(Head):
 
     # -- reading the outputs ------------------------------------------------------------------------------------
 
-    @without_autocast
-    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        """Scores of some classes, by which `top_k` ranks: the output o, or log p + constant if the loss has p.
+    def _all_scores(self, hidden: Tensor) -> Tensor:
+        widened = self._widened(hidden)
+        return self.loss.score(torch.cat([widened @ block.T for _, block in self.weights.blocks()], dim=1))
 
-        Args:
-            hidden: (m, d).
-            class_ids: (m,) or (m, K) ids, or SparseTargets; None for all classes (m, D).
+    def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """The output o, or log p + constant if the loss has p."""
+        return self.loss.score(self._statistics(hidden, targets)[2])
 
-        Returns:
-            The shape of ``class_ids`` ((nnz,) for SparseTargets, in their order).
-        """
-        if class_ids is None:
-            rows = [self._widened(hidden) @ block.T for _, block in self.weights.blocks()]
-            return self.loss.score(torch.cat(rows, dim=1))
-        _, _, a = self._at(hidden, class_ids)
-        return self.loss.score(a)
-
-    @without_autocast
-    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
-        """log p(class | hidden), normalised over all D classes, in O(d²) an example; shapes as in `scores`.
-
-        Raises:
-            TypeError: the loss defines no probabilities.
-        """
+    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         if not self.loss.has_probabilities:
             raise TypeError(f"{type(self.loss).__name__} defines no probabilities, so there is no log_prob.")
-        q, s, a = self._at(hidden, class_ids)
-        normalizer = self.loss.log_normalizer(q, s, self.num_classes)
-        return less_normalizer(self.loss.score(a), normalizer, class_ids)
+        q, s, a = self._statistics(hidden, targets)
+        return self.loss.score(a) - self.loss.log_normalizer(q, s, self.num_classes)[targets.example_ids]
 
-    def _at(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
-        if isinstance(class_ids, SparseTargets):
-            return self.statistics(hidden, class_ids)
-        q, s, a = self.statistics(hidden, as_table(class_ids))
-        return q, s, a.view(class_ids.shape)
-
-    @torch.no_grad()
-    @without_autocast
-    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
-        """As in `Head`. Reads all of W block by block; call `consolidate` once before many calls."""
-        banned = self._checked_k(hidden, k, exclude)
+    def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
+        """Reads all of W block by block; call `consolidate` once before many calls."""
         return streaming_top_k(self._widened(hidden), self.weights.blocks(), k, self.loss.score, banned)
 
     # -- the weights --------------------------------------------------------------------------------------------
@@ -231,7 +212,21 @@ class ExactHead(Head):
         return self.weights.dense()[:, self.in_features].clone() if self.has_bias else None
 
     def to_linear(self) -> nn.Linear:
-        """An ordinary nn.Linear with the same weights."""
+        """An ordinary nn.Linear with the same weights. RankingWarning if classes are not ranked by its outputs."""
+        if (formula := self.loss.ranks_by) is not None:
+            warnings.warn(
+                f"The largest outputs o of this nn.Linear are not the best classes: {type(self.loss).__name__} ranks "
+                f"by {formula}. Apply that, or use head.to_scorer(), a module that ranks as the head does.",
+                RankingWarning,
+                stacklevel=2,
+            )
+        return self._linear()
+
+    def to_scorer(self) -> Scorer:
+        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
+        return Scorer(self._linear(), None if self.loss.ranks_by is None else self.loss)
+
+    def _linear(self) -> nn.Linear:
         dense = self.weights.dense()
         bias = dense[:, self.in_features].clone() if self.has_bias else None
         return linear_of(dense[:, : self.in_features].contiguous(), bias)

@@ -46,7 +46,7 @@ class FullSoftmaxHead(LinearHead):
         log_z, outputs = self._outputs(hidden, targets)
         return mean_over_targets(log_z[targets.example_ids] - outputs, targets)
 
-    def log_normalizer(self, hidden: Tensor) -> Tensor:
+    def _log_normalizer(self, hidden: Tensor) -> Tensor:
         offsets = torch.zeros(hidden.shape[0] + 1, dtype=torch.int64, device=hidden.device)
         return self._outputs(hidden, SparseTargets(offsets[:0], offsets))[0]
 

@@ -96,7 +96,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         widened = self._widened(hidden)
         return self._path_log_probs(widened, targets) if self.tree == "huffman" else self._two_levels(widened, targets)
 
-    def _all_log_probs(self, hidden: Tensor) -> Tensor:
+    def _all_scores(self, hidden: Tensor) -> Tensor:
         widened = self._widened(hidden)
         return self._all_leaves(widened) if self.tree == "huffman" else self._all_clusters(widened)
 

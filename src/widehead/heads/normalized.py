@@ -5,18 +5,15 @@ Letters: m examples, D classes, nnz targets in all.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from widehead.heads.base import ParameterHead
-from widehead.heads.contract import as_table
 from widehead.losses import mean_over_targets
-from widehead.precision import without_autocast
 from widehead.sampling.base import Frequencies, checked_frequencies
-from widehead.targets import SparseTargets, TargetsLike
+from widehead.targets import SparseTargets
 
 
 class NormalizedHead(ParameterHead):
@@ -28,39 +25,19 @@ class NormalizedHead(ParameterHead):
     #: log-probabilities that top_k holds at a time: 64 MiB in float32
     log_probs_at_once = 1 << 24
 
-    @abstractmethod
-    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        """(nnz,) log p of the targets; hidden is in the head's type."""
-
-    @abstractmethod
-    def _all_log_probs(self, hidden: Tensor) -> Tensor:
-        """(m, D) log p of all classes; hidden is in the head's type."""
-
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         return -mean_over_targets(self._log_probs(hidden, targets), targets)
 
-    @without_autocast
-    def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
-        """log p of some classes, of all (m, D) if ``class_ids`` is None; shapes as in `log_prob`."""
-        hidden = hidden.to(self.dtype)
-        return self._all_log_probs(hidden) if class_ids is None else self.log_prob(hidden, class_ids)
+    def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        return self._log_probs(hidden, targets)
 
-    @without_autocast
-    def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
-        """log p(class | hidden): (m,), (m, K) or, for SparseTargets, (nnz,) as ``class_ids``."""
-        log_p = self._log_probs(hidden.to(self.dtype), as_table(class_ids).to(hidden.device))
-        return log_p if isinstance(class_ids, SparseTargets) else log_p.view(class_ids.shape)
-
-    @torch.no_grad()
-    @without_autocast
-    def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
-        """As in `Head`; computes log p of all classes, some examples at a time."""
-        banned = self._checked_k(hidden, k, exclude)
+    def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
+        """Computes log p of all classes, some examples at a time."""
         scores = hidden.new_empty((hidden.shape[0], k), dtype=self.dtype)
         ids = torch.empty(scores.shape, dtype=torch.int64, device=hidden.device)
         step = max(1, self.log_probs_at_once // self.num_classes)
         for rows in torch.arange(hidden.shape[0], device=hidden.device).split(step):
-            log_p = self.scores(hidden[rows])
+            log_p = self._all_scores(hidden[rows])
             if banned is not None:
                 part = banned.select(rows)
                 log_p[part.example_ids, part.class_ids] = -torch.inf
@@ -75,8 +52,10 @@ class NormalizedHead(ParameterHead):
         """
         raise TypeError(
             f"{type(self).__name__} multiplies probabilities along a tree of classes, which no single nn.Linear "
-            "followed by a softmax equals, so there is no to_linear."
+            "followed by a softmax equals, so there is no to_linear and no to_scorer."
         )
+
+    to_scorer = to_linear
 
 
 def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from widehead.errors import check_choice, check_number, check_whole
 from widehead.heads.base import LinearHead
+from widehead.heads.contract import checked_hidden
 from widehead.heads.full_softmax import full_outputs
 from widehead.heads.gumbel import lazy_gumbel_sample
 from widehead.heads.tail import Complement, Drawn, uniform_tail
@@ -213,7 +214,7 @@ class RetrievedSoftmaxHead(LinearHead):
 
     @torch.no_grad()
     def sample(self, hidden: Tensor, n: int = 1) -> Tensor:
-        """(m, n) class ids drawn independently from the exact softmax of ``hidden`` (m, d), by lazy Gumbels.
+        """(…, n) class ids drawn independently from the exact softmax of ``hidden`` (…, d), by lazy Gumbels.
 
         The method holds only if the best 4√D classes are known without a miss (or within a known gap, which no
         approximate index gives), so they are found by `top_k`, exactly, whatever index the training uses. Then each
@@ -224,14 +225,15 @@ class RetrievedSoftmaxHead(LinearHead):
         """
         check_number("n", n, 1)
         k = min(self.num_classes, math.ceil(4.0 * math.sqrt(self.num_classes)))
-        scores, ids = self.top_k(hidden, k)
-        widened = self._widened(hidden)
+        rows, lead = checked_hidden(hidden, self.in_features)
+        widened = self._widened(rows)
+        scores, ids = self._best(rows, k, None)
 
         def outputs(examples: Tensor, classes: Tensor) -> Tensor:
             return torch.linalg.vecdot(widened[examples], self.table[classes])
 
         draws = [lazy_gumbel_sample(scores, ids, self.num_classes, outputs) for _ in range(n)]
-        return torch.stack(draws, dim=1)
+        return torch.stack(draws, dim=1).view(*lead, n)
 
     # -- the index's life ---------------------------------------------------------------------------------------
 

@@ -37,6 +37,11 @@ class Loss(ABC):
     #: whether an example without targets has no loss and is left out of the mean (as ignore_index in torch)
     needs_targets: bool = False
 
+    @property
+    def ranks_by(self) -> str | None:
+        """The formula of `score` in the output o, for messages; None if classes are ranked by o itself."""
+        return None if type(self).score is Loss.score else f"the score of {type(self).__name__}"
+
     @abstractmethod
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         """(m,) loss of each example, from q (m,), s (m,) and a (nnz,)."""

@@ -38,6 +38,10 @@ class SphericalSoftmax(Loss):
         losses = has * total.log() - segment_sum(terms.log(), targets) * part
         return Partials(losses, has / total, None, (a * part[targets.example_ids]).div_(terms).mul_(-2.0))
 
+    @property
+    def ranks_by(self) -> str:
+        return f"log(o² + {self.eps:g})"
+
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(outputs**2 + self.eps)
 

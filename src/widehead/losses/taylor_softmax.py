@@ -34,6 +34,10 @@ class TaylorSoftmax(Loss):
         by_s = torch.where(total >= 0.5 * num_classes, has / total, 0.0)  # as `log_normalizer` is held there
         return Partials(losses, 0.5 * by_s, by_s, (1.0 + a).mul_(part[targets.example_ids]).div_(terms).neg_())
 
+    @property
+    def ranks_by(self) -> str:
+        return "log(1 + o + o²/2)"
+
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(1.0 + outputs + 0.5 * outputs**2)
 

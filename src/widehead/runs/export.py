@@ -17,9 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from widehead.errors import CheckpointError, DataError, WideheadWarning
+from widehead.errors import CheckpointError, DataError, RankingWarning
 from widehead.heads import ExactHead, LinearHead
-from widehead.losses import Loss
 from widehead.runs.run import Run
 
 _BLOCK = 1 << 14
@@ -37,6 +36,8 @@ def export(run: Run, format: str, path: Path | str | None = None) -> Path:
     Returns:
         path.
 
+    RankingWarning, if the loss does not rank classes by the outputs themselves.
+
     Raises:
         ValueError: another format.
         DataError: the head has no row of weights for each class, or a package is not there.
@@ -48,9 +49,16 @@ def export(run: Run, format: str, path: Path | str | None = None) -> Path:
         raise DataError('the format faiss needs FAISS: pip install "widehead[retrieval]"')
     ending, write = _WRITERS[format]
     path = Path(run.folder.path.absolute().name + ending if path is None else path)
-    _linear(run)
+    head = _linear(run)
     with _output_file(path) as temporary:
         write(run, temporary)
+    if isinstance(head, ExactHead) and (formula := head.loss.ranks_by) is not None:
+        warnings.warn(
+            f"{path} holds rows w of weights, and {run.config.loss} ranks classes by {formula} with o = w·h, not by o: "
+            "apply that, or take Run.open(…).network.head.to_scorer(), a module that ranks as the run does.",
+            RankingWarning,
+            stacklevel=2,
+        )
     return path
 
 
@@ -124,12 +132,6 @@ def _write_faiss(run: Run, path: Path) -> None:
     index = faiss.IndexFlatIP(vectors.shape[1])
     for rows in vectors.split(_BLOCK):
         index.add(rows.float().numpy())
-    if isinstance(head, ExactHead) and type(head.loss).score is not Loss.score:
-        warnings.warn(
-            f"{run.config.loss} does not rank by the outputs themselves, as inner products in the index do.",
-            WideheadWarning,
-            stacklevel=2,
-        )
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
