@@ -165,6 +165,6 @@ def test_old_mac_line_ends_are_line_ends(tmp_path: Path) -> None:
     assert documents.reading.startswith("2 documents, 3 words, 2 labels")
     text = read(tmp_path, "language-model", b"the fox\rthe hen\r", minimum_count=1)
     assert text.reading == (
-        "4 words on 2 lines, 3 different ones; 0 are rarer than --minimum-count 1 (unknown); first words the, fox, hen; "
-        "none are held out, as there are too few"
+        "4 words on 2 lines, 3 different ones; 0 are rarer than --minimum-count 1 (unknown); first words the, fox, "
+        "hen; none are held out, as there are too few"
     )
