@@ -303,8 +303,8 @@ def _check_finite(network: WideNetwork) -> None:
 def _read(config: TrainingConfig) -> JobData:
     """The data of a run; each of its files may be a pipe."""
     with ExitStack() as files:
-        paths: dict[str, Any] = {name: getattr(config, name) for name in ("train", "test", "labels")}
-        places = {name: path and str(files.enter_context(whole_file(path))) for name, path in paths.items()}
+        paths = {name: getattr(config, name) for name in ("train", "test", "labels")}
+        places: dict[str, Any] = {n: path and str(files.enter_context(whole_file(path))) for n, path in paths.items()}
         return job_named(config.job).read(dataclasses.replace(config, **places))
 
 
