@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,28 +18,33 @@ from torch import Tensor
 _MAPS: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 _PAGEOUT = 21  # MADV_PAGEOUT of Linux: pages leave memory and lose nothing
 _ZEROS = 1 << 20
+#: bytes before the numbers: whose the file is
+PAGE = 4096
+_OURS = b"widehead keeps rows of an output layer here, for as long as it trains. Whose: "
 _ADVICE = hasattr(mmap, "MADV_NORMAL")  # whether the system takes any
 
 
-def create(path: Path, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+def create(path: Path, dtype: torch.dtype, shape: Sequence[int], owner: str = "") -> Tensor:
     """A tensor of zeros whose memory is a new file at ``path``, which stays when the tensor is gone.
 
-    The space is reserved at once, so that a full disk is an error here and not a crash (SIGBUS) at some later write.
+    The file begins with a page that says that it is ours and whose, before anything else is in it. The space is
+    reserved at once, so that a full disk is an error here and not a crash (SIGBUS) at some later write.
     Reads are taken to be scattered; `expect` says when they are not.
 
     Raises:
         FileExistsError: there is something at ``path``; nobody's data are overwritten.
         OSError: the file cannot be made, as on a full disk; then nothing is left of it.
     """
-    size = math.prod(shape) * dtype.itemsize
+    size = PAGE + math.prod(shape) * dtype.itemsize
     try:
-        file = path.open("x+b")
+        file = path.open("x+b", buffering=0)
     except FileExistsError as error:
         raise FileExistsError(
             f"There should be no file {path} yet. Found one: delete it if nobody needs it, or choose another path."
         ) from error
     with file:
         try:
+            file.write(_page(owner))
             _reserve(file.fileno(), size)
             made = _kept(mmap.mmap(file.fileno(), size))
         except OSError as error:
@@ -47,14 +53,37 @@ def create(path: Path, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
             raise OSError(error.errno, f"{size:,} bytes for {path} could not be reserved: {reason}.") from error
     if _ADVICE:  # rows are read here and there: each would bring 128 KiB with it otherwise
         made.memory.madvise(mmap.MADV_RANDOM)
-    return made.tensor(dtype, shape)
+    return made.tensor(dtype, shape, PAGE)
+
+
+def remove(path: Path, owner: str) -> None:
+    """Remove a file that `create` made for ``owner``, if there is one.
+
+    Raises:
+        FileExistsError: there is something else, which stays.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(f"{path} should be a file of {owner}. Found a link, or no file.")
+        with path.open("rb") as file:
+            found = file.read(PAGE)
+        if found != _page(owner):
+            whose = found.removeprefix(_OURS).rstrip(b"\0").decode(errors="replace")
+            what = f"one of {whose or 'no run'}" if found.startswith(_OURS) else "somebody's file"
+            raise FileExistsError(f"{path} should be a file of {owner}. Found {what}.")
+        path.unlink()
+
+
+def _page(owner: str) -> bytes:
+    """The first page of a file."""
+    return (_OURS + os.fsencode(owner)).ljust(PAGE, b"\0")[:PAGE]
 
 
 def _reserve(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return
-    for start in range(0, size, _ZEROS):
+    for start in range(PAGE, size, _ZEROS):
         os.write(descriptor, bytes(min(_ZEROS, size - start)))
 
 

@@ -18,6 +18,7 @@ import torch
 import widehead as wh
 from widehead.arithmetic import TORCH, using
 from widehead.errors import StaleGraphError
+from widehead.mapped import PAGE
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 
 D, WIDTH, BATCH = 3000, 8, 16
@@ -70,7 +71,7 @@ def test_a_head_in_a_file_does_what_one_in_memory_does(
     assert repr(tmp_path / "rows").split("'")[1] in repr(heads[1])
     assert [p.name for p in tmp_path.iterdir()] == ["rows"]
     number = 4 if storage_dtype is None else 2
-    assert (tmp_path / "rows").stat().st_size == D * (WIDTH + 1) * (2 if momentum else 1) * number
+    assert (tmp_path / "rows").stat().st_size == PAGE + D * (WIDTH + 1) * (2 if momentum else 1) * number
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from widehead import mapped
+from widehead.mapped import PAGE
 from widehead.versions.rows import Rows, _rounded
 
 D, WIDTH = 500, 6
@@ -30,7 +31,7 @@ def test_the_same_numbers_are_drawn_in_memory_and_in_a_file(
 ) -> None:
     exact, rows = make(num_rows=num_rows), make(tmp_path / "rows", storage_dtype, num_rows)
     assert torch.equal(rows.stored, exact.stored.to(rows.stored.dtype))
-    assert (tmp_path / "rows").stat().st_size == rows.stored.numel() * rows.stored.element_size()
+    assert (tmp_path / "rows").stat().st_size == PAGE + rows.stored.numel() * rows.stored.element_size()
 
 
 def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
     ids = torch.tensor([7, 0, 499])
     rows.write(VERSIONS, ids, torch.ones(3, WIDTH), 0)
     assert torch.equal(rows.gather(ids), torch.ones(3, WIDTH))
-    read = torch.frombuffer(bytearray((tmp_path / "rows").read_bytes()), dtype=torch.float32).view(D, WIDTH)
+    read = torch.frombuffer(bytearray((tmp_path / "rows").read_bytes()[PAGE:]), dtype=torch.float32).view(D, WIDTH)
     assert torch.equal(read, rows.stored)
     assert torch.equal(torch.cat(list(rows.blocks())), rows.stored)
 
@@ -55,7 +56,7 @@ def test_a_full_disk_is_an_error_when_the_file_is_made(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(mapped, "_reserve", refuse)
-    with pytest.raises(OSError, match=r"12,000 bytes for .*rows could not be reserved: No space left on device"):
+    with pytest.raises(OSError, match=r"16,096 bytes for .*rows could not be reserved: No space left on device"):
         make(tmp_path / "rows")
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +75,7 @@ def test_wider_rows_take_the_place_of_the_file(tmp_path: Path) -> None:
     before = rows.stored.clone()
     wide = rows.empty_like(width=2 * WIDTH)
     assert (wide.num_rows, wide.width, wide.path) == (D, 2 * WIDTH, tmp_path / "rows")
-    assert [(p.name, p.stat().st_size) for p in tmp_path.iterdir()] == [("rows", 2 * D * WIDTH * 4)]
+    assert [(p.name, p.stat().st_size) for p in tmp_path.iterdir()] == [("rows", PAGE + 2 * D * WIDTH * 4)]
     assert torch.equal(rows.stored, before)  # while they are needed
 
 

@@ -12,7 +12,7 @@ from widehead.data.files import FilePath, listed
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
-from widehead.errors import DataError
+from widehead.errors import DataError, check_whole
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,24 @@ class LabelSchema:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> LabelSchema:
-        """What ``to_dict`` gave."""
-        keys, text = saved["keys"], saved["text"]
-        return cls(
-            num_features=saved["num_features"],
-            num_labels=saved["num_labels"],
-            keys=None if keys is None else Vocabulary(keys),
-            names=saved["names"],
-            text=None if text is None else TextFeatures.from_dict(text),
-        )
+        """What ``to_dict`` gave; KeyError, TypeError or ValueError if it is something else."""
+        num_features, num_labels, text = saved["num_features"], saved["num_labels"], saved["text"]
+        check_whole("num_features", num_features, 0)
+        check_whole("num_labels", num_labels, 0)
+        for name, names, count in (
+            ("keys", saved["keys"], num_labels),
+            ("names", saved["names"], num_labels),
+            ("words", None if text is None else text["words"], num_features),
+        ):
+            if names is not None and not _are_names(names, count):
+                raise ValueError(f"`{name}` that are not a list of {count} texts")
+        keys = None if saved["keys"] is None else Vocabulary(saved["keys"])
+        words = None if text is None else TextFeatures.from_dict(text)
+        return cls(num_features, num_labels, keys, saved["names"], words)
+
+
+def _are_names(found: Any, count: int) -> bool:
+    return isinstance(found, list) and len(found) == count and all(isinstance(name, str) for name in found)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,24 @@ def binary(matrix: CSR) -> CSR:
     return _csr(ones, matrix.indices.copy(), matrix.indptr.copy(), matrix.shape)
 
 
+def csr_from_parts(offsets: np.ndarray, columns: np.ndarray, values: np.ndarray | None, shape: tuple[int, int]) -> CSR:
+    """(shape) matrix of arrays that were kept: (rows + 1,) offsets, (nnz,) columns and values, None for ones.
+
+    Raises:
+        ValueError: they are of another type or length, are out of bounds or not finite.
+    """
+    if [part.dtype.kind for part in (offsets, columns)] != ["i", "i"] or offsets.shape != (shape[0] + 1,):
+        raise ValueError(f"a matrix of {shape[0]} rows should have {shape[0] + 1} whole offsets, and whole column ids")
+    if offsets[0] != 0 or offsets[-1] != columns.size or bool((offsets[1:] < offsets[:-1]).any()):
+        raise ValueError(f"offsets should never fall, from 0 to the number of entries, {columns.size}")
+    if columns.size and not 0 <= int(columns.min()) <= int(columns.max()) < shape[1]:
+        raise ValueError(f"column ids should be in [0, {shape[1]}). Found {columns.min()} to {columns.max()}")
+    values = np.ones(len(columns), dtype=np.float32) if values is None else values
+    if values.dtype != np.float32 or values.shape != columns.shape or not np.isfinite(values).all():
+        raise ValueError("values should be finite, as float32, one for each column id")
+    return scipy.sparse.csr_matrix((values, columns, offsets), shape=shape)
+
+
 def _csr(values: np.ndarray, columns: np.ndarray, offsets: np.ndarray, shape: tuple[int, int]) -> CSR:
     """A matrix of these very arrays: scipy's constructor would look through them for a smaller type of integers."""
     matrix = scipy.sparse.csr_matrix(shape, dtype=values.dtype)

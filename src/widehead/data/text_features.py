@@ -35,8 +35,8 @@ class TextFeatures:
     def __init__(self, words: Vocabulary, idf: np.ndarray) -> None:
         self.words = words
         self.idf = np.asarray(idf, dtype=np.float32)
-        if self.idf.shape != (len(words),):
-            raise ValueError(f"Parameter `idf` should have shape ({len(words)},). Found {self.idf.shape}.")
+        if self.idf.shape != (len(words),) or not np.isfinite(self.idf).all():
+            raise ValueError(f"Parameter `idf` should have shape ({len(words)},), finite. Found {self.idf.shape}.")
 
     @classmethod
     def fit(cls, texts: Iterable[str], *, minimum: int = 2, max_features: int = 200_000) -> tuple[TextFeatures, CSR]:

@@ -46,6 +46,7 @@ class ExactHead(Head):
             them back as they are needed. It is made here, as large as W (twice that from the moment on that an
             optimiser keeps momentum), and stays when the program ends. Its content means something to this head
             alone, while it lives; what lasts is the state_dict, which holds W whole. CPU only.
+        storage_owner: what the first page of that file says about whose it is, such as the folder of a run.
         storage_dtype: torch.bfloat16 keeps W in half of the memory; None keeps it in ``dtype``. See `Rows`.
         device, dtype: as in torch; dtype float32 or float64.
 
@@ -69,6 +70,7 @@ class ExactHead(Head):
         *,
         bias: bool = False,
         storage: str | os.PathLike[str] | None = None,
+        storage_owner: str = "",
         storage_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -86,6 +88,7 @@ class ExactHead(Head):
             dtype=dtype,
             storage_dtype=_checked_storage_dtype(storage_dtype, dtype),
             path=_checked_path(storage, torch.empty(0, device=device).device),
+            owner=storage_owner,
         )
         try:
             rows.draw(loss.initial_std(in_features, num_classes))

@@ -5,7 +5,8 @@ Letters: m examples, D classes, nnz targets in all.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -44,6 +45,14 @@ class NormalizedHead(ParameterHead):
             scores[rows], ids[rows] = log_p.topk(k, dim=1)
         return scores, ids
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        *_, error_msgs = rest
+        for name, is_sound in (("ranks", _is_order), ("links", _is_tree)):
+            if prefix + name in state_dict and not is_sound(state_dict[prefix + name].cpu(), self.num_classes):
+                error_msgs.append(f"`{name}` should place each of {self.num_classes} classes once. Found others.")
+                return
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def to_linear(self) -> NoReturn:
         """A tree of classes is no linear layer, so there is none.
 
@@ -56,6 +65,17 @@ class NormalizedHead(ParameterHead):
         )
 
     to_scorer = to_linear
+
+
+def _is_order(ranks: Tensor, num_classes: int) -> bool:
+    """Whether ``ranks`` are (D,) integers, each from 0 to D − 1 once."""
+    return ranks.dtype == torch.int64 and torch.equal(ranks.sort().values, torch.arange(num_classes))
+
+
+def _is_tree(links: Tensor, num_classes: int) -> bool:
+    """Whether ``links`` are as of `huffman_links`: each side of each node is taken once, and parents come later."""
+    parents = links[num_classes:] // 2
+    return _is_order(links, 2 * num_classes - 2) and bool((parents > torch.arange(len(parents))).all())
 
 
 def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:

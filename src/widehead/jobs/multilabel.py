@@ -14,7 +14,7 @@ from torch import nn
 
 from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
 from widehead.data.sparse import CSR
-from widehead.errors import CheckpointError, DataError
+from widehead.errors import CheckpointError, DataError, check_whole
 from widehead.jobs.base import STARTS, Job, JobData, Prediction
 from widehead.jobs.configure import follow
 from widehead.jobs.judging import RankingTest, ranked_rows
@@ -24,7 +24,7 @@ from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.options import Preset, TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
-from widehead.training.folder import RunFolder
+from widehead.training.folder import RunFolder, expecting
 
 _MANY, _AXES = 100_000, 2_048  # documents above which the encoder is trained, and the axes of fewer
 
@@ -148,16 +148,21 @@ class Multilabel(Job):
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Multilabel:
         path = folder.vocabulary_path("labels.json")
         try:
-            schema = LabelSchema.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} should hold the labels of the run. Found: {error}.") from error
+            text = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+        with expecting(path, "the labels of the run"):
+            schema = LabelSchema.from_dict(json.loads(text))
         path = folder.vocabulary_path("label_counts.safetensors")
         tree = load_checkpoint(path)
-        counts: np.ndarray = tree["counts"].numpy()
-        if counts.shape != (schema.num_labels,):
-            should = f"as many labels as labels.json beside it, {schema.num_labels}"
-            raise CheckpointError(f"{path} should be of {should}. Found {len(counts)}.")
-        return cls(schema, counts, tree["num_documents"])
+        with expecting(path, f"how many documents have each of the {schema.num_labels} labels of labels.json"):
+            counts, documents = tree["counts"].numpy(), tree["num_documents"]
+            check_whole("num_documents", documents)
+            if counts.dtype != np.int64 or counts.shape != (schema.num_labels,):
+                raise ValueError(f"{counts.dtype} of shape {counts.shape}")
+            if len(counts) and not 0 <= counts.min() <= counts.max() <= documents:
+                raise ValueError(f"{counts.min()} to {counts.max()} of {documents} documents")
+            return cls(schema, counts, documents)
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``width`` 0 becomes 2,048 axes, or with more than 100,000 documents a network that is trained.

@@ -43,6 +43,7 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
     if config.head == "exact":
         options["loss"] = config.make_loss()
         options["storage"] = config.head_storage
+        options["storage_owner"] = config.storage_owner
         options["storage_dtype"] = torch.bfloat16 if config.head_storage_dtype == "bfloat16" else None
     if needs_frequencies(config.head, config.head_options):
         options["frequencies"] = frequencies

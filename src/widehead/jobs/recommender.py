@@ -12,8 +12,8 @@ from torch import nn
 
 from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binary, pair, read_interactions, split_rows
 from widehead.data.files import listed
-from widehead.data.sparse import CSR
-from widehead.errors import CheckpointError, DataError
+from widehead.data.sparse import CSR, csr_from_parts
+from widehead.errors import DataError
 from widehead.jobs.base import STARTS, Job, JobData, Prediction
 from widehead.jobs.judging import RankingTest, ranked_rows
 from widehead.jobs.network import bag_encoder
@@ -21,7 +21,7 @@ from widehead.models import BagEncoder, SparseMatrix, WideNetwork, leading_singu
 from widehead.options import Preset, TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
-from widehead.training.folder import RunFolder
+from widehead.training.folder import RunFolder, expecting
 
 # Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
 # gowalla's training pairs.
@@ -160,14 +160,12 @@ class Recommender(Job):
         users = Vocabulary.load(folder.vocabulary_path("users.txt")).names
         path = folder.vocabulary_path("history.safetensors")
         tree = load_checkpoint(path)
-        columns, offsets = tree["items"].numpy(), tree["offsets"].numpy()
-        if (len(users), len(items)) != (len(offsets) - 1, tree["num_items"]):
-            raise CheckpointError(
-                f"{path} should be of as many users and items as there are names beside it, {len(users)} and "
-                f"{len(items)}. Found {len(offsets) - 1} and {tree['num_items']}."
-            )
-        ratings = np.ones(len(columns), dtype=np.float32) if tree["ratings"] is None else tree["ratings"].numpy()
-        matrix = scipy.sparse.csr_matrix((ratings, columns, offsets), shape=(len(users), len(items)))
+        with expecting(path, f"the training matrix of the {len(users)} users and {len(items)} items beside it"):
+            if tree["num_items"] != len(items):
+                raise ValueError(f"{tree['num_items']} items")
+            offsets, columns = (tree[name].numpy() for name in ("offsets", "items"))
+            ratings = None if tree["ratings"] is None else tree["ratings"].numpy()
+            matrix = csr_from_parts(offsets, columns, ratings, (len(users), len(items)))
         return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:

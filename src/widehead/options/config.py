@@ -259,6 +259,11 @@ class TrainingConfig:
         """Read a config.json."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
 
+    @property
+    def storage_owner(self) -> str:
+        """Whose the file ``head_storage`` says that it is: the run's folder."""
+        return str(Path(self.out).resolve())
+
     def make_loss(self) -> Loss:
         """The loss of the exact head with its options; ValueError if it does not take them."""
         assert self.loss is not None

@@ -8,7 +8,8 @@ from widehead.heads.names import HEADS
 
 # Parameters that other options or the data give.
 _GIVEN = frozenset(
-    {"in_features", "num_classes", "loss", "bias", "storage", "storage_dtype", "device", "dtype", "frequencies"}
+    {"in_features", "num_classes", "loss", "bias", "frequencies", "device", "dtype"}
+    | {"storage", "storage_owner", "storage_dtype"}
 )
 _WITHOUT_FREQUENCIES = ("log-uniform", "uniform", "quadratic")  # samplers that have no use for them
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from widehead.errors import CheckpointError, DataError, RankingWarning
 from widehead.heads import ExactHead, LinearHead
 from widehead.runs.run import Run
+from widehead.training.folder import new_file
 
 _BLOCK = 1 << 14
 
@@ -70,7 +71,7 @@ def _output_file(path: Path) -> Iterator[Path]:
         raise CheckpointError(f"The output {path} should be a file. Found {found}.")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.touch()  # before the work for it is done
+        new_file(temporary).close()  # before the work for it is done
         yield temporary
         temporary.replace(path)
     except OSError as error:

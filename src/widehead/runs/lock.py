@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _acquire(lock: FileLock, path: Path) -> None:
     try:
         path.parent.stat()  # the library would make it
+        _check_own(path)
         lock.acquire()
     except Timeout as error:
         raise CheckpointError(
@@ -59,6 +61,16 @@ def _acquire(lock: FileLock, path: Path) -> None:
             WideheadWarning,
             stacklevel=2,
         )
+
+
+def _check_own(path: Path) -> None:
+    """CheckpointError if what stands at ``path`` is not a file of this name alone, which may be written."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise CheckpointError(
+                f"The lock {path} should be a file of its own. Found a link, or no file: see what it is, and delete it."
+            )
 
 
 def _owner(path: Path) -> str:

@@ -28,11 +28,14 @@ from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
+from widehead.sampling.base import checked_frequencies
 from widehead.training import Evaluator, Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.folder import expecting
 from widehead.training.log import Display, PlainDisplay, display_for
 from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
+from widehead.training.position import Position
 from widehead.training.state import Origin, restore_network
 
 _FREQUENCIES = "frequencies.safetensors"
@@ -147,8 +150,9 @@ class Run:
             try:
                 return self._trainer(display).run()
             except BaseException:
-                if self.config.head_storage is not None and not self.folder.last_checkpoint.exists():
-                    Path(self.config.head_storage).unlink(missing_ok=True)  # nothing that was learnt is lost
+                if not self.folder.last_checkpoint.exists():  # nothing that was learnt is lost
+                    with suppress(CheckpointError):
+                        drop_storage(self.config)
                 raise
             finally:
                 display.close()
@@ -200,6 +204,7 @@ class Run:
     @contextmanager
     def _taken(self) -> Iterator[None]:
         """The folder is this process's; a failure of a new run before its first checkpoint removes it."""
+        self.folder.check_own()
         try:
             with locked(self.folder.path):
                 yield
@@ -219,9 +224,8 @@ class Run:
         if config.head_storage != before.head_storage:
             check_storage_free(config)
         self.config = config
-        classes = self.data.job.sizes["classes"]
         if config.head_storage == before.head_storage:
-            drop_storage(config, classes)
+            drop_storage(config)
         if config != before:
             self.folder.write_config(config)
         self.__dict__.pop("_loaded", None)
@@ -262,7 +266,10 @@ class Run:
         if not needs_frequencies(self.config.head, self.config.head_options):
             return None
         if data is None:
-            return load_checkpoint(self.folder.vocabulary_path(_FREQUENCIES))["frequencies"]
+            path = self.folder.vocabulary_path(_FREQUENCIES)
+            tree = load_checkpoint(path)
+            with expecting(path, "how often each class is a target"):
+                return checked_frequencies(tree["frequencies"], self.job.sizes["classes"])
         made = class_frequencies(data.examples, data.job.sizes["classes"])
         self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
         return made
@@ -281,7 +288,8 @@ class Run:
                 config = dataclasses.replace(config, head_storage=rows)
             network = build_network(job, config, frequencies)
             restore_network(network, tree, origin, path)
-        return network.eval(), tree["position"]["step"]
+        with expecting(path, "where the run is"):
+            return network.eval(), Position.of(tree["position"]).step
 
 
 def remove_run(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from widehead import mapped
 from widehead.errors import CheckpointError
 from widehead.options import TrainingConfig
 
@@ -19,27 +20,20 @@ def check_storage_free(config: TrainingConfig) -> None:
         )
 
 
-def drop_storage(config: TrainingConfig, classes: int) -> None:
+def drop_storage(config: TrainingConfig) -> None:
     """Delete the file that the interrupted run kept its rows in: checkpoints have them, and it is made anew.
 
     Raises:
-        CheckpointError: what is there is not of that size.
+        CheckpointError: what is there does not say that it is this run's.
     """
     if config.head_storage is None:
         return
     path = Path(config.head_storage)
-    path.with_name(f".{path.name}.new").unlink(missing_ok=True)  # from a kill while the rows were given a momentum
-    if not path.exists():
-        return
-    number = 2 if config.head_storage_dtype == "bfloat16" else {"float32": 4, "float64": 8}[config.dtype]
-    size = classes * (config.width + config.head_bias) * number
-    found = path.stat().st_size
-    if found not in (size, 2 * size) and not (found < size and _holds_zeros(path)):  # twice with momentum
-        raise CheckpointError(
-            f"{path} should hold the {size:,} bytes of this run's output layer. Found {found:,} bytes: "
-            "put it elsewhere, or go on with another head_storage."
-        )
-    path.unlink()
+    try:
+        mapped.remove(path, config.storage_owner)
+        mapped.remove(path.with_name(f".{path.name}.new"), config.storage_owner)  # while rows were given a momentum
+    except FileExistsError as error:
+        raise CheckpointError(f"{error} Put it elsewhere, or go on with another head_storage.") from error
 
 
 @contextmanager
@@ -53,9 +47,3 @@ def storage_beside(folder: Path) -> Iterator[str]:
         yield str(path)
     finally:
         path.unlink(missing_ok=True)
-
-
-def _holds_zeros(path: Path) -> bool:
-    """Whether there is nothing in a file yet, as after a kill while its space was being reserved."""
-    with path.open("rb") as file:
-        return not any(block.strip(b"\0") for block in iter(lambda: file.read(1 << 20), b""))

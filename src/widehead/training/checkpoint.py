@@ -25,7 +25,7 @@ from torch import Tensor
 
 from widehead import mapped
 from widehead.errors import CheckpointError
-from widehead.training.folder import atomic_write
+from widehead.training.folder import atomic_write, expecting
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -134,7 +134,7 @@ def _verified_header(path: Path, file: BinaryIO) -> tuple[int, bytes]:
 
 def _tree(path: Path, file: BinaryIO, start: int, header: bytes) -> dict[str, Any]:
     """The tree of a file whose payload begins at ``start``; its check sum says nothing of who wrote it."""
-    try:
+    with expecting(path, "what this version of widehead writes; its check sum is right"):
         entries = json.loads(header)
         structure = json.loads(entries.pop("__metadata__")["widehead"])
         size = os.fstat(file.fileno()).st_size
@@ -143,11 +143,6 @@ def _tree(path: Path, file: BinaryIO, start: int, header: bytes) -> dict[str, An
         if not isinstance(tree, dict):
             raise TypeError(f"a tree that is a {type(tree).__name__}")
         return tree
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"Checkpoint {path} should hold what this version of widehead writes. Found something else ({error!r}), "
-            "though its check sum is right."
-        ) from error
 
 
 def _view(file_map: mapped.Map, start: int, size: int, entry: dict[str, Any]) -> Tensor:

@@ -15,7 +15,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,7 @@ from widehead.options import TrainingConfig
 LOCK = ".lock"
 """Name of the file by which a process keeps others out."""
 
+_CHUNK = 1 << 20
 _FILES, _FOLDERS = ("config.json", "metrics.jsonl", "report.html"), ("checkpoints", "vocabularies")
 
 
@@ -49,8 +50,7 @@ class RunFolder:
     def vocabulary_sums(self) -> dict[str, int]:
         """The CRC-32 of each vocabulary file; CheckpointError if one cannot be read."""
         try:
-            files = sorted(self.vocabulary_path("").glob("[!.]*"))
-            return {path.name: zlib.crc32(path.read_bytes()) for path in files}
+            return {path.name: _sum(path) for path in sorted(self.vocabulary_path("").glob("[!.]*"))}
         except OSError as error:
             raise CheckpointError(f"The vocabularies of {self.path} cannot be read: {error}.") from error
 
@@ -65,6 +65,7 @@ class RunFolder:
         temporary = path.with_name(f".{name}.tmp")
         try:
             path.parent.mkdir(exist_ok=True)
+            new_file(temporary).close()
             write(temporary)
             if not path.exists():
                 temporary.replace(path)
@@ -75,7 +76,8 @@ class RunFolder:
         except OSError as error:
             raise _not_written(path, error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder in its place, which is told already
+                temporary.unlink(missing_ok=True)
 
     @classmethod
     def create(cls, config: TrainingConfig) -> RunFolder:
@@ -125,6 +127,22 @@ class RunFolder:
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
+    def check_own(self) -> None:
+        """CheckpointError if a run that writes here would write elsewhere: what it opens or enters is a link."""
+        for path in (self.path / name for name in (*_FOLDERS, LOCK, "metrics.jsonl")):
+            if path.is_symlink():
+                raise CheckpointError(
+                    f"{path} should be the run's own. Found a symbolic link to {path.readlink()}: delete the link, or "
+                    "put what it leads to in its place."
+                )
+
+    def _check_plain(self) -> None:
+        """CheckpointError if something in the folder is neither file nor folder: a pipe, or a device without an end."""
+        for path in (self.path / name for name in (*_FILES, LOCK, *(f"{folder}/*" for folder in _FOLDERS))):
+            for found in path.parent.glob(path.name):
+                if found.exists() and not (found.is_file() or found.is_dir()):
+                    raise CheckpointError(f"{found} should be a file. Found a pipe, a device or a socket.")
+
     def write_config(self, config: TrainingConfig) -> None:
         """Write config.json, whole or not at all."""
         with atomic_write(self.config_path) as file:
@@ -134,6 +152,7 @@ class RunFolder:
     def open(cls, path: Path | str) -> tuple[RunFolder, TrainingConfig]:
         """The folder of an earlier run and its options; CheckpointError if its config.json cannot be read."""
         folder = cls(Path(path))
+        folder._check_plain()
         try:
             return folder, TrainingConfig.load(folder.config_path)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -165,7 +184,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with new_file(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -174,7 +193,34 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise _not_written(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def expecting(path: Path, what: str) -> Iterator[None]:
+    """What is wrong with the content of a file, whoever wrote it, becomes a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).removesuffix(".")
+        raise CheckpointError(f"{path} should hold {what}. Found: {found}.") from error
+
+
+def new_file(path: Path) -> BinaryIO:
+    """A file that is made here: what a kill left is removed, and a link is not followed. OSError if that fails."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
+def _sum(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            total = zlib.crc32(piece, total)
+    return total
 
 
 def _not_written(path: Path, error: OSError) -> CheckpointError:

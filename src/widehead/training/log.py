@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ class MetricsLog:
         """Append one line; CheckpointError if the file cannot be written."""
         line = json.dumps({name: _finite(value) for name, value in record.items()})
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with open(self.path, "a", encoding="utf-8", opener=_own) as file:
                 file.write(line + "\n")
         except OSError as error:
             raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
@@ -45,6 +46,11 @@ class MetricsLog:
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         with atomic_write(self.path) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+def _own(path: str, flags: int) -> int:
+    """Opens a file, but not through a link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

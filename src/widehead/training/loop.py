@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from widehead.errors import NonFiniteError
+from widehead.errors import CheckpointError, NonFiniteError
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import HeadOptimizer
 from widehead.options import TrainingConfig
@@ -122,6 +122,11 @@ class Trainer:
         """
         if self.folder.last_checkpoint.exists():
             self.state.restore(self.folder.last_checkpoint)
+            if (batch := self.state.position.batch) >= len(self.batches):
+                raise CheckpointError(
+                    f"{self.folder.last_checkpoint} should be of a run with {len(self.batches)} batches an epoch. "
+                    f"Found one that stopped in batch {batch + 1}: the training data changed."
+                )
         self._log.cut(self.state.position.step)
 
     def run(self) -> Outcome:

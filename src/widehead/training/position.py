@@ -1,7 +1,12 @@
 """Where a run is: counters and sums, all of which go into its checkpoints."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from widehead.errors import check_number, check_whole
 from widehead.options import TrainingConfig
 
 
@@ -24,6 +29,18 @@ class Position:
     examples: int = 0
     span: float = 0.0
     head_span: float = 0.0
+
+    @classmethod
+    def of(cls, saved: Any) -> Position:
+        """That of a checkpoint; TypeError or ValueError, which names the counter, if it cannot be one."""
+        made = cls(**saved)
+        for counter in fields(cls):
+            kind, value = type(counter.default), getattr(made, counter.name)
+            if kind is int:
+                check_whole(counter.name, value, 0)
+            elif kind is float:
+                check_number(counter.name, value, -math.inf if counter.name == "loss_sum" else 0.0)
+        return made
 
     def count(self, loss: float, examples: int, seconds: float, epoch_length: int) -> None:
         """One step is done: its mean loss, its examples, what it took, and the number of batches in an epoch."""

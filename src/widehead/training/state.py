@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from widehead.errors import CheckpointError
+from widehead.heads import ExactHead
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.folder import expecting
 from widehead.training.position import Position
+
+_BLOCK = 1 << 20  # numbers that are looked at at a time
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Origin:
         found = tree.get("origin")
         if not isinstance(found, dict) or found.keys() != {"options", "sizes", "names"}:
             raise CheckpointError(f"{path} should be a checkpoint of a run. Found another tree, or another version's.")
+        if not all(isinstance(part, dict) and all(isinstance(name, str) for name in part) for part in found.values()):
+            raise CheckpointError(f"{path} should say what run it is of. Found something else.")
         if found["sizes"] != self.sizes:
             raise CheckpointError(
                 f"Checkpoint {path} should be of a network for {self.sizes}. Found {found['sizes']}: the data or the "
@@ -98,31 +105,31 @@ class RunState:
         """Go back to the moment of a checkpoint; CheckpointError if it is missing, damaged or another run's."""
         tree = load_checkpoint(path)
         restore_network(self.network, tree, self.origin, path)
-        try:
+        with expecting(path, "optimisers and counters of this run"):
+            for name in ("encoder_optimizer", "head_optimizer", "schedulers"):
+                check_finite(tree[name], name)
             self.encoder_optimizer.load_state_dict(tree["encoder_optimizer"])
             self.head_optimizer.load_state_dict(tree["head_optimizer"])
+            for optimizer in (self.head_optimizer, *self.encoder_optimizer.parts):
+                _check_shapes(optimizer)
             for scheduler, state in zip(self.schedulers, tree["schedulers"], strict=True):
-                scheduler.load_state_dict(state)
-            self.position = Position(**tree["position"])
+                scheduler.load_state_dict(_like(scheduler.state_dict(), state))
+            self.position = Position.of(tree["position"])
             _set_random_state(tree["random"], self.device)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"Checkpoint {path} does not fit this run: {error}.") from error
 
 
 def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origin, path: Path) -> None:
     """Load the weights of a tree into a network; CheckpointError if it is not of ``origin``: nothing changed then."""
     origin.check(tree, path)
     should = _shapes(network.encoder.state_dict())
-    try:
-        found = _shapes(tree["encoder"])
-    except (AttributeError, KeyError) as error:
-        raise CheckpointError(f"Checkpoint {path} should hold an encoder. Found none.") from error
-    if found != should:
-        raise CheckpointError(f"Checkpoint {path} should hold an encoder with {should}. Found {found}.")
-    try:
+    with expecting(path, f"an encoder with {should}"):
+        check_finite(tree["encoder"], "encoder")
+        if (found := _shapes(tree["encoder"])) != should:
+            raise ValueError(f"one with {found}")
+    with expecting(path, "a head of this run"):
+        if not isinstance(network.head, ExactHead):  # which looks through its state itself, once
+            check_finite(tree["head"], "head")
         network.head.load_state_dict(tree["head"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"Checkpoint {path} does not fit the head: {error}") from error
     network.encoder.load_state_dict(tree["encoder"])
 
 
@@ -137,6 +144,35 @@ def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def check_finite(tree: Any, path: str) -> None:
+    """ValueError naming the first tensor of a tree, whose own path is ``path``, that has a NaN or an infinity."""
+    if isinstance(tree, Tensor) and tree.is_floating_point():
+        if not all(bool(torch.isfinite(block).all()) for block in tree.flatten().split(_BLOCK)):
+            raise ValueError(f"NaN or infinity in {path}")
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        raise ValueError(f"{tree} in {path}")
+    elif isinstance(tree, Mapping | list | tuple):
+        for name, part in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+            check_finite(part, f"{path}.{name}")
+
+
+def _check_shapes(optimizer: Optimizer) -> None:
+    """ValueError if what an optimiser keeps of a parameter is neither of its shape nor one number for each row."""
+    for parameter, state in optimizer.state.items():
+        for name, part in state.items():
+            is_kept = isinstance(part, Tensor) and part.ndim > 0 and parameter.numel() > 0
+            if is_kept and part.shape not in (parameter.shape, parameter.shape[:1]):
+                raise ValueError(f"`{name}` of shape {tuple(part.shape)} for a parameter of {tuple(parameter.shape)}")
+
+
+def _like(should: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What is ``found`` for the names that there should be; ValueError if one is of another type."""
+    for name, value in should.items():
+        if not isinstance(found[name], type(value)):
+            raise TypeError(f"`{name}` of a schedule that is a {type(found[name]).__name__}")
+    return {name: found[name] for name in should}
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

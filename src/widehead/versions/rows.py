@@ -44,13 +44,16 @@ class Rows:
     Args:
         stored: (D, c) V itself, taken over.
         dtype: the working type; None for that of ``stored``, which may otherwise be bfloat16.
-        path: the file whose bytes ``stored`` is, or None.
+        path: the file that ``stored`` lies in, or None.
+        owner: whose the file says that it is.
     """
 
-    def __init__(self, stored: Tensor, dtype: torch.dtype | None = None, path: Path | None = None) -> None:
+    def __init__(
+        self, stored: Tensor, dtype: torch.dtype | None = None, path: Path | None = None, owner: str = ""
+    ) -> None:
         self.stored = stored
         self.dtype = stored.dtype if dtype is None else dtype
-        self.path = path
+        self.path, self.owner = path, owner
         self._rounding: tuple[Tensor, Tensor] | None = None
         # Rows that memory may not hold are asked for before they are read. If it does hold them, that costs more
         # than it gains: 1 µs a row; a row from the disk took 90 µs alone and 12 µs beside others.
@@ -66,8 +69,9 @@ class Rows:
         dtype: torch.dtype,
         storage_dtype: torch.dtype | None = None,
         path: Path | None = None,
+        owner: str = "",
     ) -> Rows:
-        """Rows that hold nothing in particular, in memory, or in a new file at ``path``.
+        """Rows that hold nothing in particular, in memory, or in a new file at ``path``, which says whose it is.
 
         Raises:
             FileExistsError, OSError: as `mapped.create`.
@@ -75,7 +79,7 @@ class Rows:
         kind = dtype if storage_dtype is None else storage_dtype
         if path is None:
             return cls(torch.empty(num_rows, width, device=device, dtype=kind), dtype)
-        return cls(mapped.create(path, kind, (num_rows, width)), dtype, path)
+        return cls(mapped.create(path, kind, (num_rows, width), owner), dtype, path, owner)
 
     def empty_like(
         self, *, width: int | None = None, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -98,8 +102,9 @@ class Rows:
                 "make another head there, and load the state_dict of this one."
             )
         beside = self.path.with_name(f".{self.path.name}.new")
-        beside.unlink(missing_ok=True)  # of a process that was killed here
-        made = Rows.empty(self.num_rows, width, device=device, dtype=dtype, storage_dtype=narrow, path=beside)
+        mapped.remove(beside, self.owner)  # of a process that was killed here
+        place: dict[str, Any] = {"path": beside, "owner": self.owner}
+        made = Rows.empty(self.num_rows, width, device=device, dtype=dtype, storage_dtype=narrow, **place)
         beside.replace(self.path)  # the old file lives on, without a name, as long as its map
         made.path = self.path
         return made
