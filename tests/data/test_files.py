@@ -87,7 +87,6 @@ def test_pipes_and_devices_are_no_files(tmp_path: Path) -> None:
         (b"BZh91AY&SY" + bytes(9), "bzip2"),
         (b"PK\x03\x04" + bytes(9), "a zip archive"),
         (b"%PDF-1.7\n1 0 obj\n", "a PDF document"),
-        (b"{\\rtf1\\ansi words}\n", "an RTF document"),
         (b"\x93NUMPY\x01\x00", "binary data of another program"),
         (b"\x80\x04\x95", "binary data of another program"),
         (b"7z\xbc\xaf'\x1c", "an archive"),

@@ -22,6 +22,7 @@ FOREIGN = {
     "# Directed graph\n# FromNodeId\tToNodeId\n0\t1\n": "a comment",
     "% bip weighted\n1 2 5 1234567\n": "a comment",
     "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n": "Git LFS",
+    "{\\rtf1\\ansi u a}\n": "an RTF document",
     "<!DOCTYPE html>\n<html>\n": "a web page",
     '<?xml version="1.0"?>\n<a b="c d"/>\n': "a web page or XML",
     "<http://x/u> <http://x/took> <http://x/i> .\n": "RDF",
@@ -97,7 +98,7 @@ def test_plain_text_may_begin_like_anything_but_data(tmp_path: Path) -> None:
     for text in ("# A title\nwords\n", "[1] a note\n", "<html>\n", "-- a dash\n", "{\nint x;\n}\n", "1 2:3 4:5\n"):
         path.write_text(text)
         refuse_foreign(path, first_lines(path), "plain text", text=True)
-    for text in ('{"text": "a"}\n{"text": "b"}\n', "%%MatrixMarket matrix\n"):
+    for text in ('{"text": "a"}\n{"text": "b"}\n', "%%MatrixMarket matrix\n", "{\\rtf1\n"):
         path.write_text(text)
         with pytest.raises(DataError, match=r"line 1: expected plain text. Found"):
             refuse_foreign(path, first_lines(path), "plain text", text=True)

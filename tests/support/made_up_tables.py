@@ -111,8 +111,8 @@ def _lists(rng: Random, pairs: Pairs, kinds: tuple[str, str]) -> Made:
     made = Made(data, f"lists, {end}", parts=parts, vocabularies=vocabularies)
     if "blanks" in kinds:  # such a name is several: nothing can tell
         made.parts, made.vocabularies = [], {}
-    if "commas" in kinds:
-        made.may_read, made.may_refuse = False, True
+    if "commas" in kinds:  # a table, if there is one comma on each line
+        made.parts, made.vocabularies, made.may_refuse = [" was read as a pair: "], {}, True
     # Names that look like columns, or like libsvm's weights.
     made.may_refuse = made.may_refuse or "accounts" in kinds or "colons" in kinds
     return made

@@ -37,7 +37,6 @@ _FOREIGN = {
     rb"7z\xbc\xaf|Rar!\x1a": "an archive; unpack it",
     rb"\x04\x22M\x18": "lz4 data; unpack them with lz4",
     rb"%PDF-": "a PDF document; take its text out, as with pdftotext",
-    rb"\{\\rtf": "an RTF document; save it as plain text",
     rb"PAR1": "Parquet, which only a recommender reads; write it as text",
     rb"\x89HDF|\x93NUMPY|\x80[\x02-\x05]|SQLite f|ARROW1|Obj\x01": "binary data of another program; write them as text",
 }

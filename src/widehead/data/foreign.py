@@ -33,6 +33,7 @@ _JSON_SAID = "JSON; write what it holds as plain lines, as with jq -r"
 # Told by the first line. Plain text may begin like the second ones.
 _PACKED: list[tuple[str, Callable[[str], bool]]] = [
     ("a MatrixMarket file; write its entries as 'row,column' lines (scipy.io.mmread reads it)", _starts("%%MatrixM")),
+    ("an RTF document; save it as plain text", _starts(r"\{\\rtf")),
     ("a pointer of Git LFS; get the file itself by git lfs pull", _starts(r"version https://git-lfs")),
 ]
 _TABLES: list[tuple[str, Callable[[str], bool]]] = [

@@ -61,17 +61,25 @@ def look(path: FilePath) -> Layout:
     if not lines:
         return Layout()
     refuse_foreign(path, lines, _EXPECTED)
-    number, first = lines[0]
-    separator = separator_of(first)
-    header = first.split() if separator is None else _cells(lines, separator)
-    if named_columns(header):
-        if separator is None:
-            raise DataError(f"{path}, line {number}: expected {_EXPECTED}. Found a header with spaces; put tabs there.")
-        return Layout(header=header)
-    refuse_separators(path, lines, table=separator is not None)
-    if separator is None:
-        return Layout(user=header[0], line=number, doubt=_doubt([line.split() for _, line in lines]))
-    return Layout(first=header, line=number)
+    separator = separator_of(lines[0][1])
+    return _lists(path, lines) if separator is None else _table(path, lines, separator)
+
+
+def _lists(path: FilePath, lines: NumberedLines) -> Layout:
+    number = lines[0][0]
+    rows = [line.split() for _, line in lines]
+    if named_columns(rows[0]):
+        raise DataError(f"{path}, line {number}: expected {_EXPECTED}. Found a header with spaces; put tabs there.")
+    refuse_separators(path, lines, table=False)
+    return Layout(user=rows[0][0], line=number, doubt=_doubt(rows))
+
+
+def _table(path: FilePath, lines: NumberedLines, separator: str) -> Layout:
+    first = _cells(lines, separator)
+    if named_columns(first):
+        return Layout(header=first)
+    refuse_separators(path, lines, table=True)
+    return Layout(first=first, line=lines[0][0])
 
 
 def _parquet_names(path: FilePath) -> list[str]:
