@@ -1,5 +1,7 @@
 """Tests: held-out examples and the metrics of a network on them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +15,7 @@ from widehead.data.sparse import CSR
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
-from widehead.targets import Inputs, SparseTargets
+from widehead.targets import Inputs, SparseTargets, TargetsLike
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 """Metrics of which small numbers are good."""
@@ -77,7 +79,6 @@ class RankingTest:
         for rows in _chunks(_sample(len(self.examples), at_most, seed), BATCH):
             inputs, relevant = self.examples.batch(rows)
             inputs = inputs.to(device)
-            assert isinstance(inputs, SparseTargets) or not self.exclude_inputs
             excluded = inputs if self.exclude_inputs else None
             best = _top(network, network.hidden(inputs), evaluation.depth, excluded)[1]
             evaluation.add_ranked(best, relevant.to(device), self.unreachable[rows].to(device))
@@ -143,7 +144,6 @@ def ranked(
     for inputs, known in batches:
         inputs = inputs.to(device)
         hidden = network.hidden(inputs)
-        assert isinstance(inputs, SparseTargets) or not exclude_inputs
         scores, classes = _top(network, hidden, k, inputs if exclude_inputs else None)
         kept = (classes >= 0) & (known.to(device) & (hidden != 0).any(dim=1))[:, None]
         for chosen, ids, values in zip(kept.cpu(), classes.cpu(), scores.cpu(), strict=True):
@@ -158,7 +158,7 @@ def _ready(network: WideNetwork) -> torch.device:
     return next(network.encoder.parameters()).device
 
 
-def _top(network: WideNetwork, hidden: Tensor, k: int, exclude: SparseTargets | None = None) -> tuple[Tensor, Tensor]:
+def _top(network: WideNetwork, hidden: Tensor, k: int, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
     """(m, k) scores and classes; places that an excluded class would take hold -1."""
     scores, classes = network.head.top_k(hidden, k, exclude=exclude)
     return scores, classes.masked_fill(scores == -torch.inf, -1)
