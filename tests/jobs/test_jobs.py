@@ -90,8 +90,9 @@ def test_predictions_name_the_classes(runs: Any) -> None:
 
     folder = runs["language-model"][0]
     (folder / "input.txt").write_text("w3 w4 w5 w6 w7\n\nw18\n")
-    first, second = Run.open(folder / "elsewhere").predict(folder / "input.txt", 1)
+    first, empty, second = Run.open(folder / "elsewhere").predict(folder / "input.txt", 1)
     assert (first.name, first.classes) == ("w3 w4 w5 w6 w7", ["w8"])
+    assert (empty.name, empty.classes, empty.scores) == ("", [], [])
     assert second.classes == ["w19"]
 
     folder = runs["multilabel"][0]

@@ -2,13 +2,17 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+
+# C0, delete and C1; ends of lines and paragraphs; signs of direction.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def show_json(result: Mapping[str, Any]) -> None:
@@ -23,7 +27,7 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
         figures = column > 0 and all(row[column][:1].isdigit() or row[column] == "–" for row in rows)
         table.add_column(name, justify="right" if figures else "left")
     for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
+        table.add_row(*(shown(cell, sys.stdout) for cell in row))
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:  # a file or a program, which no line is too long for
         console.width = 10_000
@@ -39,7 +43,7 @@ def show_metrics(metrics: Mapping[str, float]) -> None:
 
 def say(text: str) -> None:
     """One line on standard error."""
-    print(printable(text), file=sys.stderr, flush=True)
+    print(shown(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -53,13 +57,18 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+def shown(text: str, stream: TextIO) -> str:
+    """Text from data for a stream: as it is, but for a terminal `printable`."""
+    return printable(text) if stream.isatty() else text
+
+
 def printable(text: str) -> str:
-    """Text from data without what a terminal could take for a command.
+    """Text without what a terminal could take for a command, an end of the line or a change of the direction.
 
     >>> printable("a\\x1b[31mb")
     'a�[31mb'
     """
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def _finite(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """``widehead predict RUN --input FILE``: the best classes for each line of a file."""
 
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from widehead.cli.console import printable, show_json, working
+from widehead.cli.console import say, show_json, shown, working
 from widehead.cli.files import input_file
 from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, check_device
 
@@ -37,8 +39,18 @@ def predict(
     with input_file(inputs) as path:
         with working(f"Reading {run}"):
             predictions = Run.open(run, best=best, device=device).predict(path, top)
-        if as_json:
-            show_json({"predictions": [vars(prediction) for prediction in predictions]})
-            return
+        answered: Counter[bool] = Counter()
+        objects = []
         for prediction in predictions:
-            print(f"{printable(prediction.name)}: {printable(', '.join(prediction.classes))}")
+            answered[bool(prediction.classes)] += 1
+            if as_json:
+                objects.append(vars(prediction))
+            else:
+                print(shown(f"{prediction.name}: {', '.join(prediction.classes)}", sys.stdout))
+        if as_json:
+            show_json({"predictions": objects})
+    if answered[False]:
+        say(
+            f"widehead: {answered[False]:,} of {answered.total():,} inputs have no classes: nothing that they hold is "
+            "known to the run, or no class is left to name."
+        )

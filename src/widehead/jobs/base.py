@@ -29,7 +29,7 @@ STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidde
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one line of input, best first, and their scores."""
+    """The best classes of one line of input, best first, and their scores; none if nothing is known of the input."""
 
     name: str
     classes: list[str]
@@ -119,7 +119,7 @@ class Job(ABC):
 
     @abstractmethod
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """The k best classes for each input of a file."""
+        """The k best classes for each input of a file; none for those of which nothing is known, as ``ranked`` does."""
 
     @classmethod
     def check(cls, config: TrainingConfig) -> None:

@@ -1,6 +1,8 @@
 """Tests: held-out examples and the metrics of a network on them."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,12 +15,14 @@ from widehead.data.sparse import CSR
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
-from widehead.targets import Inputs, SparseTargets
+from widehead.targets import Inputs, SparseTargets, TargetsLike
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 """Metrics of which small numbers are good."""
 
-_BATCH = 256
+BATCH = 256
+"""Examples that are judged or answered at a time."""
+
 _ALL_SCORES = 1 << 25  # numbers in a block of scores of all classes
 
 
@@ -67,14 +71,17 @@ class RankingTest:
         self.propensities = propensities
         self.reading, self.fits = reading, fits
 
+    @torch.no_grad()
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
         evaluation = Evaluation(names, self.propensities)
         device = _ready(network)
-        for rows in _chunks(_sample(len(self.examples), at_most, seed), _BATCH):
+        for rows in _chunks(_sample(len(self.examples), at_most, seed), BATCH):
             inputs, relevant = self.examples.batch(rows)
-            ranked = _top(network, inputs.to(device), evaluation.depth, self.exclude_inputs)[1]
-            evaluation.add_ranked(ranked, relevant.to(device), self.unreachable[rows].to(device))
+            inputs = inputs.to(device)
+            excluded = inputs if self.exclude_inputs else None
+            best = _top(network, network.hidden(inputs), evaluation.depth, excluded)[1]
+            evaluation.add_ranked(best, relevant.to(device), self.unreachable[rows].to(device))
         return evaluation.result()
 
 
@@ -92,12 +99,12 @@ class WordTest:
         evaluation = Evaluation(names)
         device = _ready(network)
         if "perplexity" in names:
-            for inputs, targets in self._batches(np.arange(len(self.examples)), _BATCH, device):
+            for inputs, targets in self._batches(np.arange(len(self.examples)), BATCH, device):
                 evaluation.add_log_probs(network.head.log_prob(network.hidden(inputs), targets))
         sample = _sample(len(self.examples), at_most, seed)
-        for inputs, targets in self._batches(sample, _BATCH, device):
+        for inputs, targets in self._batches(sample, BATCH, device):
             if evaluation.depth > 0:
-                evaluation.add_ranked(_top(network, inputs, evaluation.depth, False)[1], targets)
+                evaluation.add_ranked(_top(network, network.hidden(inputs), evaluation.depth)[1], targets)
         if "mean_rank" in names:
             size = max(1, _ALL_SCORES // network.head.num_classes)
             for inputs, targets in self._batches(sample, size, device):
@@ -113,14 +120,34 @@ class WordTest:
 def ranked_rows(
     network: WideNetwork, inputs: CSR, k: int, *, exclude_inputs: bool
 ) -> Iterator[tuple[int, list[int], list[float]]]:
-    """(row, classes, scores) of the k best classes for each row of a matrix; fewer if others are excluded."""
-    examples = RowExamples(inputs)
+    """(row, classes, scores) of the k best classes for each row of a matrix, as `ranked` says."""
+    examples, known = RowExamples(inputs), torch.from_numpy((inputs != 0).getnnz(axis=1) > 0)
+    batches = ((examples.batch(rows)[0], known[rows]) for rows in _chunks(np.arange(len(examples)), BATCH))
+    for row, answer in enumerate(ranked(network, batches, k, exclude_inputs=exclude_inputs)):
+        yield row, *answer
+
+
+@torch.no_grad()
+def ranked(
+    network: WideNetwork, batches: Iterable[tuple[Inputs, Tensor]], k: int, *, exclude_inputs: bool = False
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Classes and scores of the k best for each input of all batches, best first; fewer if others are excluded.
+
+    There are none for an input of which nothing is known: one class would be as good as another.
+
+    Args:
+        batches: m inputs, and (m,) bool whether they hold something known. If so, but the hidden layer is all zero,
+            nothing is known of them either.
+        exclude_inputs: whether ids of the input are classes that must not be named.
+    """
     device = _ready(network)
-    for rows in _chunks(np.arange(len(examples)), _BATCH):
-        bags = examples.batch(rows)[0].to(device)
-        scores, classes = _top(network, bags, k, exclude_inputs)
-        for row, ids, values in zip(rows.tolist(), classes.tolist(), scores.tolist(), strict=True):
-            yield row, [c for c in ids if c >= 0], [v for c, v in zip(ids, values, strict=True) if c >= 0]
+    for inputs, known in batches:
+        inputs = inputs.to(device)
+        hidden = network.hidden(inputs)
+        scores, classes = _top(network, hidden, k, inputs if exclude_inputs else None)
+        kept = (classes >= 0) & (known.to(device) & (hidden != 0).any(dim=1))[:, None]
+        for chosen, ids, values in zip(kept.cpu(), classes.cpu(), scores.cpu(), strict=True):
+            yield ids[chosen].tolist(), values[chosen].tolist()
 
 
 def _ready(network: WideNetwork) -> torch.device:
@@ -131,10 +158,9 @@ def _ready(network: WideNetwork) -> torch.device:
     return next(network.encoder.parameters()).device
 
 
-def _top(network: WideNetwork, inputs: Inputs, k: int, exclude_inputs: bool) -> tuple[Tensor, Tensor]:
+def _top(network: WideNetwork, hidden: Tensor, k: int, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
     """(m, k) scores and classes; places that an excluded class would take hold -1."""
-    assert isinstance(inputs, SparseTargets) or not exclude_inputs
-    scores, classes = network.top_k(inputs, k, inputs if exclude_inputs else None)
+    scores, classes = network.head.top_k(hidden, k, exclude=exclude)
     return scores, classes.masked_fill(scores == -torch.inf, -1)
 
 

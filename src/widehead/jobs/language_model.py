@@ -3,8 +3,7 @@
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from widehead.data import END, Examples, NgramExamples
 from widehead.jobs.words import WordJob
@@ -57,6 +56,10 @@ class LanguageModel(WordJob):
     # The data do not tell: the hidden layers grow 100-fold while it trains.
     sgd_lr: ClassVar = {"spherical-softmax": 3.0}
 
+    @property
+    def context(self) -> int:
+        return self.config.context
+
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return ContextEncoder(
             len(self.words),
@@ -69,8 +72,4 @@ class LanguageModel(WordJob):
         )
 
     def examples(self, ids: np.ndarray) -> Examples:
-        return NgramExamples(ids, self.config.context, before=self.words.id(END))
-
-    def _input(self, line: list[str]) -> Tensor:
-        context = [END] * self.config.context + line
-        return torch.from_numpy(self.words.ids(context[-self.config.context :]))[None]
+        return NgramExamples(ids, self.context, before=self.words.id(END))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from widehead.data import END, CooccurrenceExamples, Examples, cooccurrences, information
 from widehead.jobs.base import STARTS
@@ -73,6 +73,3 @@ class WordEmbeddings(WordJob):
         rows, width = encoder.embeddings.weight, config.width
         values, vectors = positive_eigenpairs(examples.matrix, width, basis=_BASIS * width, seed=config.seed)
         rows.copy_(vectors * values.pow(_POWER))
-
-    def _input(self, line: list[str]) -> Tensor:
-        return torch.from_numpy(self.words.ids(line[-1:]))[None]

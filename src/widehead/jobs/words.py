@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode, read_words, subsample
@@ -14,18 +15,23 @@ from widehead.data.files import first_lines, listed
 from widehead.data.foreign import refuse_foreign
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, Prediction
-from widehead.jobs.judging import WordTest
+from widehead.jobs.judging import BATCH, WordTest, ranked
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.training.folder import RunFolder
 
 
 class WordJob(Job):
-    """One vocabulary, for inputs and classes."""
+    """One vocabulary, for inputs and classes. Letters: m examples, C words that are the input of one."""
 
     def __init__(self, words: Vocabulary, config: TrainingConfig) -> None:
         self.words = words
         self.config = config
+
+    @property
+    def context(self) -> int:
+        """C."""
+        return 1
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -94,17 +100,14 @@ class WordJob(Job):
         return [first, *(f"recall@{k}" for k in at)]
 
     def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """For each line of a text that has words, the best next words (or the best neighbours of its last word)."""
-        network.eval()
-        device = next(network.encoder.parameters()).device
+        """For each line of a text, the best next words (or the best neighbours of its last word)."""
         lines = list(read_words(path, self.config.tokens))
-        if not lines:
-            raise DataError(f"{path}: expected words. Found none.")
-        for line in lines:
-            scores, classes = network.top_k(self._input(line).to(device), k)
-            names = [self.words[c] for c in classes[0].tolist()]
-            yield Prediction(" ".join(line), names, scores[0].tolist())
+        batches = (self._inputs(lines[start : start + BATCH]) for start in range(0, len(lines), BATCH))
+        for line, (classes, scores) in zip(lines, ranked(network, batches, k), strict=True):
+            yield Prediction(" ".join(line), [self.words[c] for c in classes], scores)
 
-    @abstractmethod
-    def _input(self, line: list[str]) -> Tensor:
-        """(1, C) word ids that stand for a line."""
+    def _inputs(self, lines: Sequence[list[str]]) -> tuple[Tensor, Tensor]:
+        """(m, C) the last C words of m lines, line ends in the place of those that are missing; (m,) any known."""
+        before = [END] * self.context
+        ids = np.stack([self.words.ids((before + line)[-self.context :]) for line in lines])
+        return torch.from_numpy(ids), torch.from_numpy(~np.isin(ids, self.words.ids([END, UNKNOWN])).all(axis=1))

@@ -184,7 +184,7 @@ class Run:
         return examples.metrics(network, self.job.metric_names(config.at), at_most, config.seed)
 
     def predict(self, inputs: Path | str, k: int = 10) -> Iterator[Prediction]:
-        """The k best classes for each input of a file."""
+        """The k best classes for each input of a file, and none for one of which nothing is known."""
         return self.job.predict(self.network, inputs, min(k, self.job.sizes["classes"]))
 
     def report(
