@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -61,8 +62,11 @@ def test_numbers_too_large_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     assert call("evaluate", tmp_path / "run", "--test", tmp_path / "test.txt").code == 0
 
 
-def test_numbers_too_large_for_singular_vectors_are_refused(tmp_path: Path) -> None:
-    called = call(*ratings(tmp_path, "3e38"), "--out", tmp_path / "run")
+def test_ratings_of_which_there_are_no_singular_vectors_are_refused(tmp_path: Path) -> None:
+    arguments = ratings(tmp_path, "0")
+    data = tmp_path / "train.csv"
+    data.write_text(re.sub(r",[0-9]+$", ",0", data.read_text(), flags=re.MULTILINE))
+    called = call(*arguments, "--out", tmp_path / "run")
     assert_refused(called, "made from the training data should be finite", "--encoder-init random")
 
 
