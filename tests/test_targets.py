@@ -317,3 +317,12 @@ def test_anything_is_either_valid_or_refused(ids: list[int], offsets: list[int],
     else:
         with pytest.raises(ValueError, match=r"Found"):
             SparseTargets(ids, offsets, values)
+
+
+def test_concatenated_values_keep_the_digits_of_the_most_precise_batch() -> None:
+    third, none = torch.tensor([1 / 3], dtype=torch.float64), None
+    batches = [SparseTargets([k], [0, 1], values) for k, values in enumerate((third, none, third.half()))]
+    found = SparseTargets.concatenate(batches).values
+    assert found is not None
+    assert found.tolist() == [1 / 3, 1.0, float(third.half())]
+    assert SparseTargets.concatenate(batches[1:]).values.dtype == torch.float16

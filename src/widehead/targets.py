@@ -5,6 +5,7 @@ Letters: m examples, D classes, nnz targets in all (an example may have none, an
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Iterable, Sequence
@@ -239,9 +240,10 @@ class SparseTargets:
         ... ).to_lists()
         [[1], [], [2, 3]]
         """
-        values = None
-        if any(batch.values is not None for batch in batches):
-            values = torch.cat([batch.values_or_ones(torch.get_default_dtype()) for batch in batches])
+        values, types = None, [batch.values.dtype for batch in batches if batch.values is not None]
+        if types:
+            widest = functools.reduce(torch.promote_types, types)
+            values = torch.cat([batch.values_or_ones(widest) for batch in batches])
         counts = torch.cat([batch.counts for batch in batches])
         return cls._trusted(torch.cat([batch.class_ids for batch in batches]), _offsets_of(counts), values)
 

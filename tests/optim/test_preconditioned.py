@@ -13,6 +13,7 @@ import torch
 from support.small_head import WIDTH, D, data, make, multi_hot
 
 import widehead as wh
+from widehead.optim.muon import root_by_examples
 from widehead.optim.newton import damped_inverse
 from widehead.optim.shampoo import inverse_root
 
@@ -306,6 +307,36 @@ def test_the_root_by_examples_is_the_root(dtype: torch.dtype, close: float, repe
     values, vectors = torch.linalg.eigh(square + 0.1 * square.trace() / WIDTH * torch.eye(WIDTH).double())
     step = 0.01 * gradient @ (vectors * values.rsqrt()) @ vectors.T
     assert (weight - step - head.weight().double()).norm() < close * step.norm()
+
+
+def deficient(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden layer (8, 25) and gradient by the outputs (8, 3), both of a rank far below 8, altogether or nearly."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, outputs = (torch.randn(8, n, generator=generator, dtype=dtype) for n in (25, 3))
+    if kind == "zeros":
+        hidden[::2] = 0.0
+    elif kind == "one direction":
+        hidden = hidden[:, :1] @ hidden[:1]
+    elif kind == "nothing":
+        hidden = 0.0 * hidden
+    else:
+        hidden[1::2] = hidden[::2] + 1e-5 * hidden[1::2]
+        outputs[1::2] = outputs[1::2] if kind == "nearly equal" else -outputs[::2]
+    return hidden, outputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", ["zeros", "one direction", "nothing", "nearly equal", "nearly opposite"])
+def test_the_root_by_examples_is_symmetric_whatever_the_rank(kind: str, dtype: torch.dtype) -> None:
+    """Steps rely on HRHᵀ being symmetric; HR itself is as near as the gradient is known, which may nearly cancel."""
+    hidden, outputs = deficient(kind, dtype)
+    hr, eps = root_by_examples(hidden, outputs @ outputs.T, 0.01), torch.finfo(dtype).eps
+    products, gradient = hr @ hidden.T, outputs.T.double() @ hidden.double()
+    assert (products - products.T).norm() <= 10 * eps * hr.norm() * hidden.norm()
+    root = inverse_root(gradient.T @ gradient, 0.01)
+    assert (hr - hidden.double() @ root).norm() <= 1e7 * eps * hidden.double().norm() * root.norm()
+    if kind != "nearly opposite":
+        assert (hr - hidden.double() @ root).norm() <= 1e4 * eps * hidden.double().norm() * root.norm()
 
 
 @pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])

@@ -15,11 +15,12 @@ from torch import Tensor
 
 def dense_targets(ids: list[list[int]], num_classes: int, values: list[list[float]] | None = None) -> Tensor:
     """(m, D) with the value of each target at its class; values of a repeated class add up."""
+    examples = [b for b, row in enumerate(ids) for _ in row]
+    classes = [c for row in ids for c in row]
+    given = [1.0] * len(classes) if values is None else [y for row in values for y in row]
     out = torch.zeros(len(ids), num_classes, dtype=torch.float64)
-    for b, row in enumerate(ids):
-        for k, c in enumerate(row):
-            out[b, c] += 1.0 if values is None else values[b][k]
-    return out
+    at = torch.tensor(examples, dtype=torch.int64), torch.tensor(classes, dtype=torch.int64)
+    return out.index_put_(at, torch.tensor(given, dtype=torch.float64), accumulate=True)
 
 
 def squared_error(o: Tensor, y: Tensor) -> Tensor:

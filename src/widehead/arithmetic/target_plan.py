@@ -81,6 +81,8 @@ class TargetPlan:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
         if self.positions.numel() * left.shape[1] <= small:
             return _gathered_dots(left, self.examples, right, self.positions)
+        if self.positions.numel() >= left.shape[0] * right.shape[0]:  # pairs are named more than once: see to each once
+            return (left @ right.T)[self.examples, self.positions]
         # By class: each class row, of which there may be more than a cache holds, is read once.
         pattern = _pattern(self.class_offsets, self.examples_by_class, (right.shape[0], left.shape[0]), left)
         found = torch.sparse.sampled_addmm(pattern, right, left.T, beta=0.0).values()

@@ -38,8 +38,8 @@ def audit(weights: FactoredWeights) -> Audit:
     blocks = (rows for _, rows in weights.blocks(slice(None)))
     size = weights.order * weights.width
     master = weights.small.flushed().master
-    factor, _, column_sum, gram, inverse = (part.squeeze(0) for part in master.split([size, 1, 1, size, size]))
-    found_gram, found_sum = gram_and_sum(blocks, torch.zeros_like(column_sum))
+    factor, _, column_sum, gram, inverse = master.split([size, 1, 1, size, size])
+    found_gram, found_sum = gram_and_sum(blocks, torch.zeros_like(column_sum[0]))
     eye = torch.eye(size, dtype=torch.float64, device=gram.device)
     scale = (weights.num_classes * torch.trace(found_gram)).sqrt()
     versions = weights.versions

@@ -41,23 +41,17 @@ class Muon(Preconditioned[Memory]):
             root = inverse_root((hidden.T @ product).to(torch.float64), damping).to(hidden.dtype)
             return hidden @ root, product @ root
         kernel = batch.gram_times(torch.eye(m, dtype=hidden.dtype, device=hidden.device))
-        hr = _root_by_examples(hidden, kernel, damping)
+        hr = root_by_examples(hidden, kernel, damping)
         return hr, kernel @ hr
 
 
-def _root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
-    """H(HᵀKH + δI)^(−1/2) (m, d) for K = TTᵀ (m, m): with HHᵀ = LLᵀ it is L(LᵀKL + δI)^(−1/2) L⁻¹H.
+def root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
+    """H(HᵀKH + δI)^(−1/2) (m, d) for K = TTᵀ (m, m): with H = LZ, Z (m, d) orthonormal, L(LᵀKL + δI)^(−1/2)Z.
 
-    Only L needs float64: its square is what is given. K is no better than the working type, in which the rest is done;
-    the step is exact whatever R comes of it.
+    Z is orthonormal whatever the rank of H is, so that R is symmetric, on which the step relies. L⁻¹H would not be.
     """
     m, d = hidden.shape
-    precise = hidden.to(torch.float64)
-    products = precise @ precise.T
-    jitter = torch.trace(products) * torch.finfo(torch.float64).eps + torch.finfo(hidden.dtype).tiny
-    products.diagonal().add_(jitter)
-    lower = torch.linalg.cholesky_ex(products)[0].to(hidden.dtype)
+    basis, upper = torch.linalg.qr(hidden.T)
     # δ is relative to the mean of d eigenvalues, of which d − m are 0; the root's is to the mean of m.
-    vectors, scales = inverse_root_factors(lower.T @ kernel @ lower, damping * m / d)
-    inverse = torch.linalg.solve_triangular(lower, torch.eye(m, dtype=lower.dtype, device=lower.device), upper=False)
-    return ((lower @ vectors) * scales) @ (vectors.T @ inverse) @ hidden
+    vectors, scales = inverse_root_factors(upper @ kernel @ upper.T, damping * m / d)
+    return (upper.T @ vectors * scales) @ (basis @ vectors).T

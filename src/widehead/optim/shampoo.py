@@ -57,4 +57,4 @@ def inverse_root_factors(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor
     values = values.clamp_min(0.0)  # what is below 0 is rounding
     ridge = values.mean() * max(damping, torch.finfo(matrix.dtype).eps)
     # If nothing is above 0, the gradient is rounding errors, and no direction is one to go in.
-    return vectors, torch.where(ridge > 0.0, (values + ridge).rsqrt(), 0.0)
+    return vectors, torch.where(ridge > torch.finfo(matrix.dtype).tiny, (values + ridge).rsqrt(), 0.0)

@@ -1,0 +1,22 @@
+"""The walk from the command line: see the package."""
+
+import argparse
+import sys
+
+from support.walk.run import report, walk
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="A random walk over the exact head, beside a dense float64 twin.")
+    parser.add_argument("--actions", type=int, default=20_000, help="end after the walk that reaches so many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first walk")
+    parser.add_argument("--walk", type=int, help="one walk alone, with all of its last actions")
+    given = parser.parse_args()
+    alone = given.walk is not None
+    found = walk(given.seed, 1 if alone else given.actions, first=given.walk if alone else given.first, progress=True)
+    print(report(found))
+    return 1 if found.failures else 0
+
+
+sys.exit(main())

@@ -1,0 +1,219 @@
+"""How far the head may be from its twin, with the reason for each number.
+
+Nothing here is relative to what comes out, which may be a small difference of large numbers. A bound is a number of
+rounding errors of what goes in: of Q, w̄ and the rows as they are kept, then of what the loss makes of the statistics.
+An ordinary float32 layer has such errors too, if it has outputs that nearly cancel.
+
+Letters: u unit roundoff, q, s, a statistics, λ, σ, g their derivatives, T = ΛO + σ1ᵀ + S; W (D, d), m examples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from support.properties import Row
+from support.walk.batches import DOUBLE
+from support.walk.twin import Passed, Preconditioner, Twin
+
+UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+# A product of some hundred terms, some of them in a row, and what a sum of 16 steps leaves of Q before it is flushed.
+PRODUCT = 32.0
+# By how much the rounding of a written row may be magnified (the limits of versions/conditioning.py, 8 and 64), over
+# the few products that bring a row forward; and the drift that UU⁻¹ may have meanwhile.
+ROWS = {torch.float32: 64.0, torch.float64: 512.0}
+DRIFT = {torch.float32: 1e-5, torch.float64: 1e-13}
+# UU⁻¹ − I in all directions, of which the drift sees one, every sixteenth step.
+INVERSE = {torch.float32: 1e-3, torch.float64: 1e-10}
+# bfloat16 has eight bits: each number of a written row becomes one of its two neighbours.
+NARROW = 2.0**-8
+# in which q, s and a are wrong
+SIGNS = [(1.0, 1.0, 1.0), (-1.0, -1.0, -1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0)]
+# Squares of smaller numbers are 0, or have few bits.
+UNDERFLOW = {torch.float32: 1e-30, torch.float64: 1e-290}
+
+
+@dataclass(frozen=True)
+class PassBounds:
+    """Of one pass; all but the loss by example, (m,).
+
+    Attributes:
+        loss: of the loss. by_hidden: of ∇H.
+        sizes: of T before its parts cancel. errors: of T. curvature: of λ, relative to it.
+    """
+
+    loss: float
+    by_hidden: Tensor
+    sizes: Tensor
+    errors: Tensor
+    curvature: Tensor
+
+    def twice(self) -> PassBounds:
+        parts = (torch.cat([x, x]) for x in (self.by_hidden, self.sizes, self.errors, self.curvature))
+        return PassBounds(2.0 * self.loss, *parts)
+
+    def scaled(self, factor: float) -> PassBounds:
+        return PassBounds(self.loss, self.by_hidden, self.sizes * factor, self.errors * factor, self.curvature)
+
+
+class Bounds:
+    """What one action may make of the head, beside a twin that had the head's own W before it.
+
+    Attributes:
+        weight: ‖W − Ŵ‖, momentum: ‖M − M̂‖ that the action allows beyond what W has at rest.
+        peak: the largest ‖W‖₂ since W was loaded: Q and w̄, which are sums, keep the rounding of that.
+        reach: with momentum, rows are kept as (w + r·m, m) with r = lr·μ/(1 − μ), and what stiff directions make of
+            that is up to lr·λ/(1 − μ) times as large; so w has the rounding of ``reach`` times m.
+    """
+
+    def __init__(self, dtype: torch.dtype, twin: Twin, *, narrow: bool) -> None:
+        self.narrow = narrow
+        self.renew(dtype, twin)
+
+    def renew(self, dtype: torch.dtype, twin: Twin) -> None:
+        """W was loaded, or became of another type."""
+        self.dtype, self.unit = dtype, UNIT[dtype]
+        self.peak, self.reach, self.stiffness = twin.spectral(), 0.0, 1.0
+        self.weight = self.momentum = 0.0
+
+    def resting(self, twin: Twin) -> float:
+        """‖W − Ŵ‖ of W that is only read."""
+        sizes = float(twin.weight.norm()) + self.reach * float(twin.momentum.norm())
+        return ROWS[self.dtype] * self.unit * self.stiffness * sizes
+
+    def rounded(self, twin: Twin) -> float:
+        """What rows that are written in bfloat16 lose, as any action may bring some forward."""
+        sizes = float(twin.weight.norm()) + self.reach * float(twin.momentum.norm())
+        return NARROW * ROWS[torch.float32] * sizes if self.narrow else 0.0
+
+    def rounded_momentum(self, twin: Twin) -> float:
+        """The same of M."""
+        return NARROW * ROWS[torch.float32] * float(twin.momentum.norm()) if self.narrow else 0.0
+
+    def resting_momentum(self, twin: Twin) -> float:
+        """‖M − M̂‖ of M that is only read."""
+        return ROWS[self.dtype] * self.unit * self.stiffness * float(twin.momentum.norm())
+
+    def gram(self, twin: Twin) -> float:
+        """‖Q − WᵀW‖."""
+        return PRODUCT * self.unit * twin.width**0.5 * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin)
+
+    def column_sum(self, twin: Twin) -> float:
+        """‖w̄ − Wᵀ1‖/√D."""
+        return PRODUCT * self.unit * self.peak + self.resting(twin)
+
+    def statistics(self, part: Passed, twin: Twin, examples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Errors of q (m,), s (m,) and a (nnz,)."""
+        h, root = torch.linalg.vector_norm(part.batch.hidden, dim=1), twin.classes**0.5
+        q = h**2 * (PRODUCT * self.unit * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin))
+        return q, root * h * self.column_sum(twin), (h * self.resting(twin))[examples]
+
+    def of_pass(self, row: Row, part: Passed, twin: Twin) -> PassBounds:
+        """What errors of the statistics make of the loss and its derivatives: it is asked again with them."""
+        loss, outputs = row.make(), part.outputs
+        targets = loss.prepare(part.batch.sparse)
+        examples = targets.example_ids
+        given = [(outputs**2).sum(1), outputs.sum(1), outputs[examples, targets.class_ids]]
+        wrong = self.statistics(part, twin, examples)
+        exact = _parts(loss.partials(*given, targets, twin.classes))
+        off = [torch.zeros_like(x) for x in exact]
+        for signs in SIGNS:
+            q, s, a = (x + sign * dx for x, dx, sign in zip(given, wrong, signs, strict=True))
+            found = _parts(loss.partials(q.clamp_min(0.0), s, a, targets, twin.classes))
+            differences = ((x - y).abs().nan_to_num(math.inf) for x, y in zip(found, exact, strict=True))
+            off = [torch.maximum(x, y) for x, y in zip(off, differences, strict=True)]
+        return self._propagated(part, twin, examples, exact, off)
+
+    def _propagated(
+        self, part: Passed, twin: Twin, examples: Tensor, exact: list[Tensor], off: list[Tensor]
+    ) -> PassBounds:
+        few, factors, h = PRODUCT * self.unit, part.factors.abs(), torch.linalg.vector_norm(part.batch.hidden, dim=1)
+        # ‖o‖ is the root of q, with the rounding of that.
+        lengths = torch.linalg.vector_norm(part.outputs, dim=1) + few**0.5 * h * self.peak
+
+        def size(parts: list[Tensor]) -> Tensor:
+            by_targets = torch.zeros_like(h).index_add(0, examples, parts[3].abs())
+            total = 2.0 * parts[1].abs() * lengths + parts[2].abs() * twin.classes**0.5 + by_targets
+            return torch.where(factors > 0.0, factors * total, 0.0)
+
+        sizes = size(exact)
+        errors = size(off) + few * sizes + factors * 2.0 * exact[1].abs() * h * self.resting(twin)
+        # ∇H = ΛHQ + σw̄ᵀ + SW
+        kept = sizes + factors * 2.0 * exact[1].abs() * h * self.peak
+        wrong = few * self.peak + self.resting(twin)
+        terms = part.values_squared() + exact[0].abs() + math.log(twin.classes + 2.0)
+        loss = _sum(factors * (off[0] + few * terms))
+        curvature = off[1] / exact[1].abs().clamp_min(1e-300)
+        by_hidden = (errors * twin.spectral() + kept * wrong).nan_to_num(math.inf)
+        return PassBounds(loss, by_hidden, sizes, errors, curvature)
+
+    def of_norm(self, hidden: Tensor, bounds: list[PassBounds], norm: float) -> float:
+        """Of ‖∇W‖, whose square is a sum that may nearly cancel: it has the rounding of (Σ_b ‖t_b‖‖h_b‖)²."""
+        square = self._square(*_moved(hidden, bounds)) + UNDERFLOW[self.dtype]
+        return square if math.isinf(square) else square / max(norm, square**0.5)
+
+    def _square(self, sizes: float, errors: float) -> float:
+        """Error of what is made of pairs of T's rows."""
+        return PRODUCT * self.unit * sizes**2 + 2.0 * errors * (sizes + errors)
+
+    def of_right(self, right: Preconditioner, hidden: Tensor) -> float:
+        """Of HR, for R a function of a matrix C ⪰ δI: R moves by at most ‖ΔC‖/δ² or, of a root, ‖ΔC‖/2δ^(3/2)."""
+        if not right.ridge > UNDERFLOW[self.dtype]:
+            return math.inf  # what is written with it is compared all the same
+        magnified = right.wrong / right.ridge
+        return float(hidden.norm()) * right.largest * (magnified + PRODUCT * self.unit)
+
+    def of_sum(self, right: Preconditioner, hidden: Tensor, bounds: list[PassBounds]) -> float:
+        """Of what this step adds to the matrix that R is made of."""
+        if right.kind != "newton":
+            return self._square(*_moved(hidden, bounds))
+        curvature = PRODUCT * self.unit + max(
+            (float(b.curvature.max()) for b in bounds if b.curvature.numel()), default=0.0
+        )
+        return curvature * float(right.added.trace())
+
+    def of_symmetry(self, right: Preconditioner, hidden: Tensor) -> float:
+        """Of HRHᵀ, which steps rely on being symmetric, whatever R is."""
+        return 4.0 * PRODUCT * self.unit * right.largest * float(hidden.norm()) ** 2
+
+    def after_step(
+        self,
+        before: Tensor,
+        twin: Twin,
+        hr: Tensor,
+        bounds: list[PassBounds],
+        length: float,
+        momentum: float,
+        curvature: float,
+    ) -> None:
+        """A step W ← W − η·TᵀHR, or with momentum, by which this much curvature becomes ``stiffness``."""
+        sizes, errors = _moved(hr, bounds)
+        self.reach = max(self.reach, length * momentum / (1.0 - momentum))
+        self.stiffness = max(self.stiffness, length * curvature / (1.0 - momentum))
+        rounding = ROWS[self.dtype] * self.unit
+        made = (rounding * self.stiffness + DRIFT[self.dtype]) * sizes + errors
+        self.momentum = made if momentum > 0.0 else 0.0
+        moved = length * (made + self.momentum) if length > 0.0 else 0.0  # and not 0 times infinite
+        self.weight = rounding * float(before.norm()) + moved
+        self.peak = max(self.peak, twin.spectral())
+
+
+def _moved(hidden: Tensor, bounds: list[PassBounds]) -> tuple[float, float]:
+    """Σ_b ‖t_b‖‖h_b‖ for the sizes of T's rows, and for their errors."""
+    lengths = torch.linalg.vector_norm(hidden, dim=1)
+    sizes, errors = (torch.cat([getattr(b, name) for b in bounds]) for name in ("sizes", "errors"))
+    return _sum(sizes * lengths), _sum(errors * lengths)
+
+
+def _sum(numbers: Tensor) -> float:
+    """What is 0 times infinite is nothing: examples that do not count."""
+    return float(numbers.nan_to_num(0.0, posinf=math.inf).sum())
+
+
+def _parts(partials: object) -> list[Tensor]:
+    """ℓ, ∂ℓ/∂q, ∂ℓ/∂s (zeros if None) and ∂ℓ/∂a."""
+    losses, by_q, by_s, by_a = (getattr(partials, name) for name in ("losses", "by_q", "by_s", "by_a"))
+    return [losses.to(DOUBLE), by_q, torch.zeros_like(by_q) if by_s is None else by_s, by_a]
