@@ -54,12 +54,14 @@ class StandIn(Tensor):
         return StandIn.of, (self.head,)
 
     @property
-    def grad(self) -> Tensor | None:  # type: ignore[override]
+    def grad(self) -> Tensor | None:
         """(1,) or None."""
         return self.head.lent_norm()
 
     @grad.setter
-    def grad(self, value: None) -> None:
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            raise TypeError("The gradient of an exact head should come from backward(). Found another; None drops it.")
         self.head.drop_pending()
 
 
