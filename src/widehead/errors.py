@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "KernelWarning",
+    "NoOptimizerWarning",
     "NonFiniteError",
     "RankingWarning",
     "StaleGraphError",
@@ -52,6 +53,10 @@ class KernelWarning(WideheadWarning):
 
 class RankingWarning(WideheadWarning):
     """Weights leave for programs that rank classes by outputs, which this loss does not; says by what it does."""
+
+
+class NoOptimizerWarning(WideheadWarning):
+    """Backward passes of an exact head that no optimiser of widehead takes: its weights stay as they are."""
 
 
 class UnstableStepWarning(WideheadWarning):

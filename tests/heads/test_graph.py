@@ -181,6 +181,7 @@ def test_a_hidden_layer_that_needs_no_gradient_leaves_the_same_step(loss: Loss) 
     steps = []
     for hidden in (hidden_layer(), hidden_layer().detach()):
         head = make(loss)
+        _optimizer = wh.optim.SGD(head)  # so that several backward passes are kept
         head(hidden, IDS).backward()
         (head.statistics(hidden, IDS)[2] ** 2).sum().backward()
         assert hidden.requires_grad == (hidden.grad is not None)

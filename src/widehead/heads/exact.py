@@ -17,11 +17,12 @@ from torch.nn.functional import pad
 
 from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
-from widehead.errors import RankingWarning, StaleGraphError
+from widehead.errors import RankingWarning
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.base import Head
 from widehead.heads.contract import check_shapes, checked_hidden, linear_of
 from widehead.heads.graph import ExactFunction
+from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
 from widehead.precision import without_autocast
@@ -35,7 +36,7 @@ class ExactHead(Head):
 
     W is no parameter: `widehead.optim` changes it, in ``optimizer.step()``, by the exact step of Vincent, de
     Brébisson and Bouthillier (NIPS 2015). `backward` reaches the encoder and leaves the step to the optimiser. In
-    eval mode or under ``torch.no_grad()`` nothing is remembered.
+    eval mode, under ``torch.no_grad()`` or after ``requires_grad_(False)`` nothing is remembered.
 
     Args:
         in_features: d, the width of the last hidden layer.
@@ -97,7 +98,9 @@ class ExactHead(Head):
             rows.remove()
             raise
         self.monitor = LearningRateMonitor()
-        self._pending: list[OutputGradient] = []
+        #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
+        self.handle = nn.Parameter(torch.empty(0, device=device, dtype=dtype))
+        self._pending = Pending()
 
     # -- loss ---------------------------------------------------------------------------------------------------
 
@@ -134,34 +137,42 @@ class ExactHead(Head):
 
     def _attached(self, hidden: Tensor, read: Forward, known: Partials | None = None) -> Any:
         """The statistics, or the losses that are known with their derivatives, in autograd's graph."""
-        # The outputs need a gradient although the hidden layer may need none: that of W is for the optimiser.
-        hook = None if hidden.requires_grad else torch.zeros((), device=hidden.device, requires_grad=True)
-        return ExactFunction.apply(hidden, hook, self, read, known)
+        if self.learns:
+            self._pending.before_forward(self)
+        # A view, because of a leaf torch does not tell whether a backward pass reaches it.
+        return ExactFunction.apply(hidden, self.handle.view_as(self.handle), self, read, known)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a backward pass leaves a step: in train mode, unless `requires_grad_(False)` froze the head."""
+        return self.training and self.handle.requires_grad
 
     def _remembers(self, hidden: Tensor) -> bool:
         """Whether a backward pass may follow."""
-        return torch.is_grad_enabled() and (self.training or hidden.requires_grad)
+        return torch.is_grad_enabled() and (self.learns or hidden.requires_grad)
 
     # -- the pending step ---------------------------------------------------------------------------------------
 
     def pending_gradient(self) -> OutputGradient | None:
         """What the backward passes since the last step left for the optimiser, as one gradient; None if nothing."""
-        if not self._pending:
-            return None
-        if self._pending[0].read.revision != self.weights.revision:
-            raise StaleGraphError(
-                "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
-            )
-        self._pending[:] = [factored.accumulate(self.weights, self._pending)]
-        return self._pending[0]
+        return self._pending.gradient(self.weights)
 
     def drop_pending(self) -> None:
         """Forget the pending step, as `zero_grad` does."""
-        self._pending.clear()
+        self._pending.drop()
 
     def scale_pending(self, factor: float | Tensor) -> None:
         """Multiply the pending gradient, as clipping by a norm over encoder and head together needs."""
-        self._pending = [part.scaled(factor) for part in self._pending]
+        self._pending.scale(factor)
+
+    def register_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Say that there is somebody to make the pending steps; optimisers of `widehead.optim` do it themselves."""
+        self._pending.register(optimizer)
+
+    @without_autocast
+    def lent_norm(self) -> Tensor | None:
+        """(1,) ‖∇W‖ of the pending step, None if none pends; what others multiply it by, the step is multiplied by."""
+        return self._pending.lent_norm(self.weights)
 
     @without_autocast
     def grad_norm(self) -> Tensor:
@@ -173,7 +184,7 @@ class ExactHead(Head):
 
     def record(self, gradient: OutputGradient) -> None:
         """Leave a gradient for the optimiser, as a backward pass does."""
-        self._pending.append(gradient)
+        self._pending.record(gradient)
 
     # -- reading the outputs ------------------------------------------------------------------------------------
 
@@ -260,7 +271,7 @@ class ExactHead(Head):
         weights.revision = self.weights.revision + 1
         weights.layout = self.weights.layout + 1
         self.weights = weights
-        self._pending = []
+        self._pending.drop()
 
     def keep_momentum(self, keep: bool) -> None:
         """Keep a momentum beside W from now on, which begins at 0, or drop it; O(Dd²) if that is a change.
@@ -285,11 +296,12 @@ class ExactHead(Head):
         moved = self.weights.to(probe.device, _checked_dtype(probe.dtype))
         if moved is not self.weights:
             self.weights = moved
-            self._pending = []
+            self._pending.drop()
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        del destination[prefix + "handle"]
         for name, tensor in factored.to_state(self.weights).items():
             destination[prefix + name] = tensor
 

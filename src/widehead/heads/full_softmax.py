@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from widehead.heads.base import LinearHead
+from widehead.heads.graph import differentiable_once
 from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
@@ -91,7 +92,7 @@ class _Outputs(torch.autograd.Function):
         return log_z, torch.linalg.vecdot(hidden[targets.example_ids], table[targets.class_ids])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     @without_autocast
     def backward(ctx: Any, by_log_z: Tensor, by_outputs: Tensor) -> Any:
         hidden, table, log_z, *kept = ctx.saved_tensors

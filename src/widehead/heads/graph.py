@@ -3,7 +3,9 @@
 Letters: m examples, nnz targets in all.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,12 +16,37 @@ from widehead.factored import FactoredWeights, output_gradient
 from widehead.losses import Partials
 from widehead.precision import without_autocast
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def differentiable_once(backward: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A backward pass of a head that refuses create_graph=True.
+
+    torch's once_differentiable lets what it returns pass as constants if the loss is a mean, say, whose own derivative
+    is one: then a penalty on the gradient would train nothing.
+    """
+
+    @wraps(backward)
+    def refusing(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "This head can be differentiated once. Found a backward pass with create_graph=True; a head that can "
+                "be twice is wh.SampledSoftmaxHead."
+            )
+        return backward(*args, **kwargs)
+
+    return refusing
+
 
 class Recording(Protocol):
     """What a head needs for that."""
 
     weights: FactoredWeights
-    training: bool
+    handle: Tensor
+
+    @property
+    def learns(self) -> bool: ...
 
     def record(self, gradient: OutputGradient) -> None: ...
 
@@ -32,29 +59,31 @@ class ExactFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, hook: Tensor | None, head: Recording, read: Forward, known: Partials | None
+        ctx: Any, hidden: Tensor, handle: Tensor, head: Recording, read: Forward, known: Partials | None
     ) -> Any:
         # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
-        ctx.head, ctx.read, ctx.remember = head, read, head.training
+        ctx.head, ctx.read, ctx.remember = head, read, head.learns
         ctx.by_losses = None if known is None else (known.by_q, known.by_s, known.by_a)
         ctx.set_materialize_grads(known is not None)
         return read.statistics() if known is None else known.losses
 
     @staticmethod
+    @differentiable_once
     @without_autocast
     def backward(ctx: Any, *by_outputs: Any) -> Any:
         head: Recording = ctx.head
         _check_backward(head, ctx.read)
         parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
         gradient = output_gradient(head.weights, ctx.read, *parts)
-        if ctx.remember:
+        # As in torch: backward() leaves a gradient, torch.autograd.grad() by other tensors does not.
+        if ctx.remember and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
             head.record(gradient)
-        return gradient.by_hidden if ctx.needs_input_grad[0] else None, None, None, None, None
+        by_hidden, by_handle = ctx.needs_input_grad[:2]
+        of_handle = torch.zeros_like(head.handle) if by_handle else None
+        return gradient.by_hidden if by_hidden else None, of_handle, None, None, None
 
 
 def _check_backward(head: Recording, read: Forward) -> None:
-    if torch.is_grad_enabled():  # torch's once_differentiable would let derivatives of known losses pass as constants
-        raise RuntimeError("An exact head can be differentiated once. Found a backward pass with create_graph=True.")
     if read.revision != head.weights.revision:
         raise StaleGraphError(
             "The head's weights changed between forward and backward (a step, a load or a move). "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.heads.graph import differentiable_once
 from widehead.precision import without_autocast
 from widehead.targets import SparseTargets
 
@@ -100,7 +101,7 @@ class WithinClusters(torch.autograd.Function):
         return torch.empty_like(log_p[:, 0]).index_copy_(0, order, log_p.gather(1, places).squeeze(1))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     @without_autocast
     def backward(ctx: Any, by_log_p: Tensor) -> Any:
         readers, table, log_p, places, clusters, order, examples = ctx.saved_tensors

@@ -12,7 +12,8 @@ from widehead.arithmetic import OutputGradient, StepRule
 from widehead.errors import check_number
 from widehead.factored import Change, apply_step, plan_step
 from widehead.optim.clipping import clip_factor
-from widehead.optim.heads import FactoredHead, as_heads
+from widehead.optim.heads import FactoredHead, StandIn, as_heads
+from widehead.optim.scaling import ScaledLosses
 from widehead.precision import without_autocast
 
 
@@ -48,23 +49,48 @@ class HeadOptimizer(torch.optim.Optimizer):
     def __init__(
         self, heads: FactoredHead | Iterable[FactoredHead], lr: float | None, options: Mapping[str, Any]
     ) -> None:
-        self._heads = as_heads(heads)
+        stand_ins = [StandIn.of(head) for head in as_heads(heads)]
         check_number("lr", 0.0 if lr is None else lr)
         check_number("weight_decay", options["weight_decay"])
         limit = options["max_grad_norm"]
         if limit is not None and not limit > 0.0:
             raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {limit}.")
-        # torch's bookkeeping wants a tensor in each group; W itself is no parameter, so an empty one stands for it.
-        # It is float64 because torch casts what it loads into the state to the type of the parameter.
         groups = [
-            {
-                "params": [torch.empty(0, dtype=torch.float64, device=head.weights.values.device)],
-                "lr": self.default_lr(head, options) if lr is None else lr,
-            }
-            for head in self._heads
+            {"params": [stand_in], "lr": self.default_lr(stand_in.head, options) if lr is None else lr}
+            for stand_in in stand_ins
         ]
         super().__init__(groups, {"lr": lr, **options})
         self._ask_for_momentum()
+        self._register()
+
+    #: GradScaler leaves gradients scaled, and says in `grad_scale` and `found_inf` what it knows
+    _step_supports_amp_scaling = True
+
+    @property
+    def _heads(self) -> list[FactoredHead]:
+        return [group["params"][0].head for group in self.param_groups]
+
+    def _register(self) -> None:
+        self._scaled_losses = ScaledLosses()
+        for head in self._heads:
+            head.register_optimizer(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_momentum": self._momentum}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._register()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """For torch alone, as the optimiser is made: TypeError later."""
+        if "_momentum" in vars(self):
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} should be given all its heads as it is made: {name}([head, other]). Found a parameter group "
+                "later; make a second optimiser for another head, and one of torch's for parameters."
+            )
+        super().add_param_group(param_group)
 
     @staticmethod
     @abstractmethod
@@ -107,21 +133,28 @@ class HeadOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make the exact step of every head that has one pending: all of them or, if one fails, none.
 
+        In `torch.amp.GradScaler.step` it is the step of the unscaled loss; if that found NaN or infinity, none is made
+        and what is pending is dropped.
+
         Raises:
             NonFiniteError: NaN or infinity in some head's step; no head was changed.
-            RuntimeError: a head no longer keeps momentum as this optimiser asked it to.
+            RuntimeError: a head no longer keeps momentum as this optimiser asked it to; or a GradScaler scaled the
+                loss, and did not unscale the gradient.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if bool(getattr(self, "found_inf", 0.0)):
+            self.zero_grad()
+            return loss
         planned: list[tuple[FactoredHead, Change, Tensor, dict[str, Any]]] = []
         for head, group, momentum in zip(self._heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
                 continue
             _check_momentum(head, momentum)
-            change, state = self._plan(head, gradient, group)
+            change, state = self._plan(head, self._unscaled(gradient), group)
             planned.append((head, change, group["params"][0], state))
         for head, change, key, state in planned:
             apply_step(head.weights, change)
@@ -129,6 +162,13 @@ class HeadOptimizer(torch.optim.Optimizer):
             if state:
                 self.state[key] = state
         return loss
+
+    def _unscaled(self, gradient: OutputGradient) -> OutputGradient:
+        """As it is without GradScaler, which tells its scale in its own `step`, unless it has unscaled already."""
+        if not hasattr(self, "found_inf"):
+            self._scaled_losses.refuse(gradient)
+        scale = getattr(self, "grad_scale", None)
+        return gradient if scale is None else gradient.scaled(1.0 / float(scale))
 
     def _plan(
         self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]

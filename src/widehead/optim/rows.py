@@ -23,6 +23,11 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     def __init__(self, params: Iterable[Any], lr: float, eps: float, **options: Any) -> None:
         check_number("lr", lr)
         check_number("eps", eps)
+        if isinstance(params, torch.nn.Module):
+            name = type(params).__name__
+            raise TypeError(
+                f"{type(self).__name__} should be given parameters. Found {name}: give {name}.parameters()."
+            )
         super().__init__(params, {"lr": lr, "eps": eps, **options})
 
     @torch.no_grad()

@@ -61,7 +61,10 @@ class SGD(HeadOptimizer):
             "max_grad_norm": max_grad_norm,
         }
         super().__init__(heads, lr, options)
-        self._warned: set[int] = set()
+        self._warned: set[FactoredHead] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_warned": self._warned}
 
     @staticmethod
     def default_lr(head: FactoredHead, options: Mapping[str, Any]) -> float:
@@ -88,13 +91,13 @@ class SGD(HeadOptimizer):
 
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
         """Steps are stable below 2/λmax, heavy-ball ones below (2 + 2μ)/λmax, Nesterov's below that/(1 + 2μ)."""
-        if id(head) in self._warned:
+        if head in self._warned:
             return
         lr, momentum, curvature = group["lr"], group["momentum"], head.monitor
         limit = 2.0 * (1.0 + momentum) / (1.0 + 2.0 * momentum if group["nesterov"] else 1.0)
         if lr * curvature.bound(gradient) <= limit or lr * curvature.largest(gradient) <= limit:
             return
-        self._warned.add(id(head))
+        self._warned.add(head)
         warnings.warn(
             f"lr = {lr:.4g} passes what the loss's curvature allows: steps like this one make it grow. "
             f"The largest stable lr for this batch is {limit / curvature.largest(gradient, precise=True):.4g}; "

@@ -1,0 +1,117 @@
+"""What backward passes leave for the optimisers of an exact head, and whether there are any."""
+
+import warnings
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from widehead import factored
+from widehead.arithmetic import OutputGradient
+from widehead.errors import NoOptimizerWarning, StaleGraphError
+from widehead.factored import FactoredWeights
+from widehead.heads.processes import in_several, refuse_data_parallel
+
+_MANY = 1000  # more than anybody would add up
+
+
+class Pending:
+    """Gradients at the same W, in a list until somebody reads them. Copies and pickles have no optimiser yet."""
+
+    def __init__(self) -> None:
+        self._parts: list[OutputGradient] = []
+        self._optimizers: WeakSet[Any] = WeakSet()
+        self._is_ignored = False
+        self._lent: tuple[Tensor, Tensor] | None = None
+        self._is_alone = False
+
+    def __getstate__(self) -> list[OutputGradient]:
+        self._settle()
+        return self._parts
+
+    def __setstate__(self, parts: list[OutputGradient]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._parts = parts
+
+    def register(self, optimizer: Any) -> None:
+        """From now on there is an optimiser, as long as others hold it."""
+        self._optimizers.add(optimizer)
+        self._is_ignored = False
+
+    def before_forward(self, head: nn.Module) -> None:
+        """Warn, once, if what earlier passes left is for nobody, of which nothing is kept from then on.
+
+        RuntimeError if data-parallel processes would make steps of their own.
+        """
+        if not self._is_alone and in_several():
+            refuse_data_parallel(head)
+            self._is_alone = True
+        if self._parts and not self._optimizers:
+            self.drop()
+            self._is_ignored = True
+            _warn(
+                "An exact head in training should have an optimiser of widehead: W is no parameter of torch's. Found "
+                "backward passes without one: W stays as it is, and their gradients are no longer kept. Make one, such "
+                "as wh.optim.Newton(head), and call its step() beside the encoder's; or head.requires_grad_(False)."
+            )
+        if len(self._parts) == _MANY:
+            _warn(
+                "An exact head's optimiser should make a step from time to time. Found "
+                f"{_MANY:,} backward passes since the last, all of them kept: call its step() beside the encoder's."
+            )
+
+    def record(self, gradient: OutputGradient) -> None:
+        """Add the gradient of one backward pass."""
+        if not self._is_ignored:
+            self._settle()
+            self._parts.append(gradient)
+
+    def drop(self) -> None:
+        """Forget them."""
+        self._parts, self._lent = [], None
+
+    def scale(self, factor: float | Tensor) -> None:
+        """Multiply them."""
+        self._settle()
+        self._parts = [part.scaled(factor) for part in self._parts]
+
+    def gradient(self, weights: FactoredWeights) -> OutputGradient | None:
+        """All of them as one, or None; StaleGraphError if W changed since."""
+        if not self._parts:
+            return None
+        if self._parts[0].read.revision != weights.revision:
+            raise StaleGraphError(
+                "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
+            )
+        self._settle()
+        self._parts = [factored.accumulate(weights, self._parts)]
+        return self._parts[0]
+
+    def lent_norm(self, weights: FactoredWeights) -> Tensor | None:
+        """(1,) ‖∇W‖ in the place of ∇W, or None: whatever others multiply it by, ∇W is multiplied by when it is read.
+
+        torch's clipping and GradScaler read and change gradients through parameters.
+        """
+        if self._lent is None:
+            gradient = self.gradient(weights)
+            if gradient is None:
+                return None
+            norm = gradient.norm().reshape(1)
+            self._lent = norm, norm.clone()
+        return self._lent[1]
+
+    def _settle(self) -> None:
+        """Do to ∇W what was done to its norm."""
+        if self._lent is None:
+            return
+        before, after = self._lent
+        self._lent = None
+        if not torch.equal(before, after):
+            factor = torch.where(before == 0.0, 1.0, after / before).squeeze()
+            self._parts = [part.scaled(factor) for part in self._parts]
+
+
+def _warn(message: str) -> None:
+    # The line that calls the head: through before_forward, _attached, _counted_losses, forward and those of torch.
+    warnings.warn(message, NoOptimizerWarning, stacklevel=9)

@@ -1,0 +1,36 @@
+"""Steps of losses that torch.amp.GradScaler scaled."""
+
+import gc
+import weakref
+
+from torch.amp import GradScaler
+
+from widehead.arithmetic import OutputGradient
+
+_FEWEST_PARTS = 64  # into which a loss may be divided before it is scaled, in gradient accumulation
+
+
+class ScaledLosses:
+    """Refuses the steps that should have gone through a GradScaler.
+
+    It leaves no trace in a gradient but the factor that the examples' losses have, which is 1 together in a mean. So
+    if they have more, and a GradScaler in use has about as much, it is meant.
+    """
+
+    def __init__(self) -> None:
+        self._scalers: list[weakref.ref[GradScaler]] | None = None
+
+    def refuse(self, gradient: OutputGradient) -> None:
+        """RuntimeError if a GradScaler scaled the loss of this ``gradient``."""
+        weight = gradient.example_weight
+        factor = 0.0 if weight is None else float(weight.abs().sum())
+        if factor < 2.0:
+            return
+        if self._scalers is None:  # torch keeps no list of them
+            self._scalers = [weakref.ref(found) for found in gc.get_objects() if issubclass(type(found), GradScaler)]
+        for scaler in filter(None, (reference() for reference in self._scalers)):
+            if scaler.is_enabled() and factor * _FEWEST_PARTS >= scaler.get_scale() > 1.0:
+                raise RuntimeError(
+                    "A loss that GradScaler scaled should be stepped by it: scaler.step(optimizer). Found "
+                    f"optimizer.step() with a gradient scaled by {factor:g}. The weights are unchanged."
+                )
