@@ -107,7 +107,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
         layout=like.layout + 1,
         **{name: int(counters[name]) for name in _OF_RECORD},
     )
-    if state["values"].dtype.itemsize != rows.stored.dtype.itemsize:  # they were rounded, just now or on their way
+    if rows.is_narrow and state["values"].dtype != rows.stored.dtype:  # they were rounded just now
         made.recount()
     return made
 
@@ -136,13 +136,13 @@ def _check_sums(values: Tensor, versions: RowVersions, small: SmallState, block_
         mapped.leave(values[start : start + block_rows])
     square = torch.maximum(p @ gram @ p, torch.trace(gram) / c).clamp_min(0.0)
     least = torch.finfo(torch.float32).tiny
-    apart = {
+    drifts = {
         "Q": (seen[0] - p @ gram @ p).abs() / (square + least),
         "w̄": (seen[1] - total @ p).abs() / (values.shape[0] * square + least).sqrt(),
         "U⁻¹": torch.linalg.vector_norm(factor @ (inverse.T @ p) - p),
     }
     limit = _INCONSISTENT.get(values.dtype, 1e-2)
-    for name, drift in apart.items():
+    for name, drift in drifts.items():
         if not float(drift) <= limit:
             raise ValueError(
                 f"{name} of an exact head's state should be that of its rows. Found a relative difference of "
