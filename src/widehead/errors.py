@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "CheckpointError",
     "DataError",
+    "KeptPrecisionWarning",
     "KernelWarning",
     "NoOptimizerWarning",
     "NonFiniteError",
@@ -42,6 +43,10 @@ class CheckpointError(ValueError):
 
 class WideheadWarning(UserWarning):
     """Base of every warning of this library."""
+
+
+class KeptPrecisionWarning(WideheadWarning):
+    """A module was cast to half precision, and an exact head in it was not: it works in float32 or float64."""
 
 
 class KernelWarning(WideheadWarning):

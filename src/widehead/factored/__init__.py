@@ -2,13 +2,13 @@
 
 from widehead.factored.audit import Audit, audit
 from widehead.factored.monitor import LearningRateMonitor, dense_curvature, target_curvature
+from widehead.factored.packing import pack, unpack
 from widehead.factored.reading import accumulate, forward, output_gradient
-from widehead.factored.state import STATE_NAMES, from_state, to_state
+from widehead.factored.state import from_state, to_state
 from widehead.factored.step import Change, apply_step, plan_step
 from widehead.factored.weights import FactoredWeights
 
 __all__ = [
-    "STATE_NAMES",
     "Audit",
     "Change",
     "FactoredWeights",
@@ -20,7 +20,9 @@ __all__ = [
     "forward",
     "from_state",
     "output_gradient",
+    "pack",
     "plan_step",
     "target_curvature",
     "to_state",
+    "unpack",
 ]

@@ -6,6 +6,7 @@ that says where rows are, and that all numbers are finite. Nothing unchecked rea
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from widehead import mapped
 from widehead.arithmetic import Corrections, SmallState
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.factored.weights import FactoredWeights
-from widehead.versions import RowVersions
+from widehead.versions import Rows, RowVersions
 
 #: every name that a state has; `boundaries` and `counters` hold the integers that are not tensors in the record
-STATE_NAMES = (
+_NAMES = (
     *("values", "versions", "transforms", "corrections", "last_corrections"),
     *("small", "added", "boundaries", "counters"),
 )
@@ -65,6 +66,8 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
 def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWeights:
     """A record from ``state``, on the device and in the type of ``like``, with momentum if the state has one.
 
+    If ``like`` is on the device "meta", where nothing is, it is on that of the state's values.
+
     V is copied, block by block, into the rows of ``like``, which stands for nothing afterwards; only if one of the
     two keeps momentum and the other does not, new rows are made. Everything is checked before.
 
@@ -73,10 +76,13 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
             the parts contradict one another. ``like`` is as it was.
         OSError: there is no room for new rows in a file. ``like`` is as it was.
     """
-    missing = [name for name in STATE_NAMES if name not in state]
+    missing = [name for name in _NAMES if name not in state]
     if missing:
         raise ValueError(f"The state of an exact head should hold {', '.join(missing)}. Found {sorted(state)}.")
-    device, dtype = like.rows.device, like.dtype
+    if state["values"].is_meta:
+        raise ValueError("The state of an exact head should hold numbers. Found `values` on the device meta.")
+    device = state["values"].device if like.rows.device.type == "meta" else like.rows.device
+    dtype = like.dtype
     order = 2 if tuple(state["values"].shape) == (like.num_classes, 2 * like.width) else 1  # 2: with momentum
     width = order * like.width
     _check_forms(state, like.num_classes, width)
@@ -88,7 +94,9 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
         dtype,
         state["added"].to(device=device, dtype=dtype, copy=True),
     )
-    rows = like.rows if like.rows.width == width else like.rows.empty_like(width=width)
+    _check_sums(state["values"], versions, small, like.rows.block_rows)
+    stays = like.rows.width == width and like.rows.device == device
+    rows = like.rows if stays else like.rows.empty_like(width=width, device=device)
     rows.fill(state["values"])
     made = FactoredWeights(
         rows=rows,
@@ -102,6 +110,57 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     if rows.is_narrow and state["values"].dtype != rows.stored.dtype:  # they were rounded just now
         made.recount()
     return made
+
+
+# How far Q, x̄ and U⁻¹ may be from those of the rows, by the type of the values. Drift is below 1e-5 in float32.
+_INCONSISTENT = {torch.float64: 1e-6, torch.float32: 1e-3}
+
+
+def _check_sums(values: Tensor, versions: RowVersions, small: SmallState, block_rows: int) -> None:
+    """ValueError if Q, x̄ or U⁻¹ are not those of the rows, all of which are seen along one direction p, in O(Dc).
+
+    Σ(x·p)² = pᵀQp and Σ x·p = x̄·p for rows x = vA + ω, so v·(Ap) is all that is needed of a row, and Ap is found once
+    for each version. An average of two states, each part by itself, does not stand for the average of their W.
+    """
+    master, c = small.flushed().master, small.columns
+    factor, shift, total, gram, inverse = (part.squeeze(0) for part in master.split([c, 1, 1, c, c]))
+    p = torch.cos(1.7 * torch.arange(1.0, c + 1.0, dtype=torch.float64, device=master.device))
+    p /= torch.linalg.vector_norm(p)
+    seen = torch.zeros(2, dtype=torch.float64, device=master.device)
+    along = _along(versions, factor @ p, small.base.dtype)
+    for start in range(0, values.shape[0], block_rows):
+        block = values[start : start + block_rows].to(along)
+        by_version = along[versions.versions[start : start + block_rows].long()]
+        outputs = torch.linalg.vecdot(block, by_version).double() + shift @ p
+        seen += torch.stack([outputs.square().sum(), outputs.sum()])
+        mapped.leave(values[start : start + block_rows])
+    square = torch.maximum(p @ gram @ p, torch.trace(gram) / c).clamp_min(0.0)
+    least = torch.finfo(torch.float32).tiny
+    drifts = {
+        "Q": (seen[0] - p @ gram @ p).abs() / (square + least),
+        "w̄": (seen[1] - total @ p).abs() / (values.shape[0] * square + least).sqrt(),
+        "U⁻¹": torch.linalg.vector_norm(factor @ (inverse.T @ p) - p),
+    }
+    limit = _INCONSISTENT.get(values.dtype, 1e-2)
+    for name, drift in drifts.items():
+        if not float(drift) <= limit:
+            raise ValueError(
+                f"{name} of an exact head's state should be that of its rows. Found a relative difference of "
+                f"{float(drift):.1e}: parts of different states, or an average of several, which stands for no "
+                "average of weights. Average weights with widehead.heads.AveragedModel."
+            )
+
+
+def _along(versions: RowVersions, direction: Tensor, dtype: torch.dtype) -> Tensor:
+    """(256, c) for each version the vector u with v·u = (v brought to the newest boundary)·direction."""
+    c = versions.columns
+    used = torch.bincount(versions.versions, minlength=256).nonzero().squeeze(1)
+    units = torch.eye(c, dtype=dtype, device=direction.device).repeat(used.numel(), 1)
+    numbered = replace(versions, versions=used.to(torch.uint8).repeat_interleave(c))
+    brought = numbered.rows_at_newest(Rows(units), torch.arange(units.shape[0], device=direction.device))
+    found = torch.zeros(256, c, dtype=dtype, device=direction.device)
+    found[used] = (brought.double() @ direction).to(dtype).view(-1, c)
+    return found
 
 
 def _check_forms(state: Mapping[str, Tensor], num_classes: int, width: int) -> None:

@@ -20,6 +20,7 @@ from widehead.heads.contract import (
     checked_weight,
     linear_of,
     named_classes,
+    opaque,
     reduced,
 )
 from widehead.heads.scorer import Scorer
@@ -50,6 +51,7 @@ class Head(nn.Module):
         self.in_features = in_features
         self.num_classes = num_classes
 
+    @opaque
     @without_autocast
     def forward(
         self, hidden: Tensor, targets: TargetsLike, *, weight: Tensor | None = None, reduction: Reduction = "mean"
@@ -74,6 +76,7 @@ class Head(nn.Module):
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
         """(m,) losses, anything finite if an example has none, and (m,) whether it has one; None if all have."""
 
+    @opaque
     @without_autocast
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
         """Scores of some classes, by which `top_k` ranks.
@@ -101,6 +104,7 @@ class Head(nn.Module):
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         """(nnz,) scores of the classes that ``targets`` names for each example."""
 
+    @opaque
     @without_autocast
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         """log p(class | hidden), normalised over all D classes; shapes as in `scores`.
@@ -128,6 +132,7 @@ class Head(nn.Module):
         found = read(rows, named.to(rows.device))
         return found if isinstance(class_ids, SparseTargets) else found.view(class_ids.shape)
 
+    @opaque
     @torch.no_grad()
     @without_autocast
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
@@ -262,6 +267,7 @@ class LinearHead(ParameterHead):
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         return self._target_outputs(self._widened(hidden), targets)
 
+    @opaque
     @without_autocast
     def log_normalizer(self, hidden: Tensor) -> Tensor:
         """(…) log Σ_j exp(o_j), over all classes, of ``hidden`` (…, d)."""

@@ -3,8 +3,10 @@
 Letters: m examples; … their dimensions if they have several, lead in the code.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -14,6 +16,24 @@ from widehead.errors import check_choice
 from widehead.targets import SparseTargets, TargetsLike
 
 Reduction = Literal["mean", "sum", "none"]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def opaque(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The same function, which torch.compile calls as it is and does not look into.
+
+    A head's time is in few large operations already; its bookkeeping, which depends on numbers, would be cut into
+    many graphs, and made anew for each size of the targets.
+    """
+    # torch.compiler.disable would import the compiler for those too who compile nothing; it takes as long as torch.
+    unseen = torch._disable_dynamo(function)
+
+    @wraps(function)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return (unseen if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
+
+    return wrapper
 
 
 def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
 from widehead.errors import RankingWarning
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
-from widehead.heads.base import Head
-from widehead.heads.contract import check_shapes, checked_hidden, linear_of
+from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque
+from widehead.heads.exact_state import ExactState
 from widehead.heads.graph import ExactFunction
 from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
@@ -31,7 +31,7 @@ from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
 
 
-class ExactHead(Head):
+class ExactHead(ExactState):
     """A D × d output layer with a loss of the spherical family, trained exactly without ever forming its outputs.
 
     W is no parameter: `widehead.optim` changes it, in ``optimizer.step()``, by the exact step of Vincent, de
@@ -81,7 +81,7 @@ class ExactHead(Head):
             raise TypeError(f"Parameter `loss` should be one of widehead.losses. Found {type(loss).__name__}.")
         self.loss = loss
         self.has_bias = bias
-        dtype = _checked_dtype(dtype or torch.get_default_dtype())
+        dtype = self._working_type(torch.get_default_dtype()) if dtype is None else _checked_dtype(dtype)
         rows = Rows.empty(
             num_classes,
             in_features + bias,
@@ -119,6 +119,7 @@ class ExactHead(Head):
         statistics = read.squared_norm, read.hidden_sum, read.outputs
         return self.loss.partials(*statistics, targets, self.num_classes)
 
+    @opaque
     @without_autocast
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (…), s = Σ_j o_j (…) and a = o at the targets (nnz,), in the targets' order.
@@ -267,12 +268,6 @@ class ExactHead(Head):
                 rows = torch.cat([rows, column[:, None]], dim=1)
             yield start, rows
 
-    def _replace(self, weights: FactoredWeights) -> None:
-        weights.revision = self.weights.revision + 1
-        weights.layout = self.weights.layout + 1
-        self.weights = weights
-        self._pending.drop()
-
     def keep_momentum(self, keep: bool) -> None:
         """Keep a momentum beside W from now on, which begins at 0, or drop it; O(Dd²) if that is a change.
 
@@ -288,47 +283,6 @@ class ExactHead(Head):
         """Drift of Q, U⁻¹ and w̄ against a dense recomputation in float64, O(Dd²)."""
         return factored.audit(self.weights)
 
-    # -- nn.Module ----------------------------------------------------------------------------------------------
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExactHead:
-        super()._apply(fn, recurse)
-        probe = fn(torch.empty(0, device=self.device, dtype=self.dtype))
-        moved = self.weights.to(probe.device, _checked_dtype(probe.dtype))
-        if moved is not self.weights:
-            self.weights = moved
-            self._pending.drop()
-        return self
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        del destination[prefix + "handle"]
-        for name, tensor in factored.to_state(self.weights).items():
-            destination[prefix + name] = tensor
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        _, strict, missing_keys, unexpected_keys, error_msgs = rest
-        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        unexpected_keys += [prefix + name for name in own if strict and name not in factored.STATE_NAMES]
-        missing = [prefix + name for name in factored.STATE_NAMES if name not in own]
-        missing_keys += missing
-        if missing:
-            return
-        try:
-            self._refuse_own_memory(own)
-            self._replace(factored.from_state(own, self.weights))
-        except (ValueError, OSError) as error:
-            error_msgs.append(str(error))
-
-    def _refuse_own_memory(self, state: Mapping[str, Tensor]) -> None:
-        """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
-        values = self.weights.values
-        present = factored.to_state(self.weights)
-        small = (name for name in present if name not in ("values", "versions", "transforms"))
-        if state["values"].data_ptr() == values.data_ptr() and not all(
-            torch.equal(state[name], present[name]) for name in small
-        ):
-            raise ValueError("The state shares memory with this head, changed since. Keep copy.deepcopy(state_dict()).")
-
     def extra_repr(self) -> str:
         loss = type(self.loss).__name__
         rows = self.weights.rows
@@ -339,7 +293,10 @@ class ExactHead(Head):
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
     if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"The exact head works in float32 or float64. Found {dtype}.")
+        raise TypeError(
+            f"The exact head works in float32 or float64. Found {dtype}. storage_dtype=torch.bfloat16 keeps W in half "
+            "of the memory."
+        )
     return dtype
 
 

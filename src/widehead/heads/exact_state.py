@@ -1,0 +1,210 @@
+"""How an exact head is a module of torch: its state, its device and type, and what tools do to modules."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from widehead import factored
+from widehead.errors import KeptPrecisionWarning
+from widehead.factored import FactoredWeights
+from widehead.heads.base import Head
+from widehead.losses import Loss
+
+_ROWS = ("values", "versions")
+_NAMES = (*_ROWS, "_extra_state")
+_numbers = itertools.count(1)
+
+
+class ExactState(Head):
+    """The factored weights of a head as torch's tools see them.
+
+    The state_dict holds "values" (the rows), their "versions", and the rest as bytes, "_extra_state". A tool that
+    loads a state by attributes, part by part (transformers), puts the first two among the buffers. There a head itself
+    has None, so that nobody copies, casts or broadcasts them. When the weights are next asked for, they are made of
+    what was put there.
+    """
+
+    loss: Loss
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes)
+        self._buffers.update(dict.fromkeys(_ROWS))
+        self._given: Tensor | None = None  # an `_extra_state` that was not read yet
+        self._told = False
+        self._seal_anew(torch.device("cpu"))
+
+    # -- weights ------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> FactoredWeights:
+        """The record that stands for W."""
+        if self._given is not None or self._buffers["values"] is not None or self._buffers["versions"] is not None:
+            self._take_given()
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: FactoredWeights) -> None:
+        self._weights = weights
+
+    @property
+    def values(self) -> Tensor:
+        """(D, order·d) rows as they are stored, or as they were set by a tool that loads a state."""
+        put: Tensor | None = self._buffers["values"]
+        return self._weights.values if put is None else put
+
+    @property
+    def versions(self) -> Tensor:
+        """(D,) uint8 versions of the rows, likewise."""
+        put: Tensor | None = self._buffers["versions"]
+        return self._weights.versions.versions if put is None else put
+
+    def reset_parameters(self) -> None:
+        """Draw W anew, as for a new head; the momentum, if there is one, begins at 0."""
+        self._draw(self.weights.values.device)
+
+    def _draw(self, device: torch.device) -> None:
+        old = self._weights
+        rows = old.rows if old.values.device == device else old.rows.empty_like(device=device)
+        rows.draw(self.loss.initial_std(self.in_features, self.num_classes))
+        if old.order == 2:
+            rows.stored[:, old.width :] = 0.0
+        self._replace(FactoredWeights.from_rows(rows, old.order))
+
+    def _replace(self, weights: FactoredWeights) -> None:
+        weights.revision = self._weights.revision + 1
+        weights.layout = self._weights.layout + 1
+        self._weights = weights
+        self._forget_given()
+        self.drop_pending()
+
+    def drop_pending(self) -> None:
+        """Forget the pending step."""
+        raise NotImplementedError
+
+    # -- states -------------------------------------------------------------------------------------------------
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        self.check_untouched()
+        weights = self.weights  # of what was put, if something was
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        del destination[prefix + "handle"]
+        destination.update({prefix + "values": weights.values, prefix + "versions": weights.versions.versions})
+
+    def get_extra_state(self) -> Tensor:
+        """The state but for the rows and their versions, as bytes; none of a head on the device meta."""
+        return factored.pack(self._weights if self._weights.values.is_meta else self.weights)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take it with the rows, before or after them; all are checked when the weights are next asked for."""
+        self._given = state
+
+    def _take_given(self) -> None:
+        """Make the weights of what was put into the head; ValueError if it does not fit together."""
+        put = {name: self._buffers[name] for name in _ROWS if self._buffers[name] is not None}
+        if self._given is None and self._weights.values.is_meta:
+            # A head that was made without memory, and nobody knows its weights: these are memory that nobody wrote.
+            device = next(iter(put.values())).device
+            self._draw(device)
+            return
+        rest = {} if self._given is None else factored.unpack(self._given)
+        self._replace(factored.from_state({**factored.to_state(self._weights), **put, **rest}, self._weights))
+
+    def _forget_given(self) -> None:
+        self._buffers.update(dict.fromkeys(_ROWS))
+        self._given = None
+        self._seal_anew(self._weights.values.device)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        _, strict, missing_keys, unexpected_keys, error_msgs = rest
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        unexpected_keys += [prefix + name for name in own if strict and name not in _NAMES]
+        missing = [prefix + name for name in _NAMES if name not in own]
+        missing_keys += missing
+        if missing:
+            return
+        try:
+            state = {"values": own["values"], "versions": own["versions"], **factored.unpack(own["_extra_state"])}
+            self._refuse_own_memory(state)
+            self._replace(factored.from_state(state, self._weights))
+        except (ValueError, OSError) as error:
+            error_msgs.append(str(error))
+
+    def _refuse_own_memory(self, state: Mapping[str, Tensor]) -> None:
+        """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
+        values = self._weights.values
+        if values.is_meta or state["values"].data_ptr() != values.data_ptr():
+            return
+        present = factored.to_state(self._weights)
+        small = (name for name in present if name not in ("values", "versions", "transforms"))
+        if not all(torch.equal(state[name], present[name].to(state[name])) for name in small):
+            raise ValueError("The state shares memory with this head, changed since. Keep copy.deepcopy(state_dict()).")
+
+    # -- device and type ----------------------------------------------------------------------------------------
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.check_untouched()
+        weights = self.weights
+        super()._apply(fn, recurse)
+        probe = fn(torch.empty(0, device=weights.values.device, dtype=weights.dtype))
+        self._seal_anew(probe.device)
+        if weights.values.is_meta and not probe.is_meta:
+            self._draw(probe.device)  # there are no numbers to move
+            return self
+        moved = weights.to(probe.device, self._working_type(probe.dtype))
+        if moved is not weights:
+            self._weights = moved
+            self.drop_pending()
+        return self
+
+    def _working_type(self, dtype: torch.dtype) -> torch.dtype:
+        """``dtype`` if steps can be computed in it; else that of the head, or float32, which it says once."""
+        if dtype in (torch.float32, torch.float64):
+            return dtype
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"An exact head works in float32 or float64. Found {dtype}: it keeps its type, and takes hidden layers "
+                "of any. storage_dtype=torch.bfloat16 keeps W in half of the memory.",
+                KeptPrecisionWarning,
+                stacklevel=4,
+            )
+        return self._weights.dtype if "_weights" in self.__dict__ else torch.float32
+
+    # -- averages -----------------------------------------------------------------------------------------------
+
+    def _seal_anew(self, device: torch.device) -> None:
+        """A buffer with a number of this head alone: what averages or synchronises modules writes into it."""
+        self._number = float(next(_numbers))
+        device = torch.device("cpu") if device.type == "meta" else device
+        self._seal = torch.tensor(self._number, dtype=torch.float64, device=device)
+        self.register_buffer("seal", self._seal, persistent=False)
+
+    def check_untouched(self) -> None:
+        """RuntimeError if a tool wrote into the buffers of this head, as copies of averages are written."""
+        if self._seal.item() != self._number:
+            raise RuntimeError(
+                "The weights of this exact head should be changed by its optimiser alone. Found a buffer that another "
+                "module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel and other averages do: "
+                "W, which is no parameter, is not their average. Use widehead.heads.AveragedModel."
+            )
+
+    def accept_average(self) -> None:
+        """Take it that the buffers were written into: W is going to be set."""
+        self._seal_anew(self._seal.device)
+
+    def _widened(self, hidden: Tensor) -> Tensor:
+        if self._seal.is_cpu or not (self.training and torch.is_grad_enabled()):
+            self.check_untouched()  # on a GPU it waits, which a training step should not
+        return super()._widened(hidden)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy has another number, unless it is a copy of one that was written into."""
+        super().__setstate__(state)
+        if self._seal.item() == self._number:
+            self._seal_anew(self._seal.device)
