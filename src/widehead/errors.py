@@ -5,6 +5,8 @@ meet: numbers that are not finite, a graph that outlived its weights, a file tha
 """
 
 import math
+import sys
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -22,6 +24,7 @@ __all__ = [
     "check_choice",
     "check_number",
     "check_whole",
+    "warn_user",
 ]
 
 
@@ -72,6 +75,14 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     """ValueError naming a parameter that is not a whole number of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"Parameter `{name}` should be a whole number of at least {least}. Found {value!r}.")
+
+
+def warn_user(message: str, category: type[WideheadWarning]) -> None:
+    """Warn as of the line that called into the library, through torch or not."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] in ("widehead", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def check_number(name: str, value: float, least: float = 0.0, *, below: float = math.inf) -> None:

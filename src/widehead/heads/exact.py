@@ -6,7 +6,6 @@ Letters: m examples, D classes, d width, K targets, nnz targets in all; H (m, d)
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch.nn.functional import pad
 
 from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
-from widehead.errors import RankingWarning
+from widehead.errors import RankingWarning, warn_user
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque
 from widehead.heads.exact_state import ExactState
@@ -229,11 +228,10 @@ class ExactHead(ExactState):
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights. RankingWarning if classes are not ranked by its outputs."""
         if (formula := self.loss.ranks_by) is not None:
-            warnings.warn(
+            warn_user(
                 f"The largest outputs o of this nn.Linear are not the best classes: {type(self.loss).__name__} ranks "
                 f"by {formula}. Apply that, or use head.to_scorer(), a module that ranks as the head does.",
                 RankingWarning,
-                stacklevel=2,
             )
         return self._linear()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from widehead import factored
-from widehead.errors import KeptPrecisionWarning
+from widehead.errors import KeptPrecisionWarning, warn_user
 from widehead.factored import FactoredWeights
 from widehead.heads.base import Head
 from widehead.losses import Loss
@@ -106,7 +105,7 @@ class ExactState(Head):
 
     def _take_given(self) -> None:
         """Make the weights of what was put into the head; ValueError if it does not fit together."""
-        put = {name: self._buffers[name] for name in _ROWS if self._buffers[name] is not None}
+        put = {name: tensor for name in _ROWS if (tensor := self._buffers[name]) is not None}
         if self._given is None and self._weights.values.is_meta:
             # A head that was made without memory, and nobody knows its weights: these are memory that nobody wrote.
             device = next(iter(put.values())).device
@@ -168,11 +167,10 @@ class ExactState(Head):
             return dtype
         if not self._told:
             self._told = True
-            warnings.warn(
+            warn_user(
                 f"An exact head works in float32 or float64. Found {dtype}: it keeps its type, and takes hidden layers "
                 "of any. storage_dtype=torch.bfloat16 keeps W in half of the memory.",
                 KeptPrecisionWarning,
-                stacklevel=4,
             )
         return self._weights.dtype if "_weights" in self.__dict__ else torch.float32
 

@@ -1,6 +1,5 @@
 """What backward passes leave for the optimisers of an exact head, and whether there are any."""
 
-import warnings
 from typing import Any
 from weakref import WeakSet
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from widehead import factored
 from widehead.arithmetic import OutputGradient
-from widehead.errors import NoOptimizerWarning, StaleGraphError
+from widehead.errors import NoOptimizerWarning, StaleGraphError, warn_user
 from widehead.factored import FactoredWeights
 from widehead.heads.processes import in_several, refuse_data_parallel
 
@@ -50,15 +49,17 @@ class Pending:
         if self._parts and not self._optimizers:
             self.drop()
             self._is_ignored = True
-            _warn(
+            warn_user(
                 "An exact head in training should have an optimiser of widehead: W is no parameter of torch's. Found "
                 "backward passes without one: W stays as it is, and their gradients are no longer kept. Make one, such "
-                "as wh.optim.Newton(head), and call its step() beside the encoder's; or head.requires_grad_(False)."
+                "as wh.optim.Newton(head), and call its step() beside the encoder's; or head.requires_grad_(False).",
+                NoOptimizerWarning,
             )
         if len(self._parts) == _MANY:
-            _warn(
+            warn_user(
                 "An exact head's optimiser should make a step from time to time. Found "
-                f"{_MANY:,} backward passes since the last, all of them kept: call its step() beside the encoder's."
+                f"{_MANY:,} backward passes since the last, all of them kept: call its step() beside the encoder's.",
+                NoOptimizerWarning,
             )
 
     def record(self, gradient: OutputGradient) -> None:
@@ -110,8 +111,3 @@ class Pending:
         if not torch.equal(before, after):
             factor = torch.where(before == 0.0, 1.0, after / before).squeeze()
             self._parts = [part.scaled(factor) for part in self._parts]
-
-
-def _warn(message: str) -> None:
-    # The line that calls the head: through before_forward, _attached, _counted_losses, forward and those of torch.
-    warnings.warn(message, NoOptimizerWarning, stacklevel=9)

@@ -1,11 +1,10 @@
 """Stochastic gradient descent on the weights of exact heads, exact to the last class."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from widehead.arithmetic import OutputGradient, StepRule
-from widehead.errors import UnstableStepWarning, check_number
+from widehead.errors import UnstableStepWarning, check_number, warn_user
 from widehead.losses import Loss
 from widehead.optim.base import HeadOptimizer, Proposal
 from widehead.optim.heads import FactoredHead
@@ -98,12 +97,11 @@ class SGD(HeadOptimizer):
         if lr * curvature.bound(gradient) <= limit or lr * curvature.largest(gradient) <= limit:
             return
         self._warned.add(head)
-        warnings.warn(
+        warn_user(
             f"lr = {lr:.4g} passes what the loss's curvature allows: steps like this one make it grow. "
             f"The largest stable lr for this batch is {limit / curvature.largest(gradient, precise=True):.4g}; "
             "use about half of it.",
             UnstableStepWarning,
-            stacklevel=6,
         )
 
 

@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from widehead.errors import CheckpointError, DataError, RankingWarning
+from widehead.errors import CheckpointError, DataError, RankingWarning, warn_user
 from widehead.heads import ExactHead, LinearHead
 from widehead.runs.run import Run
 from widehead.training.folder import new_file
@@ -54,11 +53,10 @@ def export(run: Run, format: str, path: Path | str | None = None) -> Path:
     with _output_file(path) as temporary:
         write(run, temporary)
     if isinstance(head, ExactHead) and (formula := head.loss.ranks_by) is not None:
-        warnings.warn(
+        warn_user(
             f"{path} holds rows w of weights, and {run.config.loss} ranks classes by {formula} with o = w·h, not by o: "
             "apply that, or take Run.open(…).network.head.to_scorer(), a module that ranks as the run does.",
             RankingWarning,
-            stacklevel=2,
         )
     return path
 
