@@ -144,7 +144,7 @@ def test_factors_and_scaled_against_loops() -> None:
 
 
 def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
-    for pairs_of, items, width in ((4, 60_000, 64), (5, 20_000, 128), (100, 2_000, 256), (5, 500_000, 1_024)):
+    for pairs_of, items, width in ((4, 60_000, 64), (5, 20_000, 128), (80, 2_500, 256), (70, 40_000, 1_024)):
         # Every item has so many users, those of fewer than 5 do not count: 0, 100,000, 200,000 and 2,500,000 pairs.
         users = np.tile(np.arange(pairs_of), items)
         matrix = scipy.sparse.csr_matrix(
@@ -155,6 +155,26 @@ def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
         assert config.width == 0
         assert job.settled(config) == dataclasses.replace(config, width=width)
         assert job.settled(dataclasses.replace(config, width=7)).width == 7
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "width"),
+    [
+        (50_000, 800, 96),  # an eighth of the items
+        (1_000_000, 20_000, 288),  # 10⁶ · 288² products
+        (100_000, 800_000, 192),  # 800,000 rows of 192 numbers
+        (100_000, 100, 64),
+    ],
+)
+def test_few_items_or_many_rows_bound_the_width_and_the_run_says_so(users: int, items: int, width: int) -> None:
+    places = np.arange(max(users, 5 * items, 1_000_000))
+    entries = np.ones(len(places), dtype=np.float32), (places % users, (places + places // users) % items)
+    matrix = scipy.sparse.csr_matrix(entries, shape=(users, items))
+    job = Recommender(Interactions(matrix, [], Vocabulary([]), np.zeros(0, dtype=np.int64)), ratings=False)
+    config = job.settled(configure("recommender", train="a", out="b"))
+    assert config.width == width
+    assert config.because.startswith(f"the default; width {width} and not ")
+    assert config.because.endswith(f"because of {users:,} users and {items:,} items")
 
 
 def test_a_run_knows_how_wide_it_is(tmp_path: Path) -> None:

@@ -89,6 +89,16 @@ def test_input_dropout_only_while_training() -> None:
     torch.testing.assert_close(encoder(BAGS), dense(BAGS, 6, True) @ encoder.embeddings.weight)
 
 
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-12, 1.0, 1e18, 1e38])
+def test_unit_values_of_any_size_have_length_1(scale: float) -> None:
+    values = torch.tensor([1.0, -2.0, 0.5, 3.0, 1e-3])
+    found = unit_values(SparseTargets([0, 1, 2, 0, 1], [0, 3, 5]), values * scale)
+    expected = torch.cat([part / part.norm() for part in values.split([3, 2])])
+    torch.testing.assert_close(
+        found, expected, rtol=1e-6 if scale > 1e-38 else 1e-2, atol=1e-6 if scale > 1e-38 else 1e-3
+    )
+
+
 def test_unit_values_leaves_a_bag_of_zeros() -> None:
     assert unit_values(SparseTargets([0, 1], [0, 2]), torch.zeros(2)).tolist() == [0.0, 0.0]
 

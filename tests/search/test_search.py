@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans
 
 from widehead.search import ExhaustiveIndex, IVFIndex, nearest_centroids, recall, spherical_kmeans
 
@@ -210,3 +211,35 @@ class TestIVF:
             index.refresh(torch.ones(10, 3))
         with pytest.raises(ValueError, match=r"`target` should be in \(0, 1\]"):
             index.tune(torch.randn(10, 2), torch.ones(1, 2), 1, target=1.5)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@given(
+    exponent=st.integers(-30, 30),
+    n=st.integers(1, 40),
+    d=st.integers(1, 5),
+    cells=st.integers(1, 6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 99),
+)
+def test_cells_are_those_of_scikit_learn(
+    exponent: int, n: int, d: int, cells: int, dtype: torch.dtype, seed: int
+) -> None:
+    """On rows of length 1 that Euclidean k-means and the cosine put into the same cells, whatever the rows' size."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = min(cells, n)
+    units = torch.nn.functional.normalize(torch.randn(n, d, generator=generator, dtype=torch.float64), dim=1)
+    rows = (units * 10.0**exponent).to(dtype)
+    start = units[:cells] + 0.1 * torch.randn(cells, d, generator=generator, dtype=torch.float64)
+    start = torch.nn.functional.normalize(start, dim=1)
+    twin = KMeans(cells, init=start.numpy(), n_init=1, max_iter=1, algorithm="lloyd").fit(units.numpy())
+    nearest = (units @ start.T).argmax(1)
+    found = spherical_kmeans(rows, cells, start=start, rounds=1, rows_per_cell=n)
+    taken = [cell for cell in range(cells) if bool((nearest == cell).any())]
+    sums = torch.stack([units[nearest == cell].sum(0) for cell in taken])
+    expected = torch.nn.functional.normalize(sums, dim=1)
+    clear = sums.norm(dim=1) > 1e-3  # the direction of a sum of nothing is rounding
+    assert torch.allclose(found[taken][clear].double(), expected[clear], atol=1e-4)
+    if len(taken) == cells:  # scikit-learn gives an empty cell the farthest row at once
+        centers = torch.nn.functional.normalize(torch.from_numpy(twin.cluster_centers_), dim=1)
+        assert torch.allclose(found[clear].double(), centers[clear], atol=1e-4)

@@ -1,6 +1,7 @@
 """Recommender: the items of a user in, the items of a user out."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -32,6 +33,9 @@ _LEAST_USERS = 5
 # More units than the data can fill are of a few users each. 256 and 384 are best for Epinions' 310,000 pairs of such
 # items, and from 1,024 on nothing is gained for gowalla's 809,000.
 _PAIRS_A_UNIT, _WIDTHS = 800, (64, 1024)
+# Fewer if the items are few, of which an eighth spans nearly all; or if there are so many items or users that memory,
+# of which an item takes some 30 bytes a unit, or time, some 20 operations a user and pair of units, would run out.
+_ITEMS_A_UNIT, _NUMBERS, _PRODUCTS = 8, 160_000_000, 100_000_000_000
 
 
 class Recommender(Job):
@@ -169,12 +173,22 @@ class Recommender(Job):
         return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
-        """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s."""
+        """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
+
+        It is an eighth of the items at most, and less than that if memory or time would run out.
+        """
         if config.width > 0:
             return config
         counts = self.train.matrix.getnnz(axis=0)
         units = round(counts[counts >= _LEAST_USERS].sum() / _PAIRS_A_UNIT / 32) * 32
-        return dataclasses.replace(config, width=int(np.clip(units, *_WIDTHS)))
+        wanted = int(np.clip(units, *_WIDTHS))
+        users, items = (max(1, n) for n in self.train.matrix.shape)
+        most = min(items // _ITEMS_A_UNIT, _NUMBERS // items, math.isqrt(_PRODUCTS // users))
+        width = max(_WIDTHS[0], min(wanted, most // 32 * 32))
+        if width < wanted:
+            bounded = f"width {width} and not {wanted:,}, because of {users:,} users and {items:,} items"
+            config = dataclasses.replace(config, because=f"{config.because or 'the default'}; {bounded}")
+        return dataclasses.replace(config, width=width)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)

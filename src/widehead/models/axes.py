@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 _POWERS = 2  # of XᵀX; the second one halves what the first leaves out, further ones give less than they cost
+_ROUNDING = 1e-5  # of the largest eigenvalue of XᵀX: float32 knows smaller ones to no better than 1 %
 
 
 def principal_axes(features: Any, width: int, seed: int) -> np.ndarray:
@@ -28,10 +29,16 @@ def principal_axes(features: Any, width: int, seed: int) -> np.ndarray:
     >>> np.round(np.abs(axes.T @ axes), 3).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    matrix = features.tocsr().astype(np.float32)
-    transposed = matrix.T.tocsr()
-    there = min(width, *matrix.shape)
-    axes = np.random.default_rng(seed).standard_normal((matrix.shape[1], there), dtype=np.float32)
-    for _ in range(_POWERS):
-        axes = np.linalg.qr(transposed @ (matrix @ axes))[0]
-    return np.pad(axes, ((0, 0), (0, width - there)))
+    precise = features.tocsr().astype(np.float64)
+    precise /= np.abs(precise.data).max(initial=0.0) or 1.0  # so that no square is beyond float32
+    there = min(width, *precise.shape)
+    start = np.random.default_rng(seed).standard_normal((precise.shape[1], there), dtype=np.float32)
+    for dtype in (np.float32, np.float64):
+        matrix, axes = precise.astype(dtype), start.astype(dtype)
+        transposed = matrix.T.tocsr()
+        for _ in range(_POWERS):
+            axes, triangle = np.linalg.qr(transposed @ (matrix @ axes))
+        sizes = np.abs(np.diag(triangle))
+        if sizes.min(initial=1.0) > _ROUNDING * sizes.max(initial=0.0):  # else what float32 found last is rounding
+            break
+    return np.pad(axes.astype(np.float32), ((0, 0), (0, width - there)))

@@ -105,7 +105,7 @@ def _iterated(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:
     values, basis, images = _ritz(products, products.gram_times(start))
     if matrix.dtype != torch.float64 and values[0] > _RANGE * values[-1]:
         products = _Products(matrix, torch.float64)
-        values, basis, images = _ritz(products, basis.to(torch.float64))
+        values, basis, images = _ritz(products, products.gram_times(basis.to(torch.float64)))
     for _ in range(_ROUNDS):
         residuals = torch.linalg.vector_norm(images - basis * values.to(basis.dtype), dim=0).to(torch.float64)
         low = values[-1]

@@ -34,7 +34,7 @@ def spherical_kmeans(
     """
     n = rows.shape[0]
     sample = torch.randperm(n, device=rows.device)[: num_cells * rows_per_cell]
-    units = torch.nn.functional.normalize(rows[sample], dim=1)
+    units = _units(rows[sample])
     centroids = units[:num_cells] if start is None else start.to(units)
     for _ in range(rounds):
         cells = nearest_centroids(units, centroids)
@@ -42,5 +42,11 @@ def spherical_kmeans(
         # A cell that lost all its rows starts again at a row: it would stay empty for ever.
         empty = torch.bincount(cells, minlength=num_cells) == 0
         spare = units[torch.randint(units.shape[0], (num_cells,), device=rows.device)]
-        centroids = torch.nn.functional.normalize(torch.where(empty[:, None], spare, sums), dim=1)
+        centroids = _units(torch.where(empty[:, None], spare, sums))
     return centroids
+
+
+def _units(rows: Tensor) -> Tensor:
+    """(n, d) rows divided by their length, of whatever size their entries are; rows of zeros stay."""
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(rows / torch.where(largest > 0.0, largest, 1.0), dim=1)
