@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from widehead import factored
-from widehead.arithmetic import StepRule
+from widehead.arithmetic import TORCH, Arithmetic, StepRule, find_compiled, using
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.factored import FactoredWeights, from_state, to_state
+from widehead.factored.state import _NAMES as STATE_NAMES
 from widehead.targets import SparseTargets
 
 D, WIDTH = 60, 5
+ARITHMETIC = [TORCH, pytest.param(find_compiled(), marks=pytest.mark.skipif(find_compiled() is None, reason="no C"))]
 State = dict[str, torch.Tensor]
 
 
@@ -36,6 +39,16 @@ def stepped(weights: FactoredWeights, steps: int, seed: int = 1) -> FactoredWeig
 def trained(steps: int = 90) -> FactoredWeights:
     weights = FactoredWeights.from_dense(torch.randn(D, WIDTH, generator=torch.Generator().manual_seed(0)))
     return stepped(weights, steps)
+
+
+@cache
+def _saved(steps: int) -> State:
+    return state_of(trained(steps))
+
+
+def saved(steps: int = 90) -> State:
+    """The state after so many steps, which are made once."""
+    return {name: part.clone() for name, part in _saved(steps).items()}
 
 
 def state_of(weights: FactoredWeights) -> State:
@@ -59,6 +72,24 @@ def _with(name: str, place: object, value: float) -> Callable[[State], None]:
     return change
 
 
+def _spoilt(name: str, bad: float) -> Callable[[State], None]:
+    """One number of a part is another, the last one; a part of none has one row then."""
+
+    def change(state: State) -> None:
+        if not state[name].numel():
+            state[name] = torch.zeros(2, 1, WIDTH)
+        state[name].view(-1)[-1] = bad
+
+    return change
+
+
+def _another(name: str, make: Callable[[torch.Tensor], object]) -> Callable[[State], None]:
+    def change(state: State) -> None:
+        state[name] = make(state[name])  # type: ignore[assignment]
+
+    return change
+
+
 def _long(name: str, count: int) -> Callable[[State], None]:
     def change(state: State) -> None:
         state[name] = torch.zeros(2, count, WIDTH)
@@ -76,8 +107,13 @@ def _circle(state: State) -> None:
         state[name] = torch.zeros(2, 0, WIDTH)
 
 
+def _longer(part: torch.Tensor) -> torch.Tensor:
+    return torch.cat([part, part[-1:]]) if part.numel() else part[None]
+
+
+NAMES = STATE_NAMES
 COUNTERS = ("base", "previous", "cursor", "owed", "written_steps", "age", "steps_per_boundary", "closes", "moved_rows")
-NUMBERS = ("values", "transforms", "small", "added")
+NUMBERS = ("values", "transforms", "small", "added", "corrections", "last_corrections")
 DAMAGE: dict[str, tuple[Callable[[State], None], str]] = {
     **{
         f"{count} {name}": (_long(name, count), f"`{name}` .* shape")
@@ -92,12 +128,34 @@ DAMAGE: dict[str, tuple[Callable[[State], None], str]] = {
     },
     **{f"{name} infinite": (_with("counters", i, torch.inf), f"`{name}`") for i, name in enumerate(COUNTERS)},
     **{f"{name} no number": (_with("counters", i, torch.nan), f"`{name}`") for i, name in enumerate(COUNTERS)},
+    **{f"{name} beyond whole numbers": (_with("counters", i, 1e300), f"`{name}`") for i, name in enumerate(COUNTERS)},
+    **{f"{name} none": (_another(name, lambda part: None), f"Found `{name}` as NoneType") for name in NAMES},
+    **{f"{name} a list": (_another(name, torch.Tensor.tolist), f"Found `{name}` as list") for name in NAMES},
+    **{
+        f"{name} without memory": (_another(name, lambda p: p.to("meta")), f"Found `{name}` on the device meta")
+        for name in NAMES
+    },
+    **{
+        f"{name} sparse": (_another(name, torch.Tensor.to_sparse), f"Found `{name}` as torch.sparse_coo")
+        for name in NAMES
+    },
+    **{f"{name} complex": (_another(name, lambda p: p.cfloat()), f"`{name}` .*complex64") for name in NAMES},
+    **{f"{name} truth values": (_another(name, lambda p: p.bool()), f"`{name}` .*bool") for name in NAMES},
+    **{
+        f"{name} in a byte each": (_another(name, lambda p: p.to(torch.float8_e5m2)), f"`{name}` .*float8")
+        for name in NAMES
+    },
+    **{
+        f"{name} with a row more": (_another(name, _longer), "of an exact head should")
+        for name in NAMES
+        if name != "transforms"
+    },
     "a cursor beyond the rows": (_with("counters", 2, D + 1), "`cursor` .* at most 60"),
     "half a step": (_with("counters", -1, 0.5), "`steps` .* whole"),
     "a base without a slot": (_with("counters", 0, 200), "live boundaries"),
     "a previous one without a slot": (_with("counters", 1, 200), "live boundaries"),
     **{
-        f"{name} {bad}": (_with(name, (-1, -1), bad), f"`{name}` .* finite")
+        f"{name} {bad}": (_spoilt(name, bad), f"`{name}` .* finite")
         for name in NUMBERS
         for bad in (torch.nan, -torch.inf, 1e38)
     },
@@ -121,7 +179,7 @@ DAMAGE: dict[str, tuple[Callable[[State], None], str]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_refused_and_nothing_changes(damage: str) -> None:
     change, message = DAMAGE[damage]
-    state, like = state_of(trained()), trained(7)
+    state, like = saved(), trained(3)
     before = state_of(like)
     change(state)
     with pytest.raises(ValueError, match=message):
@@ -134,7 +192,7 @@ def test_a_damaged_state_is_refused_and_nothing_changes(damage: str) -> None:
 @given(data=st.data())
 def test_whatever_a_state_says_it_is_refused_or_can_be_trained(data: st.DataObject) -> None:
     """Some integers of it are others: what loads goes on without a crash, and is read without a fault."""
-    state, like = state_of(trained()), trained(3)
+    state, like = saved(), trained(3)
     for _ in range(data.draw(st.integers(1, 3))):
         part = state[data.draw(st.sampled_from(["versions", "boundaries", "counters"]))]
         place = data.draw(st.integers(0, part.numel() - 1))
@@ -147,3 +205,26 @@ def test_whatever_a_state_says_it_is_refused_or_can_be_trained(data: st.DataObje
     stepped(made, 20)
     made.consolidate()
     assert bool(torch.isfinite(made.dense()).all())
+
+
+def strided(part: torch.Tensor) -> torch.Tensor:
+    """The same numbers, the last ones of each column side by side, and in every second place of the memory."""
+    turned = part.movedim(0, -1).contiguous().movedim(-1, 0)
+    spread = torch.zeros(*part.shape[:-1], 2 * part.shape[-1], dtype=part.dtype)[..., ::2]
+    return turned if part.ndim > 1 and part.shape[0] > 1 else spread.copy_(part)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETIC, ids=["torch", "compiled"])
+@pytest.mark.parametrize("name", STATE_NAMES)
+def test_numbers_that_lie_otherwise_in_memory_mean_the_same(name: str, arithmetic: Arithmetic) -> None:
+    state = saved(25)
+    with using(arithmetic):
+        expected = stepped(from_state(state, trained(0)), 12)
+        found = stepped(from_state({**state, name: strided(state[name])}, trained(0)), 12)
+    assert torch.equal(found.dense(), expected.dense())
+
+
+def test_values_that_lie_otherwise_in_memory_are_left_to_torch() -> None:
+    dense = torch.randn(WIDTH, D).T
+    weights, twin = FactoredWeights.from_dense(dense), FactoredWeights.from_dense(dense.contiguous())
+    assert torch.allclose(stepped(weights, 12).dense(), stepped(twin, 12).dense(), atol=1e-4)

@@ -32,7 +32,7 @@ _PARTS = {name: [field for field, *_ in kind._fields_[:-1]] for name, kind in ST
 
 
 class Compiled(Arithmetic):
-    """See `Arithmetic`. For rows that are float32, on the CPU, in memory.
+    """See `Arithmetic`. For rows that are float32, on the CPU, in memory, one behind the other.
 
     Args:
         library: the loaded library.
@@ -42,7 +42,7 @@ class Compiled(Arithmetic):
         self._lib = library
 
     def fits(self, table: Tensor, *, resident: bool) -> bool:
-        return resident and table.dtype == torch.float32 and table.device.type == "cpu"
+        return resident and table.dtype == torch.float32 and table.device.type == "cpu" and table.is_contiguous()
 
     def plan_targets(self, targets: SparseTargets) -> TargetPlan:
         ids, by_class = targets.sorted_by_class()

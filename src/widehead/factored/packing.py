@@ -46,6 +46,8 @@ def unpack(packed: Tensor) -> dict[str, Tensor]:
     Raises:
         ValueError: other bytes; whether the parts are sound, `from_state` says.
     """
+    if not isinstance(packed, Tensor) or packed.layout != torch.strided:
+        raise _refusal(f"{packed.layout if isinstance(packed, Tensor) else type(packed).__name__}")
     if packed.dtype != torch.uint8 or packed.dim() != 1 or packed.is_meta:
         raise _refusal(f"{packed.dtype} of shape {tuple(packed.shape)}")
     if packed.numel() % 8 or packed.numel() < 8 * _LENGTHS:

@@ -4,9 +4,9 @@ A state may come from anywhere. All of it is checked before anything is changed:
 that says where rows are, and that all numbers are finite. Nothing unchecked reaches the compiled operations.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ _COUNTERS: dict[str, tuple[type[int] | type[float], float]] = {
     "moved_rows": (int, 0),
 }
 _OF_RECORD = ("segment_steps", "steps")
+_MOST = 2.0**53  # counters are whole up to here in float64
+_NUMBERS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
@@ -79,8 +81,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     missing = [name for name in _NAMES if name not in state]
     if missing:
         raise ValueError(f"The state of an exact head should hold {', '.join(missing)}. Found {sorted(state)}.")
-    if state["values"].is_meta:
-        raise ValueError("The state of an exact head should hold numbers. Found `values` on the device meta.")
+    _check_tensors(state)
     device = state["values"].device if like.rows.device.type == "meta" else like.rows.device
     dtype = like.dtype
     order = 2 if tuple(state["values"].shape) == (like.num_classes, 2 * like.width) else 1  # 2: with momentum
@@ -89,11 +90,7 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     _check_numbers(state, like)
     counters = _counters(state["counters"], like.num_classes)
     versions = _row_versions(state, counters, device, dtype)
-    small = SmallState.of(
-        state["small"].to(device=device, dtype=torch.float64, copy=True),
-        dtype,
-        state["added"].to(device=device, dtype=dtype, copy=True),
-    )
+    small = SmallState.of(_copied(state["small"], device, torch.float64), dtype, _copied(state["added"], device, dtype))
     _check_sums(state["values"], versions, small, like.rows.block_rows)
     stays = like.rows.width == width and like.rows.device == device
     rows = like.rows if stays else like.rows.empty_like(width=width, device=device)
@@ -163,6 +160,21 @@ def _along(versions: RowVersions, direction: Tensor, dtype: torch.dtype) -> Tens
     return found
 
 
+def _check_tensors(state: Mapping[str, Any]) -> None:
+    """Every part is a tensor with numbers in memory."""
+    for name in _NAMES:
+        part = state[name]
+        if not isinstance(part, Tensor) or part.layout != torch.strided or part.is_meta:
+            found = f"as {part.layout if isinstance(part, Tensor) else type(part).__name__}"
+            found = "on the device meta" if isinstance(part, Tensor) and part.is_meta else found
+            raise ValueError(f"The state of an exact head should hold dense numbers. Found `{name}` {found}.")
+
+
+def _copied(part: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy, row-major whatever the strides of ``part`` are: compiled operations know no others."""
+    return part.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+
+
 def _check_forms(state: Mapping[str, Tensor], num_classes: int, width: int) -> None:
     """Shapes and types of all parts."""
     slots, corrections, last = (_length(state, name) for name in ("transforms", "corrections", "last_corrections"))
@@ -182,7 +194,7 @@ def _check_forms(state: Mapping[str, Tensor], num_classes: int, width: int) -> N
         part = state[name]
         if tuple(part.shape) != shape:
             raise ValueError(f"`{name}` of an exact head should have shape {shape}. Found {tuple(part.shape)}.")
-        if not {numbers: part.is_floating_point(), "uint8": part.dtype == torch.uint8}.get(kind, _is_whole(part)):
+        if not {numbers: part.dtype in _NUMBERS, "uint8": part.dtype == torch.uint8}.get(kind, _is_whole(part)):
             raise ValueError(f"`{name}` of an exact head should be {kind}. Found {part.dtype}.")
 
 
@@ -223,10 +235,9 @@ def _counters(given: Tensor, num_classes: int) -> dict[str, float]:
     bounds = {**_COUNTERS, **dict.fromkeys(_OF_RECORD, (int, 0))}
     counters = dict(zip(bounds, given.tolist(), strict=True))
     for name, (kind, least) in bounds.items():
-        number, most = counters[name], {"cursor": num_classes}.get(name, math.inf)
-        if not (math.isfinite(number) and least <= number <= most and kind(number) == number):
-            should = f"a whole number of at least {least}" if kind is int else f"a finite number of at least {least}"
-            should += f" and at most {most}" if most < math.inf else ""
+        number, most = counters[name], {"cursor": num_classes}.get(name, _MOST)
+        if not (least <= number <= most and kind(number) == number):  # NaN too
+            should = f"a {'whole' if kind is int else 'finite'} number of at least {least} and at most {most:.15g}"
             raise ValueError(f"The counter `{name}` of an exact head should be {should}. Found {number}.")
     return counters
 
@@ -239,13 +250,13 @@ def _row_versions(
     if not all(_BEHIND <= group < SLOTS for _, group in pairs):
         raise ValueError(f"Tiers of an exact head should be below {SLOTS}. Found {max(group for _, group in pairs)}.")
     levels = 1 + max((group for _, group in pairs), default=-1)
-    versions = state["versions"].to(device=device, copy=True)
+    versions = _copied(state["versions"], device, torch.uint8)
     written = (versions >= SLOTS).nonzero().squeeze(1)
     made = RowVersions(
         versions=versions,
-        transforms=state["transforms"].to(device=device, dtype=dtype, copy=True),
-        corrections=Corrections(state["corrections"].to(device=device, dtype=dtype, copy=True)),
-        last=Corrections(state["last_corrections"].to(device=device, dtype=dtype, copy=True)),
+        transforms=_copied(state["transforms"], device, dtype),
+        corrections=Corrections(_copied(state["corrections"], device, dtype)),
+        last=Corrections(_copied(state["last_corrections"], device, dtype)),
         tiers=[[slot for slot, group in pairs if group == level] for level in range(levels)],
         retired=[slot for slot, group in pairs if group == _RETIRED],
         sweeping=[slot for slot, group in pairs if group == _SWEEPING],

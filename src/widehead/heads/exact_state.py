@@ -136,8 +136,9 @@ class ExactState(Head):
 
     def _refuse_own_memory(self, state: Mapping[str, Tensor]) -> None:
         """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
-        values = self._weights.values
-        if values.is_meta or state["values"].data_ptr() != values.data_ptr():
+        values, given = self._weights.values, state["values"]
+        is_dense = isinstance(given, Tensor) and given.layout == torch.strided
+        if values.is_meta or not is_dense or given.data_ptr() != values.data_ptr():
             return
         present = factored.to_state(self._weights)
         small = (name for name in present if name not in ("values", "versions", "transforms"))
