@@ -44,7 +44,7 @@ def test_reading_is_right_while_rows_are_rewritten(momentum: float) -> None:
         expected, done = {name: read() for name, read in reads.items()}, threading.Event()
 
         def look(name: str) -> None:
-            while not done.is_set():
+            while not done.is_set():  # noqa: B023
                 if not torch.allclose(reads[name](), expected[name], atol=1e-3):  # noqa: B023
                     wrong.append(f"{name} in turn {turn}")  # noqa: B023
 

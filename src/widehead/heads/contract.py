@@ -27,7 +27,7 @@ def opaque(function: Callable[_P, _R]) -> Callable[_P, _R]:
     many graphs, and made anew for each size of the targets.
     """
     # torch.compiler.disable would import the compiler for those too who compile nothing; it takes as long as torch.
-    unseen = torch._disable_dynamo(function)
+    unseen = torch._disable_dynamo(function)  # type: ignore[attr-defined]
 
     @wraps(function)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:

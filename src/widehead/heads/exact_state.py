@@ -106,7 +106,7 @@ class ExactState(Head):
 
     def _take_given(self) -> None:
         """Make the weights of what was put into the head; ValueError if it does not fit together."""
-        put = {name: self._buffers[name] for name in _ROWS if self._buffers[name] is not None}
+        put = {name: part for name in _ROWS if (part := self._buffers[name]) is not None}
         if self._given is None and self._weights.values.is_meta:
             # A head that was made without memory, and nobody knows its weights: these are memory that nobody wrote.
             device = next(iter(put.values())).device

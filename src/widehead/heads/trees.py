@@ -119,9 +119,11 @@ class WithinClusters(torch.autograd.Function):
             start = stop
         hidden_shape = (ctx.num_examples, readers.shape[1])
         by_hidden = readers.new_zeros(hidden_shape).index_add_(0, examples[order], by_readers)
-        by_table = _sparse_rows(clusters, rows_of_table, table, ctx.size) if ctx.needs_input_grad[1] else None
-        dense = by_table is not None and not ctx.sparse
-        return by_hidden, by_table.to_dense() if dense else by_table, None, None, None, None
+        by_table = None
+        if ctx.needs_input_grad[1]:
+            by_table = _sparse_rows(clusters, rows_of_table, table, ctx.size)
+            by_table = by_table if ctx.sparse else by_table.to_dense()
+        return by_hidden, by_table, None, None, None, None
 
 
 def _split(
