@@ -75,3 +75,10 @@ def test_a_job_that_is_not_there_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"recommender"', '"painter"'))
     with pytest.raises(CheckpointError, match=r"config\.json: Option `job` should be one of .*'painter'"):
         wh.Run.open(tmp_path / "run")
+
+
+def test_the_rows_of_a_run_that_is_read_are_up_to_date(tmp_path: Path) -> None:
+    wh.Run.new(config_of("recommender", tmp_path, epochs=1, test=None)).train(quiet=True)  # nobody evaluated it
+    weights = wh.Run.open(tmp_path / "run").network.head.weights
+    assert weights.versions.live == [weights.versions.newest]
+    assert weights.segment_steps == 0

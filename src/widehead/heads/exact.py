@@ -20,6 +20,7 @@ from widehead.errors import RankingWarning, warn_user
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque
 from widehead.heads.exact_state import ExactState
+from widehead.heads.gate import Gate
 from widehead.heads.graph import ExactFunction
 from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
@@ -100,18 +101,23 @@ class ExactHead(ExactState):
         #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
         self.handle = nn.Parameter(torch.empty(0, device=device, dtype=dtype))
         self._pending = Pending()
+        self._gate = Gate()
 
     # -- loss ---------------------------------------------------------------------------------------------------
 
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
         targets = self.loss.prepare(targets)
         hidden = self._widened(hidden)
-        read = factored.forward(self.weights, hidden.detach(), targets)
+        read = self._read(hidden, targets)
         if self._remembers(hidden):
             losses = self._attached(hidden, read, self._partials(read, targets))
         else:
             losses = self.loss(*read.statistics(), targets, self.num_classes)
         return losses, targets.counts > 0 if self.loss.needs_targets else None
+
+    def _read(self, hidden: Tensor, targets: SparseTargets) -> Forward:
+        with self._gate.reading():
+            return factored.forward(self.weights, hidden.detach(), targets)
 
     @torch.no_grad()
     def _partials(self, read: Forward, targets: SparseTargets) -> Partials:
@@ -131,7 +137,7 @@ class ExactHead(ExactState):
 
     def _statistics(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
         hidden = self._widened(hidden)
-        read = factored.forward(self.weights, hidden.detach(), targets)
+        read = self._read(hidden, targets)
         q, s, a = self._attached(hidden, read) if self._remembers(hidden) else read.statistics()
         return q, s, a
 
@@ -190,7 +196,8 @@ class ExactHead(ExactState):
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         widened = self._widened(hidden)
-        return self.loss.score(torch.cat([widened @ block.T for _, block in self.weights.blocks()], dim=1))
+        with self._gate.reading():
+            return self.loss.score(torch.cat([widened @ block.T for _, block in self.weights.blocks()], dim=1))
 
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         """The output o, or log p + constant if the loss has p."""
@@ -204,7 +211,9 @@ class ExactHead(ExactState):
 
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Reads all of W block by block; call `consolidate` once before many calls."""
-        return streaming_top_k(self._widened(hidden), self.weights.blocks(), k, self.loss.score, banned)
+        widened = self._widened(hidden)
+        with self._gate.reading():
+            return streaming_top_k(widened, self.weights.blocks(), k, self.loss.score, banned)
 
     # -- the weights --------------------------------------------------------------------------------------------
 
@@ -219,11 +228,15 @@ class ExactHead(ExactState):
 
     def weight(self) -> Tensor:
         """A dense copy of W, (num_classes, in_features)."""
-        return self.weights.dense()[:, : self.in_features]
+        return self._dense()[:, : self.in_features]
 
     def bias(self) -> Tensor | None:
         """A copy of the bias, (num_classes,), or None."""
-        return self.weights.dense()[:, self.in_features].clone() if self.has_bias else None
+        return self._dense()[:, self.in_features].clone() if self.has_bias else None
+
+    def _dense(self) -> Tensor:
+        with self._gate.reading():
+            return self.weights.dense()
 
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights. RankingWarning if classes are not ranked by its outputs."""
@@ -240,7 +253,7 @@ class ExactHead(ExactState):
         return Scorer(self._linear(), None if self.loss.ranks_by is None else self.loss)
 
     def _linear(self) -> nn.Linear:
-        dense = self.weights.dense()
+        dense = self._dense()
         bias = dense[:, self.in_features].clone() if self.has_bias else None
         return linear_of(dense[:, : self.in_features].contiguous(), bias)
 
@@ -274,8 +287,12 @@ class ExactHead(ExactState):
         self.weights = self.weights.with_order(2 if keep else 1)
 
     def consolidate(self) -> None:
-        """Bring every row up to date, O(Dd²). W stays the same; reading much of it (top_k) is faster afterwards."""
-        self.weights.consolidate()
+        """Bring every row up to date, O(Dd²). W stays the same; reading much of it (top_k) is faster afterwards.
+
+        Other threads may read meanwhile: it waits for those that do, and they wait for it.
+        """
+        with self._gate.writing():
+            self.weights.consolidate()
 
     def audit(self) -> Audit:
         """Drift of Q, U⁻¹ and w̄ against a dense recomputation in float64, O(Dd²)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from widehead import factored
 from widehead.errors import KeptPrecisionWarning, warn_user
@@ -30,6 +30,7 @@ class ExactState(Head):
     """
 
     loss: Loss
+    handle: nn.Parameter
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__(in_features, num_classes)
@@ -79,6 +80,9 @@ class ExactState(Head):
         weights.revision = self._weights.revision + 1
         weights.layout = self._weights.layout + 1
         self._weights = weights
+        if self.handle.is_meta and not weights.values.is_meta:
+            there = torch.empty(0, device=weights.values.device, dtype=weights.dtype)
+            self.handle = nn.Parameter(there, self.handle.requires_grad)
         self._forget_given()
         self.drop_pending()
 

@@ -45,6 +45,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         frequencies: (D,) how frequent each class is, in any unit; None: all alike, which gives clusters of
             neighbouring ids, or a balanced binary tree. The tree that arises is part of the state_dict.
         bias: an additional weight of every node for a hidden unit that is always 1.
+        sparse: whether gradients are sparse, as in `SampledHead`.
         device, dtype: as in torch.
 
     Raises:
@@ -56,7 +57,6 @@ class HierarchicalSoftmaxHead(NormalizedHead):
     torch.Size([])
     """
 
-    sparse = True
     tree: Tree
     ranks: Tensor
     links: Tensor
@@ -72,12 +72,13 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         tree: Tree = "two-level",
         frequencies: Frequencies | None = None,
         bias: bool = False,
+        sparse: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes)
         check_choice("tree", tree, get_args(Tree))
-        self.tree = tree
+        self.tree, self.sparse = tree, sparse
         self.has_bias = bias
         checked = frequencies_of(frequencies, num_classes)
         # Integers, which a change of the head's type leaves alone: rounded frequencies would give another tree.
@@ -104,12 +105,12 @@ class HierarchicalSoftmaxHead(NormalizedHead):
 
     def _two_levels(self, widened: Tensor, targets: SparseTargets) -> Tensor:
         examples, ranks = targets.example_ids, self.ranks[targets.class_ids]
-        log_p: Tensor = WithinClusters.apply(widened, self.classes, examples, ranks, self.cluster_size)
+        log_p: Tensor = WithinClusters.apply(widened, self.classes, examples, ranks, self.cluster_size, self.sparse)
         return log_p + self._cluster_log_probs(widened)[examples, ranks // self.cluster_size]
 
     def _cluster_log_probs(self, widened: Tensor) -> Tensor:
         every = torch.arange(self.clusters.shape[0], device=widened.device)
-        rows = embedding(every, self.clusters, sparse=torch.is_grad_enabled())
+        rows = embedding(every, self.clusters, sparse=self.sparse and torch.is_grad_enabled())
         return log_softmax(widened @ rows.T, dim=1)
 
     def _all_clusters(self, widened: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
 
     def _path_log_probs(self, widened: Tensor, targets: SparseTargets) -> Tensor:
         steps = paths(self.links, targets.class_ids)
-        rows = embedding(steps.class_ids, self.nodes, sparse=torch.is_grad_enabled())
+        rows = embedding(steps.class_ids, self.nodes, sparse=self.sparse and torch.is_grad_enabled())
         outputs = torch.linalg.vecdot(widened[targets.example_ids[steps.example_ids]], rows)
         return sum_over_targets(logsigmoid(steps.values_or_ones(outputs.dtype) * outputs), steps)
 

@@ -38,7 +38,7 @@ class NoiseContrastiveHead(SampledHead):
         negatives, sampler, frequencies, alpha: as in `SampledHead`; 100 negatives if None (10 to 100 are usual),
             "log-uniform" without frequencies, and alpha 1, as in Mnih and Teh.
         log_normalizer: log Z; None for log D, so that outputs of 0 say that all classes are alike.
-        bias, device, dtype: as in `LinearHead`.
+        bias, sparse, device, dtype: as in `SampledHead`.
 
     Raises:
         TypeError, ValueError: wrong options.
@@ -63,6 +63,7 @@ class NoiseContrastiveHead(SampledHead):
         alpha: float | None = None,
         log_normalizer: float | None = None,
         bias: bool = False,
+        sparse: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -74,6 +75,7 @@ class NoiseContrastiveHead(SampledHead):
             frequencies=frequencies,
             alpha=alpha,
             bias=bias,
+            sparse=sparse,
             device=device,
             dtype=dtype,
         )

@@ -76,7 +76,7 @@ class RetrievedSoftmaxHead(LinearHead):
             (rows without structure would be searched nearly all, and Ẑ is unbiased at any recall).
         refresh_every: training steps between refreshes of the index.
         drift_limit: `drift` above which it is refreshed earlier.
-        bias, device, dtype: as in `LinearHead`.
+        bias, sparse, device, dtype: as in `SampledHead`.
 
     Raises:
         ValueError: an option out of range.
@@ -97,6 +97,7 @@ class RetrievedSoftmaxHead(LinearHead):
         refresh_every: int = 200,
         drift_limit: float = 0.4,
         bias: bool = False,
+        sparse: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -110,7 +111,7 @@ class RetrievedSoftmaxHead(LinearHead):
         self.tail_kind, self.shared = tail_kind, shared
         #: whether training computes the full softmax, with a dense gradient, because k + l ≥ n/4
         self.is_full = 4 * (self.retrieved + self.tail) >= num_classes
-        self.sparse = not self.is_full
+        self.sparse = sparse and not self.is_full
         self.upkeep = Upkeep(index, recall, refresh_every, drift_limit, tail_kind == "cells")
         self._reset_monitors()
 

@@ -20,7 +20,9 @@ from widehead.targets import SparseTargets
 class SampledHead(LinearHead):
     """A linear head whose loss reads the rows of the targets and of n negatives that the whole batch shares.
 
-    Gradients of ``table`` are sparse and have nnz + n rows, in backward passes and in the optimiser, whatever D.
+    Gradients of ``table`` are sparse and have nnz + n rows, in backward passes and in the optimiser, whatever D:
+    `widehead.optim.RowAdam`, torch.optim.SparseAdam, Adagrad and SGD take them. Other optimisers, clipping by torch and
+    DistributedDataParallel need ``sparse=False``, and O(Dd) a step.
     What is None among the options is as the head's own docstring says.
 
     Args:
@@ -32,13 +34,13 @@ class SampledHead(LinearHead):
         frequencies: (D,) how often each class is a target; for "unigram".
         alpha: power of the frequencies, for "unigram".
         bias: an additional output weight for a hidden unit that is always 1.
+        sparse: whether the gradient is sparse, as in torch.nn.Embedding.
         device, dtype: as in torch.
 
     Raises:
         TypeError, ValueError: wrong options.
     """
 
-    sparse = True
     default_negatives: ClassVar[int]
     default_alpha: ClassVar[float] = 0.75
     #: the sampler if neither it nor frequencies are given
@@ -54,10 +56,12 @@ class SampledHead(LinearHead):
         frequencies: Frequencies | None = None,
         alpha: float | None = None,
         bias: bool = False,
+        sparse: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.sparse = sparse
         self.negatives = self.default_negatives if negatives is None else negatives
         check_whole("negatives", self.negatives)
         self.sampler: Any = self._make_sampler(sampler, frequencies, self.default_alpha if alpha is None else alpha)

@@ -43,7 +43,7 @@ class SampledSoftmaxHead(SampledHead):
             `widehead.sampling.QuadraticSampler`, which follows the outputs themselves.
         frequencies, alpha: as in `SampledHead`; "in-batch" needs frequencies too, alpha is 0.75 if None.
         refresh_every: training steps between two trees, for "quadratic".
-        bias, device, dtype: as in `LinearHead`.
+        bias, sparse, device, dtype: as in `SampledHead`.
 
     Raises:
         TypeError, ValueError: wrong options.
@@ -67,6 +67,7 @@ class SampledSoftmaxHead(SampledHead):
         alpha: float | None = None,
         refresh_every: int = 300,
         bias: bool = False,
+        sparse: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -82,6 +83,7 @@ class SampledSoftmaxHead(SampledHead):
             frequencies=frequencies,
             alpha=1.0 if sampler == "in-batch" else alpha,
             bias=bias,
+            sparse=sparse,
             device=device,
             dtype=dtype,
         )

@@ -78,18 +78,20 @@ def levels(links: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 class WithinClusters(torch.autograd.Function):
-    """(hidden (m, d), table (D, d), examples (nnz,), ranks (nnz,), S) → (nnz,) log p(class | its cluster).
+    """(hidden (m, d), table (D, d), examples (nnz,), ranks (nnz,), S, sparse) → (nnz,) log p(class | its cluster).
 
     Cluster c has rows cS to (c + 1)S. Targets are grouped by cluster, so that each cluster that is needed is read
-    once, as a slice. W's gradient is sparse: all rows of those clusters, each once.
+    once, as a slice. W's gradient has the rows of those clusters, each once; sparse or not.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, examples: Tensor, ranks: Tensor, size: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, table: Tensor, examples: Tensor, ranks: Tensor, size: int, sparse: bool
+    ) -> Tensor:
         order = torch.argsort(ranks, stable=True)
         clusters, counts = torch.unique_consecutive((ranks // size)[order], return_counts=True)
         ctx.groups = list(zip(clusters.tolist(), counts.tolist(), strict=True))
-        ctx.size, ctx.num_examples = size, hidden.shape[0]
+        ctx.size, ctx.num_examples, ctx.sparse = size, hidden.shape[0], sparse
         readers, places = hidden[examples[order]], (ranks % size)[order, None]
         outputs = hidden.new_full((ranks.numel(), size), -torch.inf)  # the last cluster may be smaller
         start = 0
@@ -117,8 +119,11 @@ class WithinClusters(torch.autograd.Function):
             start = stop
         hidden_shape = (ctx.num_examples, readers.shape[1])
         by_hidden = readers.new_zeros(hidden_shape).index_add_(0, examples[order], by_readers)
-        by_table = _sparse_rows(clusters, rows_of_table, table, ctx.size) if ctx.needs_input_grad[1] else None
-        return by_hidden, by_table, None, None, None
+        by_table = None
+        if ctx.needs_input_grad[1]:
+            by_table = _sparse_rows(clusters, rows_of_table, table, ctx.size)
+            by_table = by_table if ctx.sparse else by_table.to_dense()
+        return by_hidden, by_table, None, None, None, None
 
 
 def _split(

@@ -17,6 +17,7 @@ from torch import Tensor
 from widehead.data import Batches
 from widehead.data.files import listed, whole_file
 from widehead.errors import CheckpointError, NonFiniteError
+from widehead.heads import ExactHead
 from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named
 from widehead.jobs.configure import open_folder
@@ -288,6 +289,8 @@ class Run:
                 config = dataclasses.replace(config, head_storage=rows)
             network = build_network(job, config, frequencies)
             restore_network(network, tree, origin, path)
+            if isinstance(network.head, ExactHead):
+                network.head.consolidate()  # what is loaded is read
         with expecting(path, "where the run is"):
             return network.eval(), Position.of(tree["position"]).step
 

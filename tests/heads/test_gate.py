@@ -1,0 +1,95 @@
+"""Threads that read an exact head while another brings its rows up to date."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import widehead as wh
+from widehead.heads.gate import Gate
+
+
+def trained(momentum: float = 0.0) -> wh.ExactHead:
+    torch.manual_seed(0)
+    head = wh.ExactHead(16, 6000, wh.losses.SphericalSoftmax())
+    optimizer = wh.optim.SGD(head, lr=2.0, momentum=momentum)
+    for _ in range(40):
+        head(torch.randn(32, 16), torch.randint(0, 6000, (32,))).backward()
+        optimizer.step()
+    return head.eval()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_reading_is_right_while_rows_are_rewritten(momentum: float) -> None:
+    head, hidden, classes = trained(momentum), torch.randn(4, 16), torch.randint(0, 6000, (4, 50))
+    train = wh.optim.SGD(head, lr=0.5, momentum=momentum)
+    wrong: list[str] = []
+    for turn in range(4):
+        head.train()
+        for _ in range(6):
+            head(torch.randn(32, 16), torch.randint(0, 6000, (32,))).backward()
+            train.step()
+        head.eval()
+        reads: dict[str, Callable[[], torch.Tensor]] = {
+            "top_k": lambda: head.top_k(hidden, 5)[0],
+            "scores": lambda: head.scores(hidden),
+            "log_prob": lambda: head.log_prob(hidden, classes),
+            "weight": head.weight,
+        }
+        expected, done = {name: read() for name, read in reads.items()}, threading.Event()
+
+        def look(name: str) -> None:
+            while not done.is_set():  # noqa: B023
+                if not torch.allclose(reads[name](), expected[name], atol=1e-3):  # noqa: B023
+                    wrong.append(f"{name} in turn {turn}")  # noqa: B023
+
+        threads = [threading.Thread(target=look, args=(name,)) for name in reads]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            head.consolidate()
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_a_writer_is_alone_and_comes_to_its_turn() -> None:
+    gate, inside, seen = Gate(), [0], []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            with gate.reading():
+                seen.append(inside[0])
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(20):
+        with gate.writing():
+            inside[0] = 1
+            inside[0] = 0
+    stop.set()
+    for reader in readers:
+        reader.join(timeout=10)
+    assert set(seen) <= {0}
+    for other in (copy.deepcopy(gate), pickle.loads(pickle.dumps(gate))):  # noqa: S301
+        with other.writing():
+            pass
+
+
+def test_an_error_inside_leaves_the_gate_open() -> None:
+    gate = Gate()
+    for enter in (gate.reading, gate.writing):
+        with pytest.raises(RuntimeError, match="inside"), enter():
+            raise RuntimeError("inside")
+    with gate.writing():
+        pass
+    with gate.reading():
+        pass
