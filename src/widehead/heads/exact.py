@@ -99,7 +99,7 @@ class ExactHead(ExactState):
             raise
         self.monitor = LearningRateMonitor()
         #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
-        self.handle = nn.Parameter(torch.empty(0, device=device, dtype=dtype))
+        self.handle = nn.Parameter(torch.empty(0, device=rows.device, dtype=dtype))
         self._pending = Pending()
 
     # -- loss ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What backward passes leave for the optimisers of an exact head, and whether there are any."""
 
+import sys
 import warnings
 from typing import Any
 from weakref import WeakSet
@@ -113,5 +114,8 @@ class Pending:
 
 
 def _warn(message: str) -> None:
-    # The line that calls the head: through before_forward, _attached, _counted_losses, forward and those of torch.
-    warnings.warn(message, NoOptimizerWarning, stacklevel=9)
+    """Warn at the line that calls the head, or the model that holds it."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("torch.", "widehead.")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, NoOptimizerWarning, stacklevel=level)
