@@ -50,6 +50,7 @@ def test_a_model_is_one_graph_around_its_head(row: Row, form: Any) -> None:
         return graph
 
     model = Model(make(row, torch.float32))
+    _optimizer = wh.optim.SGD(model.head) if isinstance(model.head, wh.ExactHead) else None  # takes what passes leave
     compiled, x = torch.compile(model, backend=backend), torch.randn(M, 5)
     for targets in (form(RAGGED), form(OTHERS)):
         found, gradients = [], []
