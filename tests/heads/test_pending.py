@@ -271,6 +271,20 @@ def test_what_stands_for_w_among_the_parameters_is_empty_and_no_part_of_the_stat
     assert head.weight().shape == (D, WIDTH)
 
 
+def test_a_head_made_without_memory_trains_once_its_state_is_there() -> None:
+    with torch.device("meta"):
+        head = make()
+    twin = make()
+    head.load_state_dict(twin.state_dict())
+    head.to("cpu")
+    for one in (head, twin):
+        optimizer = wh.optim.SGD(one, lr=0.1)
+        one(*data(6)).backward()
+        optimizer.step()
+    assert torch.equal(head.weight(), twin.weight())
+    assert not any(parameter.is_meta for parameter in head.parameters())
+
+
 # -- the norm in the place of the gradient -----------------------------------------------------------------------
 
 

@@ -99,7 +99,8 @@ class ExactHead(ExactState):
             raise
         self.monitor = LearningRateMonitor()
         #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
-        self.handle = nn.Parameter(torch.empty(0, device=device, dtype=dtype))
+        on = "cpu" if rows.stored.is_meta else rows.device  # nobody would bring it back from the device meta
+        self.handle = nn.Parameter(torch.empty(0, device=on, dtype=dtype))
         self._pending = Pending()
         self._gate = Gate()
 
