@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from widehead.errors import CheckpointError
 from widehead.heads import ExactHead
 from widehead.models import EncoderOptimizer, WideNetwork
+from widehead.optim import HeadOptimizer
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
@@ -160,10 +161,11 @@ def check_finite(tree: Any, path: str) -> None:
 
 def _check_shapes(optimizer: Optimizer) -> None:
     """ValueError if what an optimiser keeps of a parameter is neither of its shape nor one number for each row."""
+    if isinstance(optimizer, HeadOptimizer):  # its parameters stand for heads, and have no shape of their own
+        return
     for parameter, state in optimizer.state.items():
         for name, part in state.items():
-            is_kept = isinstance(part, Tensor) and part.ndim > 0 and parameter.numel() > 0
-            if is_kept and part.shape not in (parameter.shape, parameter.shape[:1]):
+            if isinstance(part, Tensor) and part.ndim > 0 and part.shape not in (parameter.shape, parameter.shape[:1]):
                 raise ValueError(f"`{name}` of shape {tuple(part.shape)} for a parameter of {tuple(parameter.shape)}")
 
 
