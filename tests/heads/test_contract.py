@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from support.head_table import ROWS, WIDTH, D, Row, gradients, hidden_of, loss_of, make, small_blocks
+from support.head_table import RAGGED, ROWS, WIDTH, D, Row, gradients, hidden_of, loss_of, make, small_blocks
 
 import widehead as wh
 
@@ -113,6 +113,18 @@ def test_classes_of_other_dimensions_or_out_of_range_are_named(row: Row) -> None
         head.scores(hidden, torch.full((2, 3), D))
     with pytest.raises(ValueError, match=r"`weight` should have shape \(2, 3\)"):
         head(hidden, ids_with((2, 3)), weight=torch.ones(6))
+
+
+@ROWS
+@pytest.mark.filterwarnings("ignore::widehead.errors.KeptPrecisionWarning")
+def test_every_head_works_in_a_model_of_bfloat16(row: Row) -> None:
+    head, hidden = make(row, torch.float32).bfloat16(), hidden_of(dtype=torch.bfloat16)
+    loss = loss_of(head, hidden, RAGGED)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(head, hidden))
+    assert torch.isfinite(head.eval()(hidden.detach(), RAGGED))
+    assert torch.equal(head.top_k(hidden.detach(), D)[1].sort(dim=1).values, torch.arange(D).expand(len(RAGGED), D))
 
 
 def multi_hot(m: int, classes: int) -> torch.Tensor:

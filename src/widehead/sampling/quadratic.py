@@ -137,7 +137,7 @@ class QuadraticSampler(nn.Module):
     def _walk(self, n: int, form: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
         """(n,) blocks drawn through the tree and (n,) the log-probability of each walk."""
         upper, left = torch.triu_indices(self.width, self.width, device=form.device)
-        packed = form[upper, left] * torch.where(upper == left, 1.0, 2.0)
+        packed = form[upper, left] * torch.where(upper == left, 1.0, 2.0).to(form.dtype)
         levels = list(self._levels())
         depth = len(levels) - 1
         every = torch.arange(self._sizes[depth], device=form.device)
