@@ -84,3 +84,10 @@ def test_rows_of_m_that_shrink_to_nothing_become_zero() -> None:
         product = product.then(x, (1e-10 - 1.0) * x)
     assert torch.equal(product.both[1][0], torch.zeros(2, dtype=torch.float64))
     assert float(product.both[1][-1].abs().max()) > 0.9
+
+
+@given(seed=SEEDS, k=st.integers(0, 7), c=st.integers(1, 6))
+def test_the_size_of_the_product(seed: int, k: int, c: int) -> None:
+    corrections, dense = made(seed, k, c)
+    expected = torch.linalg.matrix_norm(product_from(dense, 0, c)) / c**0.5
+    assert abs(corrections.size() - float(expected)) <= 1e-6 * (1.0 + float(expected))

@@ -86,7 +86,17 @@ def test_scale(rule: StepRule, dtype: torch.dtype, scale: float, expected: bool,
         inverse=times(good.inverse, at, 1.0 / scale),
         growth=times(good.growth, row, 1.0 / scale),
     )
-    assert sound(shrunk, rule, dtype) is expected
+    assert sound(shrunk, rule, dtype) is (expected and not (rule is SGD and scale < 1.0))
+
+
+@DTYPES
+def test_a_sum_that_shrank_keeps_the_rounding_of_what_it_was(dtype: torch.dtype) -> None:
+    """Without decay and momentum U is I and what steps added; with them it is rounded as it is."""
+    least, decayed = {torch.float32: 0.05, torch.float64: 1e-3}[dtype], StepRule.sgd(LR, 0.1)
+    for share, rule, expected in ((0.99, SGD, False), (1.01, SGD, True), (0.99, decayed, True)):
+        size = share * least
+        shrunk = best(SGD)._replace(factor=(size,), inverse=(1.0 / size,), growth=(LR / size,))
+        assert sound(shrunk, rule, dtype) is expected
 
 
 @DTYPES

@@ -12,6 +12,7 @@ Letters: c columns, k corrections, X (k, c), M (k, c).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,12 @@ class Corrections:
         left, right = self.both
         right = without_denormals(torch.addr(right, right @ x, b))
         return Corrections(torch.stack([torch.cat([left, x[None]]), torch.cat([right, b[None]])]))
+
+    def size(self) -> float:
+        """‖I + XᵀM‖ of all of them together, over √c."""
+        left, right = self.both
+        total = left.shape[1] + 2.0 * torch.sum(left * right) + torch.sum((left @ left.T) * (right @ right.T))
+        return math.sqrt(max(float(total), 0.0) / left.shape[1])
 
     def applied(self, rows: Tensor, first: Tensor | None = None) -> Tensor:
         """(n, c) rows brought through corrections number ``first`` (n,) and later, or through all."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade, StepRule, correct_before
 from widehead.errors import NonFiniteError
 from widehead.factored.weights import FactoredWeights
-from widehead.versions import contracts_too_much, drift_of, is_sound
+from widehead.versions import cancels, contracts_too_much, drift_of, is_sound
 
 _MOST_CORRECTIONS = 2  # in one step; if they do not help, the segment is closed
 
@@ -126,6 +126,10 @@ def _corrected(
     """The step in well-conditioned numbers, if few directions are at fault, and that is cheap to see to."""
     # What rounding of rows does to Q is told in the basis of one boundary, which a correction would change half way.
     if rule.order == 2 or not hr.numel() or weights.rows.is_narrow:
+        return None
+    # c corrections may take from V in all directions: what is left of rows is rounding then, as of a sum.
+    before = weights.versions.corrections
+    if len(before) >= weights.small.columns and cancels(before.size(), weights.dtype):
         return None
     corrections: list[Corrected] = []
     for found in _corrections(weights, gradient, rule, made, hr):

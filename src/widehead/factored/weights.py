@@ -161,7 +161,8 @@ class FactoredWeights:
         gens, size = self.versions, self.order * self.width
         factor, inverse = self.opening(basis)
         master = self.small.flushed().master
-        gens.close((master[:size] @ inverse).to(self.dtype), self.rows)
+        ended = master[:size] if self.order == 1 else master[:size] @ inverse
+        gens.close(ended.to(self.dtype), self.rows)
         self.small = SmallState.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), self.dtype)
         self.segment_steps = 0
         self.layout += 1

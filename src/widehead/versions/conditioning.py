@@ -21,6 +21,9 @@ _CONDITION_LIMIT = {torch.float32: 30.0, torch.float64: 1000.0}
 _DRIFT_LIMIT = {torch.float32: 1e-5, torch.float64: 1e-13}
 # U alone may also become small or large (weight decay, momentum that runs out) with κ_F as it was.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-10, 1e4
+# And if it is a sum, as without these, it keeps the rounding of its size at the beginning: some steps that leave a
+# tenth of all directions each left nothing of U but that. The same goes for a product of corrections.
+_SMALLEST_SUM = {torch.float32: 0.05, torch.float64: 1e-3}
 # A step that leaves little of most directions: what is left of U is rounding as large as U, and no longer the inverse
 # of U⁻¹, which none of the other figures sees. A ridge regression was 8 % off after Newton's first step.
 _CONTRACTION_LIMIT = {torch.float32: 16.0, torch.float64: 1e6}
@@ -43,9 +46,15 @@ def is_sound(figures: Figures, rule: StepRule, dtype: torch.dtype, drift: float)
         and all(number <= _CONDITION_LIMIT[dtype] for number in conditions)
         and all(number <= _AMPLIFICATION_LIMIT[dtype] for number in amplifications)
         and all(_SMALLEST_SCALE < sizes[i * k + i] < _LARGEST_SCALE for i in range(k))
+        and not (rule.keeps and cancels(sizes[0], dtype))
         and drift <= _DRIFT_LIMIT[dtype]
         and not contracts_too_much(figures, dtype)
     )
+
+
+def cancels(size: float, dtype: torch.dtype) -> bool:
+    """Whether a c × c matrix that is I and what was added to it has become so small: ``size`` is its norm over √c."""
+    return size < _SMALLEST_SUM[dtype]
 
 
 def contracts_too_much(figures: Figures, dtype: torch.dtype) -> bool:
