@@ -18,11 +18,15 @@ from heads import test_head_table, test_head_table_state
 from support import head_table, job_files, properties
 from support.head_table import small_blocks  # noqa: F401
 from support.pages import PROJECT, blocks
+from torch import Tensor
 
+from widehead.heads import LinearHead
 from widehead.heads.names import HEADS
 from widehead.jobs import configure
+from widehead.losses import mean_over_targets
 from widehead.losses.names import LOSSES
 from widehead.runs import Run
+from widehead.targets import SparseTargets
 
 PAGE = PROJECT / "CONTRIBUTING.md"
 # Losses that the optimiser is tried with; the table of optimisers has all.
@@ -110,6 +114,24 @@ def test_the_head(
         return defined["OneVersusAllHead"](d, n, dtype=dtype, bias=bias)
 
     call(test, request, row=head_table.Row("one versus all", make), **given)
+
+
+def test_a_head_whose_training_loss_is_not_minus_log_p(request: pytest.FixtureRequest) -> None:
+    """Its row says so, and no test of the table asks it to be one."""
+
+    class Smoothed(LinearHead):
+        def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+            outputs = self._widened(hidden) @ self.table.T
+            at_targets = mean_over_targets(outputs[targets.example_ids, targets.class_ids], targets)
+            return outputs.logsumexp(1) - 0.9 * at_targets - 0.1 * outputs.mean(1)
+
+    def make(d: int, n: int, dtype: torch.dtype, bias: bool) -> Any:
+        return Smoothed(d, n, dtype=dtype, bias=bias)
+
+    row = head_table.Row("smoothed", make, minus_log_p=False)
+    for case in every_test("row", test_head_table, test_head_table_state):
+        test, given = case.values
+        call(test, request, row=row, **given)
 
 
 def test_the_tables_are_followed() -> None:

@@ -24,6 +24,8 @@ class Row:
     name: str
     make: Callable[[int, int, torch.dtype, bool], Any]
     deterministic: bool = True
+    #: whether that is −log p, if the head has probabilities
+    minus_log_p: bool = True
     #: what the held-out recall@1 of the learnable problem below should exceed; chance is 1/40
     recall: float = 0.9
     #: a step size for ExactHead, which no optimiser of torch can train; None for heads with parameters
