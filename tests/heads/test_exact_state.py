@@ -356,3 +356,13 @@ def test_copies_that_nobody_averaged_are_heads_like_others() -> None:
         assert torch.equal(other.eval().top_k(torch.ones(1, WIDTH), 3)[1], head.top_k(torch.ones(1, WIDTH), 3)[1])
         other.load_state_dict(own_copy(trained(9).state_dict()))
         assert other.top_k(torch.ones(1, WIDTH), 3)[0].shape == (1, 3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_head_of_one_column_takes_its_state(momentum: float) -> None:
+    heads = [wh.ExactHead(1, 30, wh.losses.SquaredError()) for _ in range(2)]
+    optimizer = wh.optim.SGD(heads[0], lr=0.05, momentum=momentum)
+    heads[0](torch.ones(4, 1), torch.arange(4)).backward()
+    optimizer.step()
+    heads[1].load_state_dict(heads[0].state_dict())
+    assert torch.equal(heads[1].weight(), heads[0].weight())

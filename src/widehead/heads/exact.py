@@ -99,8 +99,7 @@ class ExactHead(ExactState):
             raise
         self.monitor = LearningRateMonitor()
         #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
-        on = "cpu" if rows.stored.is_meta else rows.device  # nobody would bring it back from the device meta
-        self.handle = nn.Parameter(torch.empty(0, device=on, dtype=dtype))
+        self.handle = nn.Parameter(torch.empty(0, device=rows.device, dtype=dtype))
         self._pending = Pending()
         self._gate = Gate()
 
