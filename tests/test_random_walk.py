@@ -15,7 +15,7 @@ from support.walk.twin import Twin
 from support.walk.walker import Actions
 from torch import Tensor
 
-SHORT = [pytest.param(seed, 900, id=f"{seed}") for seed in range(4)]
+SHORT = [pytest.param(seed, 700, id=f"{seed}") for seed in range(3)]
 LONG = [pytest.param(seed, 10_000, id=f"{seed}, long", marks=pytest.mark.slow) for seed in range(100, 120)]
 
 

@@ -129,7 +129,8 @@ class Source:
         if how == "matrix" and distinct and values is not None:
             numbers = (values.double().numpy(), made.class_ids.numpy(), made.offsets.numpy())
             return scipy.sparse.csr_matrix(numbers, shape=(len(ids), num_classes))
-        if values is not None or not ids or how in ("sparse", "matrix"):
+        # Lists and tables of 0 and 1 that are as long as there are classes are refused as multi-hot.
+        if values is not None or not ids or num_classes <= 50 or how in ("sparse", "matrix"):
             return made
         if how == "lists":
             return ids

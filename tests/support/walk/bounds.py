@@ -21,7 +21,7 @@ from support.walk.twin import Passed, Preconditioner, Twin
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 # A product of some hundred terms, some of them in a row, and what a sum of 16 steps leaves of Q before it is flushed.
-PRODUCT = 32.0
+PRODUCT = 64.0
 # By how much the rounding of a written row may be magnified (the limits of versions/conditioning.py, 8 and 64), over
 # the few products that bring a row forward; and the drift that UU⁻¹ may have meanwhile.
 ROWS = {torch.float32: 64.0, torch.float64: 512.0}

@@ -16,7 +16,7 @@ from torch import Tensor
 import widehead as wh
 from support.properties import TABLE, Row
 from support.walk.batches import DOUBLE, Batch, Source
-from support.walk.bounds import INVERSE, Bounds, PassBounds
+from support.walk.bounds import INVERSE, UNDERFLOW, Bounds, PassBounds
 from support.walk.twin import Passed, Preconditioner, Twin
 from widehead.arithmetic import TORCH, OutputGradient, using
 from widehead.optim import SGD, Muon, Newton, Shampoo
@@ -127,6 +127,7 @@ class Walker:
         key = (str(self.dtype).removeprefix("torch."), what)
         if bound == float("inf"):
             return
+        bound += UNDERFLOW[self.dtype]
         share = error / bound if bound > 0.0 else (0.0 if error == 0.0 else float("inf"))
         self.actions.worst[key] = max(self.actions.worst.get(key, 0.0), share if share == share else float("inf"))
         if not share <= 1.0:
