@@ -120,7 +120,7 @@ def _check_sums(values: Tensor, versions: RowVersions, small: SmallState, block_
     for each version. An average of two states, each part by itself, does not stand for the average of their W.
     """
     master, c = small.flushed().master, small.columns
-    factor, shift, total, gram, inverse = (part.squeeze(0) for part in master.split([c, 1, 1, c, c]))
+    factor, (shift,), (total,), gram, inverse = master.split([c, 1, 1, c, c])
     p = torch.cos(1.7 * torch.arange(1.0, c + 1.0, dtype=torch.float64, device=master.device))
     p /= torch.linalg.vector_norm(p)
     seen = torch.zeros(2, dtype=torch.float64, device=master.device)
