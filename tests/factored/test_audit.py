@@ -14,7 +14,7 @@ import widehead as wh
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("classes", "width", "bias"), [(1, 1, False), (1, 1, True), (5, 1, False), (1, 4, False)])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_small_heads_are_audited_without_a_warning(
+def test_small_heads_are_audited_and_loaded_without_a_warning(
     dtype: torch.dtype, classes: int, width: int, bias: bool, momentum: float
 ) -> None:
     torch.manual_seed(0)
@@ -27,6 +27,9 @@ def test_small_heads_are_audited_without_a_warning(
             optimizer.step()
         found = head.audit()
     assert max(found.gram, found.column_sum, found.inverse) < 1e-5
+    other = wh.ExactHead(width, classes, wh.losses.SquaredError(), bias=bias, dtype=dtype)
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(other.weight(), head.weight())
 
 
 def test_an_inverse_that_is_wrong_is_seen_in_one_column() -> None:
