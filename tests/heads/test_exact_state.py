@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 import widehead as wh
+from widehead import factored
 from widehead.errors import KeptPrecisionWarning
 from widehead.heads import AveragedModel
 
@@ -41,6 +42,24 @@ def train(head: wh.ExactHead, steps: int, seed: int = 0, momentum: float = 0.0) 
 
 def own_copy(state: dict[str, Any]) -> dict[str, Any]:
     return {name: part.clone() for name, part in state.items()}
+
+
+def test_what_a_shrunken_head_keeps_of_its_past_does_not_spoil_its_checkpoints() -> None:
+    """Q has the rounding of the largest W there was; checkpoints of runs call `recount_if_drifted` for it."""
+    head = trained(20)
+    small = head.weights.small.flushed()
+    gram, column_sum = small.master[small.columns + 2 : 2 * small.columns + 2], small.master[small.columns + 1]
+    head.weights.small = small.with_sums(1.01 * gram, column_sum)
+    with pytest.raises(RuntimeError, match="Q of an exact head's state"):
+        trained(1).load_state_dict(own_copy(head.state_dict()))
+    factored.recount_if_drifted(head.weights)
+    other = trained(1)
+    other.load_state_dict(own_copy(head.state_dict()))
+    assert torch.equal(other.weight(), head.weight())
+    assert other.audit().gram < 1e-5
+    before = head.weights.small
+    factored.recount_if_drifted(head.weights)
+    assert head.weights.small is before  # nothing is done for nothing
 
 
 # -- states that do not fit together ----------------------------------------------------------------------------------

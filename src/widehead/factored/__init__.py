@@ -4,7 +4,7 @@ from widehead.factored.audit import Audit, audit
 from widehead.factored.monitor import LearningRateMonitor, dense_curvature, target_curvature
 from widehead.factored.packing import pack, unpack
 from widehead.factored.reading import accumulate, forward, output_gradient
-from widehead.factored.state import from_state, to_state
+from widehead.factored.state import from_state, recount_if_drifted, to_state
 from widehead.factored.step import Change, apply_step, plan_step
 from widehead.factored.weights import FactoredWeights
 
@@ -22,6 +22,7 @@ __all__ = [
     "output_gradient",
     "pack",
     "plan_step",
+    "recount_if_drifted",
     "target_curvature",
     "to_state",
     "unpack",

@@ -109,6 +109,17 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     return made
 
 
+def recount_if_drifted(weights: FactoredWeights) -> None:
+    """Q and w̄ from the rows if `from_state` would refuse them, O(Dd), or then O(Dd²).
+
+    They keep the rounding of the largest W there was, which is too much once W has shrunk far.
+    """
+    try:
+        _check_sums(weights.values, weights.versions, weights.small, weights.rows.block_rows)
+    except ValueError:
+        weights.recount()
+
+
 # How far Q, x̄ and U⁻¹ may be from those of the rows, by the type of the values. Drift is below 1e-5 in float32.
 _INCONSISTENT = {torch.float64: 1e-6, torch.float32: 1e-3}
 

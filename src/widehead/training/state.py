@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from widehead import factored
 from widehead.errors import CheckpointError
 from widehead.heads import ExactHead
 from widehead.models import EncoderOptimizer, WideNetwork
@@ -90,6 +91,8 @@ class RunState:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint of this moment; CheckpointError if that fails."""
+        if isinstance(self.network.head, ExactHead):
+            factored.recount_if_drifted(self.network.head.weights)
         tree = {
             "origin": dataclasses.asdict(self.origin),
             "encoder": self.network.encoder.state_dict(),
