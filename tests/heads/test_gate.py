@@ -65,7 +65,7 @@ def test_a_writer_is_alone_and_comes_to_its_turn() -> None:
 
     def read() -> None:
         while not stop.is_set():
-            with gate.reading():
+            with gate:
                 seen.append(inside[0])
 
     readers = [threading.Thread(target=read) for _ in range(3)]
@@ -86,10 +86,10 @@ def test_a_writer_is_alone_and_comes_to_its_turn() -> None:
 
 def test_an_error_inside_leaves_the_gate_open() -> None:
     gate = Gate()
-    for enter in (gate.reading, gate.writing):
+    for enter in (lambda: gate, gate.writing):
         with pytest.raises(RuntimeError, match="inside"), enter():
             raise RuntimeError("inside")
     with gate.writing():
         pass
-    with gate.reading():
+    with gate:
         pass

@@ -70,7 +70,9 @@ class Head(nn.Module):
         """
         rows, lead = checked_hidden(hidden, self.in_features)
         losses, counted = self._counted_losses(rows, self._targets(targets, lead, rows))
-        return reduced(losses.view(lead), None if counted is None else counted.view(lead), weight, reduction)
+        if rows is not hidden:
+            losses, counted = losses.view(lead), None if counted is None else counted.view(lead)
+        return reduced(losses, counted, weight, reduction)
 
     @abstractmethod
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:

@@ -3,7 +3,6 @@
 Letters: m examples; … their dimensions if they have several, lead in the code.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
@@ -31,7 +30,7 @@ def opaque(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return (unseen if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
+        return (unseen if torch.compiler.is_compiling() else function)(*args, **kwargs)
 
     return wrapper
 
@@ -51,7 +50,7 @@ def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size
     if not hidden.dtype.is_floating_point:
         raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
     lead = hidden.shape[:-1]
-    return hidden.reshape(lead.numel(), in_features), lead
+    return hidden if hidden.ndim == 2 else hidden.reshape(lead.numel(), in_features), lead
 
 
 def checked_targets(targets: TargetsLike, lead: torch.Size, num_classes: int, device: torch.device) -> SparseTargets:

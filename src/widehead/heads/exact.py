@@ -116,7 +116,7 @@ class ExactHead(ExactState):
         return losses, targets.counts > 0 if self.loss.needs_targets else None
 
     def _read(self, hidden: Tensor, targets: SparseTargets) -> Forward:
-        with self._gate.reading():
+        with self._gate:
             return factored.forward(self.weights, hidden.detach(), targets)
 
     @torch.no_grad()
@@ -151,7 +151,7 @@ class ExactHead(ExactState):
     @property
     def learns(self) -> bool:
         """Whether a backward pass leaves a step: in train mode, unless `requires_grad_(False)` froze the head."""
-        return self.training and self.handle.requires_grad
+        return self.training and bool(self._parameters["handle"].requires_grad)  # type: ignore[union-attr]
 
     def _remembers(self, hidden: Tensor) -> bool:
         """Whether a backward pass may follow."""
@@ -196,7 +196,7 @@ class ExactHead(ExactState):
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         widened = self._widened(hidden)
-        with self._gate.reading():
+        with self._gate:
             return self.loss.score(torch.cat([widened @ block.T for _, block in self.weights.blocks()], dim=1))
 
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -212,7 +212,7 @@ class ExactHead(ExactState):
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Reads all of W block by block; call `consolidate` once before many calls."""
         widened = self._widened(hidden)
-        with self._gate.reading():
+        with self._gate:
             return streaming_top_k(widened, self.weights.blocks(), k, self.loss.score, banned)
 
     # -- the weights --------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class ExactHead(ExactState):
         return self._dense()[:, self.in_features].clone() if self.has_bias else None
 
     def _dense(self) -> Tensor:
-        with self._gate.reading():
+        with self._gate:
             return self.weights.dense()
 
     def to_linear(self) -> nn.Linear:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Gate:
-    """Lets readers in together, and a writer alone; a reader that is inside must not enter again.
+    """Lets readers in together (``with gate``), and a writer alone; a reader that is inside must not enter again.
 
     Copies and pickles are new gates, with nobody inside.
     """
@@ -19,17 +19,16 @@ class Gate:
         self._readers = 0
         self._waiting = False
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._change:
             while self._waiting:
                 self._change.wait()
             self._readers += 1
-        try:
-            yield
-        finally:
-            with self._change:
-                self._readers -= 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._change:
+            self._readers -= 1
+            if self._waiting:
                 self._change.notify_all()
 
     @contextmanager
