@@ -5,10 +5,12 @@ import sys
 
 from torch import distributed, nn
 
+_AVAILABLE = distributed.is_available()
+
 
 def in_several() -> bool:
     """Whether there is a group of processes, and more than one of them."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return _AVAILABLE and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def refuse_data_parallel(head: nn.Module) -> None:

@@ -23,7 +23,7 @@ class ScaledLosses:
     def refuse(self, gradient: OutputGradient) -> None:
         """RuntimeError if a GradScaler scaled the loss of this ``gradient``."""
         weight = gradient.example_weight
-        factor = 0.0 if weight is None else float(weight.sum())
+        factor = 0.0 if weight is None else weight.sum().item()
         if factor < 2.0:
             return
         if self._scalers is None:  # torch keeps no list of them
