@@ -118,6 +118,29 @@ def test_consolidating_in_bfloat16_changes_weights_and_says_so() -> None:
         loss.backward()
 
 
+@pytest.mark.parametrize("before", [0.0, 0.9])
+@pytest.mark.parametrize("storage_dtype", [None, HALF])
+def test_an_optimiser_made_before_the_step_has_the_gradient_of_this_w_or_none(
+    before: float, storage_dtype: torch.dtype | None
+) -> None:
+    """Momentum that comes or goes writes all rows anew, which in bfloat16 makes another W of them."""
+    head, hidden = make(storage_dtype=storage_dtype), torch.randn(4, WIDTH)
+    train(head, wh.optim.SGD(head, lr=0.02, momentum=before), 30)
+    head(hidden, [[1], [2], [], [3]]).backward()
+    norm, weight = float(head.grad_norm()), head.weight()
+    optimizer = wh.optim.SGD(head, lr=0.02, momentum=0.9 - before)
+    assert torch.allclose(head.weight(), weight, rtol=2.0**-7 if storage_dtype else 1e-6, atol=1e-7)
+    if storage_dtype is None:
+        assert float(head.grad_norm()) == pytest.approx(norm, rel=1e-5)
+        return
+    assert not torch.equal(head.weight(), weight)
+    for read in (head.grad_norm, optimizer.step):
+        with pytest.raises(StaleGraphError, match="zero_grad"):
+            read()
+    optimizer.zero_grad()
+    train(head, optimizer, 3)
+
+
 @pytest.mark.parametrize("storage_dtype", [None, HALF])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_checkpoints_go_on_bit_equal(tmp_path: Path, momentum: float, storage_dtype: torch.dtype | None) -> None:

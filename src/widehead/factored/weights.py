@@ -72,14 +72,18 @@ class FactoredWeights:
         self.small = self.small.with_sums(gram, column_sum)
 
     def with_order(self, order: int) -> FactoredWeights:
-        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes."""
+        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes.
+
+        Rows in bfloat16 are rounded anew: W is another by that, and what was computed of the old one is stale.
+        """
         if order == self.order:
             return self
         rows = self.rows.empty_like(width=order * self.width)
         for start, block in self.blocks():
             rows.put(start, pad(block, (0, (order - 1) * self.width)))
         fresh = FactoredWeights.from_rows(rows, order)
-        return replace(fresh, revision=self.revision, layout=self.layout + 1, steps=self.steps)
+        revision = self.revision + self.rows.is_narrow
+        return replace(fresh, revision=revision, layout=self.layout + 1, steps=self.steps)
 
     @property
     def values(self) -> Tensor:
