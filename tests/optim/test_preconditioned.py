@@ -241,6 +241,28 @@ def test_hidden_layers_of_any_size_make_finite_steps(kind: str, dtype: torch.dty
     assert float(head((scale * hidden).to(dtype), ids).detach()) < 1.01 * float(loss.detach())
 
 
+@pytest.mark.parametrize("above", [0.0, 5.6e-45, 1e-9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_matrix_with_no_more_above_zero_than_below_has_no_root(dtype: torch.dtype, above: float) -> None:
+    """GᵀG of a gradient whose parts cancel is its rounding; the root of what is above 0 in it was infinite."""
+    matrix = torch.tensor([[above, -2e-43], [-2e-43, -6.6e-5]], dtype=torch.float64).to(dtype)
+    assert torch.equal(inverse_root(matrix, 0.1), torch.zeros(2, 2, dtype=dtype))
+    assert float(inverse_root(-matrix, 0.1).max()) < 2e3
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+@pytest.mark.parametrize("m", [1, 8, 31])
+def test_a_loss_that_is_constant_can_be_stepped_on(kind: str, m: int) -> None:
+    """One class alone has the probability 1, and a gradient whose parts cancel: what is left is rounding."""
+    torch.manual_seed(0)
+    head = wh.ExactHead(1, 1, wh.losses.TaylorSoftmax(), bias=True)
+    optimizer = getattr(wh.optim, kind)(head)
+    for scale in [1.0, 1e-39, 1e-3, 1e-39, 0.0, 10.0] * 10:
+        head(scale * torch.randn(m, 1), torch.zeros(m, 1, dtype=torch.int64), reduction="sum").backward()
+        optimizer.step()
+        assert bool(torch.isfinite(head.weight()).all())
+
+
 @pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("m", [1, 3, 20])

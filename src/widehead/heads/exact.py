@@ -282,7 +282,8 @@ class ExactHead(ExactState):
     def keep_momentum(self, keep: bool) -> None:
         """Keep a momentum beside W from now on, which begins at 0, or drop it; O(Dd²) if that is a change.
 
-        Optimisers ask for it once, as they are made.
+        Optimisers ask for it once, as they are made. It rounds W anew if that is stored in bfloat16, so that gradients
+        of passes before are stale.
         """
         self.weights = self.weights.with_order(2 if keep else 1)
 

@@ -54,7 +54,8 @@ def inverse_root_factors(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor
     if not bool(torch.isfinite(matrix.sum())):  # eigh would raise an error of its own
         return torch.full_like(matrix, torch.nan), matrix.new_ones(matrix.shape[0])
     values, vectors = torch.linalg.eigh(matrix)
-    values = values.clamp_min(0.0)  # what is below 0 is rounding
+    # What is below 0 is rounding. If no more is above it, all is, and no direction is one to go in.
+    is_rounding, values = values.mean() <= 0.0, values.clamp_min(0.0)
     ridge = values.mean() * max(damping, torch.finfo(matrix.dtype).eps)
-    # If nothing is above 0, the gradient is rounding errors, and no direction is one to go in.
-    return vectors, torch.where(ridge > torch.finfo(matrix.dtype).tiny, (values + ridge).rsqrt(), 0.0)
+    is_rounding |= ridge <= torch.finfo(matrix.dtype).tiny
+    return vectors, torch.where(is_rounding, 0.0, (values + ridge).rsqrt())

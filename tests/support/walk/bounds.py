@@ -20,8 +20,10 @@ from support.walk.batches import DOUBLE
 from support.walk.twin import Passed, Preconditioner, Twin
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-# A product of some hundred terms, some of them in a row, and what a sum of 16 steps leaves of Q before it is flushed.
-PRODUCT = 64.0
+# A sum of n terms makes n rounding errors, each within ±u of what there is. Their standard deviation is √(n/3)·u,
+# and 2√n·u three and a half of those, which of many thousand sums hardly one passes. The longest sums are over the
+# examples of a step, three passes of up to 300, so n is about 1000.
+PRODUCT = 2.0 * 1024**0.5
 # By how much the rounding of a written row may be magnified (the limits of versions/conditioning.py, 8 and 64), over
 # the few products that bring a row forward; and the drift that UU⁻¹ may have meanwhile.
 ROWS = {torch.float32: 64.0, torch.float64: 512.0}
@@ -43,6 +45,7 @@ class PassBounds:
     Attributes:
         loss: of the loss. by_hidden: of ∇H.
         sizes: of T before its parts cancel. errors: of T. curvature: of λ, relative to it.
+        kept: sizes with ‖h‖ times the largest ‖W‖ for ‖o‖: what is made of Q and w̄ has the rounding of that.
     """
 
     loss: float
@@ -50,13 +53,15 @@ class PassBounds:
     sizes: Tensor
     errors: Tensor
     curvature: Tensor
+    kept: Tensor
 
     def twice(self) -> PassBounds:
-        parts = (torch.cat([x, x]) for x in (self.by_hidden, self.sizes, self.errors, self.curvature))
+        parts = (torch.cat([x, x]) for x in (self.by_hidden, self.sizes, self.errors, self.curvature, self.kept))
         return PassBounds(2.0 * self.loss, *parts)
 
     def scaled(self, factor: float) -> PassBounds:
-        return PassBounds(self.loss, self.by_hidden, self.sizes * factor, self.errors * factor, self.curvature)
+        sizes, errors, kept = (x * factor for x in (self.sizes, self.errors, self.kept))
+        return PassBounds(self.loss, self.by_hidden, sizes, errors, self.curvature, kept)
 
 
 class Bounds:
@@ -67,6 +72,7 @@ class Bounds:
         peak: the largest ‖W‖₂ since W was loaded: Q and w̄, which are sums, keep the rounding of that.
         reach: with momentum, rows are kept as (w + r·m, m) with r = lr·μ/(1 − μ), and what stiff directions make of
             that is up to lr·λ/(1 − μ) times as large; so w has the rounding of ``reach`` times m.
+        pushed: what M is made of, a sum of gradients before their parts cancel, each with its rounding.
     """
 
     def __init__(self, dtype: torch.dtype, twin: Twin, *, narrow: bool) -> None:
@@ -77,29 +83,43 @@ class Bounds:
         """W was loaded, or became of another type."""
         self.dtype, self.unit = dtype, UNIT[dtype]
         self.peak, self.reach, self.stiffness = twin.spectral(), 0.0, 1.0
-        self.weight = self.momentum = 0.0
+        self.weight = self.momentum = self.pushed = 0.0
 
     def resting(self, twin: Twin) -> float:
         """‖W − Ŵ‖ of W that is only read."""
-        sizes = float(twin.weight.norm()) + self.reach * float(twin.momentum.norm())
-        return ROWS[self.dtype] * self.unit * self.stiffness * sizes
+        return ROWS[self.dtype] * self.unit * self.stiffness * self._weight_size(twin)
+
+    def _weight_size(self, twin: Twin) -> float:
+        return float(twin.weight.norm()) + self.reach * self._momentum_size(twin)
+
+    def _momentum_size(self, twin: Twin) -> float:
+        return float(twin.momentum.norm()) + (self.pushed if bool(twin.momentum.any()) else 0.0)
 
     def rounded(self, twin: Twin) -> float:
         """What rows that are written in bfloat16 lose, as any action may bring some forward."""
-        sizes = float(twin.weight.norm()) + self.reach * float(twin.momentum.norm())
-        return NARROW * ROWS[torch.float32] * sizes if self.narrow else 0.0
+        return self.narrowing * self._weight_size(twin)
+
+    @property
+    def narrowing(self) -> float:
+        """Of a row that is written, what bfloat16 may make of it."""
+        return NARROW * ROWS[torch.float32] if self.narrow else 0.0
 
     def rounded_momentum(self, twin: Twin) -> float:
         """The same of M."""
-        return NARROW * ROWS[torch.float32] * float(twin.momentum.norm()) if self.narrow else 0.0
+        return self.narrowing * self._momentum_size(twin)
 
     def resting_momentum(self, twin: Twin) -> float:
         """‖M − M̂‖ of M that is only read."""
-        return ROWS[self.dtype] * self.unit * self.stiffness * float(twin.momentum.norm())
+        return ROWS[self.dtype] * self.unit * self.stiffness * self._momentum_size(twin)
 
     def gram(self, twin: Twin) -> float:
         """‖Q − WᵀW‖."""
         return PRODUCT * self.unit * twin.width**0.5 * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin)
+
+    def may_be_refused(self, twin: Twin) -> bool:
+        """Whether Q of a W that was much larger may be off by more than loading a state allows: docs/limits.md."""
+        share = {torch.float32: 1e-2 if self.narrow else 1e-3, torch.float64: 1e-6}[self.dtype]
+        return self.gram(twin) > share * float(twin.weight.square().sum()) / twin.width
 
     def column_sum(self, twin: Twin) -> float:
         """‖w̄ − Wᵀ1‖/√D."""
@@ -148,16 +168,18 @@ class Bounds:
         loss = _sum(factors * (off[0] + few * terms))
         curvature = off[1] / exact[1].abs().clamp_min(1e-300)
         by_hidden = (errors * twin.spectral() + kept * wrong).nan_to_num(math.inf)
-        return PassBounds(loss, by_hidden, sizes, errors, curvature)
+        return PassBounds(loss, by_hidden, sizes, errors, curvature, kept)
 
     def of_norm(self, hidden: Tensor, bounds: list[PassBounds], norm: float) -> float:
-        """Of ‖∇W‖, whose square is a sum that may nearly cancel: it has the rounding of (Σ_b ‖t_b‖‖h_b‖)²."""
-        square = self._square(*_moved(hidden, bounds)) + UNDERFLOW[self.dtype]
+        """Of ‖∇W‖, whose square is a sum that may nearly cancel: it has the rounding of (Σ_b ‖t_b‖‖h_b‖)², with the
+        largest ‖W‖ in ‖t_b‖, as Q is part of it."""
+        square = self._square(hidden, bounds) + UNDERFLOW[self.dtype]
         return square if math.isinf(square) else square / max(norm, square**0.5)
 
-    def _square(self, sizes: float, errors: float) -> float:
-        """Error of what is made of pairs of T's rows."""
-        return PRODUCT * self.unit * sizes**2 + 2.0 * errors * (sizes + errors)
+    def _square(self, hidden: Tensor, bounds: list[PassBounds]) -> float:
+        """Error of what is made of pairs of T's rows and of Q."""
+        sizes, errors, kept = _moved(hidden, bounds)
+        return PRODUCT * self.unit * kept**2 + 2.0 * errors * (sizes + errors)
 
     def of_right(self, right: Preconditioner, hidden: Tensor) -> float:
         """Of HR, for R a function of a matrix C ⪰ δI: R moves by at most ‖ΔC‖/δ² or, of a root, ‖ΔC‖/2δ^(3/2)."""
@@ -169,15 +191,18 @@ class Bounds:
     def of_sum(self, right: Preconditioner, hidden: Tensor, bounds: list[PassBounds]) -> float:
         """Of what this step adds to the matrix that R is made of."""
         if right.kind != "newton":
-            return self._square(*_moved(hidden, bounds))
+            return self._square(hidden, bounds)
         curvature = PRODUCT * self.unit + max(
             (float(b.curvature.max()) for b in bounds if b.curvature.numel()), default=0.0
         )
         return curvature * float(right.added.trace())
 
     def of_symmetry(self, right: Preconditioner, hidden: Tensor) -> float:
-        """Of HRHᵀ, which steps rely on being symmetric, whatever R is."""
-        return 4.0 * PRODUCT * self.unit * right.largest * float(hidden.norm()) ** 2
+        """Of HRHᵀ, which steps rely on being symmetric, for an R that is off by what `of_right` allows."""
+        if not right.ridge > UNDERFLOW[self.dtype]:
+            return math.inf  # of a gradient that is 0 but for its rounding, R is anything
+        largest = right.largest * (1.0 + right.wrong / right.ridge)
+        return 4.0 * PRODUCT * self.unit * largest * float(hidden.norm()) ** 2
 
     def after_step(
         self,
@@ -190,22 +215,26 @@ class Bounds:
         curvature: float,
     ) -> None:
         """A step W ← W − η·TᵀHR, or with momentum, by which this much curvature becomes ``stiffness``."""
-        sizes, errors = _moved(hr, bounds)
+        sizes, errors, _ = _moved(hr, bounds)
         self.reach = max(self.reach, length * momentum / (1.0 - momentum))
         self.stiffness = max(self.stiffness, length * curvature / (1.0 - momentum))
         rounding = ROWS[self.dtype] * self.unit
         made = (rounding * self.stiffness + DRIFT[self.dtype]) * sizes + errors
         self.momentum = made if momentum > 0.0 else 0.0
+        self.pushed = momentum * self.pushed + sizes if momentum > 0.0 else self.pushed
         moved = length * (made + self.momentum) if length > 0.0 else 0.0  # and not 0 times infinite
         self.weight = rounding * float(before.norm()) + moved
+        # Rows that are written have the sparse part of a step, whatever of it the dense part takes away.
+        self.momentum += self.narrowing * sizes if momentum > 0.0 else 0.0
+        self.weight += self.narrowing * (length + self.reach) * sizes
         self.peak = max(self.peak, twin.spectral())
 
 
-def _moved(hidden: Tensor, bounds: list[PassBounds]) -> tuple[float, float]:
-    """Σ_b ‖t_b‖‖h_b‖ for the sizes of T's rows, and for their errors."""
+def _moved(hidden: Tensor, bounds: list[PassBounds]) -> tuple[float, float, float]:
+    """Σ_b ‖t_b‖‖h_b‖ for the sizes of T's rows, for their errors, and for what is kept."""
     lengths = torch.linalg.vector_norm(hidden, dim=1)
-    sizes, errors = (torch.cat([getattr(b, name) for b in bounds]) for name in ("sizes", "errors"))
-    return _sum(sizes * lengths), _sum(errors * lengths)
+    sizes, errors, kept = (torch.cat([getattr(b, name) for b in bounds]) for name in ("sizes", "errors", "kept"))
+    return _sum(sizes * lengths), _sum(errors * lengths), _sum(kept * lengths)
 
 
 def _sum(numbers: Tensor) -> float:

@@ -60,6 +60,8 @@ def state_trip(walker: Walker) -> None:
     if how in ("deepcopy", "pickle") and walker.storage == "file":
         _refuses_copies(walker)
         return
+    if how not in ("deepcopy", "pickle") and walker.bounds.may_be_refused(walker.twin):
+        return
     if how == "deepcopy":
         walker.head = copy.deepcopy(walker.head)
     elif how == "pickle" and "user" not in walker.row.name:  # a function in a test has no name to be found by

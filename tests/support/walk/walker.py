@@ -18,7 +18,9 @@ from support.properties import TABLE, Row
 from support.walk.batches import DOUBLE, Batch, Source
 from support.walk.bounds import INVERSE, UNDERFLOW, Bounds, PassBounds
 from support.walk.twin import Passed, Preconditioner, Twin
-from widehead.arithmetic import TORCH, OutputGradient, using
+from support.walk.watched import watched
+from widehead.arithmetic import TORCH, using
+from widehead.errors import StaleGraphError
 from widehead.optim import SGD, Muon, Newton, Shampoo
 from widehead.optim.base import HeadOptimizer, Proposal
 
@@ -104,14 +106,14 @@ class Walker:
             if self.kind != "sgd":
                 options |= {"momentum": self.choose([0.5, 0.9, 0.99]), "nesterov": self.kind == "nesterov"}
                 options |= {"decoupled": self.source.chance(0.5)}
-            made: HeadOptimizer = _watched(SGD)(self.head, lr=0.01, **options)
+            made: HeadOptimizer = watched(SGD)(self.head, lr=0.01, **options)
         else:
             options |= {"damping": self.choose([0.05, 0.1, 0.5]), "lr": self.choose([None, 0.1, 1.0])}
             if self.kind != "muon":
                 options |= {"decay": self.choose([0.0, 0.5, 0.95, 1.0]), "refresh_every": self.choose([1, 3, None])}
             if self.kind == "newton" and self.source.chance(0.3):
                 options |= {"ridge": self.choose([0.1, 10.0])}
-            made = _watched({"newton": Newton, "shampoo": Shampoo, "muon": Muon}[self.kind])(self.head, **options)
+            made = watched({"newton": Newton, "shampoo": Shampoo, "muon": Muon}[self.kind])(self.head, **options)
         if self.head.weights.order != order:
             self.twin.momentum = torch.zeros_like(self.twin.weight)
         self.right = Preconditioner(self.kind, made.param_groups[0])
@@ -274,7 +276,11 @@ class Walker:
             parts = [(part.scaled(float(factor)), bounds.scaled(float(factor))) for part, bounds in parts]
         if self.source.chance(0.03):
             self.actions.note("another optimiser before the step")
+            order = self.head.weights.order
             self.optimizer = self.new_optimizer()
+            if self.storage == "bfloat16" and self.head.weights.order != order:
+                self.is_stale()
+                return
         passed, bounds = [part for part, _ in parts], [bound for _, bound in parts]
         factor = self.norm(passed, bounds)
         passed, bounds = [part.scaled(factor) for part in passed], [bound.scaled(factor) for bound in bounds]
@@ -289,6 +295,15 @@ class Walker:
         self.follow(passed, bounds)
         if not self.is_ordinary():
             self.load_weight()
+
+    def is_stale(self) -> None:
+        """All rows were rounded anew, so W is another than the gradient's."""
+        try:
+            self.head.grad_norm()
+        except StaleGraphError:
+            self.optimizer.zero_grad()
+            return
+        raise Difference(f"A gradient of another W went unnoticed; {self}")
 
     def norm(self, passed: list[Passed], bounds: list[PassBounds]) -> float:
         """What the gradient will be clipped by, by the head's own norm, which is compared first."""
@@ -381,16 +396,3 @@ class Walker:
         self.twin = Twin(self.row, weight.double())
         self.bounds.renew(self.dtype, self.twin)
         self.optimizer = self.new_optimizer(self.kind)
-
-
-def _watched(kind: type[HeadOptimizer]) -> type[Any]:
-    """An optimiser that remembers what it proposed last."""
-
-    class Watched(kind):  # type: ignore[misc, valid-type]
-        proposal: Proposal | None = None
-
-        def _propose(self, head: wh.ExactHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
-            self.proposal = super()._propose(head, gradient, group)
-            return self.proposal
-
-    return Watched
