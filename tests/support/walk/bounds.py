@@ -32,6 +32,8 @@ DRIFT = {torch.float32: 1e-5, torch.float64: 1e-13}
 INVERSE = {torch.float32: 1e-3, torch.float64: 1e-10}
 # bfloat16 has eight bits: each number of a written row becomes one of its two neighbours.
 NARROW = 2.0**-8
+# So many classes may all be targets of nearly every step.
+FEW = 3
 # in which q, s and a are wrong
 SIGNS = [(1.0, 1.0, 1.0), (-1.0, -1.0, -1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0)]
 # Squares of smaller numbers are 0, or have few bits.
@@ -72,7 +74,8 @@ class Bounds:
         peak: the largest ‖W‖₂ since W was loaded: Q and w̄, which are sums, keep the rounding of that.
         reach: with momentum, rows are kept as (w + r·m, m) with r = lr·μ/(1 − μ), and what stiff directions make of
             that is up to lr·λ/(1 − μ) times as large; so w has the rounding of ``reach`` times m.
-        pushed: what M is made of, a sum of gradients before their parts cancel, each with its rounding.
+        pushed: what M is made of, a sum of gradients before their parts cancel, if all of few classes are targets of
+            nearly every step: V and ω have it, M, Q and w̄ its rounding.
     """
 
     def __init__(self, dtype: torch.dtype, twin: Twin, *, narrow: bool) -> None:
@@ -93,7 +96,7 @@ class Bounds:
         return float(twin.weight.norm()) + self.reach * self._momentum_size(twin)
 
     def _momentum_size(self, twin: Twin) -> float:
-        return float(twin.momentum.norm()) + (self.pushed if bool(twin.momentum.any()) else 0.0)
+        return float(twin.momentum.norm()) + self.pushed
 
     def rounded(self, twin: Twin) -> float:
         """What rows that are written in bfloat16 lose, as any action may bring some forward."""
@@ -221,7 +224,9 @@ class Bounds:
         rounding = ROWS[self.dtype] * self.unit
         made = (rounding * self.stiffness + DRIFT[self.dtype]) * sizes + errors
         self.momentum = made if momentum > 0.0 else 0.0
-        self.pushed = momentum * self.pushed + sizes if momentum > 0.0 else self.pushed
+        if momentum > 0.0 and twin.classes <= FEW:
+            self.pushed = momentum * self.pushed + sizes
+            self.peak = max(self.peak, self._weight_size(twin))
         moved = length * (made + self.momentum) if length > 0.0 else 0.0  # and not 0 times infinite
         self.weight = rounding * float(before.norm()) + moved
         # Rows that are written have the sparse part of a step, whatever of it the dense part takes away.
