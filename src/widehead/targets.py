@@ -92,9 +92,7 @@ class SparseTargets:
         """
         table = _as_tensor("ids", ids)
         if table.dtype not in _INTEGER:
-            hint = (
-                "" if table.ndim < 2 else " Make a sparse matrix of a table with a column for each class: to_sparse()."
-            )
+            hint = " A table with a column for each class should be sparse: to_sparse()." if table.ndim > 1 else ""
             raise TypeError(f"Parameter `ids` should hold integers. Found dtype {table.dtype}.{hint}")
         if table.ndim not in (1, 2):
             raise ValueError(f"Parameter `ids` should have shape (m,) or (m, K). Found {tuple(table.shape)}.")
