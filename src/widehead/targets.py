@@ -92,7 +92,7 @@ class SparseTargets:
         """
         table = _as_tensor("ids", ids)
         if table.dtype not in _INTEGER:
-            hint = " A table with a column for each class should be sparse: to_sparse()." if table.ndim > 1 else ""
+            hint = " Make a table of all classes a sparse matrix: to_sparse()." if table.ndim > 1 else ""
             raise TypeError(f"Parameter `ids` should hold integers. Found dtype {table.dtype}.{hint}")
         if table.ndim not in (1, 2):
             raise ValueError(f"Parameter `ids` should have shape (m,) or (m, K). Found {tuple(table.shape)}.")
