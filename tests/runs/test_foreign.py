@@ -70,6 +70,13 @@ def change_tree(path: Path, change: Change) -> None:
     path.with_suffix(".before").unlink()
 
 
+def changed(copied: Callable[[str], Path], job: str, change: Change) -> Path:
+    """A run of a job whose checkpoint has another content."""
+    run = copied(job)
+    change_tree(run / LAST, change)
+    return run
+
+
 def change_vocabulary(run: Path, name: str, change: Change) -> None:
     """As above, and the checkpoint says that it belongs to this file."""
     path = run / "vocabularies" / name
@@ -247,9 +254,7 @@ TREES: dict[str, tuple[str, Change]] = {
 
 @pytest.mark.parametrize("what", TREES)
 def test_what_training_goes_on_from_is_checked(copied: Callable[[str], Path], what: str) -> None:
-    job, change = TREES[what]
-    run = copied(job)
-    change_tree(run / LAST, change)
+    run = changed(copied, *TREES[what])
     with pytest.raises(CheckpointError, match=r"last\.safetensors should"):
         Run.open(run).train(quiet=True, epochs=2)
 
@@ -271,9 +276,7 @@ TABLES: dict[str, tuple[str, Change]] = {
 
 @pytest.mark.parametrize("what", TABLES)
 def test_the_tables_of_a_head_are_checked(copied: Callable[[str], Path], what: str) -> None:
-    job, change = TABLES[what]
-    run = copied(job)
-    change_tree(run / LAST, change)
+    run = changed(copied, *TABLES[what])
     with pytest.raises(CheckpointError, match=r"last\.safetensors should hold a head"):
         Run.open(run).network  # noqa: B018
 

@@ -4,14 +4,13 @@ import ctypes
 import os
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import torch
 
 from widehead.arithmetic import build, kept
 from widehead.arithmetic.interface import FUNCTIONS, handshake
-from widehead.errors import KernelWarning
+from widehead.errors import KernelWarning, warn_user
 
 _SWITCH = "WIDEHEAD_KERNELS"
 _ON, _OFF = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
@@ -54,16 +53,18 @@ def _made() -> ctypes.CDLL | None:
         try:
             return _made_in(kept.cache_folder(), name, command)
         except OSError as why:
-            _warn(
+            warn_user(
                 f"The kernels are compiled anew by every process, as they cannot be kept: {why}. Give XDG_CACHE_HOME a "
-                "folder of your own that nobody else may write."
+                "folder of your own that nobody else may write.",
+                KernelWarning,
             )
         with tempfile.TemporaryDirectory(prefix="widehead-") as folder:  # what was loaded stays
             return _made_in(Path(folder), name, command)
     except (build.Unavailable, OSError) as why:
-        _warn(
+        warn_user(
             f"Small steps of exact heads on the CPU take up to twice as long as they could: {why} "
-            f"Results are the same. Set {_SWITCH}=0 to say that this is meant."
+            f"Results are the same. Set {_SWITCH}=0 to say that this is meant.",
+            KernelWarning,
         )
         return None
 
@@ -75,7 +76,7 @@ def _made_in(place: Path, name: str, command: list[str]) -> ctypes.CDLL:
             if (found := kept.get(folder, name)) is not None:
                 return _loaded(found)
         except kept.Damaged as why:
-            _warn(f"The kernels are compiled anew, as {place / name} {why}.")
+            warn_user(f"The kernels are compiled anew, as {place / name} {why}.", KernelWarning)
         kept.put(folder, name, build.compiled(command))
         try:
             made = kept.get(folder, name)
@@ -83,10 +84,6 @@ def _made_in(place: Path, name: str, command: list[str]) -> ctypes.CDLL:
             return _loaded(made)
         except kept.Damaged as why:
             raise build.Unavailable(f"what {command[0]} made {why}.") from why
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, KernelWarning, stacklevel=2)
 
 
 def _loaded(descriptor: int) -> ctypes.CDLL:

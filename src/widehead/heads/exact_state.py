@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -86,9 +87,9 @@ class ExactState(Head):
         self._forget_given()
         self.drop_pending()
 
+    @abstractmethod
     def drop_pending(self) -> None:
-        """Forget the pending step."""
-        raise NotImplementedError
+        """Forget the pending step, as `zero_grad` does."""
 
     # -- states -------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,13 @@ import errno
 import os
 import socket
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from widehead.errors import CheckpointError, WideheadWarning
+from widehead.errors import CheckpointError, WideheadWarning, warn_user
 from widehead.training.folder import LOCK
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what some network file systems answer
@@ -56,10 +55,8 @@ def _acquire(lock: FileLock, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise CheckpointError(f"The lock {path} cannot be made: {error.strerror or error}.") from error
-        warnings.warn(
-            f"The file system of {path.parent} has no locks: see that no second process trains there.",
-            WideheadWarning,
-            stacklevel=2,
+        warn_user(
+            f"The file system of {path.parent} has no locks: see that no second process trains there.", WideheadWarning
         )
 
 
