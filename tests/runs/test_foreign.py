@@ -259,6 +259,14 @@ def test_what_training_goes_on_from_is_checked(copied: Callable[[str], Path], wh
         Run.open(run).train(quiet=True, epochs=2)
 
 
+def in_a_circle(links: torch.Tensor) -> torch.Tensor:
+    """Each place is taken once, but the first inner node is its own child, in the place of a class."""
+    links, node = links.clone(), 60
+    child = int((links[:node] // 2 == 0).nonzero()[0])
+    links[[child, node]] = links[[node, child]]
+    return links
+
+
 TABLES: dict[str, tuple[str, Change]] = {
     **{
         f"{job}: rank {bad}": (job, put("head", "ranks", value=at(3, bad)))
@@ -269,6 +277,7 @@ TABLES: dict[str, tuple[str, Change]] = {
     "ranks that are no integers": ("adaptive", put("head", "ranks", value=lambda t: t.double() + 0.5)),
     "a path in a circle": ("huffman", put("head", "links", value=lambda t: t * 0)),
     "a node that is its own parent": ("huffman", put("head", "links", value=at(60, 1))),
+    "one that takes the place of a class": ("huffman", put("head", "links", value=in_a_circle)),
     "a node that there is not": ("huffman", put("head", "links", value=at(5, 10**9))),
     "a negative node": ("huffman", put("head", "links", value=at(5, -1))),
 }
