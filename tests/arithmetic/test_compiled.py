@@ -263,6 +263,25 @@ def test_a_step_that_leaves_nothing_of_most_directions_ends_the_segment(m: int, 
         assert change.closes == too_much
 
 
+@pytest.mark.parametrize("arithmetic", [TORCH, COMPILED], ids=["torch", "compiled"])
+def test_many_small_terms_are_summed_before_they_meet_a_large_row(arithmetic: Arithmetic) -> None:
+    """A class that a batch names 4,000 times: its row is rounded once, not once a target."""
+    d, times = 5, 4000
+    row = next(row for row in TABLE if row.name == "user's squared")
+    head = ExactHead(d, 3, row.make())
+    weight = torch.linspace(0.7, 1.3, 3 * d).view(3, d)
+    head.load_weight(weight)
+    hidden = torch.full((1, d), 0.3)
+    optimizer = wh.optim.SGD(head, lr=0.1 / times)
+    with using(arithmetic):
+        head(hidden, [[0] * times]).backward()
+        optimizer.step()
+    h, w = hidden.double(), weight.double()
+    by_outputs = 2.0 * h @ w.T - 2.0 * times * torch.eye(3, dtype=torch.float64)[:1]
+    wanted = w - optimizer.param_groups[0]["lr"] * by_outputs.T @ h
+    assert relative(head.weight(), wanted) < 3e-6  # 4e-5 where each term met the row
+
+
 def test_strided_parts_are_read_right() -> None:
     row = TABLE[0]
     head = trained(row, 12, 16)

@@ -58,6 +58,11 @@ def _shifted(q: Tensor, s: Tensor, a: Tensor, targets: wh.SparseTargets) -> Tens
     return torch.sqrt(1 + q) + 0.01 * s + 0.0005 * s**2 - mean_over_targets(torch.tanh(a), targets)
 
 
+def _squared(q: Tensor, s: Tensor, a: Tensor, targets: wh.SparseTargets) -> Tensor:
+    """The squared error of distinct targets, as a user may write it."""
+    return q - 2 * sum_over_targets(a, targets) + targets.counts
+
+
 def _shifted_dense(o: Tensor, ids: list[list[int]], values: list[list[float]] | None) -> Tensor:
     counts = reference.dense_targets(ids, o.shape[1])
     mean = (counts * torch.tanh(o)).sum(1) / counts.sum(1).clamp_min(1.0)
@@ -94,7 +99,7 @@ TABLE = [
     Row("user's", lambda: wh.losses.SphericalLoss(_shifted), _shifted_dense),
     Row(
         "user's squared",
-        lambda: wh.losses.SphericalLoss(lambda q, s, a, t: q - 2 * sum_over_targets(a, t) + t.counts),
+        lambda: wh.losses.SphericalLoss(_squared),
         lambda o, ids, _: (
             reference.squared_error(o, reference.dense_targets(ids, o.shape[1]))
             - ((reference.dense_targets(ids, o.shape[1]) ** 2).sum(1) - torch.tensor([float(len(i)) for i in ids]))

@@ -24,6 +24,9 @@ UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 # and 4√n·u seven of those. Half as much was passed twice, by 2 and 6 %, in 14,000 actions, each of which compares
 # hundreds of numbers. The longest sums are over the examples of a step, three passes of up to 300, so n is about 1000.
 PRODUCT = 4.0 * 1024**0.5
+# Errors of n equal terms do not vary: while a sum doubles, all of them are rounded in one direction. They make up to
+# n/2·u of the sum, in whatever is linear in it, and twice that in Q. Equal are examples in which only the bias counts,
+# and targets that an example names many times. `Bounds.terms` counts them.
 # By how much the rounding of a written row may be magnified (the limits of versions/conditioning.py, 8 and 64), over
 # the few products that bring a row forward; and the drift that UU⁻¹ may have meanwhile.
 ROWS = {torch.float32: 64.0, torch.float64: 512.0}
@@ -74,6 +77,7 @@ class Bounds:
         peak: the largest ‖W‖₂ since W was loaded: Q and w̄, which are sums, keep the rounding of that.
         reach: with momentum, rows are kept as (w + r·m, m) with r = lr·μ/(1 − μ), and what stiff directions make of
             that is up to lr·λ/(1 − μ) times as large; so w has the rounding of ``reach`` times m.
+        terms: so many errors a sum may have that a step has made since W was loaded.
         pushed: what M is made of, a sum of gradients before their parts cancel, if all of few classes are targets of
             nearly every step: V and ω have it, M, Q and w̄ its rounding.
     """
@@ -87,6 +91,7 @@ class Bounds:
         self.dtype, self.unit = dtype, UNIT[dtype]
         self.peak, self.reach, self.stiffness = twin.spectral(), 0.0, 1.0
         self.weight = self.momentum = self.pushed = 0.0
+        self.terms = PRODUCT
 
     def resting(self, twin: Twin) -> float:
         """‖W − Ŵ‖ of W that is only read."""
@@ -115,9 +120,14 @@ class Bounds:
         """‖M − M̂‖ of M that is only read."""
         return ROWS[self.dtype] * self.unit * self.stiffness * self._momentum_size(twin)
 
+    @property
+    def summed(self) -> float:
+        """What rounding makes of the sums of a step, relative to the sizes of their terms."""
+        return self.terms * self.unit
+
     def gram(self, twin: Twin) -> float:
         """‖Q − WᵀW‖."""
-        return PRODUCT * self.unit * twin.width**0.5 * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin)
+        return self.summed * twin.width**0.5 * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin)
 
     def may_be_refused(self, twin: Twin) -> bool:
         """Whether Q of a W that was much larger may be off by more than loading a state allows: docs/limits.md."""
@@ -126,17 +136,19 @@ class Bounds:
 
     def column_sum(self, twin: Twin) -> float:
         """‖w̄ − Wᵀ1‖/√D."""
-        return PRODUCT * self.unit * self.peak + self.resting(twin)
+        return self.summed * self.peak + self.resting(twin)
 
     def statistics(self, part: Passed, twin: Twin, examples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Errors of q (m,), s (m,) and a (nnz,)."""
         h, root = torch.linalg.vector_norm(part.batch.hidden, dim=1), twin.classes**0.5
-        q = h**2 * (PRODUCT * self.unit * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin))
+        q = h**2 * (self.summed * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin))
         return q, root * h * self.column_sum(twin), (h * self.resting(twin))[examples]
 
     def of_pass(self, row: Row, part: Passed, twin: Twin) -> PassBounds:
         """What errors of the statistics make of the loss and its derivatives: it is asked again with them."""
         loss, outputs = row.make(), part.outputs
+        alike = torch.bincount(part.batch.sparse.class_ids, minlength=1).max()
+        self.terms = max(self.terms, float(alike), float(part.batch.size))
         targets = loss.prepare(part.batch.sparse)
         examples = targets.example_ids
         given = [(outputs**2).sum(1), outputs.sum(1), outputs[examples, targets.class_ids]]
@@ -153,7 +165,7 @@ class Bounds:
     def _propagated(
         self, part: Passed, twin: Twin, examples: Tensor, exact: list[Tensor], off: list[Tensor]
     ) -> PassBounds:
-        few, factors, h = PRODUCT * self.unit, part.factors.abs(), torch.linalg.vector_norm(part.batch.hidden, dim=1)
+        few, factors, h = self.summed, part.factors.abs(), torch.linalg.vector_norm(part.batch.hidden, dim=1)
         # ‖o‖ is the root of q, with the rounding of that.
         lengths = torch.linalg.vector_norm(part.outputs, dim=1) + few**0.5 * h * self.peak
 
@@ -182,22 +194,20 @@ class Bounds:
     def _square(self, hidden: Tensor, bounds: list[PassBounds]) -> float:
         """Error of what is made of pairs of T's rows and of Q."""
         sizes, errors, kept = _moved(hidden, bounds)
-        return PRODUCT * self.unit * kept**2 + 2.0 * errors * (sizes + errors)
+        return self.summed * kept**2 + 2.0 * errors * (sizes + errors)
 
     def of_right(self, right: Preconditioner, hidden: Tensor) -> float:
         """Of HR, for R a function of a matrix C ⪰ δI: R moves by at most ‖ΔC‖/δ² or, of a root, ‖ΔC‖/2δ^(3/2)."""
         if not right.ridge > UNDERFLOW[self.dtype]:
             return math.inf  # what is written with it is compared all the same
         magnified = right.wrong / right.ridge
-        return float(hidden.norm()) * right.largest * (magnified + PRODUCT * self.unit)
+        return float(hidden.norm()) * right.largest * (magnified + self.summed)
 
     def of_sum(self, right: Preconditioner, hidden: Tensor, bounds: list[PassBounds]) -> float:
         """Of what this step adds to the matrix that R is made of."""
         if right.kind != "newton":
             return self._square(hidden, bounds)
-        curvature = PRODUCT * self.unit + max(
-            (float(b.curvature.max()) for b in bounds if b.curvature.numel()), default=0.0
-        )
+        curvature = self.summed + max((float(b.curvature.max()) for b in bounds if b.curvature.numel()), default=0.0)
         return curvature * float(right.added.trace())
 
     def of_symmetry(self, right: Preconditioner, hidden: Tensor) -> float:
@@ -205,7 +215,7 @@ class Bounds:
         if not right.ridge > UNDERFLOW[self.dtype]:
             return math.inf  # of a gradient that is 0 but for its rounding, R is anything
         largest = right.largest * (1.0 + right.wrong / right.ridge)
-        return 4.0 * PRODUCT * self.unit * largest * float(hidden.norm()) ** 2
+        return 4.0 * self.summed * largest * float(hidden.norm()) ** 2
 
     def after_step(
         self,
@@ -222,7 +232,7 @@ class Bounds:
         self.reach = max(self.reach, length * momentum / (1.0 - momentum))
         self.stiffness = max(self.stiffness, length * curvature / (1.0 - momentum))
         rounding = ROWS[self.dtype] * self.unit
-        made = (rounding * self.stiffness + DRIFT[self.dtype]) * sizes + errors
+        made = (max(rounding, self.summed) * self.stiffness + DRIFT[self.dtype]) * sizes + errors
         self.momentum = made if momentum > 0.0 else 0.0
         if momentum > 0.0 and twin.classes <= FEW:
             self.pushed = momentum * self.pushed + sizes

@@ -64,7 +64,7 @@ def state_trip(walker: Walker) -> None:
         return
     if how == "deepcopy":
         walker.head = copy.deepcopy(walker.head)
-    elif how == "pickle" and "user" not in walker.row.name:  # a function in a test has no name to be found by
+    elif how == "pickle":
         walker.head = pickle.loads(pickle.dumps(walker.head))  # noqa: S301  our own bytes
     else:
         state = _stored(walker, how, state)
