@@ -4,6 +4,7 @@ from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
 from widehead.arithmetic.correct import Corrected, correct_before
 from widehead.arithmetic.corrections import Corrections, without_denormals
 from widehead.arithmetic.gradient import Forward, OutputGradient
+from widehead.arithmetic.placed_targets import PlacedTargets
 from widehead.arithmetic.reference import Arithmetic
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
@@ -19,6 +20,7 @@ __all__ = [
     "Figures",
     "Forward",
     "OutputGradient",
+    "PlacedTargets",
     "RowTable",
     "SmallState",
     "StepMade",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from widehead.arithmetic.placed_targets import PlacedTargets
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
@@ -40,7 +41,7 @@ class Forward:
     hidden: Tensor
     products: Tensor
     targets: SparseTargets
-    plan: TargetPlan
+    plan: TargetPlan | PlacedTargets
     values: Tensor
     squared_norm: Tensor
     outputs: Tensor

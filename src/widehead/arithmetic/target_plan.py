@@ -58,11 +58,11 @@ class TargetPlan:
 
     def times(self, values: Tensor, right: Tensor) -> Tensor:
         """S·X: (nnz,) values, (n, c) → (m, c)."""
-        return _bag_sum(self.positions, right, self.offsets, values)
+        return bag_sum(self.positions, right, self.offsets, values)
 
     def transposed_times(self, values: Tensor, right: Tensor) -> Tensor:
         """Sᵀ·Y: (nnz,) values, (m, c) → (n, c)."""
-        return _bag_sum(self.examples_by_class, right, self.class_offsets, values[self.by_class])
+        return bag_sum(self.examples_by_class, right, self.class_offsets, values[self.by_class])
 
     def gram_times(self, values: Tensor, right: Tensor, buffer: int = _BUFFER) -> Tensor:
         """SSᵀ·Y: (nnz,) values, (m, c) → (m, c); `times` after `transposed_times`, some columns at a time.
@@ -80,7 +80,7 @@ class TargetPlan:
     def dots(self, left: Tensor, right: Tensor, small: int = _SMALL) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
         if self.positions.numel() * left.shape[1] <= small:
-            return _gathered_dots(left, self.examples, right, self.positions)
+            return gathered_dots(left, self.examples, right, self.positions)
         if self.positions.numel() >= left.shape[0] * right.shape[0]:  # pairs are named more than once: see to each once
             return (left @ right.T)[self.examples, self.positions]
         # By class: each class row, of which there may be more than a cache holds, is read once.
@@ -98,7 +98,7 @@ class TargetPlan:
         return torch.segment_reduce(values, "sum", lengths=self.counts, initial=0.0, unsafe=True)
 
 
-def _gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
+def gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
     """(k,) inner products of left[left_rows[t]] and right[right_rows[t]]: the obvious way, by copies of all rows."""
     return torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
 
@@ -118,7 +118,7 @@ def _hear_of_beta() -> None:
         torch.sparse_csr_tensor([0], [], torch.empty(0), (0, 0), check_invariants=False)
 
 
-def _bag_sum(rows: Tensor, matrix: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def bag_sum(rows: Tensor, matrix: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     """Row b of the result is Σ weights[t] · matrix[rows[t]] over t in [offsets[b], offsets[b + 1])."""
     if rows.numel() == 0:
         return matrix.new_zeros(offsets.numel() - 1, matrix.shape[1])

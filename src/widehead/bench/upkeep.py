@@ -92,8 +92,8 @@ def measure_upkeep(
             seconds.append(timed(partial(method.step, *stream.draw()), place))
     return {
         **_figures(seconds, clock),
-        "closes_per_step": method.head.weights.versions.closes / steps,
-        "rows_moved": method.head.weights.versions.moved_rows,
+        "closes_per_step": method.head.weights.closes / steps,
+        "rows_moved": method.head.weights.moved_rows,
         **problem.sizes,
         "steps": steps,
         "optimizer": optimizer,

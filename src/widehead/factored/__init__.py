@@ -4,6 +4,7 @@ from widehead.factored.audit import Audit, audit
 from widehead.factored.monitor import LearningRateMonitor, dense_curvature, target_curvature
 from widehead.factored.packing import pack, unpack
 from widehead.factored.reading import accumulate, forward, output_gradient
+from widehead.factored.record import WeightRecord
 from widehead.factored.state import from_state, recount_if_drifted, to_state
 from widehead.factored.step import Change, apply_step, plan_step
 from widehead.factored.weights import FactoredWeights
@@ -13,6 +14,7 @@ __all__ = [
     "Change",
     "FactoredWeights",
     "LearningRateMonitor",
+    "WeightRecord",
     "accumulate",
     "apply_step",
     "audit",

@@ -1,11 +1,16 @@
 """Everything that a step keeps up to date, computed again from W: how far has it drifted?"""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from widehead.factored.weights import FactoredWeights, gram_and_sum
+from widehead.factored.record import gram_and_sum, relative
+
+if TYPE_CHECKING:
+    from widehead.factored.weights import FactoredWeights
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,12 @@ def audit(weights: FactoredWeights) -> Audit:
     scale = (weights.num_classes * torch.trace(found_gram)).sqrt()
     versions = weights.versions
     return Audit(
-        gram=_relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
-        column_sum=_relative(column_sum - found_sum, scale),
-        inverse=_relative(factor @ inverse.T - eye, torch.linalg.matrix_norm(eye)),
+        gram=relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
+        column_sum=relative(column_sum - found_sum, scale),
+        inverse=relative(factor @ inverse.T - eye, torch.linalg.matrix_norm(eye)),
         finite=bool(torch.isfinite(found_sum).all()),  # a sum meets every NaN and infinity
         live_boundaries=len(versions.live),
         closes=versions.closes,
         moved_rows=versions.moved_rows,
         segment_steps=weights.segment_steps,
     )
-
-
-def _relative(difference: Tensor, scale: Tensor) -> float:
-    size = float(torch.linalg.vector_norm(difference))
-    return size / float(scale) if float(scale) > 0.0 else size

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import OutputGradient, TargetPlan
+from widehead.arithmetic import OutputGradient, PlacedTargets, TargetPlan
 
 _FIRST, _LATER, _PRECISE, _TRUST = 20, 2, 60, 2  # power iterations
 
@@ -62,7 +62,7 @@ def dense_curvature(hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
     return _last_growth(lambda x: root * (hidden @ (hr.T @ (root * x))), root, _TRUST)
 
 
-def target_curvature(plan: TargetPlan, hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
+def target_curvature(plan: TargetPlan | PlacedTargets, hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
     """() the largest λmax over classes c of Σ_{b∋c} weights_bc h_bᵀh_b in the metric of R: weights (nnz,) ≥ 0.
 
     The same power iterations, for all classes of the batch side by side. One example may move its class's row no

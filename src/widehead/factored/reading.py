@@ -3,12 +3,19 @@
 Letters (docs/notation.md): m examples, d width, H (m, d) hidden, λ (m,), σ (m,), g (nnz,) derivatives of the loss.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient
-from widehead.factored.weights import FactoredWeights
+from widehead.factored.record import WeightRecord
 from widehead.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from widehead.factored.weights import FactoredWeights
 
 
 def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) -> Forward:
@@ -35,7 +42,7 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
 
 
 def output_gradient(
-    weights: FactoredWeights,
+    weights: WeightRecord,
     read: Forward,
     by_squared_norm: Tensor,
     constant: Tensor | None,
@@ -47,17 +54,17 @@ def output_gradient(
     If V's rows have changed their meaning since the forward pass (`consolidate`), they are read again.
     """
     if read.layout != weights.layout:
-        read = forward(weights, read.hidden, read.targets)
+        read = weights.forward(read.hidden, read.targets)
     made = read.arithmetic.gradient(read, weights.small, by_squared_norm, constant, sparse)
     return OutputGradient(read, by_squared_norm, constant, sparse, *made, example_weight)
 
 
-def accumulate(weights: FactoredWeights, parts: list[OutputGradient]) -> OutputGradient:
+def accumulate(weights: WeightRecord, parts: list[OutputGradient]) -> OutputGradient:
     """The sum of several backward passes at the same W: their examples stand one below the other."""
     if len(parts) == 1 and parts[0].read.layout == weights.layout:
         return parts[0]
     targets = SparseTargets.concatenate([part.read.targets for part in parts])
-    read = forward(weights, torch.cat([part.read.hidden for part in parts]), targets)
+    read = weights.forward(torch.cat([part.read.hidden for part in parts]), targets)
     lam, sparse = (torch.cat([getattr(part, name) for part in parts]) for name in ("by_squared_norm", "sparse"))
     constant = None
     if any(part.constant is not None for part in parts):

@@ -14,6 +14,7 @@ from torch import Tensor
 from widehead import mapped
 from widehead.arithmetic import Corrections, SmallState
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
+from widehead.factored.record import WeightRecord
 from widehead.factored.weights import FactoredWeights
 from widehead.versions import Rows, RowVersions
 
@@ -109,13 +110,14 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     return made
 
 
-def recount_if_drifted(weights: FactoredWeights) -> None:
+def recount_if_drifted(weights: WeightRecord) -> None:
     """Q and w̄ from the rows if `from_state` would refuse them, O(Dd), or then O(Dd²).
 
     They keep the rounding of the largest W there was, which is too much once W has shrunk far.
     """
+    present = weights.factored()
     try:
-        _check_sums(weights.values, weights.versions, weights.small, weights.rows.block_rows)
+        _check_sums(present.values, present.versions, present.small, present.rows.block_rows)
     except ValueError:
         weights.recount()
 

@@ -4,16 +4,21 @@ Letters (docs/notation.md): X = V·U + 1ωᵀ, whose rows are w, or (w, m) if mo
 p (order × order) and f (order) are the plain numbers of a `StepRule`: X ← X(p⊗I) + TᵀHR(f⊗I).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade, StepRule, correct_before
+from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade, StepRule, TargetPlan, correct_before
 from widehead.errors import NonFiniteError
-from widehead.factored.weights import FactoredWeights
 from widehead.versions import cancels, contracts_too_much, drift_of, is_sound
+
+if TYPE_CHECKING:
+    from widehead.factored.weights import FactoredWeights
 
 _MOST_CORRECTIONS = 2  # in one step; if they do not help, the segment is closed
 
@@ -38,6 +43,9 @@ class Change:
     closes: bool
     basis: float
     corrections: tuple[Corrected, ...] = ()
+
+    #: a tensor in records of which the device alone knows whether a step may be written; this one raises at once
+    allowed: ClassVar[None] = None
 
 
 def plan_step(
@@ -111,8 +119,14 @@ def _in_segment(
         drift = drift_of(small, rule.order)
     if not is_sound(made.figures, rule, weights.dtype, drift):
         return None
-    ids = gradient.read.plan.class_ids
+    ids = _class_ids(gradient)
     return Change(weights.revision, ids, made.rows, small, closes=False, basis=rule.basis(), corrections=corrections)
+
+
+def _class_ids(gradient: OutputGradient) -> Tensor:
+    plan = gradient.read.plan
+    assert isinstance(plan, TargetPlan), "a factored record should be given a gradient of its own"
+    return plan.class_ids
 
 
 def _flushes(weights: FactoredWeights, rule: StepRule) -> bool:
@@ -172,7 +186,7 @@ def _closing(
     if rule.order == 2:
         rows[:, :d].add_(rows[:, d:], alpha=rule.basis())
     _check_finite(small, rows, gradient)
-    return Change(weights.revision, read.plan.class_ids, rows, small, closes=True, basis=rule.basis())
+    return Change(weights.revision, _class_ids(gradient), rows, small, closes=True, basis=rule.basis())
 
 
 def _check_size(rule: StepRule, dtype: torch.dtype) -> None:

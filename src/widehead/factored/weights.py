@@ -9,19 +9,24 @@ If momentum M (D, d) is kept, all this holds for the rows x = (w, m) of X = [W, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from widehead.arithmetic import SmallState
+from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
+from widehead.factored import audit as audits
+from widehead.factored import reading
+from widehead.factored import step as stepping
+from widehead.factored.record import WeightRecord, gram_and_sum
+from widehead.targets import SparseTargets
 from widehead.versions import Rows, RowVersions
 
 
 @dataclass
-class FactoredWeights:
+class FactoredWeights(WeightRecord):
     """All that stands for W. Changed only by ``apply_step`` in step.py and by the methods here.
 
     Attributes:
@@ -85,30 +90,41 @@ class FactoredWeights:
         revision = self.revision + self.rows.is_narrow
         return replace(fresh, revision=revision, layout=self.layout + 1, steps=self.steps)
 
-    @property
-    def values(self) -> Tensor:
-        """(D, order·d) V as it is stored, which need not be in the working type."""
-        return self.rows.stored
+    def forward(self, hidden: Tensor, targets: SparseTargets, *, learns: bool = True) -> Forward:
+        return reading.forward(self, hidden, targets)
+
+    def plan(
+        self,
+        gradient: OutputGradient,
+        rule: StepRule,
+        hr: Tensor | None = None,
+        gram_hr: Tensor | None = None,
+        skip: Tensor | None = None,
+    ) -> stepping.Change:
+        assert skip is None, "who has a step skipped on the CPU knows that before it is planned"
+        return stepping.plan_step(self, gradient, rule, hr, gram_hr)
+
+    def apply(self, change: stepping.Change, others: tuple[Tensor, ...] = ()) -> None:
+        stepping.apply_step(self, change)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The type that everything is computed in."""
-        return self.rows.dtype
+    def closes(self) -> int:
+        return self.versions.closes
 
     @property
-    def num_classes(self) -> int:
-        return self.rows.num_rows
+    def moved_rows(self) -> int:
+        return self.versions.moved_rows
 
-    @property
-    def width(self) -> int:
-        """d."""
-        return self.rows.width // self.order
+    def settle(self) -> None:
+        """Nothing: few rows lag behind, and reading brings them forward."""
+
+    def factored(self) -> FactoredWeights:
+        return self
+
+    def audit(self) -> audits.Audit:
+        return audits.audit(self)
 
     def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Present W in blocks: pairs (first row, (n, d) rows). Never more than one block in memory.
-
-        ``columns`` reads other columns of X than those of W.
-        """
         columns = slice(self.width) if columns is None else columns
         factor, shift = self.small.factor[:, columns], self.small.shift[columns]
         settled = self.versions.live == [self.versions.newest] and self.segment_steps == 0 and self.order == 1
@@ -118,19 +134,6 @@ class FactoredWeights:
             else:
                 rows = torch.arange(start, stop, device=self.values.device)
                 yield start, self.versions.rows_at_newest(self.rows, rows).matmul(factor).add_(shift)
-
-    def dense(self, columns: slice | None = None) -> Tensor:
-        """(D, d) present W, or other ``columns`` of X."""
-        columns = slice(self.width) if columns is None else columns
-        width = len(range(*columns.indices(self.order * self.width)))
-        out = torch.empty(self.num_classes, width, dtype=self.dtype, device=self.values.device)
-        for start, rows in self.blocks(columns):
-            out[start : start + rows.shape[0]] = rows
-        return out
-
-    def momentum(self) -> Tensor:
-        """(D, d) present M, if momentum is kept."""
-        return self.dense(slice(self.width, None))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> FactoredWeights:
         """The same W on another device or in another type; itself if nothing changes.
@@ -211,13 +214,3 @@ class FactoredWeights:
         gram = (factor.T @ (gram @ factor)).double() + shifted + shifted.T
         self.small = self.small.with_sums(master[size + 2 : 2 * size + 2] + gram, master[size + 1] + change)
         self.revision += 1  # W changed, if only by this
-
-
-def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
-    """WᵀW (d, d) and Wᵀ1 (d,) in float64, from W in blocks of rows; ``zero`` is a float64 zero vector (d,)."""
-    gram, total = torch.outer(zero, zero), zero.clone()
-    for rows in blocks:
-        block = rows.to(torch.float64)
-        gram.addmm_(block.T, block)
-        total += block.sum(0)
-    return gram, total

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from widehead import factored
 from widehead.arithmetic import Forward, OutputGradient
+from widehead.cached import record_of
 from widehead.errors import RankingWarning, warn_user
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
 from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque
@@ -93,7 +93,7 @@ class ExactHead(ExactState):
         )
         try:
             rows.draw(loss.initial_std(in_features, num_classes))
-            self.weights = FactoredWeights.from_rows(rows)
+            self.weights = record_of(FactoredWeights.from_rows(rows))
         except BaseException:  # Ctrl-C, say: a file with half of the numbers is of no use
             rows.remove()
             raise
@@ -116,8 +116,9 @@ class ExactHead(ExactState):
         return losses, targets.counts > 0 if self.loss.needs_targets else None
 
     def _read(self, hidden: Tensor, targets: SparseTargets) -> Forward:
-        with self._gate:
-            return factored.forward(self.weights, hidden.detach(), targets)
+        learns = torch.is_grad_enabled() and self.learns
+        with self._gate.writing() if learns and self.weights.forward_writes else self._gate:
+            return self.weights.forward(hidden.detach(), targets, learns=learns)
 
     @torch.no_grad()
     def _partials(self, read: Forward, targets: SparseTargets) -> Partials:
@@ -196,7 +197,7 @@ class ExactHead(ExactState):
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         widened = self._widened(hidden)
-        with self._gate:
+        with self._settled():
             return self.loss.score(torch.cat([widened @ block.T for _, block in self.weights.blocks()], dim=1))
 
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -212,7 +213,7 @@ class ExactHead(ExactState):
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Reads all of W block by block; call `consolidate` once before many calls."""
         widened = self._widened(hidden)
-        with self._gate:
+        with self._settled():
             return streaming_top_k(widened, self.weights.blocks(), k, self.loss.score, banned)
 
     # -- the weights --------------------------------------------------------------------------------------------
@@ -235,8 +236,15 @@ class ExactHead(ExactState):
         return self._dense()[:, self.in_features].clone() if self.has_bias else None
 
     def _dense(self) -> Tensor:
-        with self._gate:
+        with self._settled():
             return self.weights.dense()
+
+    def _settled(self) -> Gate:
+        """The gate, for who is going to read all of W."""
+        if self.weights.forward_writes:
+            with self._gate.writing():
+                self.weights.settle()
+        return self._gate
 
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights. RankingWarning if classes are not ranked by its outputs."""
@@ -297,7 +305,7 @@ class ExactHead(ExactState):
 
     def audit(self) -> Audit:
         """Drift of Q, U⁻¹ and w̄ against a dense recomputation in float64, O(Dd²)."""
-        return factored.audit(self.weights)
+        return self.weights.audit()
 
     def extra_repr(self) -> str:
         loss = type(self.loss).__name__

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from widehead import factored
+from widehead.cached import record_of
 from widehead.errors import KeptPrecisionWarning, warn_user
-from widehead.factored import FactoredWeights
+from widehead.factored import FactoredWeights, WeightRecord
 from widehead.heads.base import Head
 from widehead.losses import Loss
 
@@ -43,14 +44,14 @@ class ExactState(Head):
     # -- weights ------------------------------------------------------------------------------------------------
 
     @property
-    def weights(self) -> FactoredWeights:
+    def weights(self) -> WeightRecord:
         """The record that stands for W."""
         if self._given is not None or self._buffers["values"] is not None or self._buffers["versions"] is not None:
             self._take_given()
         return self._weights
 
     @weights.setter
-    def weights(self, weights: FactoredWeights) -> None:
+    def weights(self, weights: WeightRecord) -> None:
         self._weights = weights
 
     @property
@@ -63,7 +64,7 @@ class ExactState(Head):
     def versions(self) -> Tensor:
         """(D,) uint8 versions of the rows, likewise."""
         put: Tensor | None = self._buffers["versions"]
-        return self._weights.versions.versions if put is None else put
+        return self._weights.factored().versions.versions if put is None else put
 
     def reset_parameters(self) -> None:
         """Draw W anew, as for a new head; the momentum, if there is one, begins at 0."""
@@ -77,7 +78,8 @@ class ExactState(Head):
             rows.stored[:, old.width :] = 0.0
         self._replace(FactoredWeights.from_rows(rows, old.order))
 
-    def _replace(self, weights: FactoredWeights) -> None:
+    def _replace(self, weights: WeightRecord) -> None:
+        weights = record_of(weights, self._weights)
         weights.revision = self._weights.revision + 1
         weights.layout = self._weights.layout + 1
         self._weights = weights
@@ -95,14 +97,14 @@ class ExactState(Head):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         self.check_untouched()
-        weights = self.weights  # of what was put, if something was
+        weights = self.weights.factored()  # of what was put, if something was
         super()._save_to_state_dict(destination, prefix, keep_vars)
         del destination[prefix + "handle"]
         destination.update({prefix + "values": weights.values, prefix + "versions": weights.versions.versions})
 
     def get_extra_state(self) -> Tensor:
         """The state but for the rows and their versions, as bytes; none of a head on the device meta."""
-        return factored.pack(self._weights if self._weights.values.is_meta else self.weights)
+        return factored.pack((self._weights if self._weights.values.is_meta else self.weights).factored())
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take it with the rows, before or after them; all are checked when the weights are next asked for."""
@@ -117,7 +119,8 @@ class ExactState(Head):
             self._draw(device)
             return
         rest = {} if self._given is None else factored.unpack(self._given)
-        self._replace(factored.from_state({**factored.to_state(self._weights), **put, **rest}, self._weights))
+        like = self._weights.factored()
+        self._replace(factored.from_state({**factored.to_state(like), **put, **rest}, like))
 
     def _forget_given(self) -> None:
         self._buffers.update(dict.fromkeys(_ROWS))
@@ -135,7 +138,7 @@ class ExactState(Head):
         try:
             state = {"values": own["values"], "versions": own["versions"], **factored.unpack(own["_extra_state"])}
             self._refuse_own_memory(state)
-            self._replace(factored.from_state(state, self._weights))
+            self._replace(factored.from_state(state, self._weights.factored()))
         except (ValueError, OSError) as error:
             error_msgs.append(str(error))
 
@@ -145,7 +148,7 @@ class ExactState(Head):
         is_dense = isinstance(given, Tensor) and given.layout == torch.strided
         if values.is_meta or not is_dense or given.data_ptr() != values.data_ptr():
             return
-        present = factored.to_state(self._weights)
+        present = factored.to_state(self._weights.factored())
         small = (name for name in present if name not in ("values", "versions", "transforms"))
         if not all(torch.equal(state[name], present[name].to(state[name])) for name in small):
             raise ValueError("The state shares memory with this head, changed since. Keep copy.deepcopy(state_dict()).")
@@ -163,7 +166,7 @@ class ExactState(Head):
             return self
         moved = weights.to(probe.device, self._working_type(probe.dtype))
         if moved is not weights:
-            self._weights = moved
+            self._weights = record_of(moved, weights)
             self.drop_pending()
         return self
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient
 from widehead.errors import StaleGraphError
-from widehead.factored import FactoredWeights, output_gradient
+from widehead.factored import WeightRecord, output_gradient
 from widehead.losses import Partials
 from widehead.precision import without_autocast
 
@@ -42,7 +42,7 @@ def differentiable_once(backward: Callable[_P, _R]) -> Callable[_P, _R]:
 class Recording(Protocol):
     """What a head needs for that."""
 
-    weights: FactoredWeights
+    weights: WeightRecord
     handle: Tensor
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from widehead import factored
 from widehead.arithmetic import OutputGradient
 from widehead.errors import NoOptimizerWarning, StaleGraphError, warn_user
-from widehead.factored import FactoredWeights
+from widehead.factored import WeightRecord
 from widehead.heads.processes import in_several, refuse_data_parallel
 
 _MANY = 1000  # more than anybody would add up
@@ -77,7 +77,7 @@ class Pending:
         self._settle()
         self._parts = [part.scaled(factor) for part in self._parts]
 
-    def gradient(self, weights: FactoredWeights) -> OutputGradient | None:
+    def gradient(self, weights: WeightRecord) -> OutputGradient | None:
         """All of them as one, or None; StaleGraphError if W changed since."""
         if not self._parts:
             return None
@@ -89,7 +89,7 @@ class Pending:
         self._parts = [factored.accumulate(weights, self._parts)]
         return self._parts[0]
 
-    def lent_norm(self, weights: FactoredWeights) -> Tensor | None:
+    def lent_norm(self, weights: WeightRecord) -> Tensor | None:
         """(1,) ‖∇W‖ in the place of ∇W, or None: whatever others multiply it by, ∇W is multiplied by when it is read.
 
         torch's clipping and GradScaler read and change gradients through parameters.

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from widehead.arithmetic import OutputGradient, StepRule
 from widehead.errors import check_number
-from widehead.factored import Change, apply_step, plan_step
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, StandIn, as_heads
 from widehead.optim.scaling import ScaledLosses
@@ -148,7 +147,7 @@ class HeadOptimizer(torch.optim.Optimizer):
         if bool(getattr(self, "found_inf", 0.0)):
             self.zero_grad()
             return loss
-        planned: list[tuple[FactoredHead, Change, Tensor, dict[str, Any]]] = []
+        planned: list[tuple[FactoredHead, Any, Tensor, dict[str, Any]]] = []
         for head, group, momentum in zip(self._heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
@@ -156,11 +155,12 @@ class HeadOptimizer(torch.optim.Optimizer):
             _check_momentum(head, momentum)
             change, state = self._plan(head, self._unscaled(gradient), group)
             planned.append((head, change, group["params"][0], state))
+        allowed = tuple(change.allowed for _, change, _, _ in planned if change.allowed is not None)
         for head, change, key, state in planned:
-            apply_step(head.weights, change)
+            written = head.weights.apply(change, allowed)
             head.drop_pending()
             if state:
-                self.state[key] = state
+                self.state[key] = state if written is None else _chosen(written, state, self.state.get(key, {}))
         return loss
 
     def _unscaled(self, gradient: OutputGradient) -> OutputGradient:
@@ -170,16 +170,23 @@ class HeadOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         return gradient if scale is None else gradient.scaled(1.0 / float(scale))
 
-    def _plan(
-        self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]
-    ) -> tuple[Change, dict[str, Any]]:
+    def _plan(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The change of a head's weights, and what to remember once it has been made."""
         if group["max_grad_norm"] is not None:
             gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
         proposal = self._propose(head, gradient, group)
-        change = plan_step(head.weights, gradient, proposal.rule, proposal.hr, proposal.gram_hr)
+        change = head.weights.plan(gradient, proposal.rule, proposal.hr, proposal.gram_hr)
         self._watch(head, gradient, group)
         return change, proposal.state
+
+
+def _chosen(written: Tensor, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """What to remember of a step of which the device alone knows whether it was made."""
+    both = {name: (value, old.get(name)) for name, value in new.items()}
+    return {
+        name: torch.where(written, value, before) if isinstance(value, Tensor) and isinstance(before, Tensor) else value
+        for name, (value, before) in both.items()
+    }
 
 
 def _check_momentum(head: FactoredHead, asked: bool) -> None:

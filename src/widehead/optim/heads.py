@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from widehead.arithmetic import OutputGradient
-from widehead.factored import FactoredWeights, LearningRateMonitor
+from widehead.factored import LearningRateMonitor, WeightRecord
 from widehead.losses import Loss
 
 
 class FactoredHead(Protocol):
     """A head's factored weights, and what the backward passes left for its optimiser."""
 
-    weights: FactoredWeights
+    weights: WeightRecord
     monitor: LearningRateMonitor
     loss: Loss
     in_features: int
@@ -77,7 +77,7 @@ def as_heads(heads: FactoredHead | Iterable[FactoredHead]) -> list[FactoredHead]
 
 
 def _is_exact(head: Any) -> bool:
-    return isinstance(getattr(head, "weights", None), FactoredWeights)
+    return isinstance(getattr(head, "weights", None), WeightRecord)
 
 
 def _found(given: Any, head: Any) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from widehead.arithmetic import OutputGradient, StepRule
 from widehead.errors import check_number
-from widehead.factored import FactoredWeights, dense_curvature, target_curvature
+from widehead.factored import WeightRecord, dense_curvature, target_curvature
 from widehead.optim.base import HeadOptimizer, Proposal
 from widehead.optim.heads import FactoredHead
 
@@ -252,7 +252,7 @@ class Batch:
         targets: (nnz,) what targets add, or None if that is nothing.
     """
 
-    weights: FactoredWeights
+    weights: WeightRecord
     gradient: OutputGradient
     dense: Tensor
     targets: Tensor | None

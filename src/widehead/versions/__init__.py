@@ -2,6 +2,6 @@
 
 from widehead.versions.conditioning import cancels, contracts_too_much, drift_of, is_sound
 from widehead.versions.row_versions import RowVersions
-from widehead.versions.rows import Rows
+from widehead.versions.rows import Rows, rounded_by_name
 
-__all__ = ["RowVersions", "Rows", "cancels", "contracts_too_much", "drift_of", "is_sound"]
+__all__ = ["RowVersions", "Rows", "cancels", "contracts_too_much", "drift_of", "is_sound", "rounded_by_name"]

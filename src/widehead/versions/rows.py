@@ -35,6 +35,7 @@ from widehead import mapped
 from widehead.arithmetic import Arithmetic, choose
 
 _BLOCK = 1 << 18  # numbers: buffers that go through V are a few of these, whatever D
+_GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / φ, as a signed number
 _LOW_BITS = 16  # those of a float32 that a bfloat16 lacks
 
 
@@ -240,8 +241,23 @@ def _memory() -> int:
         return sys.maxsize
 
 
-def _rounded(rows: Tensor) -> Tensor:
-    """``rows``, each number replaced by one of the two bfloat16 numbers around it, with their mean its expectation."""
+def _rounded(rows: Tensor, noise: Tensor | None = None) -> Tensor:
+    """``rows``, each number replaced by one of the two bfloat16 numbers around it, with their mean its expectation.
+
+    ``noise`` (rows' shape) int32 in [0, 2¹⁶) decides; None draws it.
+    """
     bits = rows.float().contiguous().view(torch.int32)
-    noise = torch.randint(0, 1 << _LOW_BITS, bits.shape, dtype=torch.int32, device=rows.device)
+    if noise is None:
+        noise = torch.randint(0, 1 << _LOW_BITS, bits.shape, dtype=torch.int32, device=rows.device)
     return noise.add_(bits).bitwise_and_(-1 << _LOW_BITS).view(torch.float32).to(rows.dtype)
+
+
+def rounded_by_name(rows: Tensor, names: Tensor, salt: Tensor) -> Tensor:
+    """Rows (k, c) of the classes ``names`` (k,) rounded as `Rows.write` does, by noise of a class, column and ``salt``
+    () int64 alone: a class that comes twice is rounded alike. The noise is splitmix64's (Steele et al., OOPSLA 2014).
+    """
+    columns = torch.arange(rows.shape[1], device=rows.device)
+    z = (names[:, None] * rows.shape[1] + columns).add_(salt * _GOLDEN)
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))).mul_(factor)
+    return _rounded(rows, ((z >> 31) & ((1 << _LOW_BITS) - 1)).to(torch.int32))

@@ -1,0 +1,158 @@
+"""Where the rows of X are kept: as they are in a cache, or as they were at a boundary.
+
+Letters (docs/notation.md): D classes, c columns, V (D, c) stored rows, U (c, c), ω (c,), n places of the cache,
+S boundaries. A row is x = v·T_s·U + ω, or stands in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from widehead.versions import Rows
+
+_CACHED = 1 << 40  # `stamps` holds a boundary, or this minus a place in the cache: the earlier the place, the larger
+NUMBERS = 1 << 25  # of all transforms together, and of what stands between rows and their newest version
+
+
+class CachedRows:
+    """Tensors of fixed sizes, so that a captured graph finds them, with what the host knows of them.
+
+    Args:
+        rows: V, taken over; X = V + 1ωᵀ.
+        boundaries, places: S and n.
+
+    Attributes:
+        stamps: (D,) int64, for each class the boundary of its row, or _CACHED − its place in the cache.
+        transforms: (c, S, c) what leads from each boundary to the newest.
+        cache: (n, c) rows of X. names: (n,) their classes; a class may come again, and has its first place then.
+        log: (S, n) the classes that were written home at each boundary.
+        filled: (1,) places in use; ``used``: the same, as the host knows it.
+        newest: (1,) the newest boundary; ``boundary``: the same, as the host knows it.
+        is_captured: whether what runs is captured for a graph, which knows no sizes but those of tensors.
+    """
+
+    def __init__(self, rows: Rows, boundaries: int, places: int = 0) -> None:
+        self.rows = rows
+        self.stamps = self._whole(rows.num_rows)
+        self.allocate(boundaries, places)
+        self.is_captured = False
+
+    def allocate(self, boundaries: int, places: int) -> None:
+        """Anew, with no row in the cache and all at one boundary: as after `sweep`."""
+        c = self.rows.width
+        self.transforms = self.rows.zeros(c, boundaries, c)
+        self.transforms.diagonal(dim1=0, dim2=2)[0].fill_(1.0)
+        self.cache, self.names = self.rows.zeros(places, c), self._whole(places)
+        self.log = self._whole(boundaries, places)
+        self.filled, self.newest = self._whole(1), self._whole(1)
+        self.used, self.boundary = 0, 0
+
+    def _whole(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64, device=self.rows.device)
+
+    @property
+    def in_use(self) -> int:
+        """Places of the cache to look at."""
+        return self.cache.shape[0] if self.is_captured else self.used
+
+    @property
+    def boundaries(self) -> int:
+        """S."""
+        return self.transforms.shape[1]
+
+    def grow(self, places: int) -> None:
+        """A cache of so many places, with the rows that there are."""
+        more = places - self.cache.shape[0]
+        self.cache = pad(self.cache, (0, 0, 0, more))
+        self.names, self.log = pad(self.names, (0, more)), pad(self.log, (0, more))
+
+    def enter(self, ids: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """(nnz,) places of classes, which come into the cache if they are not there; there should be room for all."""
+        count = ids.shape[0]
+        if count == 0:
+            return ids
+        place = self.filled + torch.arange(count, device=ids.device)
+        stamps = self.stamps.index_select(0, ids)
+        self.stamps.scatter_reduce_(0, ids, _CACHED - place, "amax")  # who is there already stays there
+        self.cache.index_copy_(0, place, self._brought(ids, stamps, factor, shift))
+        self.names.index_copy_(0, place, ids)
+        self.filled.add_(count)
+        self.used += count
+        return _CACHED - self.stamps.index_select(0, ids)
+
+    def read(self, ids: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """(k, c) copies of present rows; nothing is written."""
+        stamps = self.stamps.index_select(0, ids)
+        brought = self._brought(ids, stamps, factor, shift)
+        if self.cache.shape[0] == 0:
+            return brought
+        place = (_CACHED - stamps).clamp_(0, self.cache.shape[0] - 1)
+        return torch.where((stamps >= self.boundaries)[:, None], self.cache.index_select(0, place), brought)
+
+    def _brought(self, ids: Tensor, stamps: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """(k, c) rows v·T_s·U + ω from boundaries ``stamps`` (k,); anything finite for rows of the cache."""
+        stored = self.rows.gather(ids)
+        if self.boundary == 0 and not self.is_captured:  # all stand at the newest
+            return torch.addmm(shift, stored, factor)
+        at_once = max(1, NUMBERS // (self.boundaries * self.rows.width))
+        parts = zip(stored.split(at_once), stamps.clamp(max=self.boundaries - 1).split(at_once), strict=True)
+        moved = [self._moved(rows, slots) for rows, slots in parts]
+        return torch.addmm(shift, moved[0] if len(moved) == 1 else torch.cat(moved), factor)
+
+    def _moved(self, rows: Tensor, slots: Tensor) -> Tensor:
+        """(k, c) each row times the transform of its slot: times all of them, of which one is taken."""
+        c = self.rows.width
+        every = (rows @ self.transforms.view(c, -1)).view(-1, self.boundaries, c)
+        return every.gather(1, slots[:, None, None].expand(-1, 1, c)).squeeze(1)
+
+    def close(self, factor: Tensor, shift: Tensor, stored: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        """Write the rows of the cache home and let all others take U along: U is I from now on.
+
+        Args:
+            stored: makes of rows (k, c) of the cache less ω, their classes (k,), and (k, 1) whether a class comes there
+                for the first time, what is stored of them.
+        """
+        c = self.rows.width
+        self.newest.add_(1)
+        names = self.names[: self.in_use]
+        held = (_CACHED - self.stamps.index_select(0, names)).clamp_(0, max(0, self.in_use - 1))
+        first = held == torch.arange(held.shape[0], device=held.device)
+        rows = stored(self.cache[: self.in_use] - shift, names, first[:, None])
+        self.rows.stored.index_copy_(0, names, rows.index_select(0, held))
+        self.stamps.index_copy_(0, names, self.newest.expand(names.shape[0]))
+        self.log[:, : names.shape[0]].index_copy_(0, self.newest, names[None])
+        self.transforms.copy_((self.transforms.view(-1, c) @ factor).view_as(self.transforms))
+        self.transforms.index_copy_(1, self.newest, torch.eye(c, dtype=factor.dtype, device=factor.device)[:, None])
+        self.filled.zero_()
+        self.used = 0
+        self.boundary += 1
+
+    def sweep(self, stored: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """All rows to the newest boundary: those written since the last pass by name, the others in one product.
+
+        Args:
+            stored: makes of rows (k, c) and their classes (k,) what is stored of them.
+        """
+        for start, stop in self.rows.spans():
+            old, rows = self.stamps[start:stop] == 0, self.rows.stored[start:stop].to(self.rows.dtype)
+            moved = torch.where(old[:, None], rows @ self.transforms[:, 0], rows)
+            self.rows.put(start, stored(moved, torch.arange(start, stop, device=old.device)))
+        for slot in range(1, self.boundary + 1):
+            names = self.log[slot]
+            stays, rows = self.stamps.index_select(0, names) == slot, self.rows.gather(names)
+            moved = torch.where(stays[:, None], rows @ self.transforms[:, slot], rows)
+            self.rows.stored.index_copy_(0, names, stored(moved, names))
+        self.stamps.zero_()
+        self.newest.zero_()
+        self.transforms.zero_()
+        self.transforms.diagonal(dim1=0, dim2=2)[0].fill_(1.0)
+        self.boundary = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        assert not self.is_captured, "nobody copies what is being captured"
+        return self.__dict__
