@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
-from widehead.factored import audit as audits
-from widehead.factored import reading
-from widehead.factored import step as stepping
+from widehead.factored.audit import Audit, audit
+from widehead.factored.reading import forward
 from widehead.factored.record import WeightRecord, gram_and_sum
+from widehead.factored.step import Change, apply_step, plan_step
 from widehead.targets import SparseTargets
 from widehead.versions import Rows, RowVersions
 
@@ -91,7 +91,7 @@ class FactoredWeights(WeightRecord):
         return replace(fresh, revision=revision, layout=self.layout + 1, steps=self.steps)
 
     def forward(self, hidden: Tensor, targets: SparseTargets, *, learns: bool = True) -> Forward:
-        return reading.forward(self, hidden, targets)
+        return forward(self, hidden, targets)
 
     def plan(
         self,
@@ -100,12 +100,12 @@ class FactoredWeights(WeightRecord):
         hr: Tensor | None = None,
         gram_hr: Tensor | None = None,
         skip: Tensor | None = None,
-    ) -> stepping.Change:
+    ) -> Change:
         assert skip is None, "who has a step skipped on the CPU knows that before it is planned"
-        return stepping.plan_step(self, gradient, rule, hr, gram_hr)
+        return plan_step(self, gradient, rule, hr, gram_hr)
 
-    def apply(self, change: stepping.Change, others: tuple[Tensor, ...] = ()) -> None:
-        stepping.apply_step(self, change)
+    def apply(self, change: Change, others: tuple[Tensor, ...] = ()) -> None:
+        apply_step(self, change)
 
     @property
     def closes(self) -> int:
@@ -121,8 +121,8 @@ class FactoredWeights(WeightRecord):
     def factored(self) -> FactoredWeights:
         return self
 
-    def audit(self) -> audits.Audit:
-        return audits.audit(self)
+    def audit(self) -> Audit:
+        return audit(self)
 
     def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
         columns = slice(self.width) if columns is None else columns
