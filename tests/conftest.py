@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Machines are shared and slow at times; a test is judged by its result, not by its time.
 settings.register_profile("widehead", deadline=None)
 settings.load_profile("widehead")
 pytest.register_assert_rewrite("support")
+
+from support.played import Device, now_played, played_cuda  # noqa: E402  (its asserts are rewritten)
+
+# WIDEHEAD_TEST_DEVICE=cuda on a machine without a card: the CPU plays one.
+PLAYS = os.environ.get("WIDEHEAD_TEST_DEVICE", "cpu").startswith("cuda") and not torch.cuda.is_available()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    if not PLAYS:
+        return (yield)
+    with played_cuda():
+        return (yield)
+
+
+@pytest.fixture
+def played() -> Iterator[Device]:
+    """A CUDA device that the CPU plays, whatever WIDEHEAD_TEST_DEVICE says; not on a machine that has a card."""
+    if (device := now_played()) is not None:
+        yield device
+        return
+    if torch.cuda.is_available():
+        pytest.skip("there is a card here: WIDEHEAD_TEST_DEVICE=cuda runs the tests on it")
+    with played_cuda() as device:
+        yield device
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,8 @@ def test_gradcheck(row: Row) -> None:
     head, _ = make_head(row, 4, 20, torch.float64)
     b = batch(row, gen(), 3, 4, 20)
     head.eval()
-    assert torch.autograd.gradcheck(lambda h: head(h, b.targets(), reduction="none"), b.hidden.requires_grad_())
+    hidden = b.hidden.to(DEVICE).requires_grad_()
+    assert torch.autograd.gradcheck(lambda h: head(h, b.targets(), reduction="none"), hidden)
 
 
 @ROWS
