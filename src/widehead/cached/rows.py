@@ -6,13 +6,14 @@ S boundaries. A row is x = v·T_s·U + ω, or stands in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from widehead.blocks import rows_at_once
 from widehead.versions import Rows
 
 _CACHED = 1 << 40  # `stamps` holds a boundary, or this minus a place in the cache: the earlier the place, the larger
@@ -93,6 +94,47 @@ class CachedRows:
             return brought
         place = (_CACHED - stamps).clamp_(0, self.cache.shape[0] - 1)
         return torch.where((stamps >= self.boundaries)[:, None], self.cache.index_select(0, place), brought)
+
+    def outputs(self, hidden: Tensor, factor: Tensor, shift: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Products of ``hidden`` (m, d) with the first d columns of all rows: pairs (first class, (m, k)).
+
+        Rows stay as they are: T_s and U meet the m hidden rows instead, and V is read once.
+        """
+        d = hidden.shape[1]
+        constant, queries = (hidden @ shift[:d])[:, None], self._queries(hidden @ factor[:, :d].T)
+        recent = self._recent(hidden, queries, constant) if self.boundary or self.used else None
+        for first, stop in self.rows.spans():
+            step = rows_at_once(hidden.device, stop - first, hidden.shape[0])
+            for start in range(first, stop, step):
+                rows = self.rows.stored[start : min(start + step, stop)].to(self.rows.dtype)
+                found = (queries[:, :, 0] @ rows.T).add_(constant)
+                if recent is not None:
+                    outputs, places = recent[0], recent[1][start : start + rows.shape[0]]
+                    found = torch.where(places > 0, outputs.index_select(1, (places - 1).clamp_(0)), found)
+                yield start, found
+
+    def _queries(self, hidden: Tensor) -> Tensor:
+        """(m, c, S) ``hidden`` (m, c) times T_sᵀ for each boundary, or for the only one there is."""
+        if self.boundary == 0:
+            return hidden[:, :, None]
+        return (hidden @ self.transforms.view(-1, hidden.shape[1]).T).view(*hidden.shape, self.boundaries)
+
+    def _recent(self, hidden: Tensor, queries: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (m, k) of rows that were written since the last pass, and (D,) the place of each class there.
+
+        Places count from 1; 0: it was not written. What a class was before it was written again is there as well.
+        """
+        logged, cached = self.log[1 : self.boundary + 1], self.names[: self.used]
+        slots, order = (torch.arange(1, 1 + count, device=logged.device) for count in (self.boundary, self.used))
+        stands = torch.cat(
+            [(self.stamps[logged] == slots[:, None]).view(-1), _CACHED - self.stamps[cached] == order - 1]
+        )
+        stored = self.rows.gather(logged.view(-1)).view(*logged.shape, self.rows.width)
+        homes = torch.bmm(stored, queries[:, :, 1 : self.boundary + 1].permute(2, 1, 0)).flatten(0, 1).T + constant
+        outputs = torch.cat([homes, hidden @ self.cache[: self.used, : hidden.shape[1]].T], dim=1)
+        numbers = torch.where(stands, torch.arange(1, 1 + stands.shape[0], device=stands.device), 0)
+        places = torch.zeros_like(self.stamps)
+        return outputs, places.scatter_reduce_(0, torch.cat([logged.view(-1), cached]), numbers, "amax")
 
     def _brought(self, ids: Tensor, stamps: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
         """(k, c) rows v·T_s·U + ω from boundaries ``stamps`` (k,); anything finite for rows of the cache."""

@@ -206,6 +206,9 @@ class CachedWeights(WeightRecord):
                 ids = torch.arange(start, stop, device=self.rows.device)
                 yield start, self.kept.read(ids, factor, shift)[:, columns]
 
+    def outputs(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        return self.kept.outputs(hidden, self.small.factor, self.small.shift)
+
     @property
     def _is_settled(self) -> bool:
         """Whether X = V + 1ωᵀ."""

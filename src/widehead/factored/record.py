@@ -132,6 +132,10 @@ class WeightRecord(ABC):
     def audit(self) -> Audit:
         """Drift of what is kept beside W, recomputed densely."""
 
+    def outputs(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Present outputs HWᵀ of ``hidden`` (m, d) in blocks of classes: pairs (first class, (m, n) outputs)."""
+        return ((start, hidden @ rows.T) for start, rows in self.blocks())
+
     def dense(self, columns: slice | None = None) -> Tensor:
         """(D, d) present W, or other ``columns`` of X."""
         columns = slice(self.width) if columns is None else columns

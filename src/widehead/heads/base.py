@@ -26,7 +26,7 @@ from widehead.heads.contract import (
 from widehead.heads.scorer import Scorer
 from widehead.losses import mean_over_targets
 from widehead.precision import without_autocast
-from widehead.search.exhaustive import streaming_top_k
+from widehead.search.exhaustive import products, streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 
 
@@ -231,7 +231,7 @@ class LinearHead(ParameterHead):
         device, dtype: as in torch.
     """
 
-    #: rows of W that are read at a time
+    #: rows of W that are read at a time on the CPU
     rows_at_once = 1 << 14
 
     def __init__(
@@ -259,9 +259,9 @@ class LinearHead(ParameterHead):
         """(nnz,) outputs of the targets."""
         return torch.linalg.vecdot(widened[targets.example_ids], self._rows(targets.class_ids))
 
-    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
-        step = self.rows_at_once
-        return ((start, self.table[start : start + step]) for start in range(0, self.num_classes, step))
+    def _output_blocks(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Outputs of all classes, a block of classes at a time."""
+        return products(self._widened(hidden), self.table, self.rows_at_once)
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         return self._widened(hidden) @ self.table.T
@@ -278,10 +278,9 @@ class LinearHead(ParameterHead):
 
     def _log_normalizer(self, hidden: Tensor) -> Tensor:
         """(m,), a block of classes at a time."""
-        widened = self._widened(hidden)
-        total = widened.new_full((hidden.shape[0],), -torch.inf)
-        for _, rows in self._blocks():
-            total = torch.logaddexp(total, torch.logsumexp(widened @ rows.T, dim=1))
+        total = torch.full((hidden.shape[0],), -torch.inf, dtype=self.dtype, device=hidden.device)
+        for _, outputs in self._output_blocks(hidden):
+            total = torch.logaddexp(total, torch.logsumexp(outputs, dim=1))
         return total
 
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -290,7 +289,7 @@ class LinearHead(ParameterHead):
         return self._scores_at(hidden, targets) - self._log_normalizer(hidden)[targets.example_ids]
 
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
-        return streaming_top_k(self._widened(hidden), self._blocks(), k, exclude=banned)
+        return streaming_top_k(self._output_blocks(hidden), k, banned)
 
     def weight(self) -> Tensor:
         """A dense copy of W, (num_classes, in_features)."""

@@ -196,9 +196,13 @@ class ExactHead(ExactState):
     # -- reading the outputs ------------------------------------------------------------------------------------
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
-        widened = self._widened(hidden)
-        with self._settled():
-            return self.loss.score(torch.cat([widened @ block.T for _, block in self.weights.blocks()], dim=1))
+        with self._gate:
+            return torch.cat([scores for _, scores in self._score_blocks(hidden)], dim=1)
+
+    def _score_blocks(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Scores of all classes, a block of classes at a time."""
+        blocks = self.weights.outputs(self._widened(hidden))
+        return ((start, self.loss.score(outputs)) for start, outputs in blocks)
 
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         """The output o, or log p + constant if the loss has p."""
@@ -212,9 +216,8 @@ class ExactHead(ExactState):
 
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Reads all of W block by block; call `consolidate` once before many calls."""
-        widened = self._widened(hidden)
-        with self._settled():
-            return streaming_top_k(widened, self.weights.blocks(), k, self.loss.score, banned)
+        with self._gate:
+            return streaming_top_k(self._score_blocks(hidden), k, banned)
 
     # -- the weights --------------------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from widehead.blocks import at_once
 from widehead.heads.base import ParameterHead
 from widehead.losses import mean_over_targets
 from widehead.sampling.base import Frequencies, checked_frequencies
+from widehead.search.exhaustive import ban
 from widehead.targets import SparseTargets
 
 
@@ -23,7 +25,7 @@ class NormalizedHead(ParameterHead):
     log p of a class costs that class's path through the tree only.
     """
 
-    #: log-probabilities that top_k holds at a time: 64 MiB in float32
+    #: log-probabilities that top_k holds at a time on the CPU: 64 MiB in float32
     log_probs_at_once = 1 << 24
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -34,15 +36,13 @@ class NormalizedHead(ParameterHead):
 
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Computes log p of all classes, some examples at a time."""
-        scores = hidden.new_empty((hidden.shape[0], k), dtype=self.dtype)
-        ids = torch.empty(scores.shape, dtype=torch.int64, device=hidden.device)
-        step = max(1, self.log_probs_at_once // self.num_classes)
-        for rows in torch.arange(hidden.shape[0], device=hidden.device).split(step):
-            log_p = self._all_scores(hidden[rows])
+        step, found = max(1, at_once(hidden.device, self.log_probs_at_once) // self.num_classes), []
+        for first in range(0, max(1, hidden.shape[0]), step):
+            log_p = self._all_scores(hidden[first : first + step]).contiguous()
             if banned is not None:
-                part = banned.select(rows)
-                log_p[part.example_ids, part.class_ids] = -torch.inf
-            scores[rows], ids[rows] = log_p.topk(k, dim=1)
+                ban(log_p, banned, first=first)
+            found.append(log_p.topk(k, dim=1))
+        scores, ids = (torch.cat(parts) for parts in zip(*found, strict=True))
         return scores, ids
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:

@@ -6,8 +6,11 @@ Letters: m examples, D classes, nnz targets in all.
 import torch
 from torch import Tensor
 
+from widehead.blocks import at_once
 from widehead.metrics.relevance import undefined_without_relevant
 from widehead.targets import SparseTargets
+
+_AT_ONCE = 1 << 20  # scores that are compared at a time on the CPU
 
 
 def target_ranks(scores: Tensor, targets: SparseTargets) -> Tensor:
@@ -26,17 +29,20 @@ def target_ranks(scores: Tensor, targets: SparseTargets) -> Tensor:
     >>> target_ranks(torch.tensor([[0.1, 0.7, 0.2, 0.2]]), SparseTargets.from_lists([[1, 2]])).tolist()
     [1.0, 2.5]
     """
-    _check(scores, targets)
-    examples = targets.example_ids
-    places = torch.arange(len(examples), device=examples.device) - targets.offsets[examples]
-    # The scores of the targets as columns, one for each target of an example; places without a target hold 0.
-    wanted = scores.new_zeros(len(targets), int(targets.counts.max()) if len(targets) else 0)
-    wanted[examples, places] = scores[examples, targets.class_ids]
-    ordered = scores.sort(dim=1).values
-    below = torch.searchsorted(ordered, wanted)
-    not_above = torch.searchsorted(ordered, wanted, right=True)
-    higher, ties = scores.shape[1] - not_above, not_above - below - 1
-    return (1.0 + higher.to(torch.float64) + 0.5 * ties)[examples, places]
+    check_scores(scores, targets)
+    return ranks_of(scores, targets)
+
+
+def ranks_of(scores: Tensor, targets: SparseTargets) -> Tensor:
+    """`target_ranks` of what was checked; some targets at a time."""
+    found, last = [scores.new_empty(0, dtype=torch.float64)], scores.shape[1] - 1
+    step = max(1, at_once(scores.device, _AT_ONCE) // max(1, scores.shape[1]))
+    parts = targets.example_ids.split(step), targets.class_ids.clamp_max(last).split(step)
+    for examples, classes in zip(*parts, strict=True):
+        own, all_scores = scores[examples, classes, None], scores[examples]
+        higher, alike = (all_scores > own).sum(1), (all_scores == own).sum(1)
+        found.append(1.0 + higher.to(torch.float64) + 0.5 * (alike - 1))
+    return torch.cat(found)
 
 
 def mean_rank(scores: Tensor, targets: SparseTargets) -> Tensor:
@@ -50,9 +56,12 @@ def mean_rank(scores: Tensor, targets: SparseTargets) -> Tensor:
     return undefined_without_relevant(sums / counts, counts)
 
 
-def _check(scores: Tensor, targets: SparseTargets) -> None:
+def check_scores(scores: Tensor, targets: SparseTargets, *, look: bool = True) -> None:
+    """The errors of `target_ranks`; without ``look`` those that need no look at the numbers."""
     if scores.ndim != 2 or len(scores) != len(targets):
         raise ValueError(f"Parameter `scores` should have shape ({len(targets)}, D). Found {tuple(scores.shape)}.")
+    if not look:
+        return
     targets.check_classes(scores.shape[1])
     if bool(scores.isnan().any()):
         row, column = scores.isnan().nonzero()[0].tolist()

@@ -20,22 +20,34 @@ def perplexity(log_probs: Tensor, weights: Tensor | None = None) -> float:
     >>> round(perplexity(torch.log(torch.tensor([0.5, 0.125]))), 6)
     4.0
     """
-    total, weight = perplexity_sums(log_probs, weights)
+    check_log_probs(log_probs, weights)
+    total, weight = (float(part) for part in perplexity_sums(log_probs, weights))
     return float(torch.exp(torch.tensor(-total, dtype=torch.float64) / weight)) if weight > 0.0 else float("nan")
 
 
-def perplexity_sums(log_probs: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
-    """Σ wᵢ ln pᵢ and Σ wᵢ, to be added up over batches. Arguments and errors as for ``perplexity``."""
-    if bool(log_probs.isnan().any()):
-        at = int(log_probs.flatten().isnan().nonzero()[0])
-        raise ValueError(f"Parameter `log_probs` should hold logarithms of probabilities. Found NaN at {at}.")
+def perplexity_sums(log_probs: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | int]:
+    """Σ wᵢ ln pᵢ and Σ wᵢ of what was checked, to be added up over batches. Arguments as for ``perplexity``."""
     values = log_probs.to(torch.float64)
     if weights is None:
-        return float(values.sum()), float(values.numel())
-    if weights.shape != log_probs.shape or not bool(((weights >= 0) & weights.isfinite()).all()):
+        return values.sum(), values.numel()
+    weights = weights.to(torch.float64)
+    return torch.where(weights > 0, weights * values, 0.0).sum(), weights.sum()
+
+
+def check_log_probs(log_probs: Tensor, weights: Tensor | None, *, look: bool = True) -> None:
+    """The errors of ``perplexity``; without ``look`` those that need no look at the numbers."""
+    if look and bool(log_probs.isnan().any()):
+        at = int(log_probs.flatten().isnan().nonzero()[0])
+        raise ValueError(f"Parameter `log_probs` should hold logarithms of probabilities. Found NaN at {at}.")
+    if weights is None:
+        return
+    if weights.shape != log_probs.shape or (look and bool(out_of_range(weights).any())):
         raise ValueError(
             f"Parameter `weights` should hold a finite number, at least 0, for each log-probability, shape "
             f"{tuple(log_probs.shape)}. Found shape {tuple(weights.shape)}, or a number out of range."
         )
-    weights = weights.to(torch.float64)
-    return float(torch.where(weights > 0, weights * values, 0.0).sum()), float(weights.sum())
+
+
+def out_of_range(weights: Tensor) -> Tensor:
+    """Whether a weight is negative or not finite."""
+    return ~((weights >= 0) & weights.isfinite())

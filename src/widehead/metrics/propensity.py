@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from widehead.metrics.relevance import distinct_pairs, hits, relevant_counts, undefined_without_relevant
+from widehead.metrics.relevance import count_relevant, distinct_pairs, hits, relevant_counts, undefined_without_relevant
 from widehead.targets import SparseTargets
 
 
@@ -49,6 +49,10 @@ class Propensities:
         c = max(0.0, math.log(max(num_examples, 1)) - 1.0) * (b + 1.0) ** a
         return cls(1.0 + c * (counts.to(torch.float64) + b) ** -a, 1.0 + c * b**-a)
 
+    def to(self, device: torch.device) -> Propensities:
+        """The same on another device."""
+        return Propensities(self.inverse.to(device), self.unseen)
+
 
 def psp_at_k(
     ranked: Tensor, relevant: SparseTargets, k: int, propensities: Propensities, unreachable: Tensor | None = None
@@ -59,9 +63,14 @@ def psp_at_k(
     as for ``recall_at_k``.
     """
     relevant.check_classes(len(propensities.inverse))
-    found = hits(ranked, relevant, k)
-    gains = propensities.inverse.to(ranked.device)[torch.where(found, ranked[:, :k].to(torch.int64), 0)] * found
-    return undefined_without_relevant(gains.sum(dim=1) / k, relevant_counts(relevant, unreachable))
+    return psp(hits(ranked, relevant, k), relevant_counts(relevant, unreachable), ranked, propensities)
+
+
+def psp(found: Tensor, counts: Tensor, ranked: Tensor, propensities: Propensities) -> Tensor:
+    """(m,) from the hits (m, k), the number of relevant classes (m,) and the ranked ones."""
+    k, inverse = found.shape[1], propensities.inverse.to(ranked.device)
+    hit = torch.where(found, ranked[:, :k].to(torch.int64), 0).clamp_max(len(inverse) - 1)
+    return undefined_without_relevant((inverse[hit] * found).sum(dim=1) / k, counts)
 
 
 def best_psp_at_k(
@@ -74,15 +83,20 @@ def best_psp_at_k(
     if k < 1:
         raise ValueError(f"Parameter `k` should be at least 1. Found {k}.")
     relevant.check_classes(len(propensities.inverse))
-    examples, classes = distinct_pairs(relevant)
-    counts = relevant_counts(relevant, unreachable)
-    known = torch.bincount(examples, minlength=len(relevant))
-    # Each example's classes by falling 1/p: by 1/p, then, keeping that order, by example.
-    gains, order = propensities.inverse.to(classes.device)[classes].sort(descending=True)
+    return best_psp(relevant, relevant_counts(relevant, unreachable), k, propensities)
+
+
+def best_psp(relevant: SparseTargets, counts: Tensor, k: int, propensities: Propensities) -> Tensor:
+    """(m,) of targets that were checked, and the number of relevant classes (m,)."""
+    examples, classes, first = distinct_pairs(relevant)
+    inverse = propensities.inverse.to(classes.device)
+    # Each example's classes by falling 1/p: by 1/p, then, keeping that order, by example. Repeats come last.
+    gains = torch.where(first, inverse[classes.clamp_max(len(inverse) - 1)], 0.0)
+    gains, order = gains.sort(descending=True)
     examples, again = examples[order].sort(stable=True)
-    place = torch.arange(len(examples), device=examples.device) - (known.cumsum(0) - known)[examples]
+    place = torch.arange(len(examples), device=examples.device) - relevant.offsets[examples]
     # Unreachable classes, of the largest 1/p there is, take the first places.
-    unseen = (counts - known).clamp(max=k)
+    unseen = (counts - count_relevant(relevant)).clamp(max=k)
     taken = torch.where(place < (k - unseen)[examples], gains[again], 0.0)
     best = (unseen.to(torch.float64) * propensities.unseen).index_add(0, examples, taken)
     return undefined_without_relevant(best / k, counts)

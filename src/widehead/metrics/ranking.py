@@ -20,9 +20,12 @@ def recall_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Te
     >>> recall_at_k(torch.tensor([[4, 2, 9]]), SparseTargets.from_lists([[9, 2, 7, 1]]), k=2)
     tensor([0.2500], dtype=torch.float64)
     """
-    counts = relevant_counts(relevant, unreachable)
-    found = hits(ranked, relevant, k).sum(dim=1, dtype=torch.float64)
-    return undefined_without_relevant(found / counts, counts)
+    return recall(hits(ranked, relevant, k), relevant_counts(relevant, unreachable))
+
+
+def recall(found: Tensor, counts: Tensor) -> Tensor:
+    """(m,) from the hits (m, k) and the number of relevant classes (m,)."""
+    return undefined_without_relevant(found.sum(dim=1, dtype=torch.float64) / counts, counts)
 
 
 def precision_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tensor | None = None) -> Tensor:
@@ -34,8 +37,12 @@ def precision_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable:
     >>> precision_at_k(torch.tensor([[4, 2, 9]]), SparseTargets.from_lists([[9, 2, 7, 1]]), k=2)
     tensor([0.5000], dtype=torch.float64)
     """
-    counts = relevant_counts(relevant, unreachable)
-    return undefined_without_relevant(hits(ranked, relevant, k).sum(dim=1, dtype=torch.float64) / k, counts)
+    return precision(hits(ranked, relevant, k), relevant_counts(relevant, unreachable))
+
+
+def precision(found: Tensor, counts: Tensor) -> Tensor:
+    """(m,) from the hits (m, k) and the number of relevant classes (m,)."""
+    return undefined_without_relevant(found.sum(dim=1, dtype=torch.float64) / found.shape[1], counts)
 
 
 def ndcg_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tensor | None = None) -> Tensor:
@@ -48,9 +55,14 @@ def ndcg_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tens
     >>> ndcg_at_k(torch.tensor([[4, 2, 9]]), SparseTargets.from_lists([[2]]), k=3)
     tensor([0.6309], dtype=torch.float64)
     """
-    counts = relevant_counts(relevant, unreachable)
-    places = torch.arange(1, k + 1, dtype=torch.float64, device=ranked.device)
+    return ndcg(hits(ranked, relevant, k), relevant_counts(relevant, unreachable))
+
+
+def ndcg(found: Tensor, counts: Tensor) -> Tensor:
+    """(m,) from the hits (m, k) and the number of relevant classes (m,)."""
+    k = found.shape[1]
+    places = torch.arange(1, k + 1, dtype=torch.float64, device=found.device)
     discounts = 1.0 / torch.log2(places + 1.0)
-    gain = (hits(ranked, relevant, k) * discounts).sum(dim=1)
+    gain = (found * discounts).sum(dim=1)
     largest = discounts.cumsum(0)[counts.clamp(1, k) - 1]
     return undefined_without_relevant(gain / largest, counts)

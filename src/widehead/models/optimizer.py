@@ -66,9 +66,10 @@ class EncoderOptimizer:
         for part in self.parts:
             part.zero_grad()
 
-    def gradient_norm(self) -> float:
-        """The Euclidean norm of all gradients together; not finite if one of them, or its square, is not."""
-        return float(get_total_norm([_values(p) for p in self.parameters if p.grad is not None]))
+    def gradient_norm(self) -> Tensor | None:
+        """() Euclidean norm of all gradients, not finite if one of them or its square is not; None of none."""
+        values = [_values(p) for p in self.parameters if p.grad is not None]
+        return get_total_norm(values) if values else None
 
     def step(self) -> None:
         """Clip, then change the parameters."""

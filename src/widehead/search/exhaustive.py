@@ -1,17 +1,18 @@
 """Exact search: every row is looked at, a block of rows at a time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from widehead.blocks import rows_at_once
 from widehead.search.protocol import check_queries
 from widehead.targets import SparseTargets
 
 
 class ExhaustiveIndex:
-    """Exact search on any device, ``block`` rows at a time: 2nd operations and (m, block) scores a batch.
+    """Exact search on any device, ``block`` rows at a time on the CPU: 2nd operations and (m, block) scores a batch.
 
     It holds the memory of ``rows`` (n, d) itself, not a copy, so changes of the rows in place are seen at once.
     """
@@ -34,36 +35,61 @@ class ExhaustiveIndex:
             ValueError: queries of another width, or k < 1.
         """
         check_queries(queries, k, self.rows.shape[1])
-        starts = range(0, self.rows.shape[0], self.block)
-        blocks = ((start, self.rows[start : start + self.block]) for start in starts)
-        scores, ids = streaming_top_k(queries.to(self.rows), blocks, k)
+        scores, ids = streaming_top_k(products(queries.to(self.rows), self.rows, self.block), k)
         missing = (0, k - ids.shape[1])
         return pad(scores, missing, value=-torch.inf), pad(ids, missing, value=-1)
 
 
-def streaming_top_k(
-    queries: Tensor,
-    blocks: Iterable[tuple[int, Tensor]],
-    k: int,
-    score: Callable[[Tensor], Tensor] | None = None,
-    exclude: SparseTargets | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(scores (m, k), ids (m, k)), best first, of ``score(queries @ block.T)`` over all blocks (first id, rows).
+def products(queries: Tensor, rows: Tensor, on_cpu: int) -> Iterator[tuple[int, Tensor]]:
+    """Products of ``queries`` (m, d) with all of ``rows`` (n, d), in blocks: pairs (first id, (m, block)).
 
-    Memory is one block of scores (m, block), whatever the number of rows. ``exclude`` names for each query the ids that
-    score −inf. If there are fewer than k rows, there are as many columns.
+    A block has ``on_cpu`` rows on the CPU; see `rows_at_once`.
     """
-    best = queries.new_empty(queries.shape[0], 0)
-    ids = torch.empty_like(best, dtype=torch.int64)
-    for start, rows in blocks:
-        scores = queries @ rows.T if score is None else score(queries @ rows.T)
+    step = rows_at_once(rows.device, on_cpu, *queries.shape)
+    return ((start, queries @ rows[start : start + step].T) for start in range(0, max(1, rows.shape[0]), step))
+
+
+def streaming_top_k(
+    blocks: Iterable[tuple[int, Tensor]], k: int, exclude: SparseTargets | None = None
+) -> tuple[Tensor, Tensor]:
+    """(scores (m, k), ids (m, k)), best first, of scores in blocks (first id, (m, block)), which are written to.
+
+    Memory is one block, whatever the number of scores. ``exclude`` names for each query the ids that score −inf. If
+    there are fewer than k scores, there are as many columns. Nothing waits for a device.
+    """
+    best: tuple[Tensor, Tensor] | None = None
+    for start, scores in blocks:
         if exclude is not None:
-            banned, places = exclude.sorted_by_class()
-            edges = torch.tensor([start, start + rows.shape[0]], device=banned.device)
-            a, b = torch.searchsorted(banned, edges).tolist()
-            scores[exclude.example_ids[places[a:b]], banned[a:b] - start] = -torch.inf
-        top, at = scores.topk(min(k, rows.shape[0]), dim=1)
-        merged, merged_ids = torch.cat([best, top], 1), torch.cat([ids, at + start], 1)
-        best, order = merged.topk(min(k, merged.shape[1]), dim=1)
-        ids = merged_ids.gather(1, order)
-    return best, ids
+            ban(scores, exclude, start)
+        top, at = scores.topk(min(k, scores.shape[1]), dim=1)
+        found = top, at.add_(start)
+        best = found if best is None else _merged(best, found, k)
+    assert best is not None, "there is a first block"
+    return best
+
+
+def _merged(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The best k of two rankings, (scores, ids) each."""
+    scores, ids = (torch.cat(parts, dim=1) for parts in zip(first, second, strict=True))
+    best, order = scores.topk(min(k, scores.shape[1]), dim=1)
+    return best, ids.gather(1, order)
+
+
+def ban(scores: Tensor, exclude: SparseTargets, start: int = 0, first: int = 0) -> None:
+    """−inf at excluded pairs in contiguous ``scores`` (m, n), those of the ids from ``start``, examples from ``first``.
+
+    Nothing waits for a device.
+    """
+    m, n = scores.shape
+    if scores.device.type == "cpu":
+        banned, places = exclude.sorted_by_class()
+        a, b = torch.searchsorted(banned, torch.tensor([start, start + n])).tolist()
+        examples, ids = exclude.example_ids[places[a:b]] - first, banned[a:b] - start
+        inside = (examples >= 0) & (examples < m)
+        scores[examples[inside], ids[inside]] = -torch.inf
+        return
+    # How many pairs are inside only the device knows. So all get a limit, which is above everything for the others.
+    examples, ids = exclude.example_ids - first, exclude.class_ids - start
+    inside = (examples >= 0) & (examples < m) & (ids >= 0) & (ids < n)
+    limits = torch.where(inside, -torch.inf, torch.inf).to(scores.dtype)
+    scores.view(-1).scatter_reduce_(0, examples.clamp(0, m - 1) * n + ids.clamp(0, n - 1), limits, "amin")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -26,6 +27,8 @@ from widehead.training.log import Display, MetricsLog, Status
 from widehead.training.position import Position
 from widehead.training.state import Origin, RunState
 from widehead.training.timing import HeadClock, rate_factor
+
+_LOSS, _NORM = "the loss", "the norm of the encoder's gradient"
 
 
 class TrainingBatches(Protocol):
@@ -100,6 +103,9 @@ class Trainer:
         self._evaluate_every = Interval.parse(config.evaluate_every)
         self._checkpoint_every = Interval.parse(config.checkpoint_every)
         self._lap = self._shown = 0.0
+        self._figures: dict[str, float] = {}
+        # Numbers of the steps since the last look at them: step, what it is, () the number on the device.
+        self._unread: list[tuple[int, str, Tensor]] = []
         device = torch.device(config.device)
         self._clock = HeadClock(device)
         network.encoder.requires_grad_(config.encoder_lr > 0.0)
@@ -133,7 +139,8 @@ class Trainer:
         """Train to the limit of epochs or minutes, or until SIGINT or SIGTERM, and leave a checkpoint of the end.
 
         Raises:
-            NonFiniteError: a step met a NaN or an infinity; the last checkpoint is from before it.
+            NonFiniteError: a step met a NaN or an infinity; the last checkpoint is from before it. On the CPU that
+                step changed nothing. Another device is asked each time that something is logged, judged or saved.
             CheckpointError: a checkpoint or the log could not be written; the last checkpoint is still valid.
         """
         stops = finished = self._done() >= 1.0
@@ -169,15 +176,13 @@ class Trainer:
             # The head's share of the backward pass ends when the gradient reaches the hidden layer.
             hidden.register_hook(lambda gradient: self._clock.add(begin, self._clock.mark()))
         loss = self.network.head(hidden, targets)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._not_finite(f"the loss is {value}")
+        self._note(_LOSS, loss.detach())
         loss.backward()
         if not hidden.requires_grad:
             self._clock.add(begin, self._clock.mark())
         self._change_weights()
         now = time.perf_counter()
-        self.state.position.count(value, len(targets), now - self._lap, len(self.batches))
+        self.state.position.count(len(targets), now - self._lap, len(self.batches))
         self._lap = now
         for scheduler in self.state.schedulers:
             scheduler.step()
@@ -185,21 +190,38 @@ class Trainer:
     def _change_weights(self) -> None:
         """Make the steps of head and encoder, or neither."""
         norm = self.state.encoder_optimizer.gradient_norm()
-        if not math.isfinite(norm):
-            raise self._not_finite(f"the norm of the encoder's gradient is {norm}")
+        if norm is not None:
+            self._note(_NORM, norm)
         begin = self._clock.mark()
         try:
             self.state.head_optimizer.step()
         except NonFiniteError as error:
-            raise self._not_finite(str(error)) from error
+            self._read()
+            raise self._not_finite(str(error), self.state.position.step + 1) from error
         self._clock.add(begin, self._clock.mark())
         self.state.encoder_optimizer.step()
 
-    def _not_finite(self, what: str) -> NonFiniteError:
+    def _note(self, what: str, value: Tensor) -> None:
+        """Keep a number () of this step, which should be finite: the CPU tells it at once, another device by and by."""
+        self._unread.append((self.state.position.step + 1, what, value))
+        if self.state.device.type == "cpu":
+            self._read()
+
+    def _read(self) -> None:
+        """Look at what was kept, which waits for the device once; NonFiniteError if a number is not finite."""
+        kept, self._unread = self._unread, []
+        numbers = torch.stack([value for _, _, value in kept]).tolist() if kept else []
+        for (step, what, _), number in zip(kept, numbers, strict=True):
+            if not math.isfinite(number):
+                raise self._not_finite(f"{what} is {number}", step)
+            if what == _LOSS:
+                self.state.position.loss_sum += number
+
+    def _not_finite(self, what: str, step: int) -> NonFiniteError:
         last = self.folder.last_checkpoint
         left = f"The last good checkpoint is {last}" if last.exists() else "There is no checkpoint yet"
         return NonFiniteError(
-            f"Training stopped at step {self.state.position.step + 1}: {what.rstrip('.')}. {left}. Lower learning "
+            f"Training stopped at step {step}: {what.rstrip('.')}. {left}. Lower learning "
             f"rates (the head's is {self._head_lr():.3g}, the encoder's {self.state.encoder_optimizer.lr:.3g}) or "
             "limits on gradient norms help."
         )
@@ -207,15 +229,20 @@ class Trainer:
     def _between_steps(self, finished: bool, stops: bool) -> None:
         """Show, log, evaluate and save, each if it is time; save whenever the run stops here."""
         position = self.state.position
+        logs = position.step % self.config.log_every == 0 or finished
+        waited = position.seconds - position.evaluated_seconds
+        evaluates = self.evaluator is not None and (finished or self._due(self._evaluate_every, waited))
+        waited = position.seconds - position.saved_seconds
+        saves = stops or self._due(self._checkpoint_every, waited)
+        if logs or evaluates or saves:  # nothing is judged or saved that a step before has spoilt
+            self._read()
         if self._lap - self._shown >= 0.2:
             self._show()
-        if position.step % self.config.log_every == 0 or finished:
+        if logs:
             self._write_line()
-        waited = position.seconds - position.evaluated_seconds
-        if self.evaluator is not None and (finished or self._due(self._evaluate_every, waited)):
-            self._evaluate(self.evaluator)
-        waited = position.seconds - position.saved_seconds
-        if stops or self._due(self._checkpoint_every, waited):
+        if evaluates:
+            self._evaluate()
+        if saves:
             position.saved_seconds = position.seconds
             self._read_clock()
             self.state.save(self.folder.last_checkpoint)
@@ -227,10 +254,13 @@ class Trainer:
 
     def _show(self) -> None:
         self._shown = self._lap
-        self._read_clock()
         done, position = self._done(), self.state.position
+        if not self._unread:  # else figures are those of the last time that the device was waited for
+            self._read_clock()
+            self._figures = position.figures()
         left = position.seconds * (1.0 - done) / done if done > 0 else math.inf
-        self._display.update(Status(done=min(done, 1.0), step=position.step, seconds_left=left, **position.figures()))
+        if self._figures:
+            self._display.update(Status(done=min(done, 1.0), step=position.step, seconds_left=left, **self._figures))
 
     def _write_line(self) -> None:
         self._read_clock()
@@ -242,8 +272,9 @@ class Trainer:
         self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
         position.forget()
 
-    def _evaluate(self, evaluator: Evaluator) -> None:
-        position = self.state.position
+    def _evaluate(self) -> None:
+        evaluator, position = self.evaluator, self.state.position
+        assert evaluator is not None
         self.network.eval()
         metrics = dict(evaluator.metrics())
         position.metrics = metrics

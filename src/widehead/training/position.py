@@ -42,15 +42,14 @@ class Position:
                 check_number(counter.name, value, -math.inf if counter.name == "loss_sum" else 0.0)
         return made
 
-    def count(self, loss: float, examples: int, seconds: float, epoch_length: int) -> None:
-        """One step is done: its mean loss, its examples, what it took, and the number of batches in an epoch."""
+    def count(self, examples: int, seconds: float, epoch_length: int) -> None:
+        """One step is done: its examples, what it took, and the number of batches in an epoch."""
         self.step += 1
         self.batch += 1
         if self.batch == epoch_length:
             self.epoch, self.batch = self.epoch + 1, 0
         self.seconds += seconds
         self.span += seconds
-        self.loss_sum += loss
         self.steps += 1
         self.examples += examples
 

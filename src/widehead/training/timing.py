@@ -1,5 +1,6 @@
 """Clocks of a run: which part of the time the head takes, and how the learning rates move."""
 
+import itertools
 import math
 import time
 from typing import Any
@@ -29,13 +30,14 @@ class HeadClock:
         self._spans.append((begin, end))
 
     def take(self) -> float:
-        """Seconds counted since the last call."""
+        """Seconds counted since the last call, of spans that have ended; the others are for the next call."""
         if self._cuda:
-            torch.cuda.synchronize()
-            total = sum(begin.elapsed_time(end) for begin, end in self._spans) / 1000.0
+            ended = list(itertools.takewhile(lambda span: span[1].query(), self._spans))
+            total = sum(begin.elapsed_time(end) for begin, end in ended) / 1000.0
         else:
-            total = sum(end - begin for begin, end in self._spans)
-        self._spans.clear()
+            ended = self._spans
+            total = sum(end - begin for begin, end in ended)
+        self._spans = self._spans[len(ended) :]
         return float(total)
 
 

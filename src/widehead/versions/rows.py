@@ -33,8 +33,9 @@ from torch import Tensor
 
 from widehead import mapped
 from widehead.arithmetic import Arithmetic, choose
+from widehead.blocks import at_once
 
-_BLOCK = 1 << 18  # numbers: buffers that go through V are a few of these, whatever D
+_BLOCK = 1 << 18  # numbers on the CPU: buffers that go through V are a few of these, whatever D
 _GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / φ, as a signed number
 _LOW_BITS = 16  # those of a float32 that a bfloat16 lacks
 
@@ -185,7 +186,7 @@ class Rows:
     @property
     def block_rows(self) -> int:
         """Rows of such a block."""
-        return max(1, _BLOCK // (16 * self.width)) * 16  # 16: normal_ draws in groups of so many numbers
+        return max(1, at_once(self.device, _BLOCK) // (16 * self.width)) * 16  # 16: normal_ draws in groups of so many numbers
 
     def blocks(self) -> Iterator[Tensor]:
         """V as it is stored, in the working type, a block at a time."""
