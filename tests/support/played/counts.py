@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import sys
 import traceback
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ _KERNELS = {
     **{"_unique2": 10, "isin": 12, "cholesky_inverse": 8, "linalg_inv_ex": 12, "segment_reduce": 3, "_coalesce": 12},
 }
 _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")
+_ROWS_ONLY = ("index", "index_select", "gather", "embedding")  # read no more than they give
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,15 @@ def project_lines(most: int = 3) -> tuple[str, ...]:
 
 @dataclass
 class Count:
-    """What happened while it was counted: waits in their order, kernels by operation and by line of the project."""
+    """What happened while it was counted: waits in their order, kernels by operation and by line of the project.
+
+    ``bytes`` is what the kernels read and wrote, each tensor once a kernel.
+    """
 
     waits: list[Wait] = field(default_factory=list)
     kernels: collections.Counter[str] = field(default_factory=collections.Counter)
     kernels_by_line: collections.Counter[str] = field(default_factory=collections.Counter)
+    bytes: int = 0
 
     @property
     def launches(self) -> int:
@@ -151,6 +157,23 @@ class Device:
                     self.wait(f"{name} by a mask")
         if name not in _NO_KERNEL:
             self.launch(name, _KERNELS.get(name, 1))
+
+    def moved(self, func: Any, given: list[Any], made: list[Any]) -> None:
+        """Count the bytes of an operation that was ``given`` tensors and ``made`` others."""
+        name = _names(func)[1]
+        if self._counts and name not in _NO_KERNEL:
+            read = made if name in _ROWS_ONLY else given
+            moved = sum(_bytes(part) for part in [*read, *made] if isinstance(part, Tensor))
+            for count in self._counts:
+                count.bytes += moved
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of the numbers that it has in memory; what is expanded is there once."""
+    if tensor.layout != torch.strided:
+        return 0
+    lengths = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(length for length, stride in lengths if stride != 0) * tensor.element_size()
 
 
 def _names(func: Any) -> tuple[str, str]:

@@ -118,6 +118,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if host_kwargs.get("device") not in (None, torch.device("meta")):
         host_kwargs["device"] = torch.device("cpu")
     out = func(*host_args, **host_kwargs)
+    device.moved(func, tree_flatten((host_args, host_kwargs))[0], tree_flatten(out)[0])
     if torch.Tag.inplace_view in func.tags:  # t_ and its like: the shape of the tensor itself follows
         with no_dispatch():
             func(*args, **kwargs)
