@@ -52,7 +52,7 @@ class Codes:
                 self._hashes[:, self.size + 1 : self.size + 1 + len(new)] = self._hashes[:, new + self.size + 1]
             self._names.append(names.gather(new))
             self.size += len(new)
-        return found.astype(np.int64) - 1
+        return np.subtract(found, 1, dtype=np.int64)
 
     def names(self) -> list[str]:
         """The c names, in the order of their codes."""

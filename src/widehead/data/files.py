@@ -105,9 +105,9 @@ def text_blocks(path: FilePath) -> Generator[str, None, None]:
         yield _decode(path, block, line)
         line += block.count(b"\n")
         kept = [chunk[end:]]
-    rest = b"".join(kept)
+    rest = _decode(path, b"".join(kept), line)
     if rest:
-        yield _decode(path, rest, line)
+        yield rest
     elif line == 1:
         raise DataError(f"{path}: the file is empty.")
 

@@ -79,7 +79,8 @@ def pairs_by_lines(path: FilePath) -> Pairs:
                 item_ids.append(items.setdefault(item, len(items)))
             if rating is not None:
                 ratings.append(rating)
-    return _pairs(list(users), list(items), user_ids, item_ids, ratings)
+    numbers = [np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)]
+    return _pairs(list(users), list(items), *numbers, np.frombuffer(ratings, dtype=np.float32))
 
 
 def _list_rows(path: FilePath, lines: Iterator[str]) -> Iterator[Row]:
@@ -101,21 +102,29 @@ def separator_of(first: str) -> str | None:
 
 def _by_pieces(pieces: Iterable[Piece]) -> Pairs:
     users, items = Codes(), Codes()
-    # Each is one block of memory that grows in place: many small ones would stay with the allocator.
-    user_ids, item_ids, ratings = array("q"), array("q"), array("f")
+    user_ids: list[np.ndarray] = []
+    item_ids: list[np.ndarray] = []
+    ratings: list[np.ndarray] = []
     with ThreadPoolExecutor(2) as pool:  # the codes of a piece are found while polars reads the next one
-        waiting: list[tuple[array[int], Future[np.ndarray]]] = []
+        waiting: list[tuple[list[np.ndarray], Future[np.ndarray]]] = []
         for piece in itertools.chain(pieces, [None]):
             for ids, found in waiting:
-                ids.frombytes(found.result().data.cast("B"))
+                ids.append(found.result())
             if piece is not None:
                 waiting = [
                     (user_ids, pool.submit(_user_ids, users, piece)),
                     (item_ids, pool.submit(items.add, piece.items)),
                 ]
                 if piece.ratings is not None:
-                    ratings.frombytes(piece.ratings.data.cast("B"))
-    return _pairs(users.names(), items.names(), user_ids, item_ids, ratings)
+                    ratings.append(piece.ratings)
+    return _pairs(users.names(), items.names(), *map(_joined, (user_ids, item_ids, ratings)))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """One array of all parts, which are given up: their memory is needed for the next one."""
+    whole = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    parts.clear()
+    return whole
 
 
 def _user_ids(users: Codes, piece: Piece) -> np.ndarray:
@@ -124,8 +133,6 @@ def _user_ids(users: Codes, piece: Piece) -> np.ndarray:
 
 
 def _pairs(
-    users: list[str], items: list[str], user_ids: array[int], item_ids: array[int], ratings: array[float]
+    users: list[str], items: list[str], user_ids: np.ndarray, item_ids: np.ndarray, ratings: np.ndarray
 ) -> Pairs:
-    numbers = [np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)]
-    rated = np.frombuffer(ratings, dtype=np.float32) if ratings else None
-    return Pairs(users, items, numbers[0], numbers[1], rated)
+    return Pairs(users, items, user_ids, item_ids, ratings if len(ratings) else None)
