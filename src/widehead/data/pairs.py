@@ -79,8 +79,7 @@ def pairs_by_lines(path: FilePath) -> Pairs:
                 item_ids.append(items.setdefault(item, len(items)))
             if rating is not None:
                 ratings.append(rating)
-    numbers = [np.frombuffer(ids, dtype=np.int64) for ids in (user_ids, item_ids)]
-    return _pairs(list(users), list(items), *numbers, np.frombuffer(ratings, dtype=np.float32))
+    return _pairs(list(users), list(items), map(np.asarray, (user_ids, item_ids, ratings)))
 
 
 def _list_rows(path: FilePath, lines: Iterator[str]) -> Iterator[Row]:
@@ -117,7 +116,7 @@ def _by_pieces(pieces: Iterable[Piece]) -> Pairs:
                 ]
                 if piece.ratings is not None:
                     ratings.append(piece.ratings)
-    return _pairs(users.names(), items.names(), *map(_joined, (user_ids, item_ids, ratings)))
+    return _pairs(users.names(), items.names(), map(_joined, (user_ids, item_ids, ratings)))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -132,7 +131,6 @@ def _user_ids(users: Codes, piece: Piece) -> np.ndarray:
     return ids if piece.counts is None else np.repeat(ids, piece.counts)
 
 
-def _pairs(
-    users: list[str], items: list[str], user_ids: np.ndarray, item_ids: np.ndarray, ratings: np.ndarray
-) -> Pairs:
+def _pairs(users: list[str], items: list[str], columns: Iterable[np.ndarray]) -> Pairs:
+    user_ids, item_ids, ratings = columns
     return Pairs(users, items, user_ids, item_ids, ratings if len(ratings) else None)
