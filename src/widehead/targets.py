@@ -43,7 +43,7 @@ class SparseTargets:
     (3, [2, 0, 1])
     """
 
-    __slots__ = ("_counts", "_examples", "_sorted", "class_ids", "offsets", "values")
+    __slots__ = ("_counts", "_examples", "_is_coalesced", "_sorted", "class_ids", "offsets", "values")
 
     class_ids: Tensor
     offsets: Tensor
@@ -52,12 +52,14 @@ class SparseTargets:
     _counts: Tensor | None
     _examples: Tensor | None
     _sorted: tuple[Tensor, Tensor] | None
+    _is_coalesced: bool
 
     def __init__(self, class_ids: Any, offsets: Any, values: Any = None) -> None:
         self.class_ids = _integers("class_ids", class_ids)
         self.offsets = _integers("offsets", offsets, device=self.class_ids.device)
         self.values = None if values is None else _reals("values", values, self.class_ids)
         self._counts = self._examples = self._sorted = None
+        self._is_coalesced = False
         self._check()
 
     def _check(self) -> None:
@@ -81,6 +83,7 @@ class SparseTargets:
         made = cls.__new__(cls)
         made.class_ids, made.offsets, made.values = class_ids, offsets, values
         made._counts = made._examples = made._sorted = None
+        made._is_coalesced = False
         return made
 
     @classmethod
@@ -217,7 +220,9 @@ class SparseTargets:
         if self.class_ids.device == torch.device(device):
             return self
         values = None if self.values is None else self.values.to(device)
-        return SparseTargets._trusted(self.class_ids.to(device), self.offsets.to(device), values)
+        made = SparseTargets._trusted(self.class_ids.to(device), self.offsets.to(device), values)
+        made._is_coalesced = self._is_coalesced
+        return made
 
     def select(self, examples: Tensor) -> SparseTargets:
         """The targets of ``examples`` (integer indices (n,)), in that order."""
@@ -253,6 +258,13 @@ class SparseTargets:
         >>> SparseTargets([2, 5, 2], [0, 3]).coalesced().values.tolist()
         [2.0, 1.0]
         """
+        if self._is_coalesced:
+            return self
+        made = self._coalesced()
+        made._is_coalesced = True
+        return made
+
+    def _coalesced(self) -> SparseTargets:
         if self.class_ids.numel() == 0 or int(self.counts.max()) < 2:
             return self
         ids, order = self.sorted_by_class()

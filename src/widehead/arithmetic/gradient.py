@@ -7,6 +7,7 @@ Letters (docs/notation.md): m examples, D classes, d width, H (m, d) hidden, O =
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -110,14 +111,19 @@ class OutputGradient:
         scaled = {name: part * factor for name, part in parts.items() if part is not None}
         return replace(self, bound=None, **scaled)
 
-    def gram_times(self, hr: Tensor) -> Tensor:
-        """(m, d) TTᵀX for X = HR (m, d), without the D outputs.
+    @cached_property
+    def weighted_hidden(self) -> Tensor:
+        """(m, d) ΛH."""
+        return self.by_squared_norm[:, None] * self.read.hidden
+
+    def gram_times(self, hr: Tensor, named: Tensor | None = None) -> Tensor:
+        """(m, d) TTᵀX for X = HR (m, d), without the D outputs; ``named`` is SᵀX (n, d), if it is known.
 
         TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = NW + ½ΛHQ; NNᵀ = σ(N1)ᵀ + (S1)σᵀ + SSᵀ. If m ≤ d the m × m products come
         first, otherwise the d × d ones.
         """
         hidden, plan = self.read.hidden, self.read.plan
-        scaled = self.by_squared_norm[:, None] * hidden  # ΛH
+        scaled = self.weighted_hidden
         half = torch.lerp(self.others, self.by_hidden, 0.5)  # Y
         if hidden.shape[0] <= hidden.shape[1]:
             kernel = half @ scaled.T
@@ -128,7 +134,7 @@ class OutputGradient:
         if self.constant is not None:
             out.addr_(self.constant, self.constant_sums @ hr)
             out.addr_(self.sparse_sums, self.constant @ hr)
-        return out.add_(plan.gram_times(self.sparse, hr))
+        return out.add_(plan.gram_times(self.sparse, hr) if named is None else plan.times(self.sparse, named))
 
     def norm(self) -> Tensor:
         """() exact ‖∇W‖_F of ∇W = TᵀH, which is never formed: ‖∇W‖² = ⟨TTᵀH, H⟩."""

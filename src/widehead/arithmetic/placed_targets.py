@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from widehead.arithmetic.target_plan import bag_sum, gathered_dots
+from widehead.arithmetic.target_plan import bag_sum
 from widehead.targets import SparseTargets
 
 
@@ -52,7 +53,7 @@ class PlacedTargets:
 
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
-        return gathered_dots(left, self.examples, right, self.positions)
+        return row_dots(left.index_select(0, self.examples), right.index_select(0, self.positions))
 
     def class_sums(self, values: Tensor) -> Tensor:
         """Sᵀ·1: (nnz,) → (n,)."""
@@ -61,3 +62,8 @@ class PlacedTargets:
     def row_sums(self, values: Tensor) -> Tensor:
         """S·1: (nnz,) → (m,)."""
         return values.new_zeros(self.offsets.shape[0] - 1).index_add_(0, self.examples, values)
+
+
+def row_dots(left: Tensor, right: Tensor) -> Tensor:
+    """(k,) inner products of the rows of two (k, d): one kernel, if vecdot takes two."""
+    return torch.bmm(left[:, None], right[:, :, None]).view(-1)

@@ -80,7 +80,7 @@ class TargetPlan:
     def dots(self, left: Tensor, right: Tensor, small: int = _SMALL) -> Tensor:
         """Inner product of each target's example row and class row: (m, d), (n, d) → (nnz,)."""
         if self.positions.numel() * left.shape[1] <= small:
-            return gathered_dots(left, self.examples, right, self.positions)
+            return _gathered_dots(left, self.examples, right, self.positions)
         if self.positions.numel() >= left.shape[0] * right.shape[0]:  # pairs are named more than once: see to each once
             return (left @ right.T)[self.examples, self.positions]
         # By class: each class row, of which there may be more than a cache holds, is read once.
@@ -98,7 +98,7 @@ class TargetPlan:
         return torch.segment_reduce(values, "sum", lengths=self.counts, initial=0.0, unsafe=True)
 
 
-def gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
+def _gathered_dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
     """(k,) inner products of left[left_rows[t]] and right[right_rows[t]]: the obvious way, by copies of all rows."""
     return torch.linalg.vecdot(left.index_select(0, left_rows), right.index_select(0, right_rows))
 

@@ -1,7 +1,8 @@
-"""Steps that were not finite, counted on the device and reported when the host can know without waiting."""
+"""Steps that were not finite: the device alone knows at once, and the host is told as soon as it need not wait."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import torch
@@ -9,62 +10,60 @@ from torch import Tensor
 
 from widehead.errors import NonFiniteError
 
+_MOST = 64  # flags on their way; the oldest of more is waited for
+
 
 class LateReport:
-    """Counts steps that changed nothing because they were not finite, and the first of them.
+    """What became of the last steps. A step that is not finite changes nothing, and is reported some steps later.
 
-    On a GPU the counts are copied to pinned memory after each step, and read once that copy has ended; elsewhere they
-    are read at once.
-
-    Attributes:
-        counts: (3,) int64 on the device: steps so far, those left out, the number of the first of these.
+    On a GPU a flag of each step is copied to pinned memory, and looked at once that copy has ended. Elsewhere the host
+    sees it at once.
     """
 
-    def __init__(self, device: torch.device, steps: int = 0) -> None:
-        self.counts = torch.tensor([steps, 0, 0], dtype=torch.int64).to(device)
-        self._copy: Tensor | None = None
-        self._copied: Any = None
-        if device.type == "cuda":
-            self._copy = torch.zeros(3, dtype=torch.int64, pin_memory=True)
-            self._copied = torch.cuda.Event()
+    def __init__(self, steps: int = 0) -> None:
+        self._steps = steps
+        self._flags: Tensor | None = None
+        self._on_their_way: deque[tuple[int, Any]] = deque()
 
-    def note(self, written: Tensor, wanted: Tensor | None) -> None:
-        """Count a step, () whether it was written, and () whether it was wanted."""
-        step, left_out, first = self.counts.unbind()
-        failed = ~written if wanted is None else wanted & ~written
-        step.add_(1)
-        left_out.add_(failed)
-        first.copy_(torch.where(failed & (first == 0), step, first))
-
-    def send(self) -> None:
-        """Let the host know, some time."""
-        if self._copy is not None:
-            self._copy.copy_(self.counts, non_blocking=True)
-            self._copied.record()
+    def note(self, sound: Tensor) -> None:
+        """Take note of a step, () whether it was finite."""
+        self._steps += 1
+        if sound.device.type != "cuda":
+            if not bool(sound):
+                _refuse(self._steps, self._steps)
+            return
+        if self._flags is None:
+            self._flags = torch.zeros(_MOST, dtype=torch.bool, pin_memory=True)
+        self._flags[self._steps % _MOST].copy_(sound, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._on_their_way.append((self._steps, event))
 
     def check(self, *, wait: bool = False) -> None:
-        """Raise NonFiniteError if steps were left out since the last time; ``wait`` for those on their way."""
-        if self._copy is None or wait:
-            found = self.counts
-        elif self._copied.query():
-            found = self._copy
-        else:
-            return
-        steps, left_out, first = found.tolist()
-        if left_out == 0:
-            return
-        self.counts[1:] = 0
-        if self._copy is not None:
-            self._copy[1:] = 0
-        raise NonFiniteError(
-            f"A step should be finite. Found NaN or infinity in step {first} of {steps} (its hidden layer, its loss's "
-            f"derivatives, or new weights, if the lr is too large); {left_out} steps were left out, and the weights "
-            "are as if they had not been asked for."
-        )
+        """Raise NonFiniteError if a step was left out that was not reported yet; ``wait`` for all that were made."""
+        while self._on_their_way:
+            step, event = self._on_their_way[0]
+            if wait or len(self._on_their_way) >= _MOST:
+                event.synchronize()
+            elif not event.query():
+                return
+            self._on_their_way.popleft()
+            assert self._flags is not None, "there is a flag for each step"
+            if not bool(self._flags[step % _MOST]):
+                _refuse(step, self._steps)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"counts": self.counts}
+        """Copies know of no steps on their way."""
+        self.check(wait=True)
+        return {"steps": self._steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["counts"].device)  # type: ignore[misc]
-        self.counts = state["counts"]
+        self.__init__(state["steps"])  # type: ignore[misc]
+
+
+def _refuse(step: int, now: int) -> None:
+    raise NonFiniteError(
+        f"A step should be finite. Found NaN or infinity in step {step} (now {now}): in the hidden layer, in the "
+        "loss's derivatives, or in the updated weights (the lr is too large). That step was left out; the weights are "
+        "as if it had not been asked for."
+    )

@@ -16,7 +16,6 @@ from torch.nn.functional import pad
 from widehead.blocks import rows_at_once
 from widehead.versions import Rows
 
-_CACHED = 1 << 40  # `stamps` holds a boundary, or this minus a place in the cache: the earlier the place, the larger
 NUMBERS = 1 << 25  # of all transforms together, and of what stands between rows and their newest version
 
 
@@ -28,18 +27,21 @@ class CachedRows:
         boundaries, places: S and n.
 
     Attributes:
-        stamps: (D,) int64, for each class the boundary of its row, or _CACHED − its place in the cache.
+        stamps: (D,) int64, for each class its place in the cache or, if it has none, its row's boundary less S.
         transforms: (c, S, c) what leads from each boundary to the newest.
-        cache: (n, c) rows of X. names: (n,) their classes; a class may come again, and has its first place then.
-        log: (S, n) the classes that were written home at each boundary.
-        filled: (1,) places in use; ``used``: the same, as the host knows it.
+        cache: (n, c) rows of X, the last place first. names: (n,) classes that came there; one that came again has the
+            first of its places, which is the largest. Of places that were not used, names are old or none.
+        log: (S, n) the names at each boundary.
+        next: (1,) the next place; ``used``: how many are, as the host knows it.
         newest: (1,) the newest boundary; ``boundary``: the same, as the host knows it.
-        is_captured: whether what runs is captured for a graph, which knows no sizes but those of tensors.
+        salt: () a number that every `close` and `sweep` changes.
+        is_captured: whether what runs is captured for a graph, for which the host knows nothing but sizes.
     """
 
     def __init__(self, rows: Rows, boundaries: int, places: int = 0) -> None:
         self.rows = rows
         self.stamps = self._whole(rows.num_rows)
+        self.salt = self._whole()
         self.allocate(boundaries, places)
         self.is_captured = False
 
@@ -47,53 +49,65 @@ class CachedRows:
         """Anew, with no row in the cache and all at one boundary: as after `sweep`."""
         c = self.rows.width
         self.transforms = self.rows.zeros(c, boundaries, c)
-        self.transforms.diagonal(dim1=0, dim2=2)[0].fill_(1.0)
         self.cache, self.names = self.rows.zeros(places, c), self._whole(places)
         self.log = self._whole(boundaries, places)
-        self.filled, self.newest = self._whole(1), self._whole(1)
-        self.used, self.boundary = 0, 0
+        self.next, self.newest = self._whole(1), self._whole(1)
+        self._order = torch.arange(places, device=self.rows.device)
+        self._begin()
+        self.next.fill_(places - 1)
+        self.used = 0
+
+    def _begin(self) -> None:
+        """All rows stand at boundary 0, the newest."""
+        self.stamps.fill_(-self.boundaries)
+        self.newest.zero_()
+        self.transforms.zero_()
+        self.transforms.diagonal(dim1=0, dim2=2)[0].fill_(1.0)
+        self.boundary = 0
 
     def _whole(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64, device=self.rows.device)
-
-    @property
-    def in_use(self) -> int:
-        """Places of the cache to look at."""
-        return self.cache.shape[0] if self.is_captured else self.used
 
     @property
     def boundaries(self) -> int:
         """S."""
         return self.transforms.shape[1]
 
+    @property
+    def places(self) -> int:
+        """n."""
+        return self.cache.shape[0]
+
     def grow(self, places: int) -> None:
         """A cache of so many places, with the rows that there are."""
-        more = places - self.cache.shape[0]
-        self.cache = pad(self.cache, (0, 0, 0, more))
-        self.names, self.log = pad(self.names, (0, more)), pad(self.log, (0, more))
+        more = places - self.places
+        self.stamps.add_((self.stamps >= 0) * more)
+        self.cache, self.names = pad(self.cache, (0, 0, more, 0)), pad(self.names, (more, 0))
+        self.log = pad(self.log, (more, 0))
+        self.next.add_(more)
+        self._order = torch.arange(places, device=self.rows.device)
 
     def enter(self, ids: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
         """(nnz,) places of classes, which come into the cache if they are not there; there should be room for all."""
         count = ids.shape[0]
         if count == 0:
             return ids
-        place = self.filled + torch.arange(count, device=ids.device)
+        place = self.next - self._order[:count]
         stamps = self.stamps.index_select(0, ids)
-        self.stamps.scatter_reduce_(0, ids, _CACHED - place, "amax")  # who is there already stays there
+        self.stamps.scatter_reduce_(0, ids, place, "amax")  # who is there already stays there
         self.cache.index_copy_(0, place, self._brought(ids, stamps, factor, shift))
         self.names.index_copy_(0, place, ids)
-        self.filled.add_(count)
+        self.next.sub_(count)
         self.used += count
-        return _CACHED - self.stamps.index_select(0, ids)
+        return self.stamps.index_select(0, ids)
 
     def read(self, ids: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
         """(k, c) copies of present rows; nothing is written."""
         stamps = self.stamps.index_select(0, ids)
         brought = self._brought(ids, stamps, factor, shift)
-        if self.cache.shape[0] == 0:
+        if self.places == 0:
             return brought
-        place = (_CACHED - stamps).clamp_(0, self.cache.shape[0] - 1)
-        return torch.where((stamps >= self.boundaries)[:, None], self.cache.index_select(0, place), brought)
+        return torch.where((stamps >= 0)[:, None], self.cache.index_select(0, stamps.clamp(min=0)), brought)
 
     def outputs(self, hidden: Tensor, factor: Tensor, shift: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Products of ``hidden`` (m, d) with the first d columns of all rows: pairs (first class, (m, k)).
@@ -142,8 +156,9 @@ class CachedRows:
         if self.boundary == 0 and not self.is_captured:  # all stand at the newest
             return torch.addmm(shift, stored, factor)
         at_once = max(1, NUMBERS // (self.boundaries * self.rows.width))
-        parts = zip(stored.split(at_once), stamps.clamp(max=self.boundaries - 1).split(at_once), strict=True)
-        moved = [self._moved(rows, slots) for rows, slots in parts]
+        slots = stamps.clamp(max=-1).add_(self.boundaries)
+        parts = zip(stored.split(at_once), slots.split(at_once), strict=True)
+        moved = [self._moved(rows, at) for rows, at in parts]
         return torch.addmm(shift, moved[0] if len(moved) == 1 else torch.cat(moved), factor)
 
     def _moved(self, rows: Tensor, slots: Tensor) -> Tensor:
@@ -159,18 +174,19 @@ class CachedRows:
             stored: makes of rows (k, c) of the cache less ω, their classes (k,), and (k, 1) whether a class comes there
                 for the first time, what is stored of them.
         """
-        c = self.rows.width
+        c, names = self.rows.width, self.names
         self.newest.add_(1)
-        names = self.names[: self.in_use]
-        held = (_CACHED - self.stamps.index_select(0, names)).clamp_(0, max(0, self.in_use - 1))
-        first = held == torch.arange(held.shape[0], device=held.device)
-        rows = stored(self.cache[: self.in_use] - shift, names, first[:, None])
-        self.rows.stored.index_copy_(0, names, rows.index_select(0, held))
-        self.stamps.index_copy_(0, names, self.newest.expand(names.shape[0]))
-        self.log[:, : names.shape[0]].index_copy_(0, self.newest, names[None])
+        self.salt.add_(1)
+        stamps = self.stamps.index_select(0, names)
+        cached, held = (stamps >= 0)[:, None], stamps.clamp(min=0)
+        first = cached & (held == self._order)[:, None]
+        rows = stored(self.cache - shift, names, first).index_select(0, held)
+        self.rows.stored.index_copy_(0, names, torch.where(cached, rows, self.rows.stored.index_select(0, names)))
+        self.stamps.index_copy_(0, names, torch.where(cached[:, 0], self.newest - self.boundaries, stamps))
+        self.log.index_copy_(0, self.newest, names[None])
         self.transforms.copy_((self.transforms.view(-1, c) @ factor).view_as(self.transforms))
         self.transforms.index_copy_(1, self.newest, torch.eye(c, dtype=factor.dtype, device=factor.device)[:, None])
-        self.filled.zero_()
+        self.next.fill_(self.places - 1)
         self.used = 0
         self.boundary += 1
 
@@ -180,20 +196,17 @@ class CachedRows:
         Args:
             stored: makes of rows (k, c) and their classes (k,) what is stored of them.
         """
+        self.salt.add_(1)
         for start, stop in self.rows.spans():
-            old, rows = self.stamps[start:stop] == 0, self.rows.stored[start:stop].to(self.rows.dtype)
+            old, rows = self.stamps[start:stop] == -self.boundaries, self.rows.stored[start:stop].to(self.rows.dtype)
             moved = torch.where(old[:, None], rows @ self.transforms[:, 0], rows)
             self.rows.put(start, stored(moved, torch.arange(start, stop, device=old.device)))
         for slot in range(1, self.boundary + 1):
             names = self.log[slot]
-            stays, rows = self.stamps.index_select(0, names) == slot, self.rows.gather(names)
+            stays, rows = self.stamps.index_select(0, names) == slot - self.boundaries, self.rows.gather(names)
             moved = torch.where(stays[:, None], rows @ self.transforms[:, slot], rows)
             self.rows.stored.index_copy_(0, names, stored(moved, names))
-        self.stamps.zero_()
-        self.newest.zero_()
-        self.transforms.zero_()
-        self.transforms.diagonal(dim1=0, dim2=2)[0].fill_(1.0)
-        self.boundary = 0
+        self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
         assert not self.is_captured, "nobody copies what is being captured"

@@ -31,7 +31,7 @@ class CachedChange:
     Attributes:
         revision: of the weights it was planned for.
         master: (2c + 2, c) float64 U, ω, x̄ and Q; ``sums``: the same in the working type.
-        cache: (used, c) its rows.
+        cache: (n, c) its rows.
         wanted: () whether anybody wants the step; None if so.
         sound: () whether it is finite.
         allowed: () whether it may be written, which is both.
@@ -57,14 +57,15 @@ def plan_step(
     """Compute a step without writing anything; `apply_step` writes it, unless it is not finite. No wait."""
     assert weights.order == rule.order, "the record should keep momentum exactly if the rule has it"
     hr = gradient.read.hidden if hr is None else hr
-    gram_hr = gradient.gram_times(hr) if gram_hr is None else gram_hr
+    named = gradient.read.plan.transposed_times(gradient.sparse, hr)
+    gram_hr = gradient.gram_times(hr, named) if gram_hr is None else gram_hr
     gained = [hr * gain for gain in rule.gain]
     gained_hr = gained[0] if len(gained) == 1 else torch.cat(gained, dim=1)
     master = _new_sums(weights, gradient, rule, gram_hr, gained_hr)
     sums = master.to(weights.dtype)
-    cache = _new_cache(weights, gradient, rule, hr, gained_hr)
+    cache = _new_cache(weights, gradient, rule, named, gained_hr)
     # Q has a part of every number of the step. A sum meets every NaN and infinity.
-    sound = torch.isfinite(sums.sum())
+    sound = sums.sum() * 0.0 == 0.0
     wanted = None if skip is None else skip.to(sums.device).reshape(()) == 0
     allowed = sound if wanted is None else sound & wanted
     return CachedChange(weights.revision, master, sums, cache, wanted, sound, allowed)
@@ -76,10 +77,10 @@ def apply_step(weights: CachedWeights, change: CachedChange, others: tuple[Tenso
     written = change.allowed
     for other in others:
         written = written & other
-    in_use = weights.kept.cache[: change.cache.shape[0]]
-    for old, new in ((weights.small.master, change.master), (weights.small.value, change.sums), (in_use, change.cache)):
+    small, cache = weights.small, weights.kept.cache
+    for old, new in ((small.master, change.master), (small.value, change.sums), (cache, change.cache)):
         torch.where(written, new, old, out=old)
-    weights.report.note(change.sound, change.wanted)
+    weights.report.note(change.sound if change.wanted is None else change.sound | ~change.wanted)
     weights.segment_steps += 1
     weights.steps += 1
     weights.revision += 1
@@ -105,12 +106,12 @@ def _left_factors(weights: CachedWeights, gradient: OutputGradient, rule: StepRu
     if gradient.constant is not None:
         scaled[:, c] += gradient.constant
     scaled[:, c + 1] += gradient.constant_sums
-    by_rows = (
-        gradient.by_hidden if rule.order == 1 else torch.cat([gradient.by_hidden, _by_momentum(weights, gradient)], 1)
-    )
-    z = by_rows if rule.keeps else mixed(by_rows, rule)
-    halves = [gram_hr * (0.5 * gain) for gain in rule.gain]
-    return torch.cat([scaled, z + (halves[0] if len(halves) == 1 else torch.cat(halves, dim=1))], dim=1)
+    by_rows = gradient.by_hidden
+    if rule.order == 2:
+        by_rows = torch.cat([by_rows, _by_momentum(weights, gradient)], dim=1)
+    by_rows = by_rows if rule.keeps else mixed(by_rows, rule)
+    blocks = zip(by_rows.split(weights.width, dim=1), rule.gain, strict=True)
+    return torch.cat([scaled, *(_plus(block, gram_hr, gain, 0.5) for block, gain in blocks)], dim=1)
 
 
 def _by_momentum(weights: CachedWeights, gradient: OutputGradient) -> Tensor:
@@ -121,12 +122,12 @@ def _by_momentum(weights: CachedWeights, gradient: OutputGradient) -> Tensor:
 
 
 def _new_cache(
-    weights: CachedWeights, gradient: OutputGradient, rule: StepRule, hr: Tensor, gained_hr: Tensor
+    weights: CachedWeights, gradient: OutputGradient, rule: StepRule, named: Tensor, gained_hr: Tensor
 ) -> Tensor:
-    """(used, c) rows of the cache: what a dense layer's rows would become."""
+    """(n, c) rows of the cache: what a dense layer's rows would become."""
     read, d = gradient.read, weights.width
-    old = weights.kept.cache[: weights.kept.in_use]
-    scaled = read.hidden * gradient.by_squared_norm[:, None]
+    old = weights.kept.cache
+    scaled = gradient.weighted_hidden
     start = old if rule.keeps else mixed(old, rule)
     if read.hidden.shape[0] <= d:
         rows = torch.addmm(start, old[:, :d] @ scaled.T, gained_hr)
@@ -134,10 +135,16 @@ def _new_cache(
         rows = torch.addmm(start, old[:, :d], scaled.T @ gained_hr)
     if gradient.constant is not None:
         rows += gradient.constant @ gained_hr
-    named = read.plan.transposed_times(gradient.sparse, hr)
-    for block, gain in zip(rows[: named.shape[0]].split(d, dim=1), rule.gain, strict=True):
-        block.add_(named * gain)
+    for block, gain in zip(rows.split(d, dim=1), rule.gain, strict=True):
+        block.copy_(_plus(block, named, gain)) if isinstance(gain, Tensor) else block.add_(named, alpha=gain)
     return rows
+
+
+def _plus(matrix: Tensor, other: Tensor, gain: float | Tensor, factor: float = 1.0) -> Tensor:
+    """matrix + factor·gain·other, whether the host knows the gain or the device alone."""
+    if isinstance(gain, Tensor):
+        return torch.addcmul(matrix, other, gain.to(matrix.dtype), value=factor)
+    return torch.add(matrix, other, alpha=gain * factor)
 
 
 def mixed(matrix: Tensor, rule: StepRule) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient, PlacedTargets, SmallState, StepRule
+from widehead.arithmetic.placed_targets import row_dots
 from widehead.cached import step as stepping
 from widehead.cached.arithmetic import CACHED
 from widehead.cached.late import LateReport
@@ -77,7 +78,7 @@ class CachedWeights(WeightRecord):
         return cls(
             CachedRows(rows, _FEWEST_BOUNDARIES),
             SmallState(master, value, value, value),
-            LateReport(rows.device, weights.steps),
+            LateReport(weights.steps),
             weights.order,
             weights.revision,
             weights.layout + 1,
@@ -96,14 +97,14 @@ class CachedWeights(WeightRecord):
         if learns:
             self._make_room(ids.shape[0])
             positions = self.kept.enter(ids, self.small.factor, self.small.shift)
-            values = self.kept.cache[: self.kept.in_use]
+            values = self.kept.cache
         else:
             positions = torch.arange(ids.shape[0], device=ids.device)
             values = self.kept.read(ids, self.small.factor, self.small.shift)
         plan = PlacedTargets.of(targets, positions, values.shape[0])
         products = hidden @ self.small.value[:, :d].T
         # Q ⪰ 0, so q ≥ 0; rounding may say otherwise.
-        squared_norm = torch.linalg.vecdot(products[:, c + 2 : c + 2 + d], hidden).clamp_min_(0.0)
+        squared_norm = row_dots(products[:, c + 2 : c + 2 + d], hidden).clamp_min_(0.0)
         outputs = plan.dots(hidden, values[:, :d])
         of_weights = (self.num_classes, self.revision, self.layout)
         return Forward(CACHED, hidden, products, targets, plan, values, squared_norm, outputs, *of_weights)
@@ -121,9 +122,8 @@ class CachedWeights(WeightRecord):
 
     def apply(self, change: stepping.CachedChange, others: tuple[Tensor, ...] = ()) -> Tensor:
         written = stepping.apply_step(self, change, others)
-        self.report.send()
         more, self.entered = self.kept.used - self.entered, self.kept.used
-        if self.segment_steps >= _MOST_STEPS or self.kept.used + more > self.kept.cache.shape[0]:
+        if self.segment_steps >= _MOST_STEPS or self.kept.used + more > self.kept.places:
             self.close_segment()
         return written
 
@@ -131,7 +131,7 @@ class CachedWeights(WeightRecord):
         """Places for so many targets. Steps end segments, so that what is pending stays valid: here the cache grows,
         unless somebody runs forward passes and never makes a step.
         """
-        used, places = self.kept.used, self.kept.cache.shape[0]
+        used, places = self.kept.used, self.kept.places
         if used + targets <= places:
             return
         if places == 0:
@@ -140,6 +140,7 @@ class CachedWeights(WeightRecord):
             self.close_segment()
         else:
             self.kept.grow(max(2 * places, used + targets))
+            self.layout += 1
 
     def allocate(self, targets: int, steps: int | None = None) -> None:
         """A cache for segments of so many ``steps`` with so many ``targets`` each, and as many boundaries as pay.
@@ -192,7 +193,7 @@ class CachedWeights(WeightRecord):
         """Rows (k, c) of the classes ``names`` as they are stored, alike if a class comes twice."""
         if not self.rows.is_narrow:
             return rows
-        return rounded_by_name(rows, names, self.report.counts[0]).to(self.values.dtype)
+        return rounded_by_name(rows, names, self.kept.salt).to(self.values.dtype)
 
     # -- W ------------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,8 @@ class Head(nn.Module):
             TypeError, ValueError: wrong shapes, types or class ids.
         """
         rows, lead = checked_hidden(hidden, self.in_features)
-        losses, counted = self._counted_losses(rows, self._targets(targets, lead, rows))
+        prepared = self.prepare_targets(checked_targets(targets, lead, self.num_classes))
+        losses, counted = self._counted_losses(rows, prepared.to(rows.device))
         if rows is not hidden:
             losses, counted = losses.view(lead), None if counted is None else counted.view(lead)
         return reduced(losses, counted, weight, reduction)
@@ -174,7 +175,11 @@ class Head(nn.Module):
         """The type of the weights."""
 
     def _targets(self, targets: TargetsLike, lead: torch.Size, rows: Tensor) -> SparseTargets:
-        return checked_targets(targets, lead, self.num_classes, rows.device)
+        return checked_targets(targets, lead, self.num_classes).to(rows.device)
+
+    def prepare_targets(self, targets: SparseTargets) -> SparseTargets:
+        """The same targets as the loss takes them; best done to a batch on the host, before it moves to a GPU."""
+        return targets
 
     def _widened(self, hidden: Tensor) -> Tensor:
         """Hidden layer in the head's type, with a unit that is always 1 if the head has a bias."""

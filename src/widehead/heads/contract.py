@@ -53,8 +53,8 @@ def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size
     return hidden if hidden.ndim == 2 else hidden.reshape(lead.numel(), in_features), lead
 
 
-def checked_targets(targets: TargetsLike, lead: torch.Size, num_classes: int, device: torch.device) -> SparseTargets:
-    """The targets of a hidden layer (*lead, d) with one example after the other, on its device.
+def checked_targets(targets: TargetsLike, lead: torch.Size, num_classes: int) -> SparseTargets:
+    """The targets of a hidden layer (*lead, d) with one example after the other, on the device that they are on.
 
     Raises:
         TypeError, ValueError: wrong shapes, types or class ids.
@@ -66,7 +66,7 @@ def checked_targets(targets: TargetsLike, lead: torch.Size, num_classes: int, de
     converted.check_classes(num_classes)
     if converted.class_ids.numel() == lead.numel() * num_classes and _is_table(raw):
         _refuse_multi_hot(converted, num_classes, isinstance(raw, Sequence))
-    return converted.to(device)
+    return converted
 
 
 def _is_table(targets: TargetsLike) -> bool:

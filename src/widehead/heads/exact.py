@@ -105,8 +105,10 @@ class ExactHead(ExactState):
 
     # -- loss ---------------------------------------------------------------------------------------------------
 
+    def prepare_targets(self, targets: SparseTargets) -> SparseTargets:
+        return self.loss.prepare(targets)
+
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
-        targets = self.loss.prepare(targets)
         hidden = self._widened(hidden)
         read = self._read(hidden, targets)
         if self._remembers(hidden):
