@@ -138,17 +138,16 @@ class CachedRows:
 
         Places count from 1; 0: it was not written. What a class was before it was written again is there as well.
         """
-        logged, cached = self.log[1 : self.boundary + 1], self.names[: self.used]
-        slots, order = (torch.arange(1, 1 + count, device=logged.device) for count in (self.boundary, self.used))
-        stands = torch.cat(
-            [(self.stamps[logged] == slots[:, None]).view(-1), _CACHED - self.stamps[cached] == order - 1]
-        )
+        logged, names = self.log[1 : self.boundary + 1], self.names
+        slots = torch.arange(1, self.boundary + 1, device=logged.device)[:, None] - self.boundaries
+        at_home, in_cache = self.stamps[logged] == slots, self.stamps[names] == self._order
+        stands = torch.cat([at_home.view(-1), in_cache])
         stored = self.rows.gather(logged.view(-1)).view(*logged.shape, self.rows.width)
         homes = torch.bmm(stored, queries[:, :, 1 : self.boundary + 1].permute(2, 1, 0)).flatten(0, 1).T + constant
-        outputs = torch.cat([homes, hidden @ self.cache[: self.used, : hidden.shape[1]].T], dim=1)
+        outputs = torch.cat([homes, hidden @ self.cache[:, : hidden.shape[1]].T], dim=1)
         numbers = torch.where(stands, torch.arange(1, 1 + stands.shape[0], device=stands.device), 0)
         places = torch.zeros_like(self.stamps)
-        return outputs, places.scatter_reduce_(0, torch.cat([logged.view(-1), cached]), numbers, "amax")
+        return outputs, places.scatter_reduce_(0, torch.cat([logged.view(-1), names]), numbers, "amax")
 
     def _brought(self, ids: Tensor, stamps: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
         """(k, c) rows v·T_s·U + ω from boundaries ``stamps`` (k,); anything finite for rows of the cache."""

@@ -13,7 +13,7 @@ U and ω, which stand for all other rows, and for Q = XᵀX and x̄ = Xᵀ1:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -135,12 +135,12 @@ def _new_cache(
         rows = torch.addmm(start, old[:, :d], scaled.T @ gained_hr)
     if gradient.constant is not None:
         rows += gradient.constant @ gained_hr
-    for block, gain in zip(rows.split(d, dim=1), rule.gain, strict=True):
-        block.copy_(_plus(block, named, gain)) if isinstance(gain, Tensor) else block.add_(named, alpha=gain)
-    return rows
+    if rule.order == 1:
+        return _plus(rows, named, rule.gain[0])
+    return rows + torch.cat([named * gain for gain in rule.gain], dim=1)
 
 
-def _plus(matrix: Tensor, other: Tensor, gain: float | Tensor, factor: float = 1.0) -> Tensor:
+def _plus(matrix: Tensor, other: Tensor, gain: Any, factor: float = 1.0) -> Tensor:
     """matrix + factor·gain·other, whether the host knows the gain or the device alone."""
     if isinstance(gain, Tensor):
         return torch.addcmul(matrix, other, gain.to(matrix.dtype), value=factor)
