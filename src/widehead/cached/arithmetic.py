@@ -10,16 +10,24 @@ from widehead.arithmetic.reference import GradientParts
 
 
 class CachedArithmetic(Arithmetic):
-    """`Arithmetic` for reads whose ``values`` are rows of X, not of V: no factor U stands between them and W."""
+    """`Arithmetic` for reads whose ``values`` are rows of X less ω: no factor U stands between them and W.
+
+    Args:
+        shifted: whether ω may be other than 0.
+    """
+
+    def __init__(self, shifted: bool) -> None:
+        self.shifted = shifted
 
     def gradient(
         self, read: Forward, small: SmallState, by_squared_norm: Tensor, constant: Tensor | None, sparse: Tensor
     ) -> GradientParts:
-        """∇H = TW = ΛHQ + SW + σw̄ᵀ."""
+        """∇H = TW = ΛHQ + SY + (S1)ωᵀ + σw̄ᵀ."""
         d, plan = read.hidden.shape[1], read.plan
-        found = plan.times(sparse, read.values)
-        parts = [found, plan.row_sums(sparse)[:, None]]
-        others = found[:, :d]
+        found, sums = plan.times(sparse, read.values), plan.row_sums(sparse)
+        parts, others = [found, sums[:, None]], found[:, :d]
+        if self.shifted:
+            others = torch.addr(others, sums, small.shift[:d])
         if constant is not None:
             others = torch.addr(others, constant, small.column_sum[:d])
             parts.append(constant[:, None])
@@ -27,4 +35,4 @@ class CachedArithmetic(Arithmetic):
         return GradientParts(torch.cat(parts, dim=1), others, by_hidden, None)
 
 
-CACHED = CachedArithmetic()
+CACHED, SHIFTED = CachedArithmetic(False), CachedArithmetic(True)

@@ -1,7 +1,7 @@
 """Where the rows of X are kept: as they are in a cache, or as they were at a boundary.
 
 Letters (docs/notation.md): D classes, c columns, V (D, c) stored rows, U (c, c), ω (c,), n places of the cache,
-S boundaries. A row is x = v·T_s·U + ω, or stands in the cache.
+S boundaries. A row is x = y + ω, and y = v·T_s·U or stands in the cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CachedRows:
     Attributes:
         stamps: (D,) int64, for each class its place in the cache or, if it has none, its row's boundary less S.
         transforms: (c, S, c) what leads from each boundary to the newest.
-        cache: (n, c) rows of X, the last place first. names: (n,) classes that came there; one that came again has the
+        cache: (n, c) rows y, the last place first. names: (n,) classes that came there; one that came again has the
             first of its places, which is the largest. Of places that were not used, names are old or none.
         log: (S, n) the names at each boundary.
         next: (1,) the next place; ``used``: how many are, as the host knows it.
@@ -87,7 +87,7 @@ class CachedRows:
         self.next.add_(more)
         self._order = torch.arange(places, device=self.rows.device)
 
-    def enter(self, ids: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    def enter(self, ids: Tensor, factor: Tensor) -> Tensor:
         """(nnz,) places of classes, which come into the cache if they are not there; there should be room for all."""
         count = ids.shape[0]
         if count == 0:
@@ -95,16 +95,16 @@ class CachedRows:
         place = self.next - self._order[:count]
         stamps = self.stamps.index_select(0, ids)
         self.stamps.scatter_reduce_(0, ids, place, "amax")  # who is there already stays there
-        self.cache.index_copy_(0, place, self._brought(ids, stamps, factor, shift))
+        self.cache.index_copy_(0, place, self._brought(ids, stamps, factor))
         self.names.index_copy_(0, place, ids)
         self.next.sub_(count)
         self.used += count
         return self.stamps.index_select(0, ids)
 
-    def read(self, ids: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-        """(k, c) copies of present rows; nothing is written."""
+    def read(self, ids: Tensor, factor: Tensor) -> Tensor:
+        """(k, c) copies of present rows y; nothing is written."""
         stamps = self.stamps.index_select(0, ids)
-        brought = self._brought(ids, stamps, factor, shift)
+        brought = self._brought(ids, stamps, factor)
         if self.places == 0:
             return brought
         return torch.where((stamps >= 0)[:, None], self.cache.index_select(0, stamps.clamp(min=0)), brought)
@@ -143,22 +143,22 @@ class CachedRows:
         at_home, in_cache = self.stamps[logged] == slots, self.stamps[names] == self._order
         stands = torch.cat([at_home.view(-1), in_cache])
         stored = self.rows.gather(logged.view(-1)).view(*logged.shape, self.rows.width)
-        homes = torch.bmm(stored, queries[:, :, 1 : self.boundary + 1].permute(2, 1, 0)).flatten(0, 1).T + constant
-        outputs = torch.cat([homes, hidden @ self.cache[:, : hidden.shape[1]].T], dim=1)
+        homes = torch.bmm(stored, queries[:, :, 1 : self.boundary + 1].permute(2, 1, 0)).flatten(0, 1).T
+        outputs = torch.cat([homes, hidden @ self.cache[:, : hidden.shape[1]].T], dim=1).add_(constant)
         numbers = torch.where(stands, torch.arange(1, 1 + stands.shape[0], device=stands.device), 0)
         places = torch.zeros_like(self.stamps)
         return outputs, places.scatter_reduce_(0, torch.cat([logged.view(-1), names]), numbers, "amax")
 
-    def _brought(self, ids: Tensor, stamps: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-        """(k, c) rows v·T_s·U + ω from boundaries ``stamps`` (k,); anything finite for rows of the cache."""
+    def _brought(self, ids: Tensor, stamps: Tensor, factor: Tensor) -> Tensor:
+        """(k, c) rows v·T_s·U from boundaries ``stamps`` (k,); anything finite for rows of the cache."""
         stored = self.rows.gather(ids)
         if self.boundary == 0 and not self.is_captured:  # all stand at the newest
-            return torch.addmm(shift, stored, factor)
+            return stored @ factor
         at_once = max(1, NUMBERS // (self.boundaries * self.rows.width))
         slots = stamps.clamp(max=-1).add_(self.boundaries)
         parts = zip(stored.split(at_once), slots.split(at_once), strict=True)
         moved = [self._moved(rows, at) for rows, at in parts]
-        return torch.addmm(shift, moved[0] if len(moved) == 1 else torch.cat(moved), factor)
+        return (moved[0] if len(moved) == 1 else torch.cat(moved)) @ factor
 
     def _moved(self, rows: Tensor, slots: Tensor) -> Tensor:
         """(k, c) each row times the transform of its slot: times all of them, of which one is taken."""
@@ -166,12 +166,12 @@ class CachedRows:
         every = (rows @ self.transforms.view(c, -1)).view(-1, self.boundaries, c)
         return every.gather(1, slots[:, None, None].expand(-1, 1, c)).squeeze(1)
 
-    def close(self, factor: Tensor, shift: Tensor, stored: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    def close(self, factor: Tensor, stored: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         """Write the rows of the cache home and let all others take U along: U is I from now on.
 
         Args:
-            stored: makes of rows (k, c) of the cache less ω, their classes (k,), and (k, 1) whether a class comes there
-                for the first time, what is stored of them.
+            stored: makes of rows (k, c) of the cache, their classes (k,), and (k, 1) whether a class comes there for
+                the first time, what is stored of them.
         """
         c, names = self.rows.width, self.names
         self.newest.add_(1)
@@ -179,7 +179,7 @@ class CachedRows:
         stamps = self.stamps.index_select(0, names)
         cached, held = (stamps >= 0)[:, None], stamps.clamp(min=0)
         first = cached & (held == self._order)[:, None]
-        rows = stored(self.cache - shift, names, first).index_select(0, held)
+        rows = stored(self.cache, names, first).index_select(0, held)
         self.rows.stored.index_copy_(0, names, torch.where(cached, rows, self.rows.stored.index_select(0, names)))
         self.stamps.index_copy_(0, names, torch.where(cached[:, 0], self.newest - self.boundaries, stamps))
         self.log.index_copy_(0, self.newest, names[None])

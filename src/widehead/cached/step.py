@@ -1,10 +1,10 @@
 """A step of a cached weight record: planned first, applied second, whole or not at all; the device alone knows which.
 
-Letters (docs/notation.md): X = W or [W, M] (D, c), T = ΛO + σ1ᵀ + S, Hr = HR, p (order × order) and f (order) the
-numbers of a `StepRule`, f̂ = f ⊗ I. The step is X ← X(p⊗I) + TᵀHr f̂. It is the same for rows of the cache, for
-U and ω, which stand for all other rows, and for Q = XᵀX and x̄ = Xᵀ1:
+Letters (docs/notation.md): X = W or [W, M] (D, c) with rows x = y + ω, T = ΛO + σ1ᵀ + S, Hr = HR, p (order × order)
+and f (order) the numbers of a `StepRule`, f̂ = f ⊗ I. The step is X ← X(p⊗I) + TᵀHr f̂. It is the same for rows of the
+cache, for U and ω, which stand for all other rows, and for Q = XᵀX and x̄ = Xᵀ1:
 
-    rows of the cache   x ← x(p⊗I) + (w HᵀΛ + σᵀ)Hr f̂ + (SᵀHr f̂)_x
+    rows of the cache   y ← y(p⊗I) + y_w HᵀΛHr f̂ + (SᵀHr f̂)_y
     U, ω                U ← U(p⊗I) + U_w HᵀΛHr f̂,   ω ← ω(p⊗I) + (ω_w HᵀΛ + σᵀ)Hr f̂
     x̄                   x̄ ← x̄(p⊗I) + (T1)ᵀHr f̂
     Q                   Q ← (p⊗I)ᵀQ(p⊗I) + Zᵀ(Hr f̂) + (Hr f̂)ᵀZ,   Z = TX(p⊗I) + ½TTᵀHr f̂
@@ -32,6 +32,7 @@ class CachedChange:
         revision: of the weights it was planned for.
         master: (2c + 2, c) float64 U, ω, x̄ and Q; ``sums``: the same in the working type.
         cache: (n, c) its rows.
+        shifts: whether ω changes.
         wanted: () whether anybody wants the step; None if so.
         sound: () whether it is finite.
         allowed: () whether it may be written, which is both.
@@ -41,6 +42,7 @@ class CachedChange:
     master: Tensor
     sums: Tensor
     cache: Tensor
+    shifts: bool
     wanted: Tensor | None
     sound: Tensor
     allowed: Tensor
@@ -68,7 +70,7 @@ def plan_step(
     sound = sums.sum() * 0.0 == 0.0
     wanted = None if skip is None else skip.to(sums.device).reshape(()) == 0
     allowed = sound if wanted is None else sound & wanted
-    return CachedChange(weights.revision, master, sums, cache, wanted, sound, allowed)
+    return CachedChange(weights.revision, master, sums, cache, gradient.constant is not None, wanted, sound, allowed)
 
 
 def apply_step(weights: CachedWeights, change: CachedChange, others: tuple[Tensor, ...]) -> Tensor:
@@ -81,6 +83,7 @@ def apply_step(weights: CachedWeights, change: CachedChange, others: tuple[Tenso
     for old, new in ((small.master, change.master), (small.value, change.sums), (cache, change.cache)):
         torch.where(written, new, old, out=old)
     weights.report.note(change.sound if change.wanted is None else change.sound | ~change.wanted)
+    weights.shifted |= change.shifts
     weights.segment_steps += 1
     weights.steps += 1
     weights.revision += 1
@@ -118,7 +121,9 @@ def _by_momentum(weights: CachedWeights, gradient: OutputGradient) -> Tensor:
     """(m, d) TM, as ∇H = TW with M in the place of W."""
     d, c, read = weights.width, weights.columns, gradient.read
     made = torch.addcmul(gradient.left[:, d:c], gradient.by_squared_norm[:, None], read.products[:, c + 2 + d :])
-    return made if gradient.constant is None else torch.addr(made, gradient.constant, weights.small.value[c + 1, d:])
+    if weights.shifted:
+        made.addr_(gradient.sparse_sums, weights.small.shift[d:])
+    return made if gradient.constant is None else made.addr_(gradient.constant, weights.small.column_sum[d:])
 
 
 def _new_cache(
@@ -133,8 +138,6 @@ def _new_cache(
         rows = torch.addmm(start, old[:, :d] @ scaled.T, gained_hr)
     else:
         rows = torch.addmm(start, old[:, :d], scaled.T @ gained_hr)
-    if gradient.constant is not None:
-        rows += gradient.constant @ gained_hr
     if rule.order == 1:
         return _plus(rows, named, rule.gain[0])
     return rows + torch.cat([named * gain for gain in rule.gain], dim=1)

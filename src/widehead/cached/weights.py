@@ -3,11 +3,11 @@
 Letters (docs/notation.md): D classes, d width, c = order·d columns, X = W or [W, M] (D, c), U (c, c) factor of the
 open segment, ω (c,) shift, Q = XᵀX, x̄ = Xᵀ1, nnz targets of a batch, S boundaries.
 
-A row x of X is kept in one of two ways (`CachedRows`). If its class was a target since the open segment began, x itself
-stands in the cache, and every step updates it as a dense layer's row is updated. Otherwise x = v·T_s·U + ω, with v its
-stored row and T_s what leads from boundary s, at which v was written, to the beginning of the open segment. At the end
-of a segment the rows of the cache are written home, all T take U along in one product, and U is I again. Every so
-many segments all rows are brought to the newest boundary in one pass over V.
+A row of X is x = y + ω, and y is kept in one of two ways (`CachedRows`). If its class was a target since the open
+segment began, y itself stands in the cache, and every step updates it as a dense layer's row is updated. Otherwise
+y = v·T_s·U, with v its stored row and T_s what leads from boundary s, at which v was written, to the beginning of the
+open segment. At the end of a segment the rows of the cache are written home, all T take U along in one product, and U
+is I again. Every so many segments all rows are brought to the newest boundary in one pass over V.
 
 U and T are only ever multiplied. So there is no solve, no judgement of conditioning and no decision that depends on
 the data, and the host never waits for the device: sizes follow from what it knows.
@@ -25,7 +25,7 @@ from torch import Tensor
 from widehead.arithmetic import Forward, OutputGradient, PlacedTargets, SmallState, StepRule
 from widehead.arithmetic.placed_targets import row_dots
 from widehead.cached import step as stepping
-from widehead.cached.arithmetic import CACHED
+from widehead.cached.arithmetic import CACHED, SHIFTED
 from widehead.cached.late import LateReport
 from widehead.cached.rows import NUMBERS, CachedRows
 from widehead.factored import Audit, FactoredWeights
@@ -47,6 +47,7 @@ class CachedWeights(WeightRecord):
         small: U, ω, x̄ and Q, (2c + 2, c), and no U⁻¹; changed in place, its ``master`` and its ``value``.
         report: of steps that were left out.
         entered: places of the cache in use after the last step.
+        shifted: whether ω may be other than 0, as after a step of a loss that knows Σo.
         closes: segments closed since the beginning. moved_rows: rows rewritten by passes over V.
     """
 
@@ -59,6 +60,7 @@ class CachedWeights(WeightRecord):
     segment_steps: int = 0
     steps: int = 0
     entered: int = 0
+    shifted: bool = False
     closes: int = 0
     moved_rows: int = 0
 
@@ -83,6 +85,7 @@ class CachedWeights(WeightRecord):
             weights.revision,
             weights.layout + 1,
             steps=weights.steps,
+            shifted=bool(master[c].any()),
         )
 
     @property
@@ -96,18 +99,30 @@ class CachedWeights(WeightRecord):
         d, c, ids = self.width, self.columns, targets.class_ids
         if learns:
             self._make_room(ids.shape[0])
-            positions = self.kept.enter(ids, self.small.factor, self.small.shift)
+            positions = self.kept.enter(ids, self.small.factor)
             values = self.kept.cache
         else:
             positions = torch.arange(ids.shape[0], device=ids.device)
-            values = self.kept.read(ids, self.small.factor, self.small.shift)
+            values = self.kept.read(ids, self.small.factor)
         plan = PlacedTargets.of(targets, positions, values.shape[0])
         products = hidden @ self.small.value[:, :d].T
         # Q ⪰ 0, so q ≥ 0; rounding may say otherwise.
         squared_norm = row_dots(products[:, c + 2 : c + 2 + d], hidden).clamp_min_(0.0)
         outputs = plan.dots(hidden, values[:, :d])
+        if self.shifted:
+            outputs += products[:, c].index_select(0, plan.examples)
         of_weights = (self.num_classes, self.revision, self.layout)
-        return Forward(CACHED, hidden, products, targets, plan, values, squared_norm, outputs, *of_weights)
+        return Forward(
+            SHIFTED if self.shifted else CACHED,
+            hidden,
+            products,
+            targets,
+            plan,
+            values,
+            squared_norm,
+            outputs,
+            *of_weights,
+        )
 
     def plan(
         self,
@@ -159,7 +174,7 @@ class CachedWeights(WeightRecord):
     def close_segment(self) -> None:
         """Write the rows of the cache home and begin a new segment. X stays as it is, but for rounding of rows."""
         c = self.columns
-        self.kept.close(self.small.factor, self.small.shift, self._stored)
+        self.kept.close(self.small.factor, self._stored)
         self.small.master[:c].copy_(torch.eye(c, dtype=torch.float64, device=self.rows.device))
         self.small.value.copy_(self.small.master)
         self.segment_steps, self.entered = 0, 0
@@ -176,7 +191,7 @@ class CachedWeights(WeightRecord):
             self.revision += 1
 
     def _stored(self, rows: Tensor, names: Tensor, first: Tensor) -> Tensor:
-        """Rows less ω as they will be stored. Q and x̄ take note of what rounding does to them; U is I meanwhile."""
+        """Rows of the cache as they will be stored. Q and x̄ take note of what rounding does to them, while U is I."""
         if not self.rows.is_narrow:
             return rows
         rounded, master, c = self._rounded(rows, names), self.small.master, self.columns
@@ -205,7 +220,7 @@ class CachedWeights(WeightRecord):
                 yield start, self.values[start:stop, columns].to(self.dtype) + shift[columns]
             else:
                 ids = torch.arange(start, stop, device=self.rows.device)
-                yield start, self.kept.read(ids, factor, shift)[:, columns]
+                yield start, self.kept.read(ids, factor)[:, columns] + shift[columns]
 
     def outputs(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
         return self.kept.outputs(hidden, self.small.factor, self.small.shift)
