@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,15 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from widehead.devices import moved
+from widehead.raw import INTEGER, as_tensor, flat_values, integers, reals, row_of
+
 TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
 #: what encoders take: a bag of ids for each example, or an (m, n) int64 tensor of ids
 Inputs: TypeAlias = "SparseTargets | Tensor"
-
-_INTEGER = (
-    *(torch.int64, torch.int32, torch.int16, torch.int8),
-    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
-)
-_LARGEST_ID = 2**63 - 1
 
 
 class SparseTargets:
@@ -43,11 +39,14 @@ class SparseTargets:
     (3, [2, 0, 1])
     """
 
-    __slots__ = ("_counts", "_examples", "_is_coalesced", "_sorted", "class_ids", "offsets", "values")
+    __slots__ = ("_counts", "_examples", "_is_coalesced", "_known", "_sorted", "class_ids", "offsets", "values")
 
     class_ids: Tensor
     offsets: Tensor
     values: Tensor | None
+    # A number that all ids are below, and one that no value is below, as was found on the host; None if nobody looked.
+    # A GPU that holds the targets need not be waited for again.
+    _known: tuple[int, float] | None
     # Found when first asked for, as several parts of a step ask for them.
     _counts: Tensor | None
     _examples: Tensor | None
@@ -55,33 +54,38 @@ class SparseTargets:
     _is_coalesced: bool
 
     def __init__(self, class_ids: Any, offsets: Any, values: Any = None) -> None:
-        self.class_ids = _integers("class_ids", class_ids)
-        self.offsets = _integers("offsets", offsets, device=self.class_ids.device)
-        self.values = None if values is None else _reals("values", values, self.class_ids)
+        self.class_ids = integers("class_ids", class_ids)
+        self.offsets = integers("offsets", offsets, device=self.class_ids.device)
+        self.values = None if values is None else reals("values", values, self.class_ids)
         self._counts = self._examples = self._sorted = None
         self._is_coalesced = False
-        self._check()
+        self._known = None
+        self._known = (self if self.class_ids.device.type == "cpu" else self.to("cpu"))._checked()
 
-    def _check(self) -> None:
+    def _checked(self) -> tuple[int, float]:
+        """What is then known, if all parts are as they should be."""
         nnz = self.class_ids.numel()
         if self.offsets.numel() == 0:
             raise ValueError("Parameter `offsets` should have one entry more than there are examples. Found none.")
         steps = self.offsets.diff()
         if self.offsets[0] != 0 or self.offsets[-1] != nnz or bool((steps < 0).any()):
             raise ValueError(_offsets_message(self.offsets, nnz))
-        _check_ids(self.class_ids, None)
+        below = _check_ids(self.class_ids, None)
         if self.values is not None and not bool(torch.isfinite(self.values).all()):
             at = int((~torch.isfinite(self.values)).nonzero()[0])
             raise ValueError(
                 f"Parameter `values` should be finite. Found values[{at}] = {self.values[at].item()} "
                 f"(class {int(self.class_ids[at])})."
             )
+        return below, 1.0 if self.values is None or self.values.numel() == 0 else float(self.values.min())
 
     @classmethod
-    def _trusted(cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None) -> SparseTargets:
+    def _trusted(
+        cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None, known: tuple[int, float] | None = None
+    ) -> SparseTargets:
         """Build from parts that are already known to be valid."""
         made = cls.__new__(cls)
-        made.class_ids, made.offsets, made.values = class_ids, offsets, values
+        made.class_ids, made.offsets, made.values, made._known = class_ids, offsets, values, known
         made._counts = made._examples = made._sorted = None
         made._is_coalesced = False
         return made
@@ -93,19 +97,20 @@ class SparseTargets:
         >>> SparseTargets.from_ids(torch.tensor([[5, -100], [2, 7]])).to_lists()
         [[5], [2, 7]]
         """
-        table = _as_tensor("ids", ids)
-        if table.dtype not in _INTEGER:
+        table = as_tensor("ids", ids)
+        if table.dtype not in INTEGER:
             hint = " Make a table of all classes a sparse matrix: to_sparse()." if table.ndim > 1 else ""
             raise TypeError(f"Parameter `ids` should hold integers. Found dtype {table.dtype}.{hint}")
         if table.ndim not in (1, 2):
             raise ValueError(f"Parameter `ids` should have shape (m,) or (m, K). Found {tuple(table.shape)}.")
+        if table.device.type != "cpu":  # one wait for all that follows
+            return cls.from_ids(table.cpu(), ignore_index).to(table.device)
         table = table.to(torch.int64)
         table = table[:, None] if table.ndim == 1 else table
         kept = table != ignore_index
         class_ids, offsets = table[kept], _offsets_of(kept.sum(1))
         hint = f" Entries to leave out should equal ignore_index = {ignore_index}."
-        _check_ids(class_ids, None, offsets, hint)
-        return cls._trusted(class_ids, offsets, None)
+        return cls._trusted(class_ids, offsets, None, (_check_ids(class_ids, None, offsets, hint), 1.0))
 
     @classmethod
     def from_csr(cls, matrix: Any) -> SparseTargets:
@@ -149,13 +154,13 @@ class SparseTargets:
         """
         if not isinstance(lists, Iterable):
             raise TypeError(f"Parameter `lists` should hold lists of class ids. Found {type(lists).__name__}.")
-        rows = [_row(b, row) for b, row in enumerate(lists)]
+        rows = [row_of(b, row) for b, row in enumerate(lists)]
         flat = [c for row in rows for c in row]
         offsets = np.cumsum([0, *(len(row) for row in rows)])
         if values is None:
             return cls(torch.tensor(flat, dtype=torch.int64), offsets)
-        flat_values = _flat_values(list(values), [len(row) for row in rows])
-        return cls(torch.tensor(flat, dtype=torch.int64), offsets, torch.tensor(flat_values, dtype=torch.float64))
+        numbers = flat_values(list(values), [len(row) for row in rows])
+        return cls(torch.tensor(flat, dtype=torch.int64), offsets, torch.tensor(numbers, dtype=torch.float64))
 
     @classmethod
     def convert(cls, targets: TargetsLike, ignore_index: int = -100) -> SparseTargets:
@@ -178,8 +183,26 @@ class SparseTargets:
         )
 
     def check_classes(self, num_classes: int) -> None:
-        """Raise ValueError naming the first class id that is not below ``num_classes``."""
-        _check_ids(self.class_ids, num_classes, offsets=self.offsets)
+        """Raise ValueError naming the first class id that is not below ``num_classes``.
+
+        On a GPU, ids that were checked before they came there are not read again.
+        """
+        known = None if self.class_ids.device.type == "cpu" else self._known
+        if known is None or known[0] > num_classes:
+            _check_ids(self.class_ids.cpu(), num_classes, offsets=self.offsets.cpu())
+
+    def check_weights(self) -> None:
+        """Raise ValueError if a value is negative: for losses that weigh an example's targets by their values."""
+        known = None if self.class_ids.device.type == "cpu" else self._known
+        if self.values is None or (known is not None and known[1] >= 0.0):
+            return
+        values = self.values.cpu()
+        if bool((values < 0).any()):
+            at = int((values < 0).nonzero()[0])
+            raise ValueError(
+                "This loss weighs targets by their values, which should be at least 0. "
+                f"Found values[{at}] = {values[at]}."
+            )
 
     def __len__(self) -> int:
         return self.offsets.numel() - 1
@@ -216,11 +239,12 @@ class SparseTargets:
         return self.values.to(dtype)
 
     def to(self, device: torch.device | str) -> SparseTargets:
-        """The same targets on another device; themselves if they are there."""
+        """The same targets on another device; themselves if they are there. The host does not wait for a GPU."""
         if self.class_ids.device == torch.device(device):
             return self
-        values = None if self.values is None else self.values.to(device)
-        made = SparseTargets._trusted(self.class_ids.to(device), self.offsets.to(device), values)
+        class_ids, offsets = moved([self.class_ids, self.offsets], torch.device(device))
+        values = None if self.values is None else moved([self.values], torch.device(device))[0]
+        made = SparseTargets._trusted(class_ids, offsets, values, self._known)
         made._is_coalesced = self._is_coalesced
         return made
 
@@ -232,7 +256,7 @@ class SparseTargets:
         starts = torch.repeat_interleave(self.offsets[:-1][examples] - offsets[:-1], counts, output_size=nnz)
         picked = starts + torch.arange(nnz, device=starts.device)
         values = None if self.values is None else self.values[picked]
-        return SparseTargets._trusted(self.class_ids[picked], offsets, values)
+        return SparseTargets._trusted(self.class_ids[picked], offsets, values, self._known)
 
     @classmethod
     def concatenate(cls, batches: Sequence[SparseTargets]) -> SparseTargets:
@@ -280,7 +304,8 @@ class SparseTargets:
         lengths = torch.nn.functional.pad(groups, (0, 1), value=ids.numel()).diff()
         values = torch.segment_reduce(self.values_or_ones(dtype)[order], "sum", lengths=lengths)
         counts = torch.bincount(examples[groups], minlength=len(self))
-        return SparseTargets._trusted(ids[groups], _offsets_of(counts), values)
+        known = self._known if self._known is not None and self._known[1] >= 0.0 else None  # sums are larger then
+        return SparseTargets._trusted(ids[groups], _offsets_of(counts), values, known)
 
     def to_lists(self) -> list[list[int]]:
         """One list of class ids an example."""
@@ -305,94 +330,17 @@ class SparseTargets:
         return f"SparseTargets({len(self)} examples, {self.class_ids.numel()} targets{valued})"
 
 
-def _row(b: int, row: Any) -> list[int]:
-    try:
-        ids = [_index(c) for c in row]
-    except TypeError as error:
-        raise TypeError(
-            f"Parameter `lists` should hold one list of integer class ids an example. Found lists[{b}] = {row!r}."
-        ) from error
-    if max(ids, default=0) > _LARGEST_ID or min(ids, default=0) < -_LARGEST_ID:
-        raise ValueError(f"Class ids should be at most {_LARGEST_ID}. Found lists[{b}] = {row!r}.")
-    return ids
-
-
-def _index(c: Any) -> int:
-    if isinstance(c, bool) or getattr(c, "dtype", None) == torch.bool:
-        raise TypeError(f"{c!r} is not an integer")
-    return operator.index(c)
-
-
-def _flat_values(rows: list[Any], lengths: list[int]) -> list[float]:
-    if len(rows) != len(lengths):
-        raise ValueError(
-            f"Parameter `values` should have as many rows as `lists`. Found {len(rows)} and {len(lengths)}."
-        )
-    flat: list[float] = []
-    for b, row in enumerate(rows):
-        try:
-            numbers = [float(v) for v in row]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError(
-                f"Parameter `values` should hold one list of numbers an example. Found values[{b}] = {row!r}."
-            ) from error
-        if len(numbers) != lengths[b]:
-            raise ValueError(
-                f"Parameter `values` should have as many entries in each row as `lists`. "
-                f"Found {len(numbers)} and {lengths[b]} in row {b}."
-            )
-        flat += numbers
-    return flat
-
-
 def _offsets_of(counts: Tensor) -> Tensor:
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
 
 
-def _as_tensor(name: str, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            raise TypeError(f"Parameter `{name}` should be a dense tensor. Found layout {value.layout}.")
-        return value.detach()
-    try:
-        array = np.asarray(value)
-        if array.size == 0 and not isinstance(value, np.ndarray):
-            array = array.astype(np.int64)
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        # torch takes neither negative strides nor, without a warning, memory that may not be written.
-        ready = all(step > 0 for step in array.strides) and array.flags.writeable
-        return torch.from_numpy(array if ready else array.copy())
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"Parameter `{name}` should be a tensor of numbers. Found {type(value).__name__}.") from error
-
-
-def _integers(name: str, value: Any, device: torch.device | None = None) -> Tensor:
-    tensor = _as_tensor(name, value)
-    if tensor.dtype not in _INTEGER:
-        raise TypeError(f"Parameter `{name}` should hold integers. Found dtype {tensor.dtype}.")
-    if tensor.ndim != 1:
-        raise ValueError(f"Parameter `{name}` should have one dimension. Found shape {tuple(tensor.shape)}.")
-    return tensor.to(device=device or tensor.device, dtype=torch.int64)
-
-
-def _reals(name: str, value: Any, like: Tensor) -> Tensor:
-    tensor = _as_tensor(name, value)
-    if tensor.dtype.is_complex or tensor.shape != like.shape:
-        raise ValueError(
-            f"Parameter `{name}` should hold one real number a target, shape {tuple(like.shape)}. "
-            f"Found shape {tuple(tensor.shape)}, dtype {tensor.dtype}."
-        )
-    tensor = tensor.to(like.device)
-    return tensor if tensor.dtype.is_floating_point else tensor.to(torch.get_default_dtype())
-
-
-def _check_ids(class_ids: Tensor, num_classes: int | None, offsets: Tensor | None = None, hint: str = "") -> None:
+def _check_ids(class_ids: Tensor, num_classes: int | None, offsets: Tensor | None = None, hint: str = "") -> int:
+    """The number after the largest id, 0 if there are none."""
     if class_ids.numel() == 0:
-        return
+        return 0
     low, high = (int(x) for x in torch.aminmax(class_ids))
     if low >= 0 and (num_classes is None or high < num_classes):
-        return
+        return high + 1
     wrong = class_ids < 0 if num_classes is None else (class_ids < 0) | (class_ids >= num_classes)
     at = int(wrong.nonzero()[0])
     where = "" if offsets is None else f" in example {int(torch.searchsorted(offsets, at, right=True)) - 1}"

@@ -68,7 +68,7 @@ class Head(nn.Module):
         Raises:
             TypeError, ValueError: wrong shapes, types or class ids.
         """
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         prepared = self.prepare_targets(checked_targets(targets, lead, self.num_classes))
         losses, counted = self._counted_losses(rows, prepared.to(rows.device))
         if rows is not hidden:
@@ -94,7 +94,7 @@ class Head(nn.Module):
         Raises:
             TypeError, ValueError: wrong shapes, types or class ids.
         """
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         if class_ids is None:
             return self._all_scores(rows).view(*lead, self.num_classes)
         return self._at(self._scores_at, rows, lead, class_ids)
@@ -115,7 +115,7 @@ class Head(nn.Module):
         Raises:
             TypeError: the head defines no probabilities; or as in `scores`.
         """
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         return self._at(self._log_probs, rows, lead, class_ids)
 
     @abstractmethod
@@ -150,7 +150,7 @@ class Head(nn.Module):
         Raises:
             TypeError, ValueError: k out of range; wrong shapes, types or class ids.
         """
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         if not 1 <= k <= self.num_classes:
             raise ValueError(f"Parameter `k` should be in [1, num_classes = {self.num_classes}]. Found {k}.")
         scores, ids = self._best(rows, k, None if exclude is None else self._targets(exclude, lead, rows))
@@ -278,7 +278,7 @@ class LinearHead(ParameterHead):
     @without_autocast
     def log_normalizer(self, hidden: Tensor) -> Tensor:
         """(…) log Σ_j exp(o_j), over all classes, of ``hidden`` (…, d)."""
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         return self._log_normalizer(rows).view(lead)
 
     def _log_normalizer(self, hidden: Tensor) -> Tensor:

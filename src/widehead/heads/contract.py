@@ -35,11 +35,11 @@ def opaque(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapper
 
 
-def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size]:
-    """A hidden layer (…, in_features) as (m, in_features), and its lead.
+def checked_hidden(hidden: Tensor, in_features: int, device: torch.device) -> tuple[Tensor, torch.Size]:
+    """A hidden layer (…, in_features) on ``device`` as (m, in_features), and its lead.
 
     Raises:
-        TypeError, ValueError: another shape or type.
+        TypeError, ValueError: another shape, type or device.
     """
     if not isinstance(hidden, Tensor) or hidden.ndim == 0 or hidden.shape[-1] != in_features:
         found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
@@ -49,6 +49,11 @@ def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size
         )
     if not hidden.dtype.is_floating_point:
         raise TypeError(f"`hidden` should hold floating-point numbers. Found {hidden.dtype}.")
+    if hidden.device != device:
+        raise ValueError(
+            f"`hidden` should be on the head's device, {device}. Found {hidden.device}: move the head or the network "
+            "with .to(device), before its optimiser is made."
+        )
     lead = hidden.shape[:-1]
     return hidden if hidden.ndim == 2 else hidden.reshape(lead.numel(), in_features), lead
 
@@ -56,10 +61,12 @@ def checked_hidden(hidden: Tensor, in_features: int) -> tuple[Tensor, torch.Size
 def checked_targets(targets: TargetsLike, lead: torch.Size, num_classes: int) -> SparseTargets:
     """The targets of a hidden layer (*lead, d) with one example after the other, on the device that they are on.
 
+    They are checked on the host, so that it waits for a GPU once if a tensor of ids lies there, else not at all.
+
     Raises:
         TypeError, ValueError: wrong shapes, types or class ids.
     """
-    raw = _by_example(targets, lead)
+    raw = _by_example(targets.cpu() if isinstance(targets, Tensor) else targets, lead)
     converted = SparseTargets.convert(raw)
     if len(converted) != lead.numel():
         raise ValueError(f"There should be targets for {lead.numel()} examples. Found {len(converted)}.")

@@ -134,7 +134,7 @@ class ExactHead(ExactState):
 
         Any differentiable function of these is a loss that this head trains exactly.
         """
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         q, s, a = self._statistics(rows, self._targets(targets, lead, rows))
         return q.view(lead), s.view(lead), a
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.blocks import at_once
 from widehead.heads.base import LinearHead
 from widehead.heads.graph import differentiable_once
 from widehead.losses import mean_over_targets
@@ -40,7 +41,7 @@ class FullSoftmaxHead(LinearHead):
     torch.Size([])
     """
 
-    #: outputs that are worked on at a time: 16 MiB in float32
+    #: outputs that are worked on at a time on a CPU: 16 MiB in float32
     outputs_at_once = 1 << 22
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -49,21 +50,19 @@ class FullSoftmaxHead(LinearHead):
 
     def _log_normalizer(self, hidden: Tensor) -> Tensor:
         offsets = torch.zeros(hidden.shape[0] + 1, dtype=torch.int64, device=hidden.device)
-        return self._outputs(hidden, SparseTargets(offsets[:0], offsets))[0]
+        return self._outputs(hidden, SparseTargets._trusted(offsets[:0], offsets, None))[0]
 
     def _outputs(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
         return full_outputs(self._widened(hidden), self.table, targets, self.outputs_at_once)
 
 
-def full_outputs(
-    hidden: Tensor, table: Tensor, targets: SparseTargets, at_once: int = 1 << 22
-) -> tuple[Tensor, Tensor]:
+def full_outputs(hidden: Tensor, table: Tensor, targets: SparseTargets, on_cpu: int = 1 << 22) -> tuple[Tensor, Tensor]:
     """log Z (m,) and the targets' outputs (nnz,) of ``hidden`` (m, d) and ``table`` (D, d), by blocks of classes.
 
-    A block has 256 classes, or more with ``at_once`` outputs: 16 MiB in float32.
+    A block has 256 classes, or more with ``on_cpu`` outputs, 16 MiB in float32; on a GPU more (`blocks.at_once`).
     """
     keeps = torch.is_grad_enabled() and hidden.shape[0] <= hidden.shape[1]
-    rows = max(at_once // max(hidden.shape[0], 1), 256)
+    rows = max(at_once(hidden.device, on_cpu) // max(hidden.shape[0], 1), 256)
     log_z, outputs = _Outputs.apply(hidden, table, targets, keeps, rows)
     return log_z, outputs
 

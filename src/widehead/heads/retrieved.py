@@ -226,7 +226,7 @@ class RetrievedSoftmaxHead(LinearHead):
         """
         check_number("n", n, 1)
         k = min(self.num_classes, math.ceil(4.0 * math.sqrt(self.num_classes)))
-        rows, lead = checked_hidden(hidden, self.in_features)
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
         widened = self._widened(rows)
         scores, ids = self._best(rows, k, None)
 

@@ -192,10 +192,6 @@ def mean_over_targets(terms: Tensor, targets: SparseTargets) -> Tensor:
     if targets.values is None:
         return sum_over_targets(terms, targets) / targets.counts.clamp_min(1).to(terms.dtype)
     weights = targets.values.to(terms.dtype)
-    if bool((weights < 0).any()):
-        at = int((weights < 0).nonzero()[0])
-        raise ValueError(
-            f"This loss weighs targets by their values, which should be at least 0. Found values[{at}] = {weights[at]}."
-        )
+    targets.check_weights()
     total = sum_over_targets(weights, targets)
     return sum_over_targets(weights * terms, targets) / torch.where(total > 0, total, 1.0)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from widehead.devices import moved
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import HeadOptimizer
@@ -166,7 +167,7 @@ class Trainer:
         return rate_factor(self.config.schedule, self.config.warmup_steps, step, self._done())
 
     def _step(self, inputs: Inputs, targets: SparseTargets) -> None:
-        inputs, targets = inputs.to(self.state.device), targets.to(self.state.device)
+        inputs, targets = _on(self.state.device, inputs, targets)
         self.network.train()
         self.state.encoder_optimizer.zero_grad()
         self.state.head_optimizer.zero_grad()
@@ -295,3 +296,13 @@ class Trainer:
 
     def _head_lr(self) -> float:
         return float(self.state.head_optimizer.param_groups[0]["lr"])
+
+
+def _on(device: torch.device, inputs: Inputs, targets: SparseTargets) -> tuple[Inputs, SparseTargets]:
+    """A batch on a device; one object goes there once if it is both."""
+    there = targets.to(device)
+    if inputs is targets:
+        return there, there
+    if isinstance(inputs, Tensor):
+        return moved([inputs.flatten()], device)[0].view(inputs.shape), there
+    return inputs.to(device), there

@@ -186,9 +186,8 @@ class Rows:
     @property
     def block_rows(self) -> int:
         """Rows of such a block."""
-        return (
-            max(1, at_once(self.device, _BLOCK) // (16 * self.width)) * 16
-        )  # 16: normal_ draws in groups of so many numbers
+        # 16: normal_ draws in groups of so many numbers.
+        return max(1, at_once(self.device, _BLOCK) // (16 * self.width)) * 16
 
     def blocks(self) -> Iterator[Tensor]:
         """V as it is stored, in the working type, a block at a time."""
