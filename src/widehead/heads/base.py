@@ -25,7 +25,7 @@ from widehead.heads.contract import (
 )
 from widehead.heads.scorer import Scorer
 from widehead.losses import mean_over_targets
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 from widehead.search.exhaustive import products, streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 
@@ -52,7 +52,7 @@ class Head(nn.Module):
         self.num_classes = num_classes
 
     @opaque
-    @without_autocast
+    @in_full_precision
     def forward(
         self, hidden: Tensor, targets: TargetsLike, *, weight: Tensor | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
@@ -80,7 +80,7 @@ class Head(nn.Module):
         """(m,) losses, anything finite if an example has none, and (m,) whether it has one; None if all have."""
 
     @opaque
-    @without_autocast
+    @in_full_precision
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
         """Scores of some classes, by which `top_k` ranks.
 
@@ -108,7 +108,7 @@ class Head(nn.Module):
         """(nnz,) scores of the classes that ``targets`` names for each example."""
 
     @opaque
-    @without_autocast
+    @in_full_precision
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         """log p(class | hidden), normalised over all D classes; shapes as in `scores`.
 
@@ -137,7 +137,7 @@ class Head(nn.Module):
 
     @opaque
     @torch.no_grad()
-    @without_autocast
+    @in_full_precision
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
         """The k best classes of each example, exactly: (scores (…, k), class ids (…, k)), best first.
 
@@ -275,7 +275,7 @@ class LinearHead(ParameterHead):
         return self._target_outputs(self._widened(hidden), targets)
 
     @opaque
-    @without_autocast
+    @in_full_precision
     def log_normalizer(self, hidden: Tensor) -> Tensor:
         """(…) log Σ_j exp(o_j), over all classes, of ``hidden`` (…, d)."""
         rows, lead = checked_hidden(hidden, self.in_features, self.device)

@@ -25,7 +25,7 @@ from widehead.heads.graph import ExactFunction
 from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
@@ -128,7 +128,7 @@ class ExactHead(ExactState):
         return self.loss.partials(*statistics, targets, self.num_classes)
 
     @opaque
-    @without_autocast
+    @in_full_precision
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (…), s = Σ_j o_j (…) and a = o at the targets (nnz,), in the targets' order.
 
@@ -178,12 +178,12 @@ class ExactHead(ExactState):
         """Say that there is somebody to make the pending steps; optimisers of `widehead.optim` do it themselves."""
         self._pending.register(optimizer)
 
-    @without_autocast
+    @in_full_precision
     def lent_norm(self) -> Tensor | None:
         """(1,) ‖∇W‖ of the pending step, None if none pends; what others multiply it by, the step is multiplied by."""
         return self._pending.lent_norm(self.weights)
 
-    @without_autocast
+    @in_full_precision
     def grad_norm(self) -> Tensor:
         """() exact ‖∇W‖_F of the pending step in O(d²) an example, although ∇W is never formed; 0 if none pends."""
         gradient = self.pending_gradient()
@@ -232,10 +232,12 @@ class ExactHead(ExactState):
         """The type that the head works in; see ``storage_dtype`` for that of the stored weights."""
         return self.weights.dtype
 
+    @in_full_precision
     def weight(self) -> Tensor:
         """A dense copy of W, (num_classes, in_features)."""
         return self._dense()[:, : self.in_features]
 
+    @in_full_precision
     def bias(self) -> Tensor | None:
         """A copy of the bias, (num_classes,), or None."""
         return self._dense()[:, self.in_features].clone() if self.has_bias else None
@@ -251,6 +253,7 @@ class ExactHead(ExactState):
                 self.weights.settle()
         return self._gate
 
+    @in_full_precision
     def to_linear(self) -> nn.Linear:
         """An ordinary nn.Linear with the same weights. RankingWarning if classes are not ranked by its outputs."""
         if (formula := self.loss.ranks_by) is not None:
@@ -270,6 +273,7 @@ class ExactHead(ExactState):
         bias = dense[:, self.in_features].clone() if self.has_bias else None
         return linear_of(dense[:, : self.in_features].contiguous(), bias)
 
+    @in_full_precision
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros if None).
 
@@ -300,6 +304,7 @@ class ExactHead(ExactState):
         """
         self.weights = self.weights.with_order(2 if keep else 1)
 
+    @in_full_precision
     def consolidate(self) -> None:
         """Bring every row up to date, O(Dd²). W stays the same; reading much of it (top_k) is faster afterwards.
 
@@ -308,6 +313,7 @@ class ExactHead(ExactState):
         with self._gate.writing():
             self.weights.consolidate()
 
+    @in_full_precision
     def audit(self) -> Audit:
         """Drift of Q, U⁻¹ and w̄ against a dense recomputation in float64, O(Dd²)."""
         return self.weights.audit()

@@ -16,6 +16,7 @@ from widehead.errors import KeptPrecisionWarning, warn_user
 from widehead.factored import FactoredWeights, WeightRecord
 from widehead.heads.base import Head
 from widehead.losses import Loss
+from widehead.precision import in_full_precision
 
 _ROWS = ("values", "versions")
 _NAMES = (*_ROWS, "_extra_state")
@@ -95,6 +96,7 @@ class ExactState(Head):
 
     # -- states -------------------------------------------------------------------------------------------------
 
+    @in_full_precision
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         self.check_untouched()
         weights = self.weights.factored()  # of what was put, if something was
@@ -102,6 +104,7 @@ class ExactState(Head):
         del destination[prefix + "handle"]
         destination.update({prefix + "values": weights.values, prefix + "versions": weights.versions.versions})
 
+    @in_full_precision
     def get_extra_state(self) -> Tensor:
         """The state but for the rows and their versions, as bytes; none of a head on the device meta."""
         return factored.pack((self._weights if self._weights.values.is_meta else self.weights).factored())

@@ -12,7 +12,7 @@ from widehead.blocks import at_once
 from widehead.heads.base import LinearHead
 from widehead.heads.graph import differentiable_once
 from widehead.losses import mean_over_targets
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 from widehead.targets import SparseTargets
 
 
@@ -92,7 +92,7 @@ class _Outputs(torch.autograd.Function):
 
     @staticmethod
     @differentiable_once
-    @without_autocast
+    @in_full_precision
     def backward(ctx: Any, by_log_z: Tensor, by_outputs: Tensor) -> Any:
         hidden, table, log_z, *kept = ctx.saved_tensors
         examples, classes = ctx.targets.example_ids, ctx.targets.class_ids

@@ -14,7 +14,7 @@ from widehead.arithmetic import Forward, OutputGradient
 from widehead.errors import StaleGraphError
 from widehead.factored import WeightRecord, output_gradient
 from widehead.losses import Partials
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -69,7 +69,7 @@ class ExactFunction(torch.autograd.Function):
 
     @staticmethod
     @differentiable_once
-    @without_autocast
+    @in_full_precision
     def backward(ctx: Any, *by_outputs: Any) -> Any:
         head: Recording = ctx.head
         _check_backward(head, ctx.read)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from widehead.heads.graph import differentiable_once
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 from widehead.targets import SparseTargets
 
 
@@ -104,7 +104,7 @@ class WithinClusters(torch.autograd.Function):
 
     @staticmethod
     @differentiable_once
-    @without_autocast
+    @in_full_precision
     def backward(ctx: Any, by_log_p: Tensor) -> Any:
         readers, table, log_p, places, clusters, order, examples = ctx.saved_tensors
         by = by_log_p[order, None]

@@ -13,7 +13,7 @@ from widehead.errors import check_number
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, StandIn, as_heads
 from widehead.optim.scaling import ScaledLosses
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             head.drop_pending()
 
     @torch.no_grad()
-    @without_autocast
+    @in_full_precision
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make the exact step of every head that has one pending: all of them or, if one fails, none.
 
