@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.head_table import D, ROWS, WIDTH, Row, make
+from support.head_table import ROWS, WIDTH, D, Row, make
 from support.played import Device
 
 import widehead as wh
@@ -43,9 +43,7 @@ def test_what_was_found_on_the_host_is_refused_on_the_device(played: Device) -> 
     ("ids", "message"),
     [([3, 10], "Found class_ids"), ([-1, 2], "Found class_ids"), ([[1, 0], [1, 1]], "sparse matrix")],
 )
-def test_tensors_of_ids_that_are_there_are_checked_with_one_wait(
-    played: Device, ids: list[int], message: str
-) -> None:
+def test_tensors_of_ids_that_are_there_are_checked_with_one_wait(played: Device, ids: list[int], message: str) -> None:
     head = wh.FullSoftmaxHead(4, 2 if isinstance(ids[0], list) else 10, device="cuda")
     given, hidden = torch.tensor(ids, device="cuda"), torch.randn(2, 4, device="cuda")
     with played.counting() as seen, pytest.raises(ValueError, match=message):

@@ -62,6 +62,8 @@ def test_every_method_can_be_timed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dense-cross-entropy", "linear-cross-entropy"])
 def test_cross_entropies_make_the_step_of_plain_torch(name: str) -> None:
+    if name == "linear-cross-entropy":
+        pytest.importorskip("torch", "2.13")
     torch.manual_seed(0)
     problem = OutputLayerProblem(40, 6, 5)
     method = METHODS[name](problem, torch.device("cpu"))
@@ -123,3 +125,13 @@ def test_every_method_makes_the_same_step() -> None:
         hidden, targets = problem.draw(generator)
         assert exact.step(hidden.clone(), targets) == pytest.approx(dense.step(hidden.clone(), targets), rel=1e-5)
     assert torch.allclose(exact.head.weight(), dense.layer.weight, rtol=1e-4, atol=1e-6)  # type: ignore[attr-defined]
+
+
+def test_a_torch_without_the_fused_loss_leaves_that_method_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions", raising=False)
+    problem = OutputLayerProblem(40, 6, 5)
+    why = left_out(problem, ["exact", "linear-cross-entropy"])
+    assert list(why) == ["linear-cross-entropy"]
+    assert "needs torch 2.13" in why["linear-cross-entropy"]
+    rows = compare_step(40, 6, 5, methods=("exact", "linear-cross-entropy"), rounds=1)
+    assert [row["skipped"] is None for row in rows] == [True, False]

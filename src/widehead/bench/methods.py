@@ -138,7 +138,8 @@ METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
 }
 
 #: methods that take exactly one target an example
-ONE_TARGET = frozenset({"dense-cross-entropy", "linear-cross-entropy"})
+FUSED = "linear-cross-entropy"  # not in every torch that the package runs with
+ONE_TARGET = frozenset({"dense-cross-entropy", FUSED})
 
 
 # Resident and working memory in units of D × d floats, and working memory in units of m × D floats. Measured at

@@ -9,7 +9,7 @@ import torch
 
 from widehead.bench.measure import hardware, in_turn, interleaved, percentile, sgemm_rate
 from widehead.bench.memory import PeakMemory, available_memory, fitting
-from widehead.bench.methods import METHODS, ONE_TARGET, memory_need
+from widehead.bench.methods import FUSED, METHODS, ONE_TARGET, memory_need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.provenance import provenance
 from widehead.errors import check_number
@@ -53,7 +53,9 @@ def left_out(problem: OutputLayerProblem, methods: Sequence[str], device: str = 
         for name in methods
         if name in many
     }
-    needs = {name: memory_need(name, problem) for name in methods if name not in many}
+    if FUSED in methods and not hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        refused[FUSED] = f"{FUSED} needs torch 2.13 or newer. Found {torch.__version__}."
+    needs = {name: memory_need(name, problem) for name in methods if name not in refused}
     refused |= fitting(needs, available_memory(torch.device(device)))
     if len(refused) == len(methods):
         reasons = " ".join(refused.values())

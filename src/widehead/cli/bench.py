@@ -8,7 +8,7 @@ import typer
 from widehead.bench.methods import METHODS
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.cli.files import appending
-from widehead.cli.options import DeviceOption, JsonOption, OutOption, check_device, whole_numbers
+from widehead.cli.options import DeviceOption, JsonOption, OutOption, usable_device, whole_numbers
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure speed, method beside method.")
 
@@ -52,7 +52,7 @@ def output_layer(
     from widehead.bench import compare_step
     from widehead.bench.output_layer import combinations, left_out
 
-    check_device(device)
+    device = usable_device(device)
     problems = combinations(classes, width, batch, targets)
     names = [name.strip() for name in methods.split(",")]
     _check(problems, plot)
@@ -148,7 +148,7 @@ def paper_table_command(
     from widehead.bench import paper_table
     from widehead.bench.paper import PaperSizes
 
-    check_device(device)
+    device = usable_device(device)
     sizes = PaperSizes(classes=classes, width=width, batch=batch, embedding=embedding)
     with appending(out) as append:
         with working(f"Timing {classes:,} words"):
@@ -209,7 +209,7 @@ def upkeep_command(
     """
     from widehead.bench import measure_upkeep
 
-    check_device(device)
+    device = usable_device(device)
     with appending(out) as append:
         with working(f"Training {steps:,} steps"):
             sizes = classes, width, batch, per_example

@@ -11,7 +11,7 @@ import typer
 from widehead.cli.console import say, show_json, show_table
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, number_or_text, options_of, parameter
-from widehead.cli.options import JsonOption, check_device
+from widehead.cli.options import JsonOption, usable_device
 from widehead.comparison import (
     Result,
     compare,
@@ -75,7 +75,8 @@ def _run(
 ) -> None:
     names, own = [name.strip() for name in heads.split(",")], [_setting(text) for text in settings or []]
     options = given_options(job, given)
-    check_device(options.get("device", "cpu"))
+    if "device" in options:
+        options["device"] = usable_device(options["device"])
     if out.exists() and any(out.iterdir()) and not resume:
         raise CheckpointError(f"The folder {out} should be empty or not there. Found files in it: add --resume.")
     configs = contenders(job.name, names, own, out, train=str(file), **options)

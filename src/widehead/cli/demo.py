@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from widehead.cli.console import say, show_json, show_table, working
-from widehead.cli.options import JsonOption
+from widehead.cli.options import DeviceOption, JsonOption, usable_device
 
 if TYPE_CHECKING:
     from widehead.jobs import Prediction
@@ -29,6 +29,7 @@ def demo(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Train an autoencoder of the Moby thesaurus (102,428 outputs), evaluate it and write a report.
@@ -37,8 +38,10 @@ def demo(
     """
     from widehead.cli.train import finish
 
-    run, outcome = _trained(out, epochs, resume, quiet)
-    finish(outcome, out, f"widehead demo --out {shlex.quote(str(out))} --resume")
+    device = usable_device(device)
+    run, outcome = _trained(out, epochs, resume, quiet, device)
+    elsewhere = "" if device == "cpu" else f" --device {device}"
+    finish(outcome, out, f"widehead demo --out {shlex.quote(str(out))} --resume{elsewhere}")
     with working("Measuring popularity and an untrained network on the same split"):
         baselines, found = _compared(run)
     with working("Timing one exact step beside one dense step"):
@@ -54,14 +57,14 @@ def demo(
     _tell(metrics, tables, out, report)
 
 
-def _trained(out: Path, epochs: int | None, again: bool, quiet: bool) -> tuple[Run, Outcome]:
+def _trained(out: Path, epochs: int | None, again: bool, quiet: bool, device: str) -> tuple[Run, Outcome]:
     from widehead.data.demo import thesaurus_path
     from widehead.jobs import configure
     from widehead.jobs.demo import Demo
     from widehead.runs.run import Run, remove_run
 
     thesaurus_path()
-    changes = {} if epochs is None else {"epochs": epochs}
+    changes: dict[str, Any] = {"device": device} | ({} if epochs is None else {"epochs": epochs})
     earlier = Run.open(out) if again or (out / "config.json").exists() else None
     same = earlier is not None and earlier.config.job == Demo.name
     if earlier is not None and again:
@@ -102,7 +105,8 @@ def _timed(run: Run) -> list[dict[str, Any]]:
     assert isinstance(run.job, Demo)
     known = run.job.train.matrix
     targets = max(1, round(known.nnz / known.shape[0]))
-    rows = compare_step(known.shape[1], run.config.width, run.config.batch_size, targets, methods=("exact", "dense"))
+    sizes = known.shape[1], run.config.width, run.config.batch_size, targets
+    rows = compare_step(*sizes, methods=("exact", "dense"), device=run.config.device)
     return [row for row in rows if row["skipped"] is None]
 
 

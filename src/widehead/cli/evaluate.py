@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from widehead.cli.console import show_json, show_metrics, working
-from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, check_device, whole_numbers
+from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, usable_device, whole_numbers
 
 
 def evaluate(
@@ -36,7 +36,7 @@ def evaluate(
     """
     from widehead.runs import Run
 
-    check_device(device)
+    device = usable_device(device)
     with working(f"Evaluating {run}"):
         metrics = Run.open(run, best=best, device=device).evaluate(test, at, rank_at_most)
     show_json(metrics) if as_json else show_metrics(metrics)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from widehead.cli.console import say
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `train` or `demo` left it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 BestOption = Annotated[
@@ -13,7 +15,7 @@ BestOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Also append the rows to this file, one JSON object a line.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto: cuda if usable.")]
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -28,13 +30,13 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"expected whole numbers with commas between them. Found {text!r}") from error
 
 
-def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have, before anything is read or written."""
-    import torch
+def usable_device(device: str) -> str:
+    """The device to take, named if "auto" chose it; one that this machine lacks is refused before anything is read."""
+    from widehead.devices import resolved, usable
 
-    if device == "cpu":
-        return
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
-        raise typer.BadParameter(f"this machine has no usable device {device!r}", param_hint="--device") from error
+    if device == "auto":
+        device = resolved(device)
+        say(f"Device: {device}.")
+    if device != "cpu" and not usable(device):
+        raise typer.BadParameter(f"this machine has no usable device {device!r}", param_hint="--device")
+    return device

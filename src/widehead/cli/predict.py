@@ -9,7 +9,7 @@ import typer
 
 from widehead.cli.console import say, show_json, shown, working
 from widehead.cli.files import input_file
-from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, check_device
+from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, usable_device
 
 
 def predict(
@@ -35,7 +35,7 @@ def predict(
     """
     from widehead.runs import Run
 
-    check_device(device)
+    device = usable_device(device)
     with input_file(inputs) as path:
         with working(f"Reading {run}"):
             predictions = Run.open(run, best=best, device=device).predict(path, top)

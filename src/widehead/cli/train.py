@@ -9,7 +9,7 @@ import typer
 from widehead.cli.console import say, show_json, show_metrics
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, options_of, parameter
-from widehead.cli.options import JsonOption, check_device
+from widehead.cli.options import JsonOption, usable_device
 from widehead.jobs import Job, configure
 from widehead.runs import Run
 from widehead.training import Outcome
@@ -54,7 +54,8 @@ def _run(
     job: type[Job], file: Path | None, out: Path, resume: bool, quiet: bool, as_json: bool, given: dict[str, Any]
 ) -> None:
     options = given_options(job, given)
-    check_device(options.get("device", "cpu"))
+    if "device" in options:
+        options["device"] = usable_device(options["device"])
     if resume:
         run, changes = _earlier(job, file, out, options)
     else:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from widehead.devices import resolved
 from widehead.heads import ExactHead
 from widehead.heads.names import HEADS
 from widehead.losses import Loss
@@ -43,7 +44,7 @@ from widehead.options.option import option, options_of
 _DATA, _NETWORK, _HEAD = "Data", "Network", "Loss and output layer"
 _ENCODER, _LENGTH, _WATCH = "Encoder's optimiser", "How long", "Evaluation and checkpoints"
 own, exact = partial(option, shared=False), partial(option, panel=_HEAD, exact=True)  # of some jobs; of that head
-_DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "cpu, cuda or cuda:N")
+_DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class TrainingConfig:
     dropout: float = own(0.0, PROBABILITY, "Probability of dropping a hidden unit.", _NETWORK)
     input_dropout: float = own(0.0, PROBABILITY, "Probability of dropping an input.", _NETWORK)
     dtype: str = option("float32", choice(("float32", "float64")), "float32 or float64.", _NETWORK)
-    device: str = option("cpu", _DEVICE, "cpu, cuda or cuda:N.", _NETWORK, resumed="new")
+    device: str = option("cpu", _DEVICE, "cpu, cuda, cuda:N, or auto: cuda if usable.", _NETWORK, resumed="new")
     # Head and loss.
     head: str = option("exact", choice(HEADS), f"Output layer: {', '.join(HEADS)}.", _HEAD)
     head_options: Mapping[str, float | str] = option(
@@ -166,6 +167,8 @@ class TrainingConfig:
     seed: int = option(0, whole(0), "Of all randomness.", _WATCH)
 
     def __post_init__(self) -> None:
+        if self.device == "auto":  # what it is here, so that config.json says it
+            object.__setattr__(self, "device", resolved(self.device))
         for name, row in OPTIONS.items():
             holds, should = row.check
             if not holds(getattr(self, name)):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from widehead.data import Batches
 from widehead.data.files import listed, whole_file
+from widehead.devices import resolved
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.heads import ExactHead
 from widehead.jobs import Job, JobData, Prediction, build_network
@@ -93,13 +94,13 @@ class Run:
         Args:
             out: the run folder.
             best: whether the weights are those of the best checkpoint, not the last one.
-            device: to evaluate and predict on.
+            device: to evaluate and predict on; "auto": cuda if it is usable.
 
         Raises:
             CheckpointError: there is no run, or its config.json is damaged.
         """
         folder, config, _ = open_folder(out)
-        return cls(folder, config, best=best, device=device)
+        return cls(folder, config, best=best, device=resolved(device))
 
     @cached_property
     def job(self) -> Job:
