@@ -13,7 +13,7 @@ import torch
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 # Who computes products of float32, each with a setting of its own.
-_BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+_BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
 _FULL = ("none", "ieee")
 
 

@@ -167,7 +167,7 @@ class Trainer:
         return rate_factor(self.config.schedule, self.config.warmup_steps, step, self._done())
 
     def _step(self, inputs: Inputs, targets: SparseTargets) -> None:
-        inputs, targets = _on(self.state.device, inputs, targets)
+        inputs, targets = _on(self.state.device, inputs, self.network.head.prepare_targets(targets))
         self.network.train()
         self.state.encoder_optimizer.zero_grad()
         self.state.head_optimizer.zero_grad()
