@@ -63,6 +63,10 @@ class RankingWarning(WideheadWarning):
     """Weights leave for programs that rank classes by outputs, which this loss does not; says by what it does."""
 
 
+class RetrievalWarning(WideheadWarning):
+    """An index of FAISS was asked for on a GPU, and the FAISS that is installed has none there; says what is done."""
+
+
 class NoOptimizerWarning(WideheadWarning):
     """Backward passes of an exact head that no optimiser of widehead takes: its weights stay as they are."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 from support.head_table import TABLE, Row
+from support.played import Device
 
-from widehead.jobs.judging import ranked_rows
-from widehead.models import BagEncoder, WideNetwork
+from widehead.data import NgramExamples
+from widehead.jobs.judging import RankingTest, Test, WordTest, ranked_rows
+from widehead.metrics import Propensities
+from widehead.models import BagEncoder, ContextEncoder, WideNetwork
 
 # Rows: known; nothing; known, but only of an input whose row of the encoder is zero; a value of 0; known.
 INPUTS = scipy.sparse.csr_matrix(
@@ -38,3 +43,55 @@ def test_excluded_classes_are_not_named() -> None:
     network = WideNetwork(BagEncoder(4, 8), TABLE[0].make(8, 4, torch.float32, False))
     found = list(ranked_rows(network, INPUTS, 4, exclude_inputs=True))
     assert [sorted(classes) for _, classes, _ in found] == [[2, 3], [], [0, 1, 2], [], [0, 1, 3]]
+
+
+def judged(kind: str, network: WideNetwork, count: int) -> dict[str, float]:
+    """Metrics of ``count`` examples, some hundred of them at a time."""
+    generator = np.random.default_rng(0)
+    if kind == "words":
+        test: Test = WordTest(NgramExamples(generator.integers(0, 30, count), 2, before=0))
+        return test.metrics(network, ["perplexity", "mean_rank", "recall@1", "ndcg@5"], None, 0)
+    inputs, relevant = (
+        scipy.sparse.random(count, 30, density, "csr", np.float32, generator, np.ones) for density in (0.2, 0.1)
+    )
+    counts = torch.from_numpy(np.diff(relevant.tocsc().indptr))
+    test = RankingTest(
+        inputs,
+        relevant,
+        generator.integers(0, 2, count),
+        exclude_inputs=True,
+        propensities=Propensities.from_counts(counts, count),
+    )
+    return test.metrics(network, ["recall@3", "precision@1", "ndcg@5", "psp@3"], None, 0)
+
+
+@pytest.mark.parametrize("kind", ["words", "ranking"])
+@pytest.mark.parametrize("row", TABLE[:3], ids=lambda row: row.name)
+def test_an_evaluation_waits_for_a_device_as_often_whatever_its_length(
+    played: Device, monkeypatch: pytest.MonkeyPatch, row: Row, kind: str
+) -> None:
+    """Words: log p of hierarchical heads asks which clusters there are."""
+    torch.manual_seed(0)
+    encoder: Any = ContextEncoder(30, 2, 8) if kind == "words" else BagEncoder(30, 8)
+    network = WideNetwork(encoder, row.make(8, 30, torch.float32, True))
+    expected = judged(kind, network, 600)
+    network.to("cuda")
+    waits = []
+    for count in (600, 1200):
+        with played.counting() as seen:
+            found = judged(kind, network, count)
+        waits.append(len(seen.waits))
+        if count == 600:
+            assert found == pytest.approx(expected, rel=1e-4)
+    assert waits[0] == waits[1] <= 4, [str(wait) for wait in seen.waits]
+
+
+def test_answers_are_read_once_a_batch(played: Device) -> None:
+    torch.manual_seed(0)
+    network = WideNetwork(BagEncoder(4, 8), TABLE[0].make(8, 4, torch.float32, False))
+    expected = list(ranked_rows(network, INPUTS, 4, exclude_inputs=True))
+    network.to("cuda")
+    assert [row[:2] for row in ranked_rows(network, INPUTS, 4, exclude_inputs=True)] == [row[:2] for row in expected]
+    with played.counting() as seen:
+        list(ranked_rows(network, INPUTS, 4, exclude_inputs=True))
+    assert len(seen.waits) <= 2, [str(wait) for wait in seen.waits]  # the rows of W, and the answers

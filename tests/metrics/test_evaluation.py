@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from support.played import Device
 from torch import Tensor
 
 from widehead.metrics import (
@@ -60,6 +61,68 @@ def test_batches_add_up_to_the_whole() -> None:
     assert list(evaluation.result()) == NAMES
     without = int(((targets.counts + unreachable) == 0).sum())
     assert (evaluation.examples, evaluation.left_out) == (40 - without, without)
+
+
+def _batches(device: str) -> list[tuple[Tensor, SparseTargets, Tensor]]:
+    """Scores, targets and unreachable numbers of some examples at a time, moved beforehand."""
+    scores, targets, unreachable, _ = _problem()
+    parts = torch.arange(40).split(7)
+    return [(scores[at].to(device), targets.select(at).to(device), unreachable[at].to(device)) for at in parts]
+
+
+def _add(evaluation: Evaluation, scores: Tensor, part: SparseTargets, unreachable: Tensor) -> None:
+    evaluation.add_ranked(scores.topk(4).indices, part, unreachable)
+    log_probs = scores.log_softmax(1)[part.example_ids, part.class_ids]
+    evaluation.add_log_probs(log_probs, torch.ones_like(log_probs))
+    evaluation.add_scores(scores, part)
+
+
+def test_on_a_device_sums_stay_there_until_the_result(played: Device) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        evaluation = Evaluation(NAMES, _problem()[3].to(torch.device(device)))
+        batches = _batches(device)
+        with played.counting() as adding:
+            for batch in batches:
+                _add(evaluation, *batch)
+        with played.counting() as reading:
+            found.append(evaluation.result())
+        assert adding.waits == []
+        assert len(reading.waits) == (device == "cuda")
+        found[-1] |= {"examples": evaluation.examples, "left out": evaluation.left_out}
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+ONE = SparseTargets.from_lists([[1, 1, 0]])
+WRONG = {
+    "distinct": lambda e, to: e.add_ranked(to(torch.tensor([[3, 2, 3]])), ONE.to(to(torch.ones(1)).device)),
+    "at least 0": lambda e, to: e.add_ranked(
+        to(torch.tensor([[3, 2, 1]])), ONE.to(to(torch.ones(1)).device), to(torch.tensor([-1]))
+    ),
+    r"in \[0, 12\)": lambda e, to: e.add_ranked(
+        to(torch.tensor([[3, 2, 1]])), SparseTargets.from_ids([12]).to(to(torch.ones(1)).device)
+    ),
+    "logarithms of probabilities": lambda e, to: e.add_log_probs(to(torch.tensor([-1.0, math.nan]))),
+    "finite": lambda e, to: e.add_log_probs(to(torch.tensor([-1.0])), to(torch.tensor([math.inf]))),
+    "not hold NaN": lambda e, to: e.add_scores(
+        to(torch.tensor([[math.nan, 0.0, 1.0]])), ONE.to(to(torch.ones(1)).device)
+    ),
+    r"in \[0, 3\)": lambda e, to: e.add_scores(
+        to(torch.zeros(1, 3)), SparseTargets.from_ids([3]).to(to(torch.ones(1)).device)
+    ),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_what_is_wrong_is_told_at_once_or_with_the_result(played: Device, words: str) -> None:
+    evaluation = Evaluation(NAMES, _problem()[3])
+    with pytest.raises(ValueError, match=words):
+        WRONG[words](evaluation, lambda tensor: tensor)
+    evaluation = Evaluation(NAMES, _problem()[3])
+    WRONG[words](evaluation, lambda tensor: tensor.to("cuda"))
+    _add(evaluation, *_batches("cuda")[0])
+    with pytest.raises(ValueError, match=words):
+        evaluation.result()
 
 
 def test_weights_of_targets_count_in_the_perplexity() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.job_files import config_of
+from support.played import Device
 
 from widehead.errors import RankingWarning
 from widehead.runs import Run
@@ -36,3 +41,26 @@ def test_nothing_is_said_if_they_do(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run.export("torch", tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "sampled", "loss": None}], ids=["exact", "sampled"])
+def test_a_run_on_a_device_writes_the_same_files(played: Device, options: dict[str, Any], tmp_path: Path) -> None:
+    Run.new(config_of("recommender", tmp_path, epochs=1, **options)).train(quiet=True)
+    formats = ["torch", "safetensors", "word2vec", *(["faiss"] if importlib.util.find_spec("faiss") else [])]
+    for format in formats:
+        written = []
+        for device in ("cpu", "cuda"):
+            run = Run.open(tmp_path / "run", device=device)
+            assert run.network.head.device.type == device
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RankingWarning)
+                written.append(run.export(format, tmp_path / device))
+        if format in ("torch", "safetensors"):
+            read = load_file if format == "safetensors" else partial(torch.load, weights_only=True)
+            here, there = (read(path) for path in written)
+            assert here.keys() == there.keys()
+            for name, tensor in here.items():
+                assert type(there[name]) is torch.Tensor
+                assert torch.equal(there[name], tensor), name
+        else:
+            assert written[0].read_bytes() == written[1].read_bytes()

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.played import Device
 from support.small_run import SmallBatches, build, log_without_timings, small_config
 
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.folder import RunFolder
+from widehead.training.log import read_metrics
 from widehead.training.loop import Trainer
 
 
@@ -177,3 +179,48 @@ def test_a_run_needs_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(SmallBatches, "__len__", lambda self: 0)
     with pytest.raises(ValueError, match="at least one example"):
         trainer_in(tmp_path)
+
+
+def quiet_trainer(path: Path, device: str, **options: object) -> Trainer:
+    """Without anything random in the encoder, nor evaluations."""
+    trainer = trainer_in(path, device=device, dropout=0.0, input_dropout=0.0, epochs=2, **options)
+    trainer.network.to(device)
+    trainer.evaluator = None
+    return trainer
+
+
+def test_a_run_on_a_device_is_asked_for_its_losses_once_a_line(played: Device, tmp_path: Path) -> None:
+    lines, reads = [], []
+    for device in ("cpu", "cuda"):
+        trainer = quiet_trainer(tmp_path / device, device)
+        with played.counting() as seen:
+            trainer.run()
+        reads.append([wait for wait in seen.waits if wait.lines[0].endswith((" _read", " _note", " _show", " take"))])
+        lines.append([line for line in log_without_timings(tmp_path / device / "run") if line["kind"] == "train"])
+    assert not reads[0]
+    assert len(reads[1]) == len(lines[1]) == 50 // 7 + 1
+    assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]]
+    for here, there in zip(*lines, strict=True):
+        assert there["loss"] == pytest.approx(here["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [1, 3, 5, 7, 8, 25, 49, 50])
+def test_on_a_device_a_loss_that_is_not_finite_is_told_late_but_surely(
+    played: Device, tmp_path: Path, bad: int
+) -> None:
+    trainer = quiet_trainer(tmp_path, "cuda", checkpoint_every="10 steps")
+    steps = iter(range(1, 1_000))
+
+    def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output * float("nan") if next(steps) == bad else output
+
+    trainer.network.encoder.register_forward_hook(hook)
+    with pytest.raises(NonFiniteError, match=f"stopped at step {bad}: the loss is nan"):
+        trainer.run()
+    last = trainer.folder.last_checkpoint
+    if bad > 10:
+        position = load_checkpoint(last)["position"]
+        assert position["step"] == (bad - 1) // 10 * 10
+    else:
+        assert not last.exists()
+    assert all(line["step"] < bad for line in read_metrics(trainer.folder.metrics_path))

@@ -235,16 +235,24 @@ class ExactHead(ExactState):
     @in_full_precision
     def weight(self) -> Tensor:
         """A dense copy of W, (num_classes, in_features)."""
-        return self._dense()[:, : self.in_features]
+        return self._dense()[0]
 
     @in_full_precision
     def bias(self) -> Tensor | None:
         """A copy of the bias, (num_classes,), or None."""
-        return self._dense()[:, self.in_features].clone() if self.has_bias else None
+        return self._dense()[1] if self.has_bias else None
 
-    def _dense(self) -> Tensor:
+    def _dense(self) -> tuple[Tensor, Tensor | None]:
+        """W and the bias, filled in block by block, so that there is one copy."""
+        d = self.in_features
+        weight = torch.empty(self.num_classes, d, dtype=self.dtype, device=self.device)
+        bias = weight.new_empty(self.num_classes) if self.has_bias else None
         with self._settled():
-            return self.weights.dense()
+            for start, rows in self.weights.blocks():
+                weight[start : start + rows.shape[0]] = rows[:, :d]
+                if bias is not None:
+                    bias[start : start + rows.shape[0]] = rows[:, d]
+        return weight, bias
 
     def _settled(self) -> Gate:
         """The gate, for who is going to read all of W."""
@@ -269,9 +277,7 @@ class ExactHead(ExactState):
         return Scorer(self._linear(), None if self.loss.ranks_by is None else self.loss)
 
     def _linear(self) -> nn.Linear:
-        dense = self._dense()
-        bias = dense[:, self.in_features].clone() if self.has_bias else None
-        return linear_of(dense[:, : self.in_features].contiguous(), bias)
+        return linear_of(*self._dense())
 
     @in_full_precision
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:

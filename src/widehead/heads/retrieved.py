@@ -70,8 +70,8 @@ class RetrievedSoftmaxHead(LinearHead):
         tail: l, likewise, at least 2.
         tail_kind: "uniform" or "cells", which needs an index of FAISS.
         shared: whether examples of a batch share S' and T.
-        index: "exhaustive" (exact, torch), "ivf" (FAISS, on the CPU), or "auto": ivf on the CPU for more than 2,000
-            classes, else exhaustive.
+        index: "exhaustive" (exact, torch), "ivf" (FAISS, on a GPU if it was built for GPUs), or "auto": ivf for more
+            than 2,000 classes on the CPU, or a million on such a GPU, else exhaustive.
         recall: what the index is tuned to find of the best classes, if about 16√n rows a query are enough for it
             (rows without structure would be searched nearly all, and Ẑ is unbiased at any recall).
         refresh_every: training steps between refreshes of the index.

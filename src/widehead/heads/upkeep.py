@@ -6,13 +6,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from widehead.errors import check_choice, check_number
+from widehead.errors import RetrievalWarning, check_choice, check_number, warn_user
 from widehead.heads.tail import CellTail
-from widehead.search import ExhaustiveIndex, IVFIndex, require_faiss
+from widehead.search import MOST_ON_GPU, ExhaustiveIndex, IVFIndex, has_gpu, require_faiss
 
 IndexKind = Literal["auto", "exhaustive", "ivf"]
 
 _SMALL = 2_000  # rows up to which looking at all of them is about as fast as FAISS, on the CPU
+_SMALL_ON_GPU = 1_000_000  # the same on a GPU; estimated, not measured: the product reads all rows once
 _CEILING = 16.0  # times √n: rows that a query looks at, at most, about
 _TRAIN_EVERY = 20  # refreshes
 _QUERIES = 32  # that probes are tuned with
@@ -26,7 +27,8 @@ class Upkeep:
     At each 20th refresh, or if cells became twice as uneven, k-means goes on from the centroids that there are.
 
     Args:
-        kind: "exhaustive", "ivf", or "auto": exhaustive on an accelerator and for few rows, else ivf.
+        kind: "exhaustive", "ivf", or "auto": ivf for more than 2,000 rows on the CPU, or a million on a GPU that FAISS
+            was built for, else exhaustive. Without such a FAISS, "ivf" on a GPU looks at all rows there, and says so.
         recall: what probes are tuned to, up to about 16√n rows that a query looks at.
         refresh_every: searches.
         drift_limit: in units of logits.
@@ -46,6 +48,7 @@ class Upkeep:
             raise ValueError(f"Parameter `drift_limit` should be above 0. Found {drift_limit}.")
         self.kind, self.recall, self.with_cells = kind, recall, with_cells
         self.refresh_every, self.drift_limit = refresh_every, drift_limit
+        self._has_told = False
         if kind == "ivf" or with_cells:
             require_faiss()
         self.forget()
@@ -64,10 +67,25 @@ class Upkeep:
         return bare.__dict__
 
     def looks_at_all(self, table: Tensor) -> bool:
-        """Whether searches of this table are exhaustive, and so exact."""
-        if self.kind != "auto" or self.with_cells:
+        """Whether searches of this table are exhaustive, and so exact.
+
+        RetrievalWarning, once, if an index was asked for on a GPU that FAISS was not built for.
+        """
+        on_gpu = table.device.type != "cpu"
+        if self.kind == "auto" and not self.with_cells:
+            few = table.shape[0] <= (_SMALL_ON_GPU if on_gpu else _SMALL)
+            return few or (on_gpu and not has_gpu(table.device))
+        if self.kind == "exhaustive" or not on_gpu or has_gpu(table.device):
             return self.kind == "exhaustive"
-        return table.device.type != "cpu" or table.shape[0] <= _SMALL
+        if not self._has_told:
+            self._has_told = True
+            how = "on the CPU, which its cells need" if self.with_cells else f"at all rows on {table.device}"
+            warn_user(
+                f"A search by an index on {table.device} needs FAISS built for GPUs (faiss-gpu). Found none: it looks "
+                f"{how}.",
+                RetrievalWarning,
+            )
+        return not self.with_cells
 
     @torch.no_grad()
     def search(self, table: Tensor, queries: Tensor, k: int, drift: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +96,7 @@ class Upkeep:
             queries: (m, d).
             drift: () how far scores found last are from fresh ones.
         """
-        if self.looks_at_all(table):
+        if self.looks_at_all(table) or (k > MOST_ON_GPU and has_gpu(table.device)):
             return ExhaustiveIndex(table).search(queries, k)
         if self.index is None:
             self.index = IVFIndex(table)

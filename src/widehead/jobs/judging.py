@@ -145,9 +145,12 @@ def ranked(
         inputs = inputs.to(device)
         hidden = network.hidden(inputs)
         scores, classes = _top(network, hidden, k, inputs if exclude_inputs else None)
-        kept = (classes >= 0) & (known.to(device) & (hidden != 0).any(dim=1))[:, None]
-        for chosen, ids, values in zip(kept.cpu(), classes.cpu(), scores.cpu(), strict=True):
-            yield ids[chosen].tolist(), values[chosen].tolist()
+        kept = (classes >= 0) & (hidden != 0).any(dim=1, keepdim=True)
+        # Together, so that a device is waited for once; float64 holds whole numbers up to 2⁵³.
+        found = torch.stack([part.to(torch.float64) for part in (kept, classes, scores)], dim=1).cpu()
+        for (chosen, ids, values), is_known in zip(found, known, strict=True):
+            best = (chosen > 0) & is_known
+            yield ids[best].long().tolist(), values[best].tolist()
 
 
 def _ready(network: WideNetwork) -> torch.device:

@@ -113,12 +113,12 @@ def _write_safetensors(run: Run, path: Path) -> None:
 def _write_word2vec(run: Run, path: Path) -> None:
     """Rows of W."""
     names = word2vec_names(list(run.job.class_names))
-    vectors = _linear(run).weight()
+    head = _linear(run)
     with path.open("wb") as file:
-        file.write(f"{len(names)} {vectors.shape[1]}\n".encode())
-        for start in range(0, len(names), _BLOCK):
-            table = polars.DataFrame(vectors[start : start + _BLOCK].numpy())
-            table.insert_column(0, polars.Series("name", names[start : start + _BLOCK]))
+        file.write(f"{len(names)} {head.in_features}\n".encode())
+        for start, rows in _rows(head):
+            table = polars.DataFrame(rows[:, : head.in_features].numpy())
+            table.insert_column(0, polars.Series("name", names[start : start + len(rows)]))
             table.write_csv(file, include_header=False, separator=" ", quote_style="never")
 
 
@@ -126,10 +126,8 @@ def _write_faiss(run: Run, path: Path) -> None:
     """Inner products with the index are outputs; a bias is one more column (queries end in 1)."""
     faiss: Any = importlib.import_module("faiss")
     head = _linear(run)
-    bias = head.bias()
-    vectors = head.weight() if bias is None else torch.cat([head.weight(), bias[:, None]], dim=1)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    for rows in vectors.split(_BLOCK):
+    index = faiss.IndexFlatIP(head.in_features + head.has_bias)
+    for _, rows in _rows(head):
         index.add(rows.float().numpy())
     try:
         faiss.write_index(index, str(path))
@@ -145,12 +143,31 @@ def _linear(run: Run) -> ExactHead | LinearHead:
     return head
 
 
+def _rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
+    """Pairs (first row, rows of W on the CPU, with the bias as last column if there is one): W is held once."""
+    if isinstance(head, ExactHead):
+        blocks = (rows for _, rows in head.weights.blocks())
+    else:
+        blocks = iter(head.table.detach().split(_BLOCK))
+    start = 0
+    for block in blocks:
+        for rows in block.split(_BLOCK):
+            yield start, rows.cpu()
+            start += len(rows)
+
+
 def _state(run: Run) -> dict[str, Tensor]:
-    """A state_dict of ``encoder`` and of ``head`` as an ordinary nn.Linear."""
+    """A state_dict of ``encoder`` and of ``head`` as an ordinary nn.Linear, on the CPU."""
     head = _linear(run)
-    state = {f"encoder.{name}": value.contiguous() for name, value in run.network.encoder.state_dict().items()}
-    state["head.weight"] = head.weight().contiguous()
-    return state if (bias := head.bias()) is None else {**state, "head.bias": bias}
+    state = {f"encoder.{name}": value.cpu().contiguous() for name, value in run.network.encoder.state_dict().items()}
+    weight, bias = torch.empty(head.num_classes, head.in_features, dtype=head.dtype), None
+    if head.has_bias:
+        bias = state["head.bias"] = torch.empty(head.num_classes, dtype=head.dtype)
+    for start, rows in _rows(head):
+        weight[start : start + len(rows)] = rows[:, : head.in_features]
+        if bias is not None:
+            bias[start : start + len(rows)] = rows[:, -1]
+    return {**state, "head.weight": weight}
 
 
 # Ending and writer of each format.

@@ -3,6 +3,8 @@
 Letters: n rows, d width, m queries, c cells (FAISS: nlist).
 """
 
+import importlib
+import importlib.util
 import math
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import Tensor
 from widehead.search.exhaustive import ExhaustiveIndex
 from widehead.search.kmeans import nearest_centroids, spherical_kmeans
 from widehead.search.protocol import check_queries, recall
+
+MOST_ON_GPU = 2_048  # results, and cells, of a query there
 
 
 def require_faiss() -> Any:
@@ -27,8 +31,28 @@ def require_faiss() -> Any:
     return faiss
 
 
+def gpu_index(device: torch.device, index: Any) -> Any | None:
+    """An index of FAISS on a GPU, which takes queries there; None if FAISS has no GPU, or ``device`` is none."""
+    if not has_gpu(device):
+        return None
+    faiss = require_faiss()
+    importlib.import_module("faiss.contrib.torch_utils")  # so that it takes tensors, and those on a GPU
+    resources = faiss.StandardGpuResources()
+    return faiss.index_cpu_to_gpu(resources, device.index or 0, index)
+
+
+def has_gpu(device: torch.device) -> bool:
+    """Whether ``device`` is a GPU that the FAISS that is installed can search on."""
+    if device.type != "cuda" or importlib.util.find_spec("faiss") is None:
+        return False
+    faiss = require_faiss()
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > (device.index or 0)
+
+
 class IVFIndex:
-    """FAISS IndexIVFFlat over copies of ``rows`` (n, d) in float32 on the CPU; queries may be on any device.
+    """FAISS IndexIVFFlat over copies of ``rows`` (n, d) in float32; queries may be on any device.
+
+    The copies lie on the CPU; if rows are on a GPU, and FAISS was built for GPUs, there too, and are searched there.
 
     Rows lie in the cell whose centroid has the largest inner product with them. A query looks at the `probes` cells
     whose centroids have the largest inner products with the query. Centroids come from spherical k-means and stay
@@ -48,6 +72,7 @@ class IVFIndex:
         if rows.ndim != 2 or rows.shape[0] < 1:
             raise ValueError(f"Parameter `rows` should have shape (n, d), n ≥ 1. Found {tuple(rows.shape)}.")
         n, self.width = rows.shape
+        self._device = rows.device
         default = math.ceil(math.sqrt(n) * (2 if n < 100_000 else 1))
         self.num_cells = min(n, default) if num_cells is None else num_cells
         if not 1 <= self.num_cells <= n:
@@ -84,6 +109,7 @@ class IVFIndex:
         # The cells are known: add_core does not look for them a second time, as add would.
         arrays = [faiss.swig_ptr(part.numpy()) for part in (host, ids, cells)]
         self._index.add_core(host.shape[0], *arrays)
+        self._on_gpu = gpu_index(self._device, self._index)
 
     @property
     def balance(self) -> float:
@@ -103,6 +129,10 @@ class IVFIndex:
             ValueError: queries of another width, or k < 1.
         """
         check_queries(queries, k, self.width)
+        if self._on_gpu is not None and k <= MOST_ON_GPU:
+            self._on_gpu.nprobe = min(self.probes, MOST_ON_GPU)
+            found: tuple[Tensor, Tensor] = self._on_gpu.search(_plain(queries, self.width).to(self._device), k)
+            return found
         self._index.nprobe = self.probes
         scores, ids = self._index.search(_on_host(queries, self.width).numpy(), k)
         return torch.from_numpy(scores).to(queries.device), torch.from_numpy(ids).to(queries.device)
@@ -134,7 +164,11 @@ class IVFIndex:
 
 
 def _on_host(rows: Tensor, width: int) -> Tensor:
-    """FAISS takes contiguous float32 on the CPU alone, and no parameters."""
+    return _plain(rows, width).cpu()
+
+
+def _plain(rows: Tensor, width: int) -> Tensor:
+    """FAISS takes contiguous float32 alone, and no parameters."""
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"Parameter `rows` should have shape (n, {width}). Found {tuple(rows.shape)}.")
-    return rows.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    return rows.detach().to(torch.float32).contiguous()
