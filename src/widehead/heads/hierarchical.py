@@ -6,7 +6,8 @@ Letters: m examples, D classes, d width, nnz targets in all.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn.functional import embedding, log_softmax, logsigmoid
 
 from widehead.errors import check_choice
 from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
-from widehead.heads.trees import WithinClusters, huffman_links, levels, paths
+from widehead.heads.trees import Levels, WithinClusters, huffman_links, paths
 from widehead.losses import sum_over_targets
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
@@ -82,6 +83,7 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         self.has_bias = bias
         checked = frequencies_of(frequencies, num_classes)
         # Integers, which a change of the head's type leaves alone: rounded frequencies would give another tree.
+        self._levels: tuple[Tensor, Levels] | None = None
         if tree == "huffman":
             ones = torch.ones(num_classes, dtype=torch.float64)
             self.register_buffer("links", huffman_links(ones if checked is None else checked).to(device))
@@ -129,13 +131,16 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         return sum_over_targets(logsigmoid(steps.values_or_ones(outputs.dtype) * outputs), steps)
 
     def _all_leaves(self, widened: Tensor) -> Tensor:
-        outputs = (widened @ self.nodes.T).T
-        log_p = outputs.new_zeros((2 * self.num_classes - 1, widened.shape[0]))
-        for inner, left, right in levels(self.links):
-            here = log_p[inner + self.num_classes]
-            log_p[left] = here + logsigmoid(outputs[inner])
-            log_p[right] = here + logsigmoid(-outputs[inner])
-        return log_p[: self.num_classes].T
+        if self._levels is None or self._levels[0] is not self.links:
+            self._levels = self.links, Levels(self.links)
+        return self._levels[1].log_probs(self.nodes @ widened.T).T
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._levels = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_levels": None}  # found again from ``links``
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, tree={self.tree!r}, bias={self.has_bias}"

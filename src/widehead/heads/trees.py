@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from widehead.heads.graph import differentiable_once
 from widehead.precision import in_full_precision
@@ -65,16 +66,36 @@ def paths(links: Tensor, class_ids: Tensor) -> SparseTargets:
     return SparseTargets._trusted(link // 2, offsets, 1.0 - 2.0 * (link % 2))
 
 
-def levels(links: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """From the root down, a level at a time: inner nodes (n,), their left and their right children (n,) each."""
-    num_classes = links.numel() // 2 + 1
-    children = torch.argsort(links).view(-1, 2)
-    inner = torch.arange(num_classes - 2, num_classes - 1, device=links.device)[: children.shape[0]]
-    while inner.numel():
-        left, right = children[inner].unbind(1)
-        yield inner, left, right
-        below = torch.cat([left, right])
-        inner = below[below >= num_classes] - num_classes
+class Levels:
+    """A tree's nodes but the root, from the root down, level by level: what sums along all paths need, found once."""
+
+    def __init__(self, links: Tensor) -> None:
+        num_classes = links.numel() // 2 + 1
+        children = torch.argsort(links).view(-1, 2)
+        level = torch.full((1,), 2 * num_classes - 2, device=links.device)
+        nodes, self._ups = [level[:0]], []
+        while True:
+            is_inner = (level >= num_classes).nonzero().squeeze(1)[: children.shape[0]]
+            if is_inner.numel() == 0:
+                break
+            #: for each level the places of its nodes' parents among the level above
+            self._ups.append(is_inner.repeat(2))
+            level = children[level[is_inner] - num_classes].T.flatten()
+            nodes.append(level)
+        order = torch.cat(nodes)
+        self._parents, side = links[order] // 2, links[order] % 2
+        self._signs = 1.0 - 2.0 * side[:, None]
+        places = torch.empty_like(links).index_copy_(0, order, torch.arange(order.numel(), device=links.device))
+        self._leaves = places[:num_classes]
+
+    def log_probs(self, outputs: Tensor) -> Tensor:
+        """(D, m) log p of all classes from the outputs of the inner nodes (D − 1, m): few kernels a level."""
+        steps = logsigmoid(outputs.index_select(0, self._parents).mul_(self._signs.to(outputs.dtype)))
+        start, above = 0, outputs.new_zeros(1, outputs.shape[1])
+        for up in self._ups:
+            above = steps[start : start + up.numel()].add_(above.index_select(0, up))
+            start += up.numel()
+        return steps.index_select(0, self._leaves) if self._ups else above
 
 
 class WithinClusters(torch.autograd.Function):

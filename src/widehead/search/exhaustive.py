@@ -89,7 +89,11 @@ def ban(scores: Tensor, exclude: SparseTargets, start: int = 0, first: int = 0) 
         scores[examples[inside], ids[inside]] = -torch.inf
         return
     # How many pairs are inside only the device knows. So all get a limit, which is above everything for the others.
-    examples, ids = exclude.example_ids - first, exclude.class_ids - start
-    inside = (examples >= 0) & (examples < m) & (ids >= 0) & (ids < n)
+    examples, ids = exclude.example_ids, exclude.class_ids - start
+    inside = (ids >= 0) & (ids < n)
+    if m < len(exclude):
+        examples = examples - first
+        inside &= (examples >= 0) & (examples < m)
+        examples = examples.clamp(0, m - 1)
     limits = torch.where(inside, -torch.inf, torch.inf).to(scores.dtype)
-    scores.view(-1).scatter_reduce_(0, examples.clamp(0, m - 1) * n + ids.clamp(0, n - 1), limits, "amin")
+    scores.view(-1).scatter_reduce_(0, examples * n + ids.clamp(0, n - 1), limits, "amin")
