@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from support.played import Device
 from torch import Tensor, nn
 from torch.optim import swa_utils
 
@@ -364,6 +365,25 @@ def test_an_average_that_leaves_the_weights_out_is_an_error(options: dict[str, A
         with pytest.raises(RuntimeError, match=r"copied or averaged into.*widehead\.heads\.AveragedModel"):
             use()
     model.head.top_k(hidden, 2)
+
+
+@pytest.mark.parametrize("way", ["in place", "behind autograd", "in a copy"])
+def test_an_average_on_a_device_is_an_error_that_costs_no_wait_else(played: Device, way: str) -> None:
+    head = trained(5).to("cuda").train()
+    hidden = torch.randn(3, WIDTH).to("cuda")
+    head.top_k(hidden, 2)
+    for training in (True, False):
+        head.train(training)
+        head.top_k(hidden, 2)
+        with played.counting() as seen:
+            head.top_k(hidden, 2)
+        assert seen.waits == []
+    head.train()
+    seal = head.seal.data if way == "behind autograd" else head.seal
+    seal.copy_(torch.tensor(0.5))
+    head = copy.deepcopy(head) if way == "in a copy" else head
+    with pytest.raises(RuntimeError, match="copied or averaged into"):
+        head.eval().top_k(hidden, 2)
 
 
 def test_copies_that_nobody_averaged_are_heads_like_others() -> None:

@@ -194,6 +194,12 @@ class ExactState(Head):
         device = torch.device("cpu") if device.type == "meta" else device
         self._seal = torch.tensor(self._number, dtype=torch.float64, device=device)
         self.register_buffer("seal", self._seal, persistent=False)
+        self._note_seal()
+
+    def _note_seal(self) -> None:
+        """Remember that the seal is whole as it is now, so that a GPU need not be asked again."""
+        counted = not self._seal.is_inference()  # else nobody counts its changes
+        self._sealed: tuple[Tensor, int] | None = (self._seal, self._seal._version) if counted else None
 
     def check_untouched(self) -> None:
         """RuntimeError if a tool wrote into the buffers of this head, as copies of averages are written."""
@@ -203,18 +209,26 @@ class ExactState(Head):
                 "module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel and other averages do: "
                 "W, which is no parameter, is not their average. Use widehead.heads.AveragedModel."
             )
+        self._note_seal()
 
     def accept_average(self) -> None:
         """Take it that the buffers were written into: W is going to be set."""
         self._seal_anew(self._seal.device)
 
     def _widened(self, hidden: Tensor) -> Tensor:
-        if self._seal.is_cpu or not (self.training and torch.is_grad_enabled()):
-            self.check_untouched()  # on a GPU it waits, which a training step should not
+        known = None if self._seal.is_cpu else self._sealed  # a look costs little on a CPU; a GPU is waited for
+        if known is None or known[0] is not self._seal or known[1] != self._seal._version:
+            self.check_untouched()
         return super()._widened(hidden)
+
+    def train(self, mode: bool = True) -> Self:
+        if self.training and not mode:
+            self._sealed = None  # what is judged is looked at, once: changes of .data are not counted
+        return super().train(mode)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has another number, unless it is a copy of one that was written into."""
         super().__setstate__(state)
+        self._sealed = None
         if self._seal.item() == self._number:
             self._seal_anew(self._seal.device)
