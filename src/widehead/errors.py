@@ -18,6 +18,7 @@ __all__ = [
     "NoOptimizerWarning",
     "NonFiniteError",
     "RankingWarning",
+    "RetrievalWarning",
     "StaleGraphError",
     "UnstableStepWarning",
     "WideheadWarning",
