@@ -330,6 +330,13 @@ class SparseTargets:
         return f"SparseTargets({len(self)} examples, {self.class_ids.numel()} targets{valued})"
 
 
+def on_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Inputs, or another tensor, on a device; the host does not wait for a GPU."""
+    if isinstance(inputs, Tensor):
+        return moved([inputs.flatten()], device)[0].view(inputs.shape)
+    return inputs.to(device)
+
+
 def _offsets_of(counts: Tensor) -> Tensor:
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
 

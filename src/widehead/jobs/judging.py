@@ -15,7 +15,7 @@ from widehead.data.sparse import CSR
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
-from widehead.targets import Inputs, SparseTargets, TargetsLike
+from widehead.targets import Inputs, SparseTargets, TargetsLike, on_device
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 """Metrics of which small numbers are good."""
@@ -78,10 +78,10 @@ class RankingTest:
         device = _ready(network)
         for rows in _chunks(_sample(len(self.examples), at_most, seed), BATCH):
             inputs, relevant = self.examples.batch(rows)
-            inputs = inputs.to(device)
+            inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None
             best = _top(network, network.hidden(inputs), evaluation.depth, excluded)[1]
-            evaluation.add_ranked(best, relevant.to(device), self.unreachable[rows].to(device))
+            evaluation.add_ranked(best, relevant.to(device), on_device(self.unreachable[rows], device))
         return evaluation.result()
 
 
@@ -114,7 +114,7 @@ class WordTest:
     def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[tuple[Inputs, SparseTargets]]:
         for chunk in _chunks(rows, size):
             inputs, targets = self.examples.batch(chunk)
-            yield inputs.to(device), targets.to(device)
+            yield on_device(inputs, device), targets.to(device)
 
 
 def ranked_rows(
@@ -142,7 +142,7 @@ def ranked(
     """
     device = _ready(network)
     for inputs, known in batches:
-        inputs = inputs.to(device)
+        inputs = on_device(inputs, device)
         hidden = network.hidden(inputs)
         scores, classes = _top(network, hidden, k, inputs if exclude_inputs else None)
         kept = (classes >= 0) & (hidden != 0).any(dim=1, keepdim=True)

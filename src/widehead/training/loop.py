@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from widehead.devices import moved
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import HeadOptimizer
 from widehead.options import TrainingConfig
 from widehead.options.intervals import Interval
-from widehead.targets import Inputs, SparseTargets
+from widehead.targets import Inputs, SparseTargets, on_device
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
 from widehead.training.log import Display, MetricsLog, Status
@@ -301,8 +300,4 @@ class Trainer:
 def _on(device: torch.device, inputs: Inputs, targets: SparseTargets) -> tuple[Inputs, SparseTargets]:
     """A batch on a device; one object goes there once if it is both."""
     there = targets.to(device)
-    if inputs is targets:
-        return there, there
-    if isinstance(inputs, Tensor):
-        return moved([inputs.flatten()], device)[0].view(inputs.shape), there
-    return inputs.to(device), there
+    return (there if inputs is targets else on_device(inputs, device)), there
