@@ -12,6 +12,7 @@ from torch import Tensor
 
 from widehead.data import Examples, RowExamples
 from widehead.data.sparse import CSR
+from widehead.devices import moved
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
@@ -81,7 +82,7 @@ class RankingTest:
             inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None
             best = _top(network, network.hidden(inputs), evaluation.depth, excluded)[1]
-            evaluation.add_ranked(best, relevant.to(device), on_device(self.unreachable[rows], device))
+            evaluation.add_ranked(best, relevant.to(device), moved([self.unreachable[rows]], device)[0])
         return evaluation.result()
 
 
