@@ -8,15 +8,22 @@ import threading
 from pathlib import Path
 
 import pytest
+import scipy.sparse
 import torch
 from support.played import Device
-from support.small_run import SmallBatches, build, log_without_timings, small_config
+from support.small_run import CLASSES, INPUTS, SmallBatches, build, log_without_timings, small_config
 
+from widehead.data import RowExamples
 from widehead.errors import CheckpointError, NonFiniteError
+from widehead.heads import FullSoftmaxHead
+from widehead.jobs.network import bag_encoder
+from widehead.models import WideNetwork
+from widehead.options import TrainingConfig
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.folder import RunFolder
 from widehead.training.log import read_metrics
 from widehead.training.loop import Trainer
+from widehead.training.optimizers import make_head_optimizer
 
 
 def trainer_in(path: Path, **options: object) -> Trainer:
@@ -181,6 +188,16 @@ def test_a_run_needs_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         trainer_in(tmp_path)
 
 
+def build_parameter_head(config: TrainingConfig, device: str) -> Trainer:
+    """A trainer of a head with ordinary parameters, on a device."""
+    torch.manual_seed(config.seed)
+    network = WideNetwork(bag_encoder(INPUTS, config), FullSoftmaxHead(config.width, CLASSES)).to(device)
+    examples = RowExamples(scipy.sparse.identity(CLASSES, format="csr"))
+    optimizer = make_head_optimizer(config, network, examples)
+    sizes = {"inputs": INPUTS, "classes": CLASSES}
+    return Trainer(config, network, optimizer, SmallBatches(), RunFolder.create(config), sizes=sizes)
+
+
 def quiet_trainer(path: Path, device: str, **options: object) -> Trainer:
     """Without anything random in the encoder, nor evaluations."""
     trainer = trainer_in(path, device=device, dropout=0.0, input_dropout=0.0, epochs=2, **options)
@@ -224,3 +241,20 @@ def test_on_a_device_a_loss_that_is_not_finite_is_told_late_but_surely(
     else:
         assert not last.exists()
     assert all(line["step"] < bad for line in read_metrics(trainer.folder.metrics_path))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gradient_of_the_output_layer_that_is_not_finite_stops_the_run(
+    played: Device, tmp_path: Path, device: str
+) -> None:
+    config = small_config(tmp_path / "run", head="full", loss=None, head_max_grad_norm=1.0, device=device, epochs=1)
+    trainer = build_parameter_head(config, device)
+    steps = iter(range(1, 100))
+
+    def poison(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("nan") if next(steps) == 10 else gradient
+
+    next(trainer.network.head.parameters()).register_hook(poison)
+    with pytest.raises(NonFiniteError, match=r"stopped at step 10: .*output layer"):
+        trainer.run()
+    assert not trainer.folder.last_checkpoint.exists()

@@ -67,10 +67,11 @@ def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
 def coalesced(gradient: Tensor) -> Tensor:
     """A gradient that is sparse in its rows, with each row once, rising; its values are shared if it is so already.
 
-    Autograd forgets that a gradient was coalesced, and looking costs far less than sorting and summing again.
+    Autograd forgets that a gradient was coalesced, and on a CPU looking costs far less than sorting and summing again.
+    A GPU is waited for once, to know how many rows there are.
     """
     ids = gradient._indices()[0]
-    if not bool((ids[1:] > ids[:-1]).all()):
+    if gradient.is_coalesced() or gradient.device.type != "cpu" or not bool((ids[1:] > ids[:-1]).all()):
         return gradient.coalesce()
     return torch.sparse_coo_tensor(
         ids[None], gradient._values(), gradient.shape, is_coalesced=True, check_invariants=False

@@ -29,6 +29,7 @@ from widehead.training.state import Origin, RunState
 from widehead.training.timing import HeadClock, rate_factor
 
 _LOSS, _NORM = "the loss", "the norm of the encoder's gradient"
+_HEAD_NORM = "the norm of the output layer's gradient"
 
 
 class TrainingBatches(Protocol):
@@ -199,6 +200,8 @@ class Trainer:
             self._read()
             raise self._not_finite(str(error), self.state.position.step + 1) from error
         self._clock.add(begin, self._clock.mark())
+        if (clipped := getattr(self.state.head_optimizer, "clipped_norm", None)) is not None:
+            self._note(_HEAD_NORM, clipped)
         self.state.encoder_optimizer.step()
 
     def _note(self, what: str, value: Tensor) -> None:

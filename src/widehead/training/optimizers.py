@@ -56,12 +56,14 @@ def _parameter_optimizer(config: TrainingConfig, head: ParameterHead) -> Optimiz
     dense, by_rows = PARAMETER_OPTIMIZERS[config.head_optimizer]
     made = (by_rows if head.sparse else dense)(parameters, lr=lr)
     if (limit := config.head_max_grad_norm) is not None:
-        made.register_step_pre_hook(lambda *_: _clip(parameters, limit))
+        made.register_step_pre_hook(lambda *_: _clip(made, parameters, limit))
     return made
 
 
-def _clip(parameters: list[Tensor], limit: float) -> None:
-    if not bool(torch.isfinite(clip(parameters, limit))):
+def _clip(optimizer: Any, parameters: list[Tensor], limit: float) -> None:
+    """Clip, and leave the norm before as ``clipped_norm`` for who asks a GPU later; a CPU is asked here."""
+    optimizer.clipped_norm = norm = clip(parameters, limit)
+    if norm.device.type == "cpu" and not bool(torch.isfinite(norm)):
         raise NonFiniteError("A step should be finite. Found NaN or infinity in the gradient of the output layer.")
 
 
