@@ -73,8 +73,10 @@ def plan_step(
     return CachedChange(weights.revision, master, sums, cache, gradient.constant is not None, wanted, sound, allowed)
 
 
-def apply_step(weights: CachedWeights, change: CachedChange, others: tuple[Tensor, ...]) -> Tensor:
-    """Write a planned step if it may be written, and so may these ``others``: () whether it was."""
+def apply_step(weights: CachedWeights, change: CachedChange, others: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Write a planned step if it may be written, and so may these ``others``: () whether it was, and () whether it is
+    finite or nobody wants it.
+    """
     assert weights.revision == change.revision, "a step was planned for other weights"
     written = change.allowed
     for other in others:
@@ -82,12 +84,7 @@ def apply_step(weights: CachedWeights, change: CachedChange, others: tuple[Tenso
     small, cache = weights.small, weights.kept.cache
     for old, new in ((small.master, change.master), (small.value, change.sums), (cache, change.cache)):
         torch.where(written, new, old, out=old)
-    weights.report.note(change.sound if change.wanted is None else change.sound | ~change.wanted)
-    weights.shifted |= change.shifts
-    weights.segment_steps += 1
-    weights.steps += 1
-    weights.revision += 1
-    return written
+    return written, change.sound if change.wanted is None else change.sound | ~change.wanted
 
 
 def _new_sums(

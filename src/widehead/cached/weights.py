@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ class CachedWeights(WeightRecord):
         report: of steps that were left out.
         entered: places of the cache in use after the last step.
         shifted: whether ω may be other than 0, as after a step of a loss that knows Σo.
+        sound: () whether the last step of a graph was finite.
         closes: segments closed since the beginning. moved_rows: rows rewritten by passes over V.
     """
 
@@ -61,6 +63,7 @@ class CachedWeights(WeightRecord):
     steps: int = 0
     entered: int = 0
     shifted: bool = False
+    sound: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.bool))
     closes: int = 0
     moved_rows: int = 0
 
@@ -68,6 +71,7 @@ class CachedWeights(WeightRecord):
 
     def __post_init__(self) -> None:
         self.rows = self.kept.rows
+        self.sound = self.sound.to(self.rows.device)
 
     @classmethod
     def from_factored(cls, weights: FactoredWeights) -> CachedWeights:
@@ -132,15 +136,69 @@ class CachedWeights(WeightRecord):
         gram_hr: Tensor | None = None,
         skip: Tensor | None = None,
     ) -> stepping.CachedChange:
-        self.report.check()
+        if not self.kept.is_captured:
+            self.report.check()
         return stepping.plan_step(self, gradient, rule, hr, gram_hr, skip)
 
     def apply(self, change: stepping.CachedChange, others: tuple[Tensor, ...] = ()) -> Tensor:
-        written = stepping.apply_step(self, change, others)
+        written, sound = stepping.apply_step(self, change, others)
+        self.shifted |= change.shifts
+        if self.kept.is_captured:
+            self.sound.copy_(sound)
+        else:
+            self._count_step(sound)
+        return written
+
+    def _count_step(self, sound: Tensor) -> None:
+        """What the host does with a step that was made, () whether it was finite."""
+        self.report.note(sound)
+        self.segment_steps += 1
+        self.steps += 1
+        self.revision += 1
         more, self.entered = self.kept.used - self.entered, self.kept.used
         if self.segment_steps >= _MOST_STEPS or self.kept.used + more > self.kept.places:
             self.close_segment()
-        return written
+
+    # -- captured steps (widehead.cuda) -------------------------------------------------------------------------
+
+    @contextmanager
+    def captured(self) -> Iterator[None]:
+        """What runs inside is captured for a graph, and not made: the host counts nothing of it."""
+        used, self.kept.is_captured = self.kept.used, True
+        try:
+            yield
+        finally:
+            self.kept.used, self.kept.is_captured = used, False
+
+    def reserve(self, targets: int) -> None:
+        """Make sure, before a replay, that there are places for so many targets; raise what `LateReport` has."""
+        self.report.check()
+        if self.kept.used + targets > self.kept.places:
+            self.close_segment()
+        if targets > self.kept.places:
+            self.allocate(targets)
+
+    def replayed(self, targets: int) -> None:
+        """A captured step with so many targets was made once more."""
+        self.kept.used += targets
+        self._count_step(self.sound)
+
+    def memory(self) -> tuple[int, ...]:
+        """Where the tensors lie that a graph knows."""
+        kept, small = self.kept, self.small
+        parts = (
+            kept.stamps,
+            kept.cache,
+            kept.transforms,
+            kept.next,
+            self.values,
+            small.master,
+            small.value,
+            self.sound,
+        )
+        return tuple(part.data_ptr() for part in parts)
+
+    # -- places -------------------------------------------------------------------------------------------------
 
     def _make_room(self, targets: int) -> None:
         """Places for so many targets. Steps end segments, so that what is pending stays valid: here the cache grows,

@@ -66,6 +66,19 @@ class HeadOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
 
     @property
+    def heads(self) -> list[FactoredHead]:
+        """Those whose steps it makes."""
+        return self._heads
+
+    def schedule(self) -> tuple[Any, ...]:
+        """What the host decides of the next step: steps that agree in it are the same operations on a device."""
+        options = ([(k, v) for k, v in group.items() if k != "params"] for group in self.param_groups)
+        return tuple((k, v) for group in options for k, v in group if not isinstance(v, Tensor))
+
+    def replayed(self, schedule: tuple[Any, ...]) -> None:
+        """A captured step with this schedule was made once more."""
+
+    @property
     def _heads(self) -> list[FactoredHead]:
         return [group["params"][0].head for group in self.param_groups]
 

@@ -95,10 +95,12 @@ class Device:
     """The played device.
 
     Attributes:
+        capturing: the graph that is being captured, or None.
         late_queries: how often an event says that the device is not that far yet, before it says that it is.
     """
 
     late_queries: int = 0
+    capturing: Any = None
     _counts: list[Count] = field(default_factory=list)
     _late: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _copies: int = 0
@@ -114,6 +116,8 @@ class Device:
 
     def wait(self, operation: str) -> None:
         """The host waits: it is counted, and all that was under way arrives."""
+        if self.capturing is not None:
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({operation})")
         self.deliver(self._copies)
         if self._counts:
             wait = Wait(operation, project_lines())

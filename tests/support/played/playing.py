@@ -112,8 +112,11 @@ def _made(name: str, real: Callable[..., Tensor], args: tuple[Any, ...], kwargs:
     elif name not in _WITHOUT_NUMBERS:
         device.launch(name)
     requires_grad = kwargs.pop("requires_grad", False)
+    make = functools.partial(real, *map(on_host, args), **{**kwargs, "device": "cpu"})
     with torch.no_grad():
-        made = real(*map(on_host, args), **{**kwargs, "device": "cpu"})
+        made = make()
+    if device.capturing is not None:
+        device.capturing.note(make, made)
     return played(made.detach()).requires_grad_(requires_grad)
 
 

@@ -117,7 +117,12 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     host_args, host_kwargs = tree_unflatten([on_host(part) for part in flat], structure)
     if host_kwargs.get("device") not in (None, torch.device("meta")):
         host_kwargs["device"] = torch.device("cpu")
+    if device.capturing is not None:
+        for tensor in _written(func, host_args, host_kwargs):
+            device.capturing.before_write(tensor)
     out = func(*host_args, **host_kwargs)
+    if device.capturing is not None:
+        device.capturing.note(functools.partial(func, *host_args, **host_kwargs), out)
     device.moved(func, tree_flatten((host_args, host_kwargs))[0], tree_flatten(out)[0])
     if torch.Tag.inplace_view in func.tags:  # t_ and its like: the shape of the tensor itself follows
         with no_dispatch():
@@ -128,6 +133,14 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     # What was given and comes back is itself.
     given = {id(part.host): part for part in flat if isinstance(part, PlayedTensor)}
     return tree_map(lambda part: given[id(part)] if id(part) in given else played(part), out)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operation writes into."""
+    names = [part.name for part in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    written = [part.name for part in func._schema.arguments if part.alias_info is not None and part.alias_info.is_write]
+    return [part for name in written for part in tree_flatten(given.get(name))[0] if isinstance(part, Tensor)]
 
 
 def _crosses(flat: list[Any]) -> bool:

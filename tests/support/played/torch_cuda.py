@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from support.played.graphs import CUDAGraph, graph
 from support.played.tensors import PLAYED
 
 _MEMORY = 80 * 2**30
@@ -84,7 +85,9 @@ NAMES: dict[str, Any] = {
     "set_device": lambda device: None,
     "current_stream": Stream,
     "stream": lambda stream: contextlib.nullcontext(),
-    "is_current_stream_capturing": lambda: False,
+    "is_current_stream_capturing": lambda: PLAYED[-1].capturing is not None,
+    "CUDAGraph": CUDAGraph,
+    "graph": graph,
     "get_device_name": lambda device=None: "a CUDA device that the CPU plays",
     "get_device_capability": lambda device=None: (9, 0),
     "get_rng_state": lambda device=None: torch.get_rng_state(),

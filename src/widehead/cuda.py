@@ -1,0 +1,193 @@
+"""A whole training step as a CUDA graph: encoder, exact head, backward pass and optimisers in one launch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.cached import CachedWeights
+from widehead.heads.contract import checked_targets, reduced
+from widehead.heads.exact import ExactHead
+from widehead.optim.base import HeadOptimizer
+from widehead.precision import without_autocast
+from widehead.targets import SparseTargets, TargetsLike
+
+
+class GraphedStep:
+    """Calls of the same shape are captured once and replayed: a step costs one launch and some copies.
+
+    The first calls of each shape are made as usual (they warm libraries up and let optimisers make their state); every
+    batch is one step, whichever way. Targets are padded to the next power of two, with targets of an example that has
+    no weight, so that ragged batches share few graphs. The loss is the mean over examples, as ``head(hidden, targets)``.
+
+    What a graph reads is what it was captured with: give learning rates that change as 0-d tensors (``capturable=True``
+    for optimisers of torch and of widehead), and do nothing in ``network`` that asks the device. A step that is not
+    finite is left out and reported by a later call, as always on a GPU.
+
+    Args:
+        network: what makes the hidden layer (m, d) of the inputs, each a tensor on the head's device or on the host.
+        head: an exact head on a CUDA device.
+        optimizers: all optimisers, of the network's parameters and of the head; they are stepped in this order.
+        warm_up: calls of each shape that are not captured yet.
+
+    Raises:
+        ValueError: the head is not on a CUDA device, or has no optimiser among these.
+
+    >>> step = GraphedStep(network, head, [encoder_optimizer, head_optimizer])  # doctest: +SKIP
+    >>> for inputs, targets in batches:  # doctest: +SKIP
+    ...     loss = step(inputs, targets)
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        head: ExactHead,
+        optimizers: Iterable[torch.optim.Optimizer],
+        *,
+        warm_up: int = 3,
+    ) -> None:
+        if head.device.type != "cuda":
+            raise ValueError(f"A step is captured on a CUDA device. Found a head on {head.device}: head.to('cuda').")
+        self.network, self.head, self.optimizers = network, head, list(optimizers)
+        self.warm_up = warm_up
+        self._of_head = [o for o in self.optimizers if isinstance(o, HeadOptimizer) and head in o.heads]
+        if not self._of_head:
+            raise ValueError("`optimizers` should hold one of the head's, such as wh.optim.SGD(head). Found none.")
+        self._calls: Counter[Any] = Counter()
+        self._graphs: dict[Any, _Graph] = {}
+        self._memory: tuple[Tensor, ...] = ()
+
+    def __call__(self, inputs: Tensor | Sequence[Tensor], targets: TargetsLike) -> Tensor:
+        """() loss of a step with this batch, on the device; made before W changed.
+
+        Raises:
+            NonFiniteError: an earlier step was left out.
+            TypeError, ValueError: wrong shapes, types or class ids.
+        """
+        batch = _Batch.of(self.head, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), targets)
+        record = self._record()
+        self._calls[batch.form] += 1
+        if self._calls[batch.form] <= self.warm_up:
+            return self._step(batch.moved(self.head.device)).detach()
+        record.reserve(batch.targets.class_ids.shape[0])
+        if record.memory() != self._memory:  # others made steps meanwhile, for which tensors had to grow
+            self._graphs.clear()
+            self._memory = record.memory()
+        schedules = [optimizer.schedule() for optimizer in self._of_head]
+        key = (batch.form, tuple(schedules))
+        if key not in self._graphs:
+            self._graphs[key] = self._captured(batch, record)
+        loss = self._graphs[key].replayed(batch)
+        record.replayed(batch.targets.class_ids.shape[0])
+        for optimizer, schedule in zip(self._of_head, schedules, strict=True):
+            optimizer.replayed(schedule)
+        return loss
+
+    def _record(self) -> CachedWeights:
+        record = self.head.weights
+        assert isinstance(record, CachedWeights), "a head on a CUDA device has a cached record"
+        return record
+
+    def _step(self, batch: _Batch) -> Tensor:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss = _mean_loss(self.head, self.network(*batch.inputs), batch)
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss
+
+    def _captured(self, batch: _Batch, record: CachedWeights) -> _Graph:
+        static, graph = batch.moved(self.head.device), torch.cuda.CUDAGraph()
+        pool = next((other.graph.pool() for other in self._graphs.values()), None)
+        with record.captured(), torch.cuda.graph(graph, pool=pool):
+            loss = self._step(static)
+        return _Graph(graph, static, loss.detach())
+
+
+@without_autocast
+def _mean_loss(head: ExactHead, hidden: Tensor, batch: _Batch) -> Tensor:
+    """As ``head(hidden, targets)``, of targets that were checked and have one example more, which has no weight."""
+    expected = (len(batch.targets) - 1, head.in_features)
+    if hidden.shape != expected:
+        raise ValueError(f"The network's output should have shape {expected}. Found {tuple(hidden.shape)}.")
+    # A copy of a row, as some losses have no value for a hidden layer of zeros.
+    padded = torch.cat([hidden, hidden[:1].detach()])
+    losses, counted = head._counted_losses(padded, batch.targets)
+    return reduced(losses, counted, batch.weight, "mean")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Inputs and padded targets, on the host or on the device.
+
+    Attributes:
+        targets: of m + 1 examples. weight: (m + 1,) ones, and 0 for the last.
+        form: what batches have in common that share a graph.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: SparseTargets
+    weight: Tensor
+    form: Any
+
+    @classmethod
+    def of(cls, head: ExactHead, inputs: tuple[Tensor, ...], targets: TargetsLike) -> _Batch:
+        found = SparseTargets.convert(targets)
+        m = len(found)
+        if m == 0:
+            raise ValueError("A batch should have examples. Found none.")
+        prepared = head.prepare_targets(checked_targets(found, torch.Size([m]), head.num_classes)).to("cpu")
+        padded = _padded(prepared)
+        weight = torch.ones(m + 1, dtype=head.dtype)
+        weight[m] = 0.0
+        size = (m, padded.class_ids.shape[0], padded.values is not None)
+        return cls(inputs, padded, weight, (tuple((x.shape, x.dtype) for x in inputs), size))
+
+    def tensors(self) -> list[Tensor]:
+        """All that differs between batches of one form."""
+        values = [] if self.targets.values is None else [self.targets.values]
+        return [*self.inputs, self.targets.class_ids, self.targets.offsets, *values]
+
+    def moved(self, device: torch.device) -> _Batch:
+        """A copy on the device."""
+        count = len(self.inputs)
+        found = [_pinned(x).to(device, non_blocking=True, copy=True) for x in [*self.tensors(), self.weight]]
+        ids, offsets, *values, weight = found[count:]
+        targets = SparseTargets._trusted(ids, offsets, values[0] if values else None)
+        return _Batch(tuple(found[:count]), targets, weight, self.form)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured step, what it reads and what it gives."""
+
+    graph: Any
+    static: _Batch
+    loss: Tensor
+
+    def replayed(self, batch: _Batch) -> Tensor:
+        for to, source in zip(self.static.tensors(), batch.tensors(), strict=True):
+            to.copy_(_pinned(source), non_blocking=True)
+        self.graph.replay()
+        return self.loss.clone()
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+
+
+def _padded(targets: SparseTargets) -> SparseTargets:
+    """The same with one example more, whose targets fill the number up to a power of two; of class 0 and value 0."""
+    count = targets.class_ids.shape[0]
+    more = (1 << max(0, count - 1).bit_length()) - count
+    ids, offsets = targets.class_ids, targets.offsets
+    values = None if targets.values is None else torch.cat([targets.values, targets.values.new_zeros(more)])
+    return SparseTargets._trusted(
+        torch.cat([ids, ids.new_zeros(more)]), torch.cat([offsets, offsets[-1:] + more]), values
+    )
