@@ -9,7 +9,7 @@ from widehead.arithmetic.reference import Arithmetic
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import Figures, StepMade
-from widehead.arithmetic.step_rule import StepRule
+from widehead.arithmetic.step_rule import StepRule, is_known
 from widehead.arithmetic.target_plan import TargetPlan
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "choose",
     "correct_before",
     "find_compiled",
+    "is_known",
     "using",
     "without_denormals",
 ]

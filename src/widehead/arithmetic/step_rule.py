@@ -4,50 +4,73 @@ A *row* of the weight record is x = w, or x = (w, m) if momentum is kept: ``orde
 
     X ← X (p ⊗ I) + G (f ⊗ I)
 
-with G = TᵀHR the (preconditioned) gradient, p an order × order matrix and f an order-vector of plain numbers.
+with G = TᵀHR the (preconditioned) gradient, p an order × order matrix and f an order-vector of numbers: plain ones, or
+0-d tensors, so that a step on a GPU may depend on data without a wait of the host.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
 
 _SINGULAR = 1e-4  # a smaller determinant of p is not inverted: the segment is closed instead
 
 
 @dataclass(frozen=True)
 class StepRule:
-    """``mix`` is p, row by row; ``gain`` is f. Make one with `sgd` or `heavy_ball`."""
+    """``mix`` is p, row by row; ``gain`` is f. Make one with `sgd` or `heavy_ball`, of plain numbers or 0-d tensors.
 
-    mix: tuple[tuple[float, ...], ...]
-    gain: tuple[float, ...]
+    What looks at the numbers (`is_finite`, `inverse`, `basis`) wants plain ones, as `known` gives them.
+    """
+
+    mix: tuple[tuple[Any, ...], ...]
+    gain: tuple[Any, ...]
 
     @classmethod
-    def sgd(cls, lr: float, weight_decay: float = 0.0) -> StepRule:
+    def sgd(cls, lr: float | Tensor, weight_decay: float | Tensor = 0.0) -> StepRule:
         """W ← (1 − lr·decay) W − lr·G: coupled and decoupled decay are the same if R = I; with R it is decoupled.
 
         Raises:
-            ValueError: lr · weight_decay is 1 or more, which would wipe W out.
+            ValueError: lr · weight_decay is 1 or more, which would wipe W out; not if a GPU alone knows.
         """
         return cls(((_kept(lr, weight_decay),),), (-lr,))
 
     @classmethod
     def heavy_ball(
-        cls, lr: float, momentum: float, *, nesterov: bool = False, weight_decay: float = 0.0, decoupled: bool = False
+        cls,
+        lr: float | Tensor,
+        momentum: float | Tensor,
+        *,
+        nesterov: bool = False,
+        weight_decay: float | Tensor = 0.0,
+        decoupled: bool = False,
     ) -> StepRule:
         """torch.optim.SGD's momentum: M ← μM + G + λW, then W ← W − lr·M, or − lr·(G + λW + μM) with ``nesterov``.
 
         With ``decoupled`` λ stays out of M and W is scaled by 1 − lr·λ instead, as in AdamW. If μ = 0, M is left as
         it is, as torch leaves its buffer.
         """
-        kept = _kept(lr, weight_decay)
-        if momentum == 0.0:
-            return cls(((kept, 0.0), (0.0, 1.0)), (-lr, 0.0))
-        gain = (-lr * (1.0 + momentum), 1.0) if nesterov else (-lr, 1.0)
-        from_momentum = (-lr * momentum * (momentum if nesterov else 1.0), momentum)
+        kept, moves = _kept(lr, weight_decay), 1.0 * (momentum != 0.0)
+        gain = (-lr * (1.0 + momentum) if nesterov else -lr, moves)
+        from_momentum = (-lr * momentum * (momentum if nesterov else 1.0), momentum + (1.0 - moves))
         if decoupled:
             return cls(((kept, 0.0), from_momentum), gain)
         return cls(((1.0 + weight_decay * gain[0], weight_decay * gain[1]), from_momentum), gain)
+
+    def known(self) -> StepRule:
+        """The same rule in plain numbers; one wait for the device if some of them are tensors."""
+        numbers = (*self.gain, *(v for row in self.mix for v in row))
+        tensors = [v for v in numbers if isinstance(v, Tensor)]
+        if not tensors:
+            return self
+        like = tensors[0].to(torch.float64)
+        found, k = iter(torch.stack([v.to(like) for v in tensors]).tolist()), self.order
+        plain = tuple(next(found) if isinstance(v, Tensor) else v for v in numbers)
+        return StepRule(tuple(plain[i : i + k] for i in range(k, len(plain), k)), plain[:k])
 
     @property
     def order(self) -> int:
@@ -56,8 +79,9 @@ class StepRule:
 
     @property
     def keeps(self) -> bool:
-        """Whether p is 1, so that X without a gradient stays as it is."""
-        return self.mix == ((1.0,),)
+        """Whether p is known to be 1, so that X without a gradient stays as it is."""
+        kept = self.mix[0][0]
+        return self.order == 1 and not isinstance(kept, Tensor) and kept == 1.0
 
     @property
     def is_finite(self) -> bool:
@@ -86,8 +110,15 @@ class StepRule:
         return drift / max(kept - momentum, 0.25 * (1.0 - momentum))
 
 
-def _kept(lr: float, weight_decay: float) -> float:
+def is_known(value: Any) -> bool:
+    """Whether the host can read a number, plain or a 0-d tensor, without a wait for a device."""
+    return not isinstance(value, Tensor) or value.device.type == "cpu"
+
+
+def _kept(lr: float | Tensor, weight_decay: float | Tensor) -> Any:
+    if not isinstance(weight_decay, Tensor) and weight_decay == 0.0:
+        return 1.0
     kept = 1.0 - lr * weight_decay
-    if kept <= 0.0:
+    if is_known(kept) and kept <= 0.0:
         raise ValueError(f"lr * weight_decay should be below 1. Found {lr} * {weight_decay} = {lr * weight_decay}.")
     return kept

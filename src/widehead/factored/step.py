@@ -1,7 +1,7 @@
 """A step of a factored weight record: planned first, applied second, whole or not at all.
 
 Letters (docs/notation.md): X = V·U + 1ωᵀ, whose rows are w, or (w, m) if momentum is kept; T = ΛO + σ1ᵀ + S, Hr = HR;
-p (order × order) and f (order) are the plain numbers of a `StepRule`: X ← X(p⊗I) + TᵀHR(f⊗I).
+p (order × order) and f (order) are the numbers of a `StepRule`: X ← X(p⊗I) + TᵀHR(f⊗I).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def plan_step(
     Args:
         weights: the record, of the rule's order; must be as it was when ``gradient`` was made.
         gradient: T by its factors.
-        rule: what becomes of W (and M) and the gradient.
+        rule: what becomes of W (and M) and the gradient; what is a tensor in it is read, as the rest decides by it.
         hr: (m, d) HR for a symmetric positive definite R (d, d), or None for R = I.
         gram_hr: (m, d) TTᵀHR, if it is known already.
 
@@ -68,6 +68,7 @@ def plan_step(
         NonFiniteError: something in the step is NaN or infinite.
     """
     assert weights.order == rule.order, "the record should keep momentum exactly if the rule has it"
+    rule = rule.known()
     _check_size(rule, weights.dtype)
     hr = gradient.read.hidden if hr is None else hr
     made = gradient.read.arithmetic.step(gradient, rule, weights.small, hr, gram_hr)

@@ -36,6 +36,8 @@ class Loss(ABC):
     has_probabilities: bool = False
     #: whether an example without targets has no loss and is left out of the mean (as ignore_index in torch)
     needs_targets: bool = False
+    #: whether targets may add curvature (`target_curvature`), which is not looked for if they never do
+    curves_at_targets: bool = True
 
     @property
     def ranks_by(self) -> str | None:

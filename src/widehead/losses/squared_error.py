@@ -15,6 +15,8 @@ class SquaredError(Loss):
     ℓ = q − 2 Σ_k y_k a_k + Σ_k y_k². Values of a class named twice in one example add up.
     """
 
+    curves_at_targets = False
+
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         y = targets.values_or_ones(a.dtype)
         return q + sum_over_targets(y * (y - 2.0 * a), targets)

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import OutputGradient, StepRule
+from widehead.arithmetic import OutputGradient, StepRule, is_known
 from widehead.errors import check_number
 from widehead.optim.clipping import clip_factor
 from widehead.optim.heads import FactoredHead, StandIn, as_heads
 from widehead.optim.scaling import ScaledLosses
 from widehead.precision import in_full_precision
+
+_LOOKS = 100  # on a GPU, steps from one look of the host to the next
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class HeadOptimizer(torch.optim.Optimizer):
         """What to do with ``gradient``; must leave the optimiser's state as it is."""
 
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
-        """Warn if there is reason to."""
+        """Warn if there is reason to; called if the host may read numbers for it (`_may_look`)."""
 
     def _keeps_momentum(self, group: dict[str, Any]) -> bool:
         """Whether a head needs a momentum beside its weights."""
@@ -157,7 +159,7 @@ class HeadOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if bool(getattr(self, "found_inf", 0.0)):
+        if is_known(found := getattr(self, "found_inf", 0.0)) and bool(found):
             self.zero_grad()
             return loss
         planned: list[tuple[FactoredHead, Any, Tensor, dict[str, Any]]] = []
@@ -166,7 +168,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             if gradient is None:
                 continue
             _check_momentum(head, momentum)
-            change, state = self._plan(head, self._unscaled(gradient), group)
+            change, state = self._plan(head, self._unscaled(head, gradient), group)
             planned.append((head, change, group["params"][0], state))
         allowed = tuple(change.allowed for _, change, _, _ in planned if change.allowed is not None)
         for head, change, key, state in planned:
@@ -176,21 +178,35 @@ class HeadOptimizer(torch.optim.Optimizer):
                 self.state[key] = state if written is None else _chosen(written, state, self.state.get(key, {}))
         return loss
 
-    def _unscaled(self, gradient: OutputGradient) -> OutputGradient:
+    def _unscaled(self, head: FactoredHead, gradient: OutputGradient) -> OutputGradient:
         """As it is without GradScaler, which tells its scale in its own `step`, unless it has unscaled already."""
-        if not hasattr(self, "found_inf"):
+        if not hasattr(self, "found_inf") and _may_look(head):
             self._scaled_losses.refuse(gradient)
         scale = getattr(self, "grad_scale", None)
-        return gradient if scale is None else gradient.scaled(1.0 / float(scale))
+        return gradient if scale is None else gradient.scaled(1.0 / torch.as_tensor(scale, dtype=torch.float64))
 
     def _plan(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The change of a head's weights, and what to remember once it has been made."""
         if group["max_grad_norm"] is not None:
             gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
-        proposal = self._propose(head, gradient, group)
-        change = head.weights.plan(gradient, proposal.rule, proposal.hr, proposal.gram_hr)
-        self._watch(head, gradient, group)
+        proposal, found = self._propose(head, gradient, group), getattr(self, "found_inf", None)
+        skip = None if is_known(found) else found
+        change = head.weights.plan(gradient, proposal.rule, proposal.hr, proposal.gram_hr, skip)
+        if _may_look(head):
+            self._watch(head, gradient, group)
         return change, proposal.state
+
+
+def _may_look(head: FactoredHead) -> bool:
+    """Whether the host may read numbers of a step in order to warn or to refuse it.
+
+    On a GPU it would wait for them: there only in the first step and in each hundredth after it, and never while CUDA
+    captures a graph.
+    """
+    if head.weights.values.device.type == "cpu":
+        return True
+    is_captured = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return head.weights.steps % _LOOKS == 0 and not is_captured
 
 
 def _chosen(written: Tensor, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Newton's method on the weights of exact heads: recursive least squares, and what it is for other losses."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
 
 
 @dataclass
@@ -17,10 +17,10 @@ class NewtonMemory(MemoryOfSum):
     """Of Newton's method.
 
     Attributes:
-        target_peak: the most curvature that targets added lately; it fades as the sum does.
+        target_peak: () the most curvature that targets added lately; it fades as the sum does.
     """
 
-    target_peak: float = 0.0
+    target_peak: Tensor = field(default_factory=zero)
 
 
 class Newton(Remembering[NewtonMemory]):
@@ -80,18 +80,19 @@ class Newton(Remembering[NewtonMemory]):
     def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
-        return hidden @ self._remember(added, group, memory), None
+        return hidden @ self._remember(added, batch, group, memory), None
 
-    def _before(self, first: Tensor, group: dict[str, Any]) -> Tensor:
-        return group["ridge"] * torch.trace(first) / len(first) * torch.eye(len(first)).to(first)
+    def _first_diagonal(self, first: Tensor, group: dict[str, Any]) -> Tensor | None:
+        return group["ridge"] * torch.trace(first) / len(first) if group["ridge"] > 0.0 else None
 
-    def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
+    def _made_preconditioner(self, total: Tensor, weight: Tensor, damping: float) -> Tensor:
         return damped_inverse(total, damping)
 
-    def _length(self, group: dict[str, Any], memory: NewtonMemory) -> float:
+    def _length(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> Any:
         """lr / (1 + the most curvature that targets added lately)."""
-        memory.target_peak = max(memory.targets, group["decay"] * memory.target_peak)
-        return float(group["lr"] / (1.0 + memory.target_peak))
+        peak = torch.maximum(memory.targets, group["decay"] * memory.target_peak)
+        memory.target_peak = torch.where(batch.says, peak, memory.target_peak)
+        return group["lr"] / (1.0 + memory.target_peak)
 
 
 def damped_inverse(matrix: Tensor, damping: float) -> Tensor:
@@ -100,5 +101,7 @@ def damped_inverse(matrix: Tensor, damping: float) -> Tensor:
     scale = torch.trace(matrix) / d
     least = 50 * d * torch.finfo(matrix.dtype).eps  # λmax may be d·scale; two digits are left of what is below
     ridge = scale * max(damping, least) + torch.finfo(matrix.dtype).tiny
-    lower, _ = torch.linalg.cholesky_ex(matrix + ridge * torch.eye(d, dtype=matrix.dtype, device=matrix.device))
-    return torch.cholesky_inverse(lower)
+    identity = torch.eye(d, dtype=matrix.dtype, device=matrix.device)
+    lower, _ = torch.linalg.cholesky_ex(matrix + ridge * identity)
+    inverse = torch.linalg.solve_triangular(lower, identity, upper=False)  # as cholesky_inverse waits for a GPU
+    return inverse.T @ inverse

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import OutputGradient, StepRule
+from widehead.arithmetic import OutputGradient, StepRule, is_known
 from widehead.errors import check_number
 from widehead.factored import WeightRecord, dense_curvature, target_curvature
 from widehead.optim.base import HeadOptimizer, Proposal
@@ -33,23 +33,31 @@ class Trust:
     scaled_back: int
 
 
+def zero() -> Tensor:
+    """() float64, for a field of a memory, which follows its head to a device and is never read there by the host."""
+    return torch.zeros((), dtype=torch.float64)
+
+
 @dataclass
 class Memory:
     """What is remembered of a head between steps; torch's state_dict holds the same names as a dictionary.
 
+    The host counts steps and ages, by which it knows when R is due; all else is tensors. Steps of examples that are all
+    zero are left out on a CPU. On a GPU the host cannot know them: they count, and change nothing else.
+
     Attributes:
-        steps: made so far, those of examples that are all zero left out.
-        scaled_back: how many of them were.
+        steps: made so far.
         age: steps since R was made; 0 if it is new.
-        targets: curvature that targets add to the last batch, in the metric of R.
-        targets_by_bound: what part of its bound that was when R was new.
+        scaled_back: () how many of the steps were.
+        targets: () curvature that targets add to the last batch, in the metric of R.
+        targets_by_bound: () what part of its bound that was when R was new.
     """
 
     steps: int = 0
-    scaled_back: int = 0
     age: int = 0
-    targets: float = 0.0
-    targets_by_bound: float = 1.0
+    scaled_back: Tensor = field(default_factory=zero)
+    targets: Tensor = field(default_factory=zero)
+    targets_by_bound: Tensor = field(default_factory=lambda: zero() + 1.0)
 
 
 M = TypeVar("M", bound=Memory)
@@ -101,7 +109,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
     def trust(self) -> list[Trust]:
         """For each head, the steps made and how many of them were scaled back."""
         memories = [self._remembered(*pair) for pair in zip(self._heads, self.param_groups, strict=True)]
-        return [Trust(memory.steps, memory.scaled_back) for memory in memories]
+        return [Trust(memory.steps, int(memory.scaled_back)) for memory in memories]
 
     def monitors(self) -> dict[str, float]:
         """ "scaled_back": the part of all steps so far that were scaled back."""
@@ -114,44 +122,53 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         Raises:
             ValueError: the state is another optimiser's.
         """
-        names = {field.name for field in fields(self.memory)}
-        for state in state_dict["state"].values():
-            if set(state) != names:
-                raise ValueError(f"The state of {type(self).__name__} should hold {names}. Found {set(state)}.")
+        for index, state in state_dict["state"].items():
+            expected, found = (_kinds(s) for s in (vars(self._fresh(self._heads[index])), state))
+            if found != expected:
+                raise ValueError(f"The state of {type(self).__name__} should hold {expected}. Found {found}.")
         super().load_state_dict(state_dict)
 
     @abstractmethod
     def _precondition(self, batch: Batch, group: dict[str, Any], memory: M) -> tuple[Tensor, Tensor | None]:
         """(m, d) HR and, if it is known, TTᵀHR; changes ``memory``, a copy, in which ``age`` is 0 if R is new."""
 
-    def _length(self, group: dict[str, Any], memory: M) -> float:
-        """η, before it is compared with the curvature of the batch."""
-        return float(group["lr"])
+    def _length(self, batch: Batch, group: dict[str, Any], memory: M) -> Any:
+        """η, a number or a 0-d tensor, before it is compared with the curvature of the batch."""
+        return group["lr"]
+
+    def _fresh(self, head: FactoredHead) -> M:
+        """What is remembered of a head before its first step."""
+        return self.memory()
 
     def _remembered(self, head: FactoredHead, group: dict[str, Any]) -> M:
         """A copy of what is remembered of a head, on the head's device, to which it may have moved meanwhile."""
         device = head.weights.values.device
-        state: dict[str, Any] = self.state.get(group["params"][0], {})
+        state: dict[str, Any] = self.state.get(group["params"][0]) or vars(self._fresh(head))
         beside: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.items()}
         return self.memory(**beside)
 
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
         decay = group["lr"] * group["weight_decay"]
-        check_number("lr * weight_decay", decay, below=1.0)
+        if is_known(decay):
+            check_number("lr * weight_decay", decay, below=1.0)
         memory, batch = self._remembered(head, group), Batch.of(head, gradient)
-        if not bool(batch.hidden.any()):  # there is no gradient, and nothing to learn
+        if is_known(batch.says) and not batch.says:  # there is no gradient, and nothing to learn
             return Proposal(StepRule(((1.0 - decay,),), (0.0,)))
         hr, gram_hr = self._precondition(batch, group, memory)
         _measure_targets(batch, hr, memory)
-        length = self._length(group, memory)
-        found = float(dense_curvature(batch.hidden, hr, batch.dense)) + memory.targets
-        if not math.isfinite(length * found):  # NaN in the batch, which the step itself will meet and name
-            length = group["lr"]
-        elif length * found > 1.0:
-            memory.scaled_back += length * found > _TOLERANCE
-            length = 1.0 / found
+        length = self._length(batch, group, memory)
+        found = dense_curvature(batch.hidden, hr, batch.dense) + memory.targets
+        passed = length * found
+        is_finite = passed < torch.inf  # or NaN is in the batch, which the step itself will meet and name
+        memory.scaled_back = memory.scaled_back + (is_finite & (passed > _TOLERANCE))
+        allowed = torch.where(passed <= 1.0, length, torch.where(is_finite, 1.0 / found, group["lr"]))
         memory.steps += 1
-        return Proposal(StepRule(((1.0 - decay,),), (-length,)), hr, gram_hr, vars(memory))
+        return Proposal(StepRule(((1.0 - decay,),), (-allowed,)), hr, gram_hr, vars(memory))
+
+
+def _kinds(state: Mapping[str, Any]) -> dict[str, str]:
+    """The names of a state, with the shapes of its tensors."""
+    return {k: str(tuple(v.shape)) if isinstance(v, Tensor) else type(v).__name__ for k, v in sorted(state.items())}
 
 
 @dataclass
@@ -159,14 +176,14 @@ class MemoryOfSum(Memory):
     """Of an optimiser whose R is made of a sum.
 
     Attributes:
-        sum: (d, d) float64, what R is made of; None before the first step.
-        weight: what the steps in it weigh together.
-        preconditioner: (d, d) float64 R.
+        sum: (d, d) float64, what R is made of.
+        weight: () what the steps in it weigh together.
+        preconditioner: (d, d) float64 R; 0 before the first step.
     """
 
-    sum: Tensor | None = None
-    weight: float = 0.0
-    preconditioner: Tensor | None = None
+    sum: Tensor = field(default_factory=zero)
+    weight: Tensor = field(default_factory=zero)
+    preconditioner: Tensor = field(default_factory=zero)
 
 
 S = TypeVar("S", bound=MemoryOfSum)
@@ -200,34 +217,43 @@ class Remembering(Preconditioned[S]):
         self._add_options(decay=decay, refresh_every=refresh_every)
 
     @abstractmethod
-    def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
+    def _made_preconditioner(self, total: Tensor, weight: Tensor, damping: float) -> Tensor:
         """(d, d) R, of the sum and what the steps in it weigh together."""
 
-    def _before(self, first: Tensor, group: dict[str, Any]) -> Tensor:
-        """(d, d) float64 what the sum is before the first step's share joins it."""
-        return torch.zeros_like(first)
+    def _fresh(self, head: FactoredHead) -> S:
+        nothing = torch.zeros(head.weights.width, head.weights.width, dtype=torch.float64)
+        return self.memory(sum=nothing, preconditioner=nothing)
 
-    def _remember(self, added: Tensor, group: dict[str, Any], memory: S) -> Tensor:
+    def _first_diagonal(self, first: Tensor, group: dict[str, Any]) -> Tensor | None:
+        """() what is on the diagonal of the sum before the share of the first step, (d, d) float64, joins it."""
+        return None
+
+    def _remember(self, added: Tensor, batch: Batch, group: dict[str, Any], memory: S) -> Tensor:
         """(d, d) R in the type of ``added`` (d, d), which joins the sum; young sums are turned into R each step.
 
         R is 0 as long as the sum is too small for that type to hold its inverse.
         """
         precise, type_ = added.to(torch.float64), torch.finfo(added.dtype)
         least = len(added) * type_.tiny / type_.eps
-        past = memory.sum
-        if past is None or bool(torch.trace(past) < least):
-            past = self._before(precise, group)
-        memory.sum = past * group["decay"] + precise
-        memory.weight = memory.weight * group["decay"] + 1.0
+        is_new, first = torch.trace(memory.sum) < least, self._first_diagonal(precise, group)
+        fading = torch.where(batch.says, torch.full_like(memory.weight, group["decay"]), 1.0)
+        memory.sum = torch.mul(memory.sum, torch.where(is_new, 0.0, fading)).add_(precise)
+        if first is not None:
+            memory.sum.diagonal().add_(torch.where(is_new, first * fading, 0.0))
+        memory.weight = memory.weight * fading + batch.says
+        is_small = torch.trace(memory.sum) < least
+        self._renew(is_small, group, memory, damping_of(group, added))
+        return torch.where(is_small, 0.0, memory.preconditioner.to(added.dtype))
+
+    def _renew(self, is_small: Tensor, group: dict[str, Any], memory: S, damping: float) -> None:
+        """Make R anew if it is due; not of a sum that is known to be too small."""
         memory.age += 1
-        if bool(torch.trace(memory.sum) < least):
-            return torch.zeros_like(added)
         share = self._young if group["decay"] < 1.0 else self._forgets_nothing
         due = min(group["refresh_every"], 1 + memory.steps // share)
-        if memory.preconditioner is None or memory.age >= due:
-            memory.preconditioner = self._made_preconditioner(memory.sum, memory.weight, damping_of(group, added))
+        if memory.age >= due and not (is_known(is_small) and is_small):
+            made = self._made_preconditioner(memory.sum, memory.weight, damping)
+            memory.preconditioner = torch.where(is_small, 0.0, made)
             memory.age = 0
-        return memory.preconditioner.to(added.dtype)
 
 
 def damping_of(group: dict[str, Any], like: Tensor) -> float:
@@ -237,9 +263,10 @@ def damping_of(group: dict[str, Any], like: Tensor) -> float:
 
 def _measure_targets(batch: Batch, hr: Tensor, memory: Memory) -> None:
     """Curvature that targets add, in the metric of R: measured when R is new, and meanwhile followed by a bound."""
-    bound = float(batch.bound_of_targets(hr))
-    if memory.age == 0 and bound > 0.0:
-        memory.targets_by_bound = float(batch.curvature_of_targets(hr)) / bound
+    bound = batch.bound_of_targets(hr).to(torch.float64)
+    if memory.age == 0:
+        found = batch.curvature_of_targets(hr) / bound
+        memory.targets_by_bound = torch.where(bound > 0.0, found, memory.targets_by_bound)
     memory.targets = bound * memory.targets_by_bound
 
 
@@ -249,7 +276,7 @@ class Batch:
 
     Attributes:
         dense: (m,) |λ|, the curvature of all outputs.
-        targets: (nnz,) what targets add, or None if that is nothing.
+        targets: (nnz,) what targets add, or None if they never add any.
     """
 
     weights: WeightRecord
@@ -265,17 +292,21 @@ class Batch:
                 "A preconditioned optimiser should know the loss. Found a backward pass from head.statistics(): call "
                 "head(hidden, targets) with wh.losses.SphericalLoss(your function), or use wh.optim.SGD."
             )
-        read = gradient.read
+        read, dense = gradient.read, gradient.by_squared_norm.abs()
+        if not (head.loss.curves_at_targets and read.plan.examples.numel()):
+            return cls(head.weights, gradient, dense, None)
         targets = head.loss.target_curvature(*read.statistics(), read.targets, head.weights.num_classes, _SURPRISE)
-        targets = targets * gradient.example_weight.abs()[read.plan.examples]
-        return cls(
-            head.weights, gradient, gradient.by_squared_norm.abs(), targets if bool((targets > 0).any()) else None
-        )
+        return cls(head.weights, gradient, dense, targets * gradient.example_weight.abs()[read.plan.examples])
 
     @property
     def hidden(self) -> Tensor:
         """(m, d)."""
         return self.gradient.read.hidden
+
+    @cached_property
+    def says(self) -> Tensor:
+        """() whether the hidden layer is not all zero."""
+        return self.hidden.any()
 
     def gram_times(self, hr: Tensor) -> Tensor:
         """(m, n) TTᵀX for X (m, n)."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from widehead.arithmetic import OutputGradient, StepRule
 from widehead.errors import UnstableStepWarning, check_number, warn_user
 from widehead.losses import Loss
@@ -36,6 +38,7 @@ class SGD(HeadOptimizer):
 
     Warns:
         UnstableStepWarning: once a head, when the step's curvature passes what is stable; names the largest stable lr.
+            On a GPU one step in a hundred is looked at, as the host waits for it.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class SGD(HeadOptimizer):
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
         lr, decay = group["lr"], group["weight_decay"]
         if head.weights.order == 1:
-            if group["momentum"] > 0.0:
+            if isinstance(group["momentum"], Tensor) or group["momentum"] > 0.0:
                 raise ValueError(
                     "Parameter `momentum` should be above 0 from the beginning if it is to change later. "
                     f"Found {group['momentum']} in an optimiser that was made without momentum."

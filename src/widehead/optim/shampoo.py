@@ -36,10 +36,10 @@ class Shampoo(Remembering[MemoryOfSum]):
     def _precondition(self, batch: Batch, group: dict[str, Any], memory: MemoryOfSum) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         product = batch.gram_times(hidden)
-        root = self._remember(hidden.T @ product, group, memory)
+        root = self._remember(hidden.T @ product, batch, group, memory)
         return hidden @ root, product @ root
 
-    def _made_preconditioner(self, total: Tensor, weight: float, damping: float) -> Tensor:
+    def _made_preconditioner(self, total: Tensor, weight: Tensor, damping: float) -> Tensor:
         return inverse_root(total / weight, damping)
 
 
