@@ -37,7 +37,12 @@ class StepRule:
         Raises:
             ValueError: lr · weight_decay is 1 or more, which would wipe W out; not if a GPU alone knows.
         """
-        return cls(((_kept(lr, weight_decay),),), (-lr,))
+        return cls.decoupled(lr, lr, weight_decay)
+
+    @classmethod
+    def decoupled(cls, length: float | Tensor, lr: float | Tensor, weight_decay: float | Tensor) -> StepRule:
+        """W ← (1 − lr·decay) W − length·G; ValueError as of `sgd`."""
+        return cls(((_kept(lr, weight_decay),),), (-length,))
 
     @classmethod
     def heavy_ball(
@@ -120,5 +125,6 @@ def _kept(lr: float | Tensor, weight_decay: float | Tensor) -> Any:
         return 1.0
     kept = 1.0 - lr * weight_decay
     if is_known(kept) and kept <= 0.0:
-        raise ValueError(f"lr * weight_decay should be below 1. Found {lr} * {weight_decay} = {lr * weight_decay}.")
+        found = f"Found {lr * weight_decay}; lower either, so that it is below 1."
+        raise ValueError(f"Parameter `lr * weight_decay` should be in [0, 1). {found}")
     return kept

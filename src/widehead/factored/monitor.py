@@ -80,13 +80,10 @@ def target_curvature(plan: TargetPlan | PlacedTargets, hidden: Tensor, hr: Tenso
     return growth
 
 
-def _last_growth(operator: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
+def _last_growth(operator: Callable[[Tensor], Tensor], x: Tensor, iterations: int) -> Tensor:
     """() ‖Ax‖ / ‖x‖ after some power iterations; 0 if there is nothing."""
-    x, growth = start, start.new_zeros(())
-    tiny = torch.finfo(start.dtype).tiny
-    for _ in range(iterations):
-        y = operator(x)
-        length = torch.linalg.vector_norm(y)
-        growth = length / torch.linalg.vector_norm(x).clamp_min(tiny)
-        x = y / length.clamp_min(tiny)
-    return growth
+    tiny = torch.finfo(x.dtype).tiny
+    for _ in range(iterations - 1):
+        x = operator(x)
+        x = x / torch.linalg.vector_norm(x).clamp_min(tiny)
+    return torch.linalg.vector_norm(operator(x)) / torch.linalg.vector_norm(x).clamp_min(tiny)

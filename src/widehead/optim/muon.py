@@ -52,6 +52,8 @@ def root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:
     """
     m, d = hidden.shape
     basis, upper = torch.linalg.qr(hidden.T)
-    # δ is relative to the mean of d eigenvalues, of which d − m are 0; the root's is to the mean of m.
-    vectors, scales = inverse_root_factors(upper @ kernel @ upper.T, damping * m / d)
+    square, damping = upper @ kernel @ upper.T, damping * m / d  # relative to the mean of m eigenvalues, not of d
+    if square.device.type != "cpu":
+        return upper.T @ inverse_root(square.to(torch.float64), damping).to(square.dtype) @ basis.T
+    vectors, scales = inverse_root_factors(square, damping)
     return (upper.T @ vectors * scales) @ (basis @ vectors).T

@@ -148,12 +148,10 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         return self.memory(**beside)
 
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
-        decay = group["lr"] * group["weight_decay"]
-        if is_known(decay):
-            check_number("lr * weight_decay", decay, below=1.0)
+        lr, decay = group["lr"], group["weight_decay"]
         memory, batch = self._remembered(head, group), Batch.of(head, gradient)
-        if is_known(batch.says) and not batch.says:  # there is no gradient, and nothing to learn
-            return Proposal(StepRule(((1.0 - decay,),), (0.0,)))
+        if batch.is_blank:  # there is no gradient, and nothing to learn
+            return Proposal(StepRule.decoupled(0.0, lr, decay))
         hr, gram_hr = self._precondition(batch, group, memory)
         _measure_targets(batch, hr, memory)
         length = self._length(batch, group, memory)
@@ -161,9 +159,9 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         passed = length * found
         is_finite = passed < torch.inf  # or NaN is in the batch, which the step itself will meet and name
         memory.scaled_back = memory.scaled_back + (is_finite & (passed > _TOLERANCE))
-        allowed = torch.where(passed <= 1.0, length, torch.where(is_finite, 1.0 / found, group["lr"]))
+        allowed = torch.where(passed <= 1.0, length, torch.where(is_finite, 1.0 / found, lr))
         memory.steps += 1
-        return Proposal(StepRule(((1.0 - decay,),), (-allowed,)), hr, gram_hr, vars(memory))
+        return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory))
 
 
 def _kinds(state: Mapping[str, Any]) -> dict[str, str]:
@@ -262,10 +260,19 @@ def damping_of(group: dict[str, Any], like: Tensor) -> float:
 
 
 def _measure_targets(batch: Batch, hr: Tensor, memory: Memory) -> None:
-    """Curvature that targets add, in the metric of R: measured when R is new, and meanwhile followed by a bound."""
-    bound = batch.bound_of_targets(hr).to(torch.float64)
+    """Curvature that targets add, in the metric of R, for the class that has the most.
+
+    It is measured when R is new, and meanwhile followed by a bound: by traces, which are much cheaper, and far above it
+    for classes with many examples.
+    """
+    if batch.targets is None:
+        memory.targets = torch.zeros_like(memory.targets)
+        return
+    plan = batch.gradient.read.plan
+    lengths = torch.linalg.vecdot(batch.hidden, hr)
+    bound = plan.class_sums(batch.targets * lengths[plan.examples]).max().to(torch.float64)
     if memory.age == 0:
-        found = batch.curvature_of_targets(hr) / bound
+        found = target_curvature(plan, batch.hidden, hr, batch.targets) / bound
         memory.targets_by_bound = torch.where(bound > 0.0, found, memory.targets_by_bound)
     memory.targets = bound * memory.targets_by_bound
 
@@ -308,6 +315,11 @@ class Batch:
         """() whether the hidden layer is not all zero."""
         return self.hidden.any()
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether the hidden layer is known to be all zero."""
+        return not self.hidden.numel() or (is_known(self.says) and not self.says)
+
     def gram_times(self, hr: Tensor) -> Tensor:
         """(m, n) TTᵀX for X (m, n)."""
         return self.gradient.gram_times(hr)
@@ -317,17 +329,3 @@ class Batch:
         if self.targets is None:
             return self.dense
         return self.dense + self.gradient.read.plan.row_sums(self.targets) / self.weights.num_classes
-
-    def curvature_of_targets(self, hr: Tensor) -> Tensor:
-        """() λmax of what targets add, in the metric of R with HR = ``hr``, for the class that has the most."""
-        if self.targets is None:
-            return hr.new_zeros(())
-        return target_curvature(self.gradient.read.plan, self.hidden, hr, self.targets)
-
-    def bound_of_targets(self, hr: Tensor) -> Tensor:
-        """() a bound of that, by traces: much cheaper, and far above it for classes with many examples."""
-        if self.targets is None:
-            return hr.new_zeros(())
-        plan = self.gradient.read.plan
-        lengths = torch.linalg.vecdot(self.hidden, hr)
-        return plan.class_sums(self.targets * lengths[plan.examples]).max()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
+from widehead.optim.quadrature import inverse_root_by_quadrature
 
 
 class Shampoo(Remembering[MemoryOfSum]):
@@ -45,6 +46,8 @@ class Shampoo(Remembering[MemoryOfSum]):
 
 def inverse_root(matrix: Tensor, damping: float) -> Tensor:
     """(A + damping·tr(A)/d·I)^(−1/2) of a symmetric positive semidefinite matrix (d, d); 0 for 0, NaN for NaN."""
+    if matrix.device.type != "cpu":  # the host would wait for eigenvalues
+        return inverse_root_by_quadrature(matrix, damping).to(matrix.dtype)
     vectors, scales = inverse_root_factors(matrix, damping)
     return (vectors * scales) @ vectors.T
 
