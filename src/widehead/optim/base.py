@@ -115,6 +115,10 @@ class HeadOptimizer(torch.optim.Optimizer):
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
         """What to do with ``gradient``; must leave the optimiser's state as it is."""
 
+    def _state_before(self, head: FactoredHead, group: dict[str, Any]) -> dict[str, Any]:
+        """What was remembered of a head before this step, on its device."""
+        return self.state.get(group["params"][0], {})
+
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
         """Warn if there is reason to; called if the host may read numbers for it (`_may_look`)."""
 
@@ -162,20 +166,21 @@ class HeadOptimizer(torch.optim.Optimizer):
         if is_known(found := getattr(self, "found_inf", 0.0)) and bool(found):
             self.zero_grad()
             return loss
-        planned: list[tuple[FactoredHead, Any, Tensor, dict[str, Any]]] = []
+        planned: list[tuple[FactoredHead, Any, dict[str, Any], dict[str, Any]]] = []
         for head, group, momentum in zip(self._heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
                 continue
             _check_momentum(head, momentum)
             change, state = self._plan(head, self._unscaled(head, gradient), group)
-            planned.append((head, change, group["params"][0], state))
+            planned.append((head, change, group, state))
         allowed = tuple(change.allowed for _, change, _, _ in planned if change.allowed is not None)
-        for head, change, key, state in planned:
+        for head, change, group, state in planned:
             written = head.weights.apply(change, allowed)
             head.drop_pending()
             if state:
-                self.state[key] = state if written is None else _chosen(written, state, self.state.get(key, {}))
+                new = state if written is None else _chosen(written, state, self._state_before(head, group))
+                self.state[group["params"][0]] = new
         return loss
 
     def _unscaled(self, head: FactoredHead, gradient: OutputGradient) -> OutputGradient:
@@ -209,13 +214,16 @@ def _may_look(head: FactoredHead) -> bool:
     return head.weights.steps % _LOOKS == 0 and not is_captured
 
 
-def _chosen(written: Tensor, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """What to remember of a step of which the device alone knows whether it was made."""
-    both = {name: (value, old.get(name)) for name, value in new.items()}
-    return {
-        name: torch.where(written, value, before) if isinstance(value, Tensor) and isinstance(before, Tensor) else value
-        for name, (value, before) in both.items()
-    }
+def _chosen(written: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What to remember of a step of which the device alone knows whether it was made.
+
+    Tensors of ``before`` are written into, as what CUDA captured reads and writes the same memory each time.
+    """
+    for name, value in new.items():
+        old = before.get(name)
+        if isinstance(value, Tensor) and isinstance(old, Tensor):
+            new[name] = old if value is old else old.copy_(torch.where(written, value, old))
+    return new
 
 
 def _check_momentum(head: FactoredHead, asked: bool) -> None:

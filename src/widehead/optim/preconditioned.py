@@ -147,6 +147,9 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         beside: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.items()}
         return self.memory(**beside)
 
+    def _state_before(self, head: FactoredHead, group: dict[str, Any]) -> dict[str, Any]:
+        return vars(self._remembered(head, group))
+
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
         lr, decay = group["lr"], group["weight_decay"]
         memory, batch = self._remembered(head, group), Batch.of(head, gradient)
@@ -220,7 +223,7 @@ class Remembering(Preconditioned[S]):
 
     def _fresh(self, head: FactoredHead) -> S:
         nothing = torch.zeros(head.weights.width, head.weights.width, dtype=torch.float64)
-        return self.memory(sum=nothing, preconditioner=nothing)
+        return self.memory(sum=nothing, preconditioner=nothing.clone())
 
     def _first_diagonal(self, first: Tensor, group: dict[str, Any]) -> Tensor | None:
         """() what is on the diagonal of the sum before the share of the first step, (d, d) float64, joins it."""
