@@ -50,3 +50,30 @@ def test_not_finite_is_seen() -> None:
     assert StepRule.sgd(0.1).is_finite
     assert not StepRule(((1.0,),), (float("nan"),)).is_finite
     assert not StepRule(((float("inf"),),), (0.1,)).is_finite
+
+
+def tensor(number: float) -> torch.Tensor:
+    return torch.tensor(number, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_rules_of_tensors_become_those_of_plain_numbers(momentum: float, nesterov: bool, decoupled: bool) -> None:
+    plain = StepRule.heavy_ball(0.1, momentum, nesterov=nesterov, weight_decay=0.3, decoupled=decoupled)
+    for numbers in ((tensor(0.1), momentum, 0.3), (0.1, tensor(momentum), 0.3), (0.1, momentum, tensor(0.3))):
+        rule = StepRule.heavy_ball(*numbers[:2], nesterov=nesterov, weight_decay=numbers[2], decoupled=decoupled)
+        assert rule.known() == plain
+    assert StepRule.sgd(tensor(0.1), 0.2).known() == StepRule.sgd(0.1, 0.2)
+    assert plain.known() is plain
+
+
+def test_a_rule_without_decay_keeps_whatever_its_length() -> None:
+    assert StepRule.sgd(tensor(0.1)).keeps
+    assert not StepRule.sgd(0.1, tensor(0.0)).keeps  # known to the tensor alone
+
+
+def test_without_momentum_the_momentum_stays() -> None:
+    """As torch leaves its buffer."""
+    rule = StepRule.heavy_ball(0.1, 0.0, weight_decay=0.2)
+    assert (rule.mix, rule.gain) == (((0.98, 0.0), (0.0, 1.0)), (-0.1, 0.0))

@@ -59,7 +59,8 @@ class StepRule:
         With ``decoupled`` λ stays out of M and W is scaled by 1 − lr·λ instead, as in AdamW. If μ = 0, M is left as
         it is, as torch leaves its buffer.
         """
-        kept, moves = _kept(lr, weight_decay), 1.0 * (momentum != 0.0)
+        kept, moves = _kept(lr, weight_decay), momentum != 0.0
+        moves = moves.to(torch.float64) if isinstance(moves, Tensor) else float(moves)
         gain = (-lr * (1.0 + momentum) if nesterov else -lr, moves)
         from_momentum = (-lr * momentum * (momentum if nesterov else 1.0), momentum + (1.0 - moves))
         if decoupled:
