@@ -10,7 +10,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from widehead import errors, losses, optim
+from widehead import cuda, errors, losses, optim
 from widehead.heads import (
     AdaptiveSoftmaxHead,
     BlackOutHead,
@@ -41,6 +41,7 @@ __all__ = [
     "SampledSoftmaxHead",
     "SparseTargets",
     "__version__",
+    "cuda",
     "errors",
     "losses",
     "optim",

@@ -14,7 +14,7 @@ from widehead.cached import CachedWeights
 from widehead.heads.contract import checked_targets, reduced
 from widehead.heads.exact import ExactHead
 from widehead.optim.base import HeadOptimizer
-from widehead.precision import without_autocast
+from widehead.precision import in_full_precision
 from widehead.targets import SparseTargets, TargetsLike
 
 
@@ -23,7 +23,8 @@ class GraphedStep:
 
     The first calls of each shape are made as usual (they warm libraries up and let optimisers make their state); every
     batch is one step, whichever way. Targets are padded to the next power of two, with targets of an example that has
-    no weight, so that ragged batches share few graphs. The loss is the mean over examples, as ``head(hidden, targets)``.
+    no weight, so that ragged batches share few graphs. The loss is the mean over examples, as in
+    ``head(hidden, targets)``.
 
     What a graph reads is what it was captured with: give learning rates that change as 0-d tensors (``capturable=True``
     for optimisers of torch and of widehead), and do nothing in ``network`` that asks the device. A step that is not
@@ -60,7 +61,7 @@ class GraphedStep:
             raise ValueError("`optimizers` should hold one of the head's, such as wh.optim.SGD(head). Found none.")
         self._calls: Counter[Any] = Counter()
         self._graphs: dict[Any, _Graph] = {}
-        self._memory: tuple[Tensor, ...] = ()
+        self._memory: tuple[int, ...] = ()
 
     def __call__(self, inputs: Tensor | Sequence[Tensor], targets: TargetsLike) -> Tensor:
         """() loss of a step with this batch, on the device; made before W changed.
@@ -110,7 +111,7 @@ class GraphedStep:
         return _Graph(graph, static, loss.detach())
 
 
-@without_autocast
+@in_full_precision
 def _mean_loss(head: ExactHead, hidden: Tensor, batch: _Batch) -> Tensor:
     """As ``head(hidden, targets)``, of targets that were checked and have one example more, which has no weight."""
     expected = (len(batch.targets) - 1, head.in_features)

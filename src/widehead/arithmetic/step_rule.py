@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class StepRule:
         With ``decoupled`` λ stays out of M and W is scaled by 1 − lr·λ instead, as in AdamW. If μ = 0, M is left as
         it is, as torch leaves its buffer.
         """
-        kept, moves = _kept(lr, weight_decay), momentum != 0.0
+        kept, moves = _kept(lr, weight_decay), cast(Any, momentum != 0.0)
         moves = moves.to(torch.float64) if isinstance(moves, Tensor) else float(moves)
         gain = (-lr * (1.0 + momentum) if nesterov else -lr, moves)
         from_momentum = (-lr * momentum * (momentum if nesterov else 1.0), momentum + (1.0 - moves))

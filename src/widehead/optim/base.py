@@ -210,8 +210,12 @@ def _may_look(head: FactoredHead) -> bool:
     """
     if head.weights.values.device.type == "cpu":
         return True
-    is_captured = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-    return head.weights.steps % _LOOKS == 0 and not is_captured
+    return head.weights.steps % _LOOKS == 0 and not _is_captured()
+
+
+def _is_captured() -> bool:
+    """Whether what runs is captured for a graph, and not made: `HeadOptimizer.replayed` counts it when it is."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _chosen(written: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
@@ -223,6 +227,8 @@ def _chosen(written: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dic
         old = before.get(name)
         if isinstance(value, Tensor) and isinstance(old, Tensor):
             new[name] = old if value is old else old.copy_(torch.where(written, value, old))
+        elif _is_captured():
+            new[name] = old
     return new
 
 

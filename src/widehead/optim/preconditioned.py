@@ -248,13 +248,27 @@ class Remembering(Preconditioned[S]):
 
     def _renew(self, is_small: Tensor, group: dict[str, Any], memory: S, damping: float) -> None:
         """Make R anew if it is due; not of a sum that is known to be too small."""
+        due = self._is_due(memory, group)
         memory.age += 1
-        share = self._young if group["decay"] < 1.0 else self._forgets_nothing
-        due = min(group["refresh_every"], 1 + memory.steps // share)
-        if memory.age >= due and not (is_known(is_small) and is_small):
+        if due and not (is_known(is_small) and is_small):
             made = self._made_preconditioner(memory.sum, memory.weight, damping)
             memory.preconditioner = torch.where(is_small, 0.0, made)
             memory.age = 0
+
+    def _is_due(self, memory: S, group: dict[str, Any]) -> bool:
+        """Whether the next step makes R anew."""
+        share = self._young if group["decay"] < 1.0 else self._forgets_nothing
+        return memory.age + 1 >= min(group["refresh_every"], 1 + memory.steps // share)
+
+    def schedule(self) -> tuple[Any, ...]:
+        pairs = zip(self.heads, self.param_groups, strict=True)
+        return (*super().schedule(), tuple(self._is_due(self._remembered(*pair), pair[1]) for pair in pairs))
+
+    def replayed(self, schedule: tuple[Any, ...]) -> None:
+        for group, due in zip(self.param_groups, schedule[-1], strict=True):
+            state = self.state[group["params"][0]]
+            state["steps"] += 1
+            state["age"] = 0 if due else state["age"] + 1
 
 
 def damping_of(group: dict[str, Any], like: Tensor) -> float:

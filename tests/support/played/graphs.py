@@ -5,12 +5,13 @@ each replay. As on a card, what is captured is not made, and a wait while it is 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
 from support.played.tensors import PLAYED
 
@@ -22,9 +23,10 @@ class CUDAGraph:
         self._operations: list[tuple[Callable[[], Any], list[Tensor]]] = []
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
-    def note(self, make: Callable[[], Any], out: Any) -> None:
-        """An operation that gave ``out``."""
-        self._operations.append((make, _tensors(out)))
+    def note(self, make: Callable[..., Any], args: Any, kwargs: Any, out: Any) -> None:
+        """An operation that gave ``out``. Views stand for tensors, whose shapes may be changed in place later."""
+        args, kwargs, out = tree_map(lambda x: x.detach() if _is_strided(x) else x, (args, kwargs, out))
+        self._operations.append((functools.partial(make, *args, **kwargs), _tensors(out)))
 
     def before_write(self, tensor: Tensor) -> None:
         """Keep the numbers of a tensor that is about to be written."""
@@ -53,7 +55,11 @@ class CUDAGraph:
 
 
 def _tensors(out: Any) -> list[Tensor]:
-    return [part for part in tree_flatten(out)[0] if isinstance(part, Tensor) and part.layout == torch.strided]
+    return [part for part in tree_flatten(out)[0] if _is_strided(part)]
+
+
+def _is_strided(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.layout == torch.strided
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ def _made(name: str, real: Callable[..., Tensor], args: tuple[Any, ...], kwargs:
     with torch.no_grad():
         made = make()
     if device.capturing is not None:
-        device.capturing.note(make, made)
+        device.capturing.note(make, (), {}, made)
     return played(made.detach()).requires_grad_(requires_grad)
 
 

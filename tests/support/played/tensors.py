@@ -121,8 +121,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for tensor in _written(func, host_args, host_kwargs):
             device.capturing.before_write(tensor)
     out = func(*host_args, **host_kwargs)
-    if device.capturing is not None:
-        device.capturing.note(functools.partial(func, *host_args, **host_kwargs), out)
+    if device.capturing is not None and torch.Tag.inplace_view not in func.tags:
+        device.capturing.note(func, host_args, host_kwargs, out)
     device.moved(func, tree_flatten((host_args, host_kwargs))[0], tree_flatten(out)[0])
     if torch.Tag.inplace_view in func.tags:  # t_ and its like: the shape of the tensor itself follows
         with no_dispatch():
