@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from types import TracebackType
 
 import torch
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from widehead.training.memory import told
+
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def available_memory(device: torch.device) -> int | None:
     """Bytes that can still be used without pushing anything out, None if the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if (told := _told(Path("/proc/meminfo"), "MemAvailable")) is not None:
-        return told
+    if (free := told("MemAvailable", "/proc/meminfo")) is not None:
+        return free
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -74,7 +75,7 @@ class PeakMemory:
         else:
             gc.collect()
             _hand_back()
-            self._before = _told(_STATUS, "VmRSS") if _peak_forgotten() else None
+            self._before = told("VmRSS") if _peak_forgotten() else None
         return self
 
     def __exit__(
@@ -83,7 +84,7 @@ class PeakMemory:
         if self.device.type == "cuda":
             peak: int | None = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = _told(_STATUS, "VmHWM")
+            peak = told("VmHWM")
         self.bytes = None if peak is None or self._before is None else max(0, peak - self._before)
 
 
@@ -99,12 +100,3 @@ def _peak_forgotten() -> bool:
     except OSError:
         return False
     return True
-
-
-def _told(path: Path, name: str) -> int | None:
-    """Bytes that Linux tells by a name in a file of /proc, None if it does not."""
-    try:
-        found = re.search(rf"{name}:\s+(\d+) kB", path.read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    return None if found is None else 1024 * int(found[1])

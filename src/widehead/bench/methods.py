@@ -12,6 +12,7 @@ from widehead.arithmetic import TORCH, using
 from widehead.bench.memory import Need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.heads import ExactHead, Head, ParameterHead
+from widehead.heads.contract import linear_of
 from widehead.heads.names import HEADS
 from widehead.losses import SquaredError
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
@@ -74,10 +75,9 @@ class PlainLayer(Method):
     """An ordinary nn.Linear with torch.optim.SGD, trained as plain PyTorch does it."""
 
     def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
-        self.layer = nn.Linear(problem.width, 1, bias=False, device="meta")
         weight = torch.empty(problem.classes, problem.width, device=device)
         nn.init.normal_(weight, std=SquaredError().initial_std(problem.width, problem.classes))
-        self.layer.weight = nn.Parameter(weight)
+        self.layer = linear_of(weight, None)
         self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=_LR)
 
 

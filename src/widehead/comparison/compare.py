@@ -4,7 +4,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import re
 import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -21,6 +20,7 @@ from widehead.runs import Run
 from widehead.training import RunFolder, read_metrics
 from widehead.training.folder import atomic_write
 from widehead.training.interruption import Interruption
+from widehead.training.memory import told
 
 _RESULTS = "results.jsonl"
 _PATIENCE = 10.0  # seconds in which a process that has told its result should end
@@ -129,19 +129,9 @@ def _run(name: str, config: TrainingConfig, threads: int, quiet: bool) -> Result
         return Result(name, config.head, f"failed: {error}")
     evaluations = [record for record in read_metrics(folder.metrics_path) if record["kind"] == "evaluation"]
     curve = [{k: v for k, v in record.items() if k not in ("kind", "epoch")} for record in evaluations]
-    memory = _peak_bytes(config.device)
+    # The peak of this program; getrusage would count the parent's, from before it became this one.
+    memory = told("VmHWM") if config.device == "cpu" else torch.cuda.max_memory_allocated(config.device)
     return Result(name, config.head, end.status, dict(end.metrics), end.seconds, end.step, end.epoch, memory, curve)
-
-
-def _peak_bytes(device: str) -> int | None:
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        # The peak of this program; getrusage would count the parent's, from before it became this one.
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
-    except (OSError, TypeError):
-        return None
 
 
 def _check_same(config: TrainingConfig) -> None:

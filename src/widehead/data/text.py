@@ -54,7 +54,8 @@ def words_of(text: str, tokens: Tokens = "words", lowercase: bool = True) -> lis
     >>> words_of("Don't panic: 42 Füße!")
     ['don', 't', 'panic', '42', 'füße']
     """
-    _check(tokens)
+    if tokens not in ("words", "whitespace"):
+        raise ValueError(f"Parameter `tokens` should be 'words' or 'whitespace'. Found {tokens!r}.")
     if tokens == "whitespace":
         return text.split()
     if text.isascii():
@@ -72,7 +73,6 @@ def words_of(text: str, tokens: Tokens = "words", lowercase: bool = True) -> lis
 
 def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True) -> Iterator[list[str]]:
     """The words of each line, markers and lines without words as []. Arguments and errors as for ``encode``."""
-    _check(tokens)
     with open_text(path) as lines:
         for line in lines:
             yield words_of(_MARKER.sub("", line), tokens, lowercase)
@@ -140,7 +140,6 @@ def subsample(ids: np.ndarray, threshold: float, seed: int) -> np.ndarray:
 
 def _pieces(path: FilePath, tokens: Tokens, lowercase: bool, sentence_ends: bool) -> Iterator[list[str]]:
     """Long lists of words, line ends among them as ``</s>`` if wanted; a list ends where a line does."""
-    _check(tokens)
     for block in text_blocks(path):
         lines = _MARKER.sub("", block).split("\n")
         if not lines[-1]:
@@ -181,8 +180,3 @@ def _ranges(characters: Iterable[str]) -> str:
     runs = itertools.groupby(enumerate(map(ord, characters)), key=lambda place: place[1] - place[0])
     ends = [(codes[0][1], codes[-1][1]) for codes in (list(run) for _, run in runs)]
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ends)
-
-
-def _check(tokens: str) -> None:
-    if tokens not in ("words", "whitespace"):
-        raise ValueError(f"Parameter `tokens` should be 'words' or 'whitespace'. Found {tokens!r}.")

@@ -73,7 +73,7 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
             in_features, num_classes, list(self.cutoffs), div_value, head_bias=bias, device=device, dtype=dtype
         )
-        ranks = ranks_by_frequency(frequencies_of(frequencies, num_classes), num_classes)
+        ranks = ranks_by_frequency(frequencies_of(frequencies, num_classes))
         self.register_buffer("ranks", ranks.to(self.device))
 
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
@@ -84,7 +84,7 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         cluster = torch.bucketize(ranks, torch.tensor(self.cutoffs, device=ranks.device), right=True)
         first = log_softmax(self.softmax.head(hidden), dim=1)
         log_p = first[examples, torch.where(cluster == 0, ranks, short + cluster - 1)]
-        for i, (start, _) in enumerate(self._clusters()):
+        for i, start in enumerate(self.cutoffs):
             inside = (cluster == i + 1).nonzero().squeeze(1)
             if inside.numel():
                 readers, at = torch.unique(examples[inside], return_inverse=True)
@@ -96,13 +96,9 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         hidden = hidden.to(self.dtype)
         first = log_softmax(self.softmax.head(hidden), dim=1)
         parts = [first[:, : self.cutoffs[0]]]
-        for i, _ in enumerate(self._clusters()):
-            within = log_softmax(self.softmax.tail[i](hidden), dim=1)
-            parts.append(within + first[:, self.cutoffs[0] + i, None])
+        for i, tail in enumerate(self.softmax.tail):
+            parts.append(log_softmax(tail(hidden), dim=1) + first[:, self.cutoffs[0] + i, None])
         return torch.cat(parts, dim=1)[:, self.ranks]
-
-    def _clusters(self) -> list[tuple[int, int]]:
-        return list(itertools.pairwise((*self.cutoffs, self.num_classes)))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, cutoffs={self.cutoffs}, div_value={self.softmax.div_value}"

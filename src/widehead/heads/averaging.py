@@ -48,10 +48,8 @@ class AveragedModel(swa_utils.AveragedModel):
         if self.multi_avg_fn is not None:
             self.multi_avg_fn([averaged], [present], count)  # in place
             return averaged
-        if self.avg_fn is not None:
-            mixed: Tensor = self.avg_fn(averaged, present, count)
-            return mixed
-        return averaged + (present - averaged) / (count.to(averaged) + 1.0)
+        mixed: Tensor = (self.avg_fn or swa_utils.get_swa_avg_fn())(averaged, present, count)
+        return mixed
 
 
 def _heads(module: nn.Module) -> list[ExactHead]:

@@ -224,6 +224,16 @@ class ParameterHead(Head):
         return next(self.parameters()).dtype
 
 
+def first_rows(
+    rows: int, in_features: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+) -> nn.Parameter:
+    """(rows, d) weights to begin with, of the size of those in torch.nn.Linear; a column of zeros more for a bias."""
+    values = torch.empty(rows, in_features + bias, device=device, dtype=dtype)
+    nn.init.normal_(values, std=(3.0 * in_features) ** -0.5)
+    values[:, in_features:] = 0.0
+    return nn.Parameter(values)
+
+
 class LinearHead(ParameterHead):
     """A head with one row of weights a class: o = HWᵀ + b, p = softmax(o) if it has probabilities.
 
@@ -250,11 +260,7 @@ class LinearHead(ParameterHead):
     ) -> None:
         super().__init__(in_features, num_classes)
         self.has_bias = bias
-        self.table = nn.Parameter(torch.empty(num_classes, in_features + bias, device=device, dtype=dtype))
-        nn.init.normal_(self.table, std=(3.0 * in_features) ** -0.5)
-        if bias:
-            with torch.no_grad():
-                self.table[:, in_features] = 0.0
+        self.table = first_rows(num_classes, in_features, bias, device, dtype)
 
     def _rows(self, class_ids: Tensor) -> Tensor:
         """Rows of the table in the shape of ``class_ids`` + (width,); their gradient is sparse if ``sparse``."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, log_softmax, logsigmoid
 
 from widehead.errors import check_choice
+from widehead.heads.base import first_rows
 from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
 from widehead.heads.trees import Levels, WithinClusters, huffman_links, paths
 from widehead.losses import sum_over_targets
@@ -85,15 +86,14 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         # Integers, which a change of the head's type leaves alone: rounded frequencies would give another tree.
         self._levels: tuple[Tensor, Levels] | None = None
         if tree == "huffman":
-            ones = torch.ones(num_classes, dtype=torch.float64)
-            self.register_buffer("links", huffman_links(ones if checked is None else checked).to(device))
+            self.register_buffer("links", huffman_links(checked).to(device))
             sizes = {"nodes": num_classes - 1}
         else:
             self.cluster_size = math.isqrt(num_classes - 1) + 1
-            self.register_buffer("ranks", ranks_by_frequency(checked, num_classes).to(device))
+            self.register_buffer("ranks", ranks_by_frequency(checked).to(device))
             sizes = {"clusters": -(-num_classes // self.cluster_size), "classes": num_classes}
         for name, rows in sizes.items():
-            self.register_parameter(name, _initial(rows, in_features, bias, device, dtype))
+            self.register_parameter(name, first_rows(rows, in_features, bias, device, dtype))
 
     def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         widened = self._widened(hidden)
@@ -144,12 +144,3 @@ class HierarchicalSoftmaxHead(NormalizedHead):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, tree={self.tree!r}, bias={self.has_bias}"
-
-
-def _initial(
-    rows: int, in_features: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
-) -> nn.Parameter:
-    values = torch.empty(rows, in_features + bias, device=device, dtype=dtype)
-    nn.init.normal_(values, std=(3.0 * in_features) ** -0.5)
-    values[:, in_features:] = 0.0
-    return nn.Parameter(values)

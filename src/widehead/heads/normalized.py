@@ -78,13 +78,11 @@ def _is_tree(links: Tensor, num_classes: int) -> bool:
     return _is_order(links, 2 * num_classes - 2) and bool((parents > torch.arange(len(parents))).all())
 
 
-def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor | None:
-    """(num_classes,) float64 on the CPU, or None for None; errors as of `checked_frequencies`."""
-    return None if frequencies is None else checked_frequencies(frequencies, num_classes).cpu()
+def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor:
+    """(num_classes,) float64 on the CPU, ones for None; errors as of `checked_frequencies`."""
+    return checked_frequencies(torch.ones(num_classes) if frequencies is None else frequencies, num_classes).cpu()
 
 
-def ranks_by_frequency(frequencies: Tensor | None, num_classes: int) -> Tensor:
-    """(D,) the place of each class by falling frequency, smaller ids first among equals; the ids if None."""
-    if frequencies is None:
-        return torch.arange(num_classes)
+def ranks_by_frequency(frequencies: Tensor) -> Tensor:
+    """(D,) the place of each class by falling frequency, smaller ids first among equals."""
     return frequencies.argsort(descending=True, stable=True).argsort()

@@ -85,13 +85,7 @@ class Demo(Recommender):
 def _inputs(known: Interactions, words: Sequence[str]) -> CSR:
     """(words, items) the ids that stand for each word."""
     roots = {name: row for row, name in enumerate(known.users)}
-    matrix = known.matrix
-    columns = [
-        matrix.indices[matrix.indptr[roots[w]] : matrix.indptr[roots[w] + 1]]
-        if w in roots
-        else np.array([known.items.id(w)])
-        for w in words
-    ]
+    columns = [known.matrix[roots[w]].indices if w in roots else [known.items.id(w)] for w in words]
     rows = np.repeat(np.arange(len(words)), [len(ids) for ids in columns])
     return csr_from_pairs(rows, np.concatenate(columns), None, (len(words), len(known.items)))
 

@@ -180,8 +180,6 @@ class Multilabel(Job):
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Features to the axes that the training documents span most."""
-        if config.encoder_init != "svd":
-            return
         assert isinstance(encoder, BagEncoder)
         assert isinstance(examples, RowExamples)
         axes = principal_axes(examples.inputs, config.width, config.seed)

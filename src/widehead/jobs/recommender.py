@@ -202,8 +202,6 @@ class Recommender(Job):
         for both powers, is the model of Hong et al. (SVD-AE: Simple Autoencoders for Collaborative Filtering, IJCAI
         2024).
         """
-        if config.encoder_init != "svd":
-            return
         assert isinstance(encoder, BagEncoder)
         table = encoder.embeddings.weight
         matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER)

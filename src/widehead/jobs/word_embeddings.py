@@ -66,8 +66,6 @@ class WordEmbeddings(WordJob):
     @torch.no_grad()
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Words' rows of UΛ^a."""
-        if config.encoder_init != "svd":
-            return
         assert isinstance(examples, CooccurrenceExamples)
         assert isinstance(encoder, WordEncoder)
         rows, width = encoder.embeddings.weight, config.width

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from widehead.errors import check_choice, check_number
-from widehead.losses.base import Loss, Partials, segment_sum, sum_over_targets
+from widehead.losses.base import Partials, segment_sum, sum_over_targets
+from widehead.losses.squared_error import SquaredError
 from widehead.targets import SparseTargets
 
 
-class WeightedSquaredError(Loss):
+class WeightedSquaredError(SquaredError):
     """Σ_j w_j (y_j − o_j)²: ``unobserved_weight`` on every class that is not a target, w_k on targets.
 
     ℓ = α₀ q + Σ_k [w_k (y_k − a_k)² − α₀ a_k²], as y = 0 at every other class.
@@ -57,13 +58,6 @@ class WeightedSquaredError(Loss):
         """2(w − α₀), or 0 if that is negative: what targets weigh above the other outputs."""
         w = targets.values_or_ones(a.dtype) if self.values == "weights" else torch.ones_like(a)
         return 2.0 * (self.target_weight * w - self.unobserved_weight).clamp_min(0.0)
-
-    def prepare(self, targets: SparseTargets) -> SparseTargets:
-        return targets.coalesced()
-
-    def initial_std(self, in_features: int, num_classes: int) -> float:
-        """As for squared error."""
-        return 1.0 / math.sqrt(in_features * num_classes)
 
     def largest_step(self, dense: float, targets: float) -> float:
         """Λ = 2α₀ on all outputs, 2w on targets."""

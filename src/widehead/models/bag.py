@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from widehead.arithmetic import TargetPlan
-from widehead.models.layers import check_probability, hidden_layers
+from widehead.errors import check_number
+from widehead.models.layers import hidden_layers
 from widehead.targets import SparseTargets
 
 
@@ -47,7 +48,7 @@ class BagEncoder(nn.Module):
         sparse: bool = True,
     ) -> None:
         super().__init__()
-        check_probability("input_dropout", input_dropout)
+        check_number("input_dropout", input_dropout, below=1.0)
         sizes = [*hidden, width]
         self.layers = hidden_layers(sizes, activation, dropout)
         self.embeddings = nn.EmbeddingBag(num_inputs, sizes[0], mode="sum", sparse=sparse, include_last_offset=True)

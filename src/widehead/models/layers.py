@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from widehead.errors import check_choice, check_number
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -21,19 +23,12 @@ def hidden_layers(sizes: Sequence[int], activation: str, dropout: float) -> nn.S
     """
     if not sizes or min(sizes) < 1:
         raise ValueError(f"Layer sizes should be positive and at least one. Found {list(sizes)}.")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"Parameter `activation` should be one of {', '.join(ACTIVATIONS)}. Found {activation!r}.")
-    check_probability("dropout", dropout)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_number("dropout", dropout, below=1.0)
     layers = _after(activation, dropout)
     for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), *_after(activation, dropout)]
     return nn.Sequential(*layers)
-
-
-def check_probability(name: str, p: float) -> None:
-    """Raise ValueError unless ``p`` is in [0, 1)."""
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"Parameter `{name}` should be in [0, 1). Found {p}.")
 
 
 def _after(activation: str, dropout: float) -> list[nn.Module]:

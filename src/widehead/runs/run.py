@@ -246,8 +246,9 @@ class Run:
         if not folder.last_checkpoint.exists():
             if config.preset is not None:
                 display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
-            data.job.start(network.encoder, data.examples, config)
-            _check_finite(network)
+            if config.encoder_init != "random":
+                data.job.start(network.encoder, data.examples, config)
+                _check_finite(network)
         started = time.perf_counter() - begin
         trainer = Trainer(
             config,

@@ -1,7 +1,9 @@
-"""Memory of the process: keep what a step freed for the next step."""
+"""Memory of the process: keep what a step freed for the next step; what Linux tells of it."""
 
 import ctypes
 import platform
+import re
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 _KEPT = 2**31 - 1  # bytes that may lie free before any go back to the system
@@ -17,3 +19,12 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_MMAP_MAX, 0)) and bool(libc.mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+def told(name: str, path: str = "/proc/self/status") -> int | None:
+    """Bytes that Linux tells by a name in a file of /proc, None if it does not."""
+    try:
+        found = re.search(rf"{name}:\s+(\d+) kB", Path(path).read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return None if found is None else 1024 * int(found[1])
