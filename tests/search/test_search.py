@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
+from support.played import Device
 
+from widehead import blocks
 from widehead.search import ExhaustiveIndex, IVFIndex, nearest_centroids, recall, spherical_kmeans
 
 
@@ -30,6 +34,23 @@ def test_the_oracle_sorts_all_scores(n: int, m: int, k: int, block: int) -> None
     assert torch.allclose(scores[:, :kept], expected[:, :kept])
     assert bool((ids[:, kept:] == -1).all())
     assert bool((scores[:, kept:] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("at_once", [1 << 26, 64])
+def test_the_oracle_on_a_device_is_one_product_a_block(
+    played: Device, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    rows, queries = torch.randn(100, 3), torch.randn(5, 3)
+    expected = ExhaustiveIndex(rows, 7).search(queries, 9)
+    index = ExhaustiveIndex(rows.to("cuda"), 7)
+    monkeypatch.setattr(blocks, "_ON_DEVICE", at_once)
+    there = queries.to("cuda")
+    with played.counting() as seen:
+        scores, ids = index.search(there, 9)
+    assert seen.waits == []
+    assert seen.kernels["mm"] == (1 if at_once > 500 else math.ceil(100 / (64 // 5)))
+    assert torch.equal(ids.cpu(), expected[1])
+    assert torch.allclose(scores.cpu(), expected[0])
 
 
 def test_the_oracle_sees_changes_in_place_and_refresh() -> None:

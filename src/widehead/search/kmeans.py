@@ -8,14 +8,16 @@ type and without FAISS, and starts an empty cell again at a row.
 import torch
 from torch import Tensor
 
+from widehead.blocks import at_once
+
 
 @torch.no_grad()
 def nearest_centroids(rows: Tensor, centroids: Tensor, entries: int = 1 << 22) -> Tensor:
     """(n,) for each of ``rows`` (n, d) the one of ``centroids`` (c, d) with the largest inner product.
 
-    About ``entries`` products are held at a time.
+    About ``entries`` products are held at a time on the CPU.
     """
-    step = max(1, entries // centroids.shape[0])
+    step = max(1, at_once(rows.device, entries) // centroids.shape[0])
     parts = [(rows[a : a + step] @ centroids.T).argmax(1) for a in range(0, rows.shape[0], step)]
     return torch.cat(parts)
 
