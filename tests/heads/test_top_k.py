@@ -13,7 +13,7 @@ from torch import Tensor
 import widehead as wh
 from widehead import blocks
 
-MANY, WIDE, FEW = 100_000, 128, 16
+MANY, WIDE = 100_000, 128
 
 
 def trained(head: wh.ExactHead, momentum: float, steps: int = 5, most: int | None = None) -> wh.ExactHead:
@@ -39,6 +39,9 @@ HEADS: dict[str, Any] = {
     "exact, log(o² + ε)": lambda: trained(
         wh.ExactHead(WIDE, MANY, wh.losses.SphericalSoftmax(), device="cuda"), momentum=0.0
     ),
+    "exact, log(1 + o + o²/2)": lambda: trained(
+        wh.ExactHead(WIDE, MANY, wh.losses.TaylorSoftmax(), device="cuda"), momentum=0.0
+    ),
     "full": lambda: wh.FullSoftmaxHead(WIDE, MANY, device="cuda"),
     "adaptive": lambda: wh.AdaptiveSoftmaxHead(WIDE, MANY, device="cuda"),
     "hierarchical": lambda: wh.HierarchicalSoftmaxHead(WIDE, MANY, device="cuda"),
@@ -49,7 +52,8 @@ HEADS: dict[str, Any] = {
 @pytest.mark.parametrize("name", HEADS)
 def test_many_classes_cost_few_launches_no_wait_and_one_reading(played: Device, name: str) -> None:
     head = HEADS[name]()
-    hidden, banned = torch.randn(FEW, WIDE, device="cuda"), excluded(MANY, FEW).to("cuda")
+    few = 16 if name in ("adaptive", "hierarchical", "huffman") else 54  # trees have a score of each node besides
+    hidden, banned = torch.randn(few, WIDE, device="cuda"), excluded(MANY, few).to("cuda")
     head.top_k(hidden[:1], 1)  # a tree of classes is looked through once
     with played.counting() as free:
         head.top_k(hidden, 20)
@@ -58,8 +62,9 @@ def test_many_classes_cost_few_launches_no_wait_and_one_reading(played: Device, 
     assert free.bytes <= 5 * 4 * MANY * WIDE
     with played.counting() as seen:
         head.top_k(hidden, 20, exclude=banned)
+    assert seen.waits == []
     assert seen.launches <= 60, seen.kernels
-    assert {wait.lines[0].split()[-1] for wait in seen.waits} <= {"<genexpr>"}  # of the check of the ids
+    assert seen.bytes <= 5 * 4 * MANY * WIDE
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -123,8 +123,7 @@ class CachedRows:
                 rows = self.rows.stored[start : min(start + step, stop)].to(self.rows.dtype)
                 found = (queries[:, :, 0] @ rows.T).add_(constant)
                 if recent is not None:
-                    outputs, places = recent[0], recent[1][start : start + rows.shape[0]]
-                    found = torch.where(places > 0, outputs.index_select(1, (places - 1).clamp_(0)), found)
+                    _put_recent(found, start, *recent)
                 yield start, found
 
     def _queries(self, hidden: Tensor) -> Tensor:
@@ -133,8 +132,8 @@ class CachedRows:
             return hidden[:, :, None]
         return (hidden @ self.transforms.view(-1, hidden.shape[1]).T).view(*hidden.shape, self.boundaries)
 
-    def _recent(self, hidden: Tensor, queries: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (m, k) of rows that were written since the last pass, and (D,) the place of each class there.
+    def _recent(self, hidden: Tensor, queries: Tensor, constant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(m, k) outputs of rows written since the last pass, (k,) their classes, and (D,) where each class is there.
 
         Places count from 1; 0: it was not written. What a class was before it was written again is there as well.
         """
@@ -146,8 +145,8 @@ class CachedRows:
         homes = torch.bmm(stored, queries[:, :, 1 : self.boundary + 1].permute(2, 1, 0)).flatten(0, 1).T
         outputs = torch.cat([homes, hidden @ self.cache[:, : hidden.shape[1]].T], dim=1).add_(constant)
         numbers = torch.where(stands, torch.arange(1, 1 + stands.shape[0], device=stands.device), 0)
-        places = torch.zeros_like(self.stamps)
-        return outputs, places.scatter_reduce_(0, torch.cat([logged.view(-1), names]), numbers, "amax")
+        classes = torch.cat([logged.view(-1), names])
+        return outputs, classes, torch.zeros_like(self.stamps).scatter_reduce_(0, classes, numbers, "amax")
 
     def _brought(self, ids: Tensor, stamps: Tensor, factor: Tensor) -> Tensor:
         """(k, c) rows v·T_s·U from boundaries ``stamps`` (k,); anything finite for rows of the cache."""
@@ -210,3 +209,15 @@ class CachedRows:
     def __getstate__(self) -> dict[str, Any]:
         assert not self.is_captured, "nobody copies what is being captured"
         return self.__dict__
+
+
+def _put_recent(found: Tensor, start: int, outputs: Tensor, classes: Tensor, places: Tensor) -> None:
+    """Put `_recent` outputs of the classes from ``start`` on into ``found`` (m, n).
+
+    A class that is not there stands for the one that is nearest to it, so that nobody asks how many there are; whoever
+    writes at a place writes the same.
+    """
+    at = (classes - start).clamp_(0, found.shape[1] - 1)
+    place = places[start : start + found.shape[1]].index_select(0, at)
+    recent = outputs.index_select(1, (place - 1).clamp_(0))
+    found.index_copy_(1, at, torch.where(place > 0, recent, found.index_select(1, at)))

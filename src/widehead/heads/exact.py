@@ -199,12 +199,8 @@ class ExactHead(ExactState):
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         with self._gate:
-            return torch.cat([scores for _, scores in self._score_blocks(hidden)], dim=1)
-
-    def _score_blocks(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Scores of all classes, a block of classes at a time."""
-        blocks = self.weights.outputs(self._widened(hidden))
-        return ((start, self.loss.score(outputs)) for start, outputs in blocks)
+            blocks = self.weights.outputs(self._widened(hidden))
+            return torch.cat([self.loss.score(outputs) for _, outputs in blocks], dim=1)
 
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         """The output o, or log p + constant if the loss has p."""
@@ -219,7 +215,9 @@ class ExactHead(ExactState):
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Reads all of W block by block; call `consolidate` once before many calls."""
         with self._gate:
-            return streaming_top_k(self._score_blocks(hidden), k, banned)
+            blocks = self.weights.outputs(self._widened(hidden))
+            best, ids = streaming_top_k(((start, self.loss.ranking(o)) for start, o in blocks), k, banned)
+        return self.loss.score_of(best), ids
 
     # -- the weights --------------------------------------------------------------------------------------------
 

@@ -79,6 +79,14 @@ class Loss(ABC):
         """What classes are ranked by, elementwise: the unnormalised log-probability if the loss has probabilities."""
         return outputs
 
+    def ranking(self, outputs: Tensor) -> Tensor:
+        """(m, n) anything that rises with the score and costs less, by which the best of many classes are found."""
+        return self.score(outputs)
+
+    def score_of(self, ranking: Tensor) -> Tensor:
+        """The score from `ranking`; of −inf it is −inf."""
+        return ranking
+
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         """(m,) log of Σ_j exp(score_j)."""
         raise TypeError(f"{type(self).__name__} defines no probabilities.")

@@ -45,6 +45,12 @@ class SphericalSoftmax(Loss):
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(outputs**2 + self.eps)
 
+    def ranking(self, outputs: Tensor) -> Tensor:
+        return outputs.abs()
+
+    def score_of(self, ranking: Tensor) -> Tensor:
+        return torch.where(ranking < 0.0, ranking, self.score(ranking))
+
     def log_normalizer(self, q: Tensor, s: Tensor, num_classes: int) -> Tensor:
         return torch.log(q + num_classes * self.eps)
 

@@ -41,6 +41,12 @@ class TaylorSoftmax(Loss):
     def score(self, outputs: Tensor) -> Tensor:
         return torch.log(1.0 + outputs + 0.5 * outputs**2)
 
+    def ranking(self, outputs: Tensor) -> Tensor:
+        return torch.addcmul(outputs, outputs, outputs, value=0.5)
+
+    def score_of(self, ranking: Tensor) -> Tensor:
+        return torch.where(ranking == -torch.inf, ranking, torch.log(1.0 + ranking))
+
     def target_curvature(
         self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int, probability: float
     ) -> Tensor:

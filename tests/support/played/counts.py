@@ -47,7 +47,8 @@ _KERNELS = {
     **{"_unique2": 10, "isin": 12, "cholesky_inverse": 8, "linalg_inv_ex": 12, "segment_reduce": 3, "_coalesce": 12},
 }
 _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")
-_ROWS_ONLY = ("index", "index_select", "gather", "embedding")  # read no more than they give
+_READ_SOME = ("index", "index_select", "gather", "embedding")  # no more than they give
+_WRITE_SOME = ("index_copy_", "index_fill_", "index_put_", "scatter_reduce_", "scatter_add_", "index_add_")
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,15 @@ class Device:
         if name not in _NO_KERNEL:
             self.launch(name, _KERNELS.get(name, 1))
 
-    def moved(self, func: Any, given: list[Any], made: list[Any]) -> None:
-        """Count the bytes of an operation that was ``given`` tensors and ``made`` others."""
-        name = _names(func)[1]
+    def moved(self, func: Any, given: list[Any], out: list[Any]) -> None:
+        """Count the bytes of an operation that was ``given`` tensors and gave others, ``out``."""
+        name, made = _names(func)[1], [part for part in out if isinstance(part, Tensor)]
         if self._counts and name not in _NO_KERNEL:
-            read = made if name in _ROWS_ONLY else given
-            moved = sum(_bytes(part) for part in [*read, *made] if isinstance(part, Tensor))
+            tensors = [part for part in given if isinstance(part, Tensor)]
+            if name in _WRITE_SOME:  # and read them before
+                moved = 2 * sum(map(_bytes, tensors[1:]))
+            else:
+                moved = sum(map(_bytes, made)) + sum(map(_bytes, made if name in _READ_SOME else tensors))
             for count in self._counts:
                 count.bytes += moved
 
