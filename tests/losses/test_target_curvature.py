@@ -87,3 +87,21 @@ def test_softmax_like_losses_take_the_largest_gradient_over_the_way_to_go(loss: 
     share = torch.tensor([0.2, 0.8, 1.0, 1 / 4.25, 3 / 4.25, 0.25 / 4.25], dtype=torch.float64)
     found = loss.target_curvature(q, s, a, targets, D, PROBABILITY)
     assert torch.allclose(found, share * slope.max() / way, rtol=1e-6)
+
+
+class Curved(wh.losses.SquaredError):
+    """A user's, with curvature of its own."""
+
+    def target_curvature(self, q: torch.Tensor, *rest: object) -> torch.Tensor:
+        return torch.ones(6, dtype=q.dtype)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [wh.losses.SquaredError(), wh.losses.WeightedSquaredError(0.1), wh.losses.SphericalSoftmax(), Curved()],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_losses_say_whether_targets_may_add_any(loss: wh.losses.Loss) -> None:
+    """Those of a kind that adds none inherit that only as long as their curvature is its own."""
+    q, s, a, targets = statistics()
+    assert loss.curves_at_targets == bool((loss.target_curvature(q, s, a, targets, D, PROBABILITY) > 0).any())

@@ -36,13 +36,16 @@ class Loss(ABC):
     has_probabilities: bool = False
     #: whether an example without targets has no loss and is left out of the mean (as ignore_index in torch)
     needs_targets: bool = False
-    #: whether targets may add curvature (`target_curvature`), which is not looked for if they never do
-    curves_at_targets: bool = True
 
     @property
     def ranks_by(self) -> str | None:
         """The formula of `score` in the output o, for messages; None if classes are ranked by o itself."""
         return None if type(self).score is Loss.score else f"the score of {type(self).__name__}"
+
+    @property
+    def curves_at_targets(self) -> bool:
+        """Whether targets may add curvature; if not, nobody asks for `target_curvature`."""
+        return True
 
     @abstractmethod
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:

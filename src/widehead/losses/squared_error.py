@@ -15,7 +15,10 @@ class SquaredError(Loss):
     ℓ = q − 2 Σ_k y_k a_k + Σ_k y_k². Values of a class named twice in one example add up.
     """
 
-    curves_at_targets = False
+    @property
+    def curves_at_targets(self) -> bool:
+        """Not, unless a subclass has curvature of its own."""
+        return type(self).target_curvature is not SquaredError.target_curvature
 
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         y = targets.values_or_ones(a.dtype)
