@@ -144,10 +144,12 @@ class _Batch:
         if m == 0:
             raise ValueError("A batch should have examples. Found none.")
         prepared = head.prepare_targets(checked_targets(found, torch.Size([m]), head.num_classes)).to("cpu")
-        padded = _padded(prepared)
+        padded = _padded(prepared, head.num_classes)
         weight = torch.ones(m + 1, dtype=head.dtype)
         weight[m] = 0.0
-        size = (m, padded.class_ids.shape[0], padded.values is not None)
+        # Losses that refuse negative values look at them before a graph is captured, and not again.
+        signs = padded.values is not None and bool((padded.values < 0).any())
+        size = (m, padded.class_ids.shape[0], padded.values is not None, signs)
         return cls(inputs, padded, weight, (tuple((x.shape, x.dtype) for x in inputs), size))
 
     def tensors(self) -> list[Tensor]:
@@ -157,11 +159,9 @@ class _Batch:
 
     def moved(self, device: torch.device) -> _Batch:
         """A copy on the device."""
-        count = len(self.inputs)
-        found = [_pinned(x).to(device, non_blocking=True, copy=True) for x in [*self.tensors(), self.weight]]
-        ids, offsets, *values, weight = found[count:]
-        targets = SparseTargets._trusted(ids, offsets, values[0] if values else None)
-        return _Batch(tuple(found[:count]), targets, weight, self.form)
+        inputs = tuple(_pinned(x).to(device, non_blocking=True, copy=True) for x in self.inputs)
+        weight = _pinned(self.weight).to(device, non_blocking=True)
+        return _Batch(inputs, self.targets.to(device), weight, self.form)
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,12 @@ def _pinned(tensor: Tensor) -> Tensor:
     return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
 
-def _padded(targets: SparseTargets) -> SparseTargets:
+def _padded(targets: SparseTargets, num_classes: int) -> SparseTargets:
     """The same with one example more, whose targets fill the number up to a power of two; of class 0 and value 0."""
     count = targets.class_ids.shape[0]
     more = (1 << max(0, count - 1).bit_length()) - count
     ids, offsets = targets.class_ids, targets.offsets
     values = None if targets.values is None else torch.cat([targets.values, targets.values.new_zeros(more)])
-    return SparseTargets._trusted(
-        torch.cat([ids, ids.new_zeros(more)]), torch.cat([offsets, offsets[-1:] + more]), values
-    )
+    known = num_classes, 0.0 if values is None or count == 0 else float(values.min())
+    parts = torch.cat([ids, ids.new_zeros(more)]), torch.cat([offsets, offsets[-1:] + more])
+    return SparseTargets._trusted(*parts, values, known)

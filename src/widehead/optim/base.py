@@ -44,7 +44,9 @@ class HeadOptimizer(torch.optim.Optimizer):
     Args:
         heads: an ExactHead or several.
         lr: step size of each head; None for the default of `default_lr`.
-        options: what else stands in each parameter group, "weight_decay" and "max_grad_norm" included.
+        options: what else stands in each parameter group, "weight_decay", "max_grad_norm" and "capturable" included.
+            With the last, ``lr`` becomes a 0-d tensor on the head's device, which schedulers of torch write into and
+            each replay of a captured step reads.
     """
 
     def __init__(
@@ -60,6 +62,9 @@ class HeadOptimizer(torch.optim.Optimizer):
             {"params": [stand_in], "lr": self.default_lr(stand_in.head, options) if lr is None else lr}
             for stand_in in stand_ins
         ]
+        if options["capturable"]:
+            for group, stand_in in zip(groups, stand_ins, strict=True):
+                group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float64).to(stand_in.device)
         super().__init__(groups, {"lr": lr, **options})
         self._ask_for_momentum()
         self._register()
@@ -70,7 +75,7 @@ class HeadOptimizer(torch.optim.Optimizer):
     @property
     def heads(self) -> list[FactoredHead]:
         """Those whose steps it makes."""
-        return self._heads
+        return [group["params"][0].head for group in self.param_groups]
 
     def schedule(self) -> tuple[Any, ...]:
         """What the host decides of the next step: steps that agree in it are the same operations on a device."""
@@ -80,13 +85,9 @@ class HeadOptimizer(torch.optim.Optimizer):
     def replayed(self, schedule: tuple[Any, ...]) -> None:
         """A captured step with this schedule was made once more."""
 
-    @property
-    def _heads(self) -> list[FactoredHead]:
-        return [group["params"][0].head for group in self.param_groups]
-
     def _register(self) -> None:
         self._scaled_losses = ScaledLosses()
-        for head in self._heads:
+        for head in self.heads:
             head.register_optimizer(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class HeadOptimizer(torch.optim.Optimizer):
     def _ask_for_momentum(self) -> None:
         """Ask each head, once, to keep a momentum or none."""
         self._momentum = [self._keeps_momentum(group) for group in self.param_groups]
-        for head, keep in zip(self._heads, self._momentum, strict=True):
+        for head, keep in zip(self.heads, self._momentum, strict=True):
             head.keep_momentum(keep)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -143,7 +144,7 @@ class HeadOptimizer(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the pending steps."""
-        for head in self._heads:
+        for head in self.heads:
             head.drop_pending()
 
     @torch.no_grad()
@@ -167,7 +168,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             self.zero_grad()
             return loss
         planned: list[tuple[FactoredHead, Any, dict[str, Any], dict[str, Any]]] = []
-        for head, group, momentum in zip(self._heads, self.param_groups, self._momentum, strict=True):
+        for head, group, momentum in zip(self.heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
                 continue

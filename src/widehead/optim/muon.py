@@ -20,7 +20,7 @@ class Muon(Preconditioned[Memory]):
     Args:
         lr: how far W goes in a step, in each direction, whatever the size of the gradient.
         damping: δ, relative to the mean eigenvalue of GᵀG; None for 0.01.
-        heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
+        heads, weight_decay, max_grad_norm, capturable: as in `Preconditioned`, and so are the errors raised.
     """
 
     default_damping = 1e-2

@@ -42,7 +42,7 @@ class Newton(Remembering[NewtonMemory]):
             is ridge regression towards the first W, which damping is not, as it grows with A; otherwise it fades.
         refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
             decay = 1 whenever it lacks a fiftieth of the steps.
-        heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
+        heads, weight_decay, max_grad_norm, capturable: as in `Preconditioned`, and so are the errors raised.
     """
 
     default_refresh = 10
@@ -59,6 +59,7 @@ class Newton(Remembering[NewtonMemory]):
         refresh_every: int | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        capturable: bool = False,
     ) -> None:
         check_number("ridge", ridge)
         super().__init__(
@@ -69,6 +70,7 @@ class Newton(Remembering[NewtonMemory]):
             damping=damping,
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,
+            capturable=capturable,
         )
         self._add_options(ridge=ridge)
 

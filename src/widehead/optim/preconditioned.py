@@ -76,6 +76,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         damping: of R, relative to the mean eigenvalue of what R is made of; None for the optimiser's own.
         weight_decay: λ, decoupled.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
+        capturable: keep ``lr`` as a 0-d tensor on the head's device, for captured steps: see `wh.cuda.GraphedStep`.
 
     Raises:
         NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
@@ -94,10 +95,16 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         damping: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        capturable: bool = False,
     ) -> None:
         damping = self.default_damping if damping is None else damping
         check_number("damping", damping)
-        options = {"damping": damping, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+        options = {
+            "damping": damping,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "capturable": capturable,
+        }
         super().__init__(heads, lr, options)
 
     def _add_options(self, **options: float) -> None:
@@ -108,7 +115,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
 
     def trust(self) -> list[Trust]:
         """For each head, the steps made and how many of them were scaled back."""
-        memories = [self._remembered(*pair) for pair in zip(self._heads, self.param_groups, strict=True)]
+        memories = [self._remembered(*pair) for pair in zip(self.heads, self.param_groups, strict=True)]
         return [Trust(memory.steps, int(memory.scaled_back)) for memory in memories]
 
     def monitors(self) -> dict[str, float]:
@@ -123,7 +130,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
             ValueError: the state is another optimiser's.
         """
         for index, state in state_dict["state"].items():
-            expected, found = (_kinds(s) for s in (vars(self._fresh(self._heads[index])), state))
+            expected, found = (_kinds(s) for s in (vars(self._fresh(self.heads[index])), state))
             if found != expected:
                 raise ValueError(f"The state of {type(self).__name__} should hold {expected}. Found {found}.")
         super().load_state_dict(state_dict)
@@ -207,6 +214,7 @@ class Remembering(Preconditioned[S]):
         damping: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        capturable: bool = False,
     ) -> None:
         check_number("decay", decay)
         if decay > 1.0:
@@ -214,7 +222,9 @@ class Remembering(Preconditioned[S]):
         if refresh_every is None:  # if nothing fades, a step is ever less of the sum, and R lasts ever longer
             refresh_every = self.default_refresh if decay < 1.0 else sys.maxsize
         check_number("refresh_every", refresh_every, least=1)
-        super().__init__(heads, lr, damping=damping, weight_decay=weight_decay, max_grad_norm=max_grad_norm)
+        super().__init__(
+            heads, lr, damping=damping, weight_decay=weight_decay, max_grad_norm=max_grad_norm, capturable=capturable
+        )
         self._add_options(decay=decay, refresh_every=refresh_every)
 
     @abstractmethod

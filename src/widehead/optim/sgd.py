@@ -31,6 +31,7 @@ class SGD(HeadOptimizer):
         weight_decay: coupled decay: λW is added to the gradient, before momentum.
         decoupled: scale W by 1 − lr·λ instead, as AdamW does; without momentum both are the same.
         max_grad_norm: scale the gradient of each head down to this exact Frobenius norm if it is larger.
+        capturable: keep ``lr`` as a 0-d tensor on the head's device, for captured steps: see `wh.cuda.GraphedStep`.
 
     Raises:
         NonFiniteError: in `step`: NaN or infinity in some head's step; no head was changed.
@@ -51,6 +52,7 @@ class SGD(HeadOptimizer):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         max_grad_norm: float | None = None,
+        capturable: bool = False,
     ) -> None:
         check_number("momentum", momentum, below=1.0)
         if nesterov and momentum == 0.0:
@@ -61,6 +63,7 @@ class SGD(HeadOptimizer):
             "weight_decay": weight_decay,
             "decoupled": decoupled,
             "max_grad_norm": max_grad_norm,
+            "capturable": capturable,
         }
         super().__init__(heads, lr, options)
         self._warned: set[FactoredHead] = set()

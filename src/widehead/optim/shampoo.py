@@ -23,7 +23,7 @@ class Shampoo(Remembering[MemoryOfSum]):
         decay: how much of the average a step keeps, in [0, 1]; with 1 it is the mean of all steps.
         refresh_every: steps between two renewals of the inverse root (None: 20, with decay = 1 as
             in Newton); at the beginning in every step.
-        heads, weight_decay, max_grad_norm: as in `Preconditioned`, and so are the errors raised.
+        heads, weight_decay, max_grad_norm, capturable: as in `Preconditioned`, and so are the errors raised.
     """
 
     default_refresh = 20
