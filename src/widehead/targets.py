@@ -44,9 +44,9 @@ class SparseTargets:
     class_ids: Tensor
     offsets: Tensor
     values: Tensor | None
-    # A number that all ids are below, and one that no value is below, as was found on the host; None if nobody looked.
-    # A GPU that holds the targets need not be waited for again.
-    _known: tuple[int, float] | None
+    # A number that all ids are below, one that no value is below, and one that no example has more targets than, as was
+    # found on the host; None if nobody looked. A GPU that holds the targets need not be waited for again.
+    _known: tuple[int, float, int] | None
     # Found when first asked for, as several parts of a step ask for them.
     _counts: Tensor | None
     _examples: Tensor | None
@@ -62,7 +62,7 @@ class SparseTargets:
         self._known = None
         self._known = (self if self.class_ids.device.type == "cpu" else self.to("cpu"))._checked()
 
-    def _checked(self) -> tuple[int, float]:
+    def _checked(self) -> tuple[int, float, int]:
         """What is then known, if all parts are as they should be."""
         nnz = self.class_ids.numel()
         if self.offsets.numel() == 0:
@@ -77,11 +77,12 @@ class SparseTargets:
                 f"Parameter `values` should be finite. Found values[{at}] = {self.values[at].item()} "
                 f"(class {int(self.class_ids[at])})."
             )
-        return below, 1.0 if self.values is None or self.values.numel() == 0 else float(self.values.min())
+        least = 1.0 if self.values is None or nnz == 0 else float(self.values.min())
+        return below, least, int(steps.max()) if len(self) > 0 else 0
 
     @classmethod
     def _trusted(
-        cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None, known: tuple[int, float] | None = None
+        cls, class_ids: Tensor, offsets: Tensor, values: Tensor | None, known: tuple[int, float, int] | None = None
     ) -> SparseTargets:
         """Build from parts that are already known to be valid."""
         made = cls.__new__(cls)
@@ -110,7 +111,7 @@ class SparseTargets:
         kept = table != ignore_index
         class_ids, offsets = table[kept], _offsets_of(kept.sum(1))
         hint = f" Entries to leave out should equal ignore_index = {ignore_index}."
-        return cls._trusted(class_ids, offsets, None, (_check_ids(class_ids, None, offsets, hint), 1.0))
+        return cls._trusted(class_ids, offsets, None, (_check_ids(class_ids, None, offsets, hint), 1.0, table.shape[1]))
 
     @classmethod
     def from_csr(cls, matrix: Any) -> SparseTargets:
@@ -213,6 +214,13 @@ class SparseTargets:
         if self._counts is None:
             self._counts = self.offsets[1:] - self.offsets[:-1]  # a third of the time of diff()
         return self._counts
+
+    @property
+    def most(self) -> int:
+        """A number that no example has more targets than, and the largest of them if they were not given as a table."""
+        if self._known is not None:
+            return self._known[2]
+        return int(self.counts.max()) if len(self) > 0 else 0
 
     @property
     def example_ids(self) -> Tensor:

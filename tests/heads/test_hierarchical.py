@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import widehead as wh
-from widehead.heads.trees import huffman_links, paths
+from widehead.heads.trees import Levels, huffman_links, paths
 
 D, WIDTH, M = 23, 6, 5
 RAGGED = [[0, 7, 7], [], [22], [3, 11], [5]]
@@ -127,7 +127,7 @@ def heap_cost(frequencies: list[float]) -> float:
 def test_the_huffman_tree_is_optimal_and_a_tree(counts: list[int]) -> None:
     n = len(counts)
     links = huffman_links(torch.tensor(counts, dtype=torch.float64))
-    lengths = paths(links, torch.arange(n)).counts
+    lengths = paths(links, torch.arange(n), Levels(links).depth).counts
     assert sum(c * int(length) for c, length in zip(counts, lengths, strict=True)) == heap_cost(
         [float(c) for c in counts]
     )
@@ -137,11 +137,11 @@ def test_the_huffman_tree_is_optimal_and_a_tree(counts: list[int]) -> None:
 
 def test_equal_frequencies_give_a_balanced_tree_and_steep_ones_a_chain() -> None:
     head = wh.HierarchicalSoftmaxHead(WIDTH, 64, tree="huffman")
-    assert paths(head.links, torch.arange(64)).counts.tolist() == [6] * 64
+    assert paths(head.links, torch.arange(64), 6).counts.tolist() == [6] * 64
     steep = wh.HierarchicalSoftmaxHead(WIDTH, 40, tree="huffman", frequencies=[2.0**-i for i in range(40)])
-    assert paths(steep.links, torch.tensor([0, 1, 39])).counts.tolist() == [1, 2, 39]
+    assert paths(steep.links, torch.tensor([0, 1, 39]), Levels(steep.links).depth).counts.tolist() == [1, 2, 39]
     ties = huffman_links(torch.tensor([1.0, 1.0, 2.0, 2.0]))  # depths 3, 3, 2, 1 would be optimal too
-    assert paths(ties, torch.arange(4)).counts.tolist() == [2] * 4
+    assert paths(ties, torch.arange(4), 2).counts.tolist() == [2] * 4
     hidden = torch.randn(2, WIDTH)
     assert torch.allclose(steep.scores(hidden).exp().sum(1), torch.ones(2))
 

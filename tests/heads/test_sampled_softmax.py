@@ -99,7 +99,7 @@ def test_accidental_hits_are_all_found() -> None:
     for _ in range(20):
         negatives, targets = torch.randint(6, (9,)), wh.SparseTargets.from_lists([[0, 1], [], [5], [3, 3]])
         mask = torch.zeros(4, 9, dtype=torch.bool)
-        mask[accidental_hits(negatives, targets)] = True
+        mask |= accidental_hits(negatives, targets)
         rows = [[int(j) in row for j in negatives] for row in targets.to_lists()]
         assert mask.tolist() == rows
 

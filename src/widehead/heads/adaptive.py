@@ -81,16 +81,19 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         # torch's own forward takes one target an example; for several it would compute the short list for each.
         examples, ranks = targets.example_ids, self.ranks[targets.class_ids]
         short = self.cutoffs[0]
-        cluster = torch.bucketize(ranks, torch.tensor(self.cutoffs, device=ranks.device), right=True)
+        cluster = sum(((ranks >= cutoff).long() for cutoff in self.cutoffs), torch.zeros_like(ranks))
         first = log_softmax(self.softmax.head(hidden), dim=1)
         log_p = first[examples, torch.where(cluster == 0, ranks, short + cluster - 1)]
+        order, readers, at, sizes = _by_cluster(cluster, examples, len(self.cutoffs) + 1)
+        (done, read), found = sizes[0], [log_p.new_zeros(sizes[0][0])]
         for i, start in enumerate(self.cutoffs):
-            inside = (cluster == i + 1).nonzero().squeeze(1)
-            if inside.numel():
-                readers, at = torch.unique(examples[inside], return_inverse=True)
-                within = log_softmax(self.softmax.tail[i](hidden[readers]), dim=1)
-                log_p = log_p.index_add(0, inside, within[at, ranks[inside] - start])
-        return log_p
+            n, r = sizes[i + 1]
+            if n:
+                within = log_softmax(self.softmax.tail[i](hidden[readers[read : read + r]]), dim=1)
+                here = slice(done, done + n)
+                found.append(within[at[here] - read, ranks[order[here]] - start])
+            done, read = done + n, read + r
+        return log_p.index_add(0, order, torch.cat(found))
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         hidden = hidden.to(self.dtype)
@@ -102,6 +105,26 @@ class AdaptiveSoftmaxHead(NormalizedHead):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, cutoffs={self.cutoffs}, div_value={self.softmax.div_value}"
+
+
+def _by_cluster(cluster: Tensor, examples: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, list[list[int]]]:
+    """Targets in the order of their clusters, and which examples have some there, so that each is read once a cluster.
+
+    Args:
+        cluster, examples: (nnz,) of each target, with examples rising.
+
+    Returns:
+        (nnz,) targets in that order, (nnz,) examples cluster by cluster, of which the first are meant, (nnz,) for each
+        target in that order its place among these, and [targets, examples] of each cluster: the one wait for a GPU.
+    """
+    order = torch.argsort(cluster, stable=True)
+    cluster, examples = cluster[order], examples[order]
+    is_new = torch.ones_like(cluster, dtype=torch.bool)
+    is_new[1:] = (cluster[1:] != cluster[:-1]) | (examples[1:] != examples[:-1])
+    at = is_new.cumsum(0) - 1
+    inside = cluster == torch.arange(count, device=cluster.device)[:, None]
+    sizes: list[list[int]] = torch.stack([inside.sum(1), (inside & is_new).sum(1)], dim=1).tolist()
+    return order, torch.empty_like(examples).index_copy_(0, at, examples), at, sizes
 
 
 def _width(in_features: int, div_value: float, cluster: int) -> int:

@@ -125,15 +125,18 @@ class HierarchicalSoftmaxHead(NormalizedHead):
     # -- binary tree --------------------------------------------------------------------------------------------
 
     def _path_log_probs(self, widened: Tensor, targets: SparseTargets) -> Tensor:
-        steps = paths(self.links, targets.class_ids)
+        steps = paths(self.links, targets.class_ids, self._tree().depth)
         rows = embedding(steps.class_ids, self.nodes, sparse=self.sparse and torch.is_grad_enabled())
         outputs = torch.linalg.vecdot(widened[targets.example_ids[steps.example_ids]], rows)
         return sum_over_targets(logsigmoid(steps.values_or_ones(outputs.dtype) * outputs), steps)
 
     def _all_leaves(self, widened: Tensor) -> Tensor:
+        return self._tree().log_probs(self.nodes @ widened.T).T
+
+    def _tree(self) -> Levels:
         if self._levels is None or self._levels[0] is not self.links:
             self._levels = self.links, Levels(self.links)
-        return self._levels[1].log_probs(self.nodes @ widened.T).T
+        return self._levels[1]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -141,7 +141,7 @@ class RetrievedSoftmaxHead(LinearHead):
         """log Ẑ (m,) and outputs of targets (nnz,); S' and T are the batch's, so one matrix product does."""
         with torch.no_grad():
             scores, found = self._search(widened, self._per_query(widened.shape[0]))
-            members = torch.cat([_heaviest(scores, found, self.retrieved), targets.class_ids]).unique()
+            members = torch.cat([_heaviest(scores, found, self.retrieved), targets.class_ids])
             drawn = self._draw(members[None], widened)
             ids, log_weights, repeats = _merged(members, drawn)
         terms = torch.addmm(log_weights, widened, self._rows(ids).T)
@@ -265,34 +265,47 @@ _OVERSAMPLE = 2  # candidates that a batch looks for, over the classes it keeps;
 _LEAST_PER_QUERY = 16
 
 
+def _runs(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ids in order (n,): whether each is the first of its equals, and the number of its run."""
+    first = torch.ones_like(ids, dtype=torch.bool)
+    first[1:] = ids[1:] != ids[:-1]
+    return first, first.cumsum(0) - 1
+
+
 def _heaviest(scores: Tensor, found: Tensor, budget: int) -> Tensor:
-    """At most ``budget`` of the classes found (m, k), those of the largest Σ over examples of softmax(scores)."""
-    parts = torch.softmax(scores, dim=1)
-    ids: Tensor
-    ids, inverse = torch.unique(found, return_inverse=True)
-    mass = torch.zeros(ids.shape, dtype=parts.dtype, device=ids.device)
-    mass.index_add_(0, inverse.reshape(-1), torch.where(found >= 0, parts, 0.0).reshape(-1))
+    """At most ``budget`` of the classes found (m, k), those of the largest Σ over examples of softmax(scores).
+
+    −1 fills the places of classes that were found several times, so that no size depends on what was found.
+    """
+    parts = torch.where(found >= 0, torch.softmax(scores, dim=1), 0.0).reshape(-1)
+    ids, order = found.reshape(-1).sort()
+    first, run = _runs(ids)
+    mass = torch.zeros_like(parts).index_add_(0, run, parts[order])[run]
+    mass = torch.where(first & (ids >= 0), mass, -1.0)
     if ids.numel() > budget:
-        ids = ids[mass.topk(budget).indices]
-    return ids[ids >= 0]
+        mass, best = mass.topk(budget)
+        ids = ids[best]
+    return torch.where(mass >= 0.0, ids, -1)
 
 
 def _merged(members: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
-    """Members (s,) and one row of draws as (ids sorted without repeats, their log weights, times each was drawn)."""
-    classes, inverse, repeats = torch.unique(drawn.ids[0], return_inverse=True, return_counts=True)
-    log_weights = repeats.to(drawn.log_weights.dtype).log().index_copy(0, inverse, drawn.log_weights[0])
-    log_weights = log_weights + repeats.to(log_weights.dtype).log()
-    ids, order = torch.cat([members, classes]).sort()
-    zeros = torch.zeros_like(members)
-    log_weights = torch.cat([zeros.to(log_weights.dtype), log_weights])[order]
-    return ids, log_weights, torch.cat([zeros, repeats])[order]
+    """Members (s,) and one row of draws as (ids sorted without repeats, their log weights, times each was drawn).
+
+    Repeats and −1 among the members are left out: to know how many are left is the one wait for a GPU.
+    """
+    ids, order = torch.cat([members, drawn.ids[0]]).sort(stable=True)
+    first, run = _runs(ids)
+    is_drawn = order >= members.numel()
+    repeats = torch.zeros_like(ids).index_add_(0, run, is_drawn.long())[run]
+    log_weights = torch.cat([drawn.log_weights.new_zeros(members.shape), drawn.log_weights[0]])[order]
+    log_weights = log_weights + torch.where(is_drawn, repeats, 1).to(log_weights.dtype).log()
+    kept = (first & (ids >= 0)).nonzero().squeeze(1)
+    return ids[kept], log_weights[kept], torch.where(is_drawn, repeats, 0)[kept]
 
 
 def _padded(targets: SparseTargets) -> Tensor:
     """(m, K) targets of each example, −1 if it has fewer than the largest number K."""
-    counts = targets.counts
-    width = int(counts.max()) if len(targets) > 0 else 0
-    taken = torch.arange(width, device=counts.device) < counts[:, None]
-    table = torch.full(taken.shape, -1, device=counts.device)
-    table[taken] = targets.class_ids
-    return table
+    ids, examples = targets.class_ids, targets.example_ids
+    table = torch.full((len(targets), targets.most), -1, device=ids.device)
+    columns = torch.arange(ids.numel(), device=ids.device) - targets.offsets[examples]
+    return table.index_put_((examples, columns), ids)

@@ -90,24 +90,23 @@ class SampledHead(LinearHead):
         return f"{super().extra_repr()}, negatives={self.negatives}"
 
 
-def accidental_hits(negatives: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-    """The pairs (example, column of ``negatives`` (n,)) in which a negative is one of that example's targets.
+def accidental_hits(negatives: Tensor, targets: SparseTargets) -> Tensor:
+    """(m, n) whether each of ``negatives`` (n,) is one of the example's targets.
 
-    In O((n + nnz) log n): targets look up runs of equal ids among the sorted negatives.
+    In O((n + nnz) log n + mn): a target marks the first of the equal ids among the sorted negatives, and each negative
+    looks there. No size depends on what was drawn, so that nothing waits for a GPU.
     """
-    ids, order = torch.sort(negatives)
+    n, ids = negatives.numel(), torch.sort(negatives).values
     first = torch.searchsorted(ids, targets.class_ids)
-    runs = torch.searchsorted(ids, targets.class_ids, right=True) - first
-    total = int(runs.sum())
-    examples = torch.repeat_interleave(targets.example_ids, runs, output_size=total)
-    starts = torch.repeat_interleave(first - (runs.cumsum(0) - runs), runs, output_size=total)
-    return examples, order[starts + torch.arange(total, device=ids.device)]
+    met = ids[first.clamp_max(n - 1)] == targets.class_ids
+    marks = torch.zeros(len(targets), n + 1, dtype=torch.bool, device=ids.device)
+    marks.view(-1).index_fill_(0, targets.example_ids * (n + 1) + torch.where(met, first, n), True)
+    return marks.index_select(1, torch.searchsorted(ids, negatives))
 
 
-def left_out(outputs: Tensor, hits: tuple[Tensor, Tensor]) -> Tensor:
-    """``outputs`` (m, n), changed in place: hits become so low that they count as nothing.
+def left_out(outputs: Tensor, hits: Tensor) -> Tensor:
+    """``outputs`` (m, n), changed in place: those at ``hits`` become so low that they count as nothing.
 
     The number is finite, for infinities become NaN in gradients if a row has nothing but hits.
     """
-    low = torch.finfo(outputs.dtype).min / 4
-    return outputs.index_put_(hits, outputs.new_full((), low))
+    return outputs.masked_fill_(hits, torch.finfo(outputs.dtype).min / 4)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from widehead.devices import moved
 from widehead.heads.graph import differentiable_once
 from widehead.precision import in_full_precision
 from widehead.targets import SparseTargets
@@ -46,23 +47,21 @@ def huffman_links(frequencies: Tensor) -> Tensor:
     return torch.tensor(links, dtype=torch.int64)
 
 
-def paths(links: Tensor, class_ids: Tensor) -> SparseTargets:
-    """The inner nodes from each class up to the root, an "example" a class; values +1 to the left, −1 to the right."""
+def paths(links: Tensor, class_ids: Tensor, depth: int) -> SparseTargets:
+    """The inner nodes from each class up to the root, an "example" a class; values +1 to the left, −1 to the right.
+
+    A GPU is waited for once, to know how many they are.
+    """
     num_classes = links.numel() // 2 + 1
     root = 2 * num_classes - 2
-    node, rows, steps = class_ids, torch.arange(class_ids.numel(), device=links.device), []
-    while rows.numel():
-        below = node != root
-        node, rows = node[below], rows[below]
-        link = links[node]
-        steps.append((rows, link))
-        node = num_classes + link // 2
-    owner = torch.cat([rows for rows, _ in steps]) if steps else rows
-    link = torch.cat([link for _, link in steps]) if steps else rows
-    order = torch.argsort(owner, stable=True)
-    counts = torch.bincount(owner, minlength=class_ids.numel())
-    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    link = link[order]
+    node, above = class_ids, class_ids.new_full((class_ids.numel(), depth), -1)
+    for step in range(depth):
+        link = links[node.clamp_max(root - 1)]
+        above[:, step] = torch.where(node == root, -1, link)
+        node = torch.where(node == root, root, num_classes + link // 2)
+    met = above >= 0
+    offsets = torch.nn.functional.pad(met.sum(1).cumsum(0), (1, 0))
+    link = above[met]
     return SparseTargets._trusted(link // 2, offsets, 1.0 - 2.0 * (link % 2))
 
 
@@ -87,6 +86,8 @@ class Levels:
         self._signs = 1.0 - 2.0 * side[:, None]
         places = torch.empty_like(links).index_copy_(0, order, torch.arange(order.numel(), device=links.device))
         self._leaves = places[:num_classes]
+        #: the largest number of inner nodes above a class
+        self.depth = len(self._ups)
 
     def log_probs(self, outputs: Tensor) -> Tensor:
         """(D, m) log p of all classes from the outputs of the inner nodes (D − 1, m): few kernels a level."""
@@ -110,7 +111,8 @@ class WithinClusters(torch.autograd.Function):
         ctx: Any, hidden: Tensor, table: Tensor, examples: Tensor, ranks: Tensor, size: int, sparse: bool
     ) -> Tensor:
         order = torch.argsort(ranks, stable=True)
-        clusters, counts = torch.unique_consecutive((ranks // size)[order], return_counts=True)
+        # The host cuts the table into clusters: it waits for a GPU here, and nowhere else.
+        clusters, counts = torch.unique_consecutive((ranks // size)[order].cpu(), return_counts=True)
         ctx.groups = list(zip(clusters.tolist(), counts.tolist(), strict=True))
         ctx.size, ctx.num_examples, ctx.sparse = size, hidden.shape[0], sparse
         readers, places = hidden[examples[order]], (ranks % size)[order, None]
@@ -157,8 +159,8 @@ def _split(
 
 
 def _sparse_rows(clusters: Tensor, blocks: list[Tensor], table: Tensor, size: int) -> Tensor:
-    """Gradients of whole clusters, one block each, as a sparse tensor of the table's shape."""
-    ids = (clusters[:, None] * size + torch.arange(size, device=table.device)).flatten()
-    ids = ids[ids < table.shape[0]]
+    """Gradients of whole clusters, one block each, as a sparse tensor of the table's shape; clusters on the host."""
+    ids = (clusters[:, None] * size + torch.arange(size)).flatten()
+    (ids,) = moved([ids[ids < table.shape[0]]], table.device)
     values = torch.cat(blocks) if blocks else table[:0].detach()
     return torch.sparse_coo_tensor(ids[None], values, table.shape, is_coalesced=True, check_invariants=False)

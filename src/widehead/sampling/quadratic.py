@@ -4,7 +4,8 @@ Letters: m examples, D classes, d width, n draws; H (m, d) hidden, W (D, d) tabl
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,14 @@ class QuadraticSampler(nn.Module):
         self._sizes = _level_sizes(-(-num_classes // block), top)
         entries = width * (width + 1) // 2
         self.register_buffer("grams", torch.zeros(sum(self._sizes), entries, device=device, dtype=dtype))
-        self.register_buffer("age", torch.tensor(refresh_every, device=device))
+        self.register_buffer("age", torch.tensor(refresh_every))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # The age stays on the host, which asks for it at each draw.
+        age = self.age
+        super()._apply(fn, recurse)
+        self.age = age
+        return self
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
