@@ -56,6 +56,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "newton"])
+@pytest.mark.filterwarnings("ignore::widehead.errors.RankingWarning")
 def test_the_exact_head_trains_in_full(rounded: tuple[str, str], optimizer: str) -> None:
     head = wh.ExactHead(WIDTH, D, wh.losses.SphericalSoftmax(), storage_dtype=torch.bfloat16)  # torch, not kernels
     make_optimizer = {
