@@ -17,6 +17,8 @@ from widehead.optim.base import HeadOptimizer
 from widehead.precision import in_full_precision
 from widehead.targets import SparseTargets, TargetsLike
 
+__all__ = ["GraphedStep"]
+
 
 class GraphedStep:
     """Calls of the same shape are captured once and replayed: a step costs one launch and some copies.
