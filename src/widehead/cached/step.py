@@ -59,6 +59,7 @@ def plan_step(
     """Compute a step without writing anything; `apply_step` writes it, unless it is not finite. No wait."""
     assert weights.order == rule.order, "the record should keep momentum exactly if the rule has it"
     hr = gradient.read.hidden if hr is None else hr
+    rule = StepRule(rule.mix, tuple(g.to(hr.dtype) if isinstance(g, Tensor) else g for g in rule.gain))
     named = gradient.read.plan.transposed_times(gradient.sparse, hr)
     gram_hr = gradient.gram_times(hr, named) if gram_hr is None else gram_hr
     gained = [hr * gain for gain in rule.gain]
@@ -143,7 +144,7 @@ def _new_cache(
 def _plus(matrix: Tensor, other: Tensor, gain: Any, factor: float = 1.0) -> Tensor:
     """matrix + factor·gain·other, whether the host knows the gain or the device alone."""
     if isinstance(gain, Tensor):
-        return torch.addcmul(matrix, other, gain.to(matrix.dtype), value=factor)
+        return torch.addcmul(matrix, other, gain, value=factor)
     return torch.add(matrix, other, alpha=gain * factor)
 
 

@@ -227,7 +227,9 @@ def _chosen(written: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dic
     for name, value in new.items():
         old = before.get(name)
         if isinstance(value, Tensor) and isinstance(old, Tensor):
-            new[name] = old if value is old else old.copy_(torch.where(written, value, old))
+            if value is not old:
+                torch.where(written, value, old, out=old)
+            new[name] = old
         elif _is_captured():
             new[name] = old
     return new
