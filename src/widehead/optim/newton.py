@@ -9,7 +9,7 @@ from torch import Tensor
 
 from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, pick, zero
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Newton(Remembering[NewtonMemory]):
     def _length(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> Any:
         """lr / (1 + the most curvature that targets added lately)."""
         peak = torch.maximum(memory.targets, group["decay"] * memory.target_peak)
-        memory.target_peak = torch.where(batch.says, peak, memory.target_peak)
+        memory.target_peak = pick(batch.says, peak, memory.target_peak)
         return group["lr"] / (1.0 + memory.target_peak)
 
 

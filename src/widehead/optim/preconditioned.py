@@ -169,7 +169,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         passed = length * found
         is_finite = passed < torch.inf  # or NaN is in the batch, which the step itself will meet and name
         memory.scaled_back = memory.scaled_back + (is_finite & (passed > _TOLERANCE))
-        allowed = torch.where(passed <= 1.0, length, torch.where(is_finite, 1.0 / found, lr))
+        allowed = pick(passed <= 1.0, length, pick(is_finite, 1.0 / found, lr))
         memory.steps += 1
         return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory))
 
@@ -247,10 +247,10 @@ class Remembering(Preconditioned[S]):
         precise, type_ = added.to(torch.float64), torch.finfo(added.dtype)
         least = len(added) * type_.tiny / type_.eps
         is_new, first = torch.trace(memory.sum) < least, self._first_diagonal(precise, group)
-        fading = torch.where(batch.says, torch.full_like(memory.weight, group["decay"]), 1.0)
-        memory.sum = torch.mul(memory.sum, torch.where(is_new, 0.0, fading)).add_(precise)
+        fading = pick(batch.says, group["decay"], 1.0)
+        memory.sum = torch.mul(memory.sum, pick(is_new, 0.0, fading)).add_(precise)
         if first is not None:
-            memory.sum.diagonal().add_(torch.where(is_new, first * fading, 0.0))
+            memory.sum.diagonal().add_(pick(is_new, first * fading, 0.0))
         memory.weight = memory.weight * fading + batch.says
         is_small = torch.trace(memory.sum) < least
         self._renew(is_small, group, memory, damping_of(group, added))
@@ -279,6 +279,14 @@ class Remembering(Preconditioned[S]):
             state = self.state[group["params"][0]]
             state["steps"] += 1
             state["age"] = 0 if due else state["age"] + 1
+
+
+def pick(flag: Tensor, yes: float | Tensor, no: float | Tensor) -> Any:
+    """torch.where of a 0-d flag and two numbers, in float64; no operation if the host knows the flag."""
+    if is_known(flag):
+        return yes if flag else no
+    first = yes if isinstance(yes, Tensor) else torch.full((), yes, dtype=torch.float64, device=flag.device)
+    return torch.where(flag, first, no)
 
 
 def damping_of(group: dict[str, Any], like: Tensor) -> float:
