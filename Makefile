@@ -4,6 +4,8 @@
 # make test-slow                         the long proofs
 # make test-python PYTHON=python3.13     the fast tests by another interpreter, in an environment of its own
 # make test-lowest                       the fast tests with the lowest versions of dependencies that are allowed
+# make test-played                       tables and runs on a CUDA device that the CPU plays, TESTS= a part of them
+# make test-gpu GPU_PYTHON=python3       on a CUDA device: what only a card can show; make bench-gpu: how fast it is
 # make test-sanitized                    the tests of the C code, built with gcc's sanitizers
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +15,7 @@ TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-python test-lowest test-sanitized site check clean
+.PHONY: demo test test-slow test-python test-lowest test-sanitized test-played test-gpu bench-gpu site check clean
 demo: $(READY)
 	$(BIN)/widehead demo
 
@@ -46,6 +48,19 @@ test-sanitized: $(READY)
 	WIDEHEAD_KERNEL_FLAGS="$(SANITIZERS)" LD_PRELOAD="$(PRELOADED)" OMP_NUM_THREADS=1 \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	$(BIN)/python -m pytest --numprocesses auto --max-worker-restart 0 --capture=sys -k "not float64" $(SANITIZED) $(TESTS)
+
+PLAYED := $(addprefix tests/,test_exact_table.py test_optimizer_table.py heads/test_head_table.py training jobs gpu)
+test-played: $(READY)
+	WIDEHEAD_TEST_DEVICE=cuda OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(or $(TESTS),$(PLAYED))
+
+# Nothing is installed: an interpreter that has torch 2.11 and numpy will do. Results go to $$OUT if it is set.
+GPU_PYTHON ?= python3
+GPU_OUT = $(or $(OUT),build/gpu)
+test-gpu:
+	PYTHONPATH=src:tests $(GPU_PYTHON) -m gpu $(GPU_OUT)
+
+bench-gpu:
+	PYTHONPATH=src $(GPU_PYTHON) recipes/gpu.py $(GPU_OUT)
 
 # A link that leads nowhere, a page left out, or a name that is not there is an error. The variable silences an advertisement.
 site: $(READY)

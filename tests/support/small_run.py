@@ -66,7 +66,7 @@ def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
     torch.manual_seed(config.seed)
     encoder = bag_encoder(INPUTS, config)
     head = ExactHead(config.width, CLASSES, config.make_loss())
-    network = WideNetwork(encoder, head)
+    network = WideNetwork(encoder, head).to(config.device)
 
     def metrics() -> dict[str, float]:
         inputs, targets = next(iter(SmallBatches().epoch(1_000)))
