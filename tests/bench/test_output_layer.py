@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.played import Device
 
 from widehead.bench import compare_step
 from widehead.bench.measure import percentile
@@ -32,10 +33,10 @@ def test_rows_hold_medians_and_ratios() -> None:
     [
         ((0, 8, 4), {}, "`classes`"),
         ((5, 8, 4, 6), {}, "at most classes"),
-        ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, exact-without-kernels, exact-momentum"),
+        ((50, 8, 4), {"methods": ["exact", "magic"]}, "exact, exact-without-kernels, exact-captured"),
         ((10**12, 300, 128), {}, "GB free"),
-        ((50, 8, 4), {"methods": ["exact", "exact"]}, "exact, exact-without-kernels, exact-momentum"),
-        ((50, 8, 4), {"methods": []}, "exact, exact-without-kernels, exact-momentum"),
+        ((50, 8, 4), {"methods": ["exact", "exact"]}, "exact, exact-without-kernels, exact-captured"),
+        ((50, 8, 4), {"methods": []}, "exact, exact-without-kernels, exact-captured"),
         ((50, 8, 4), {"rounds": 0}, "`rounds`"),
     ],
 )
@@ -44,7 +45,7 @@ def test_wrong_options_are_named(sizes: tuple[int, ...], options: dict, message:
         compare_step(*sizes, **options)
 
 
-_HEADS = sorted(set(METHODS) - {"dense", "dense-cross-entropy", "linear-cross-entropy"})
+_HEADS = sorted(set(METHODS) - {"exact-captured", "dense", "dense-tf32", "dense-cross-entropy", "linear-cross-entropy"})
 
 
 @pytest.mark.parametrize("name", _HEADS)
@@ -123,7 +124,8 @@ def test_every_method_makes_the_same_step() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         hidden, targets = problem.draw(generator)
-        assert exact.step(hidden.clone(), targets) == pytest.approx(dense.step(hidden.clone(), targets), rel=1e-5)
+        losses = [float(method.step(hidden.clone(), targets)) for method in (exact, dense)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert torch.allclose(exact.head.weight(), dense.layer.weight, rtol=1e-4, atol=1e-6)  # type: ignore[attr-defined]
 
 
@@ -135,3 +137,26 @@ def test_a_torch_without_the_fused_loss_leaves_that_method_out(monkeypatch: pyte
     assert "needs torch 2.13" in why["linear-cross-entropy"]
     rows = compare_step(40, 6, 5, methods=("exact", "linear-cross-entropy"), rounds=1)
     assert [row["skipped"] is None for row in rows] == [True, False]
+
+
+def test_products_may_be_rounded_in_that_method_alone() -> None:
+    problem, seen = OutputLayerProblem(40, 6, 5), []
+    method = METHODS["dense-tf32"](problem, torch.device("cpu"))
+    method.layer.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))  # type: ignore
+    method.step(*problem.draw(torch.Generator().manual_seed(0)))
+    assert (seen, torch.get_float32_matmul_precision()) == (["high"], "highest")
+
+
+def test_a_captured_step_needs_a_card() -> None:
+    why = left_out(OutputLayerProblem(40, 6, 5), ["exact", "exact-captured"])
+    assert why == {"exact-captured": "exact-captured needs a CUDA device. Found cpu."}
+
+
+@pytest.mark.parametrize("name", ["exact", "exact-captured", "dense", "dense-tf32", "dense-cross-entropy"])
+def test_methods_on_a_card(played: Device, name: str) -> None:
+    problem = OutputLayerProblem(60, 6, 5)
+    method = METHODS[name](problem, torch.device("cuda"))
+    generator = torch.Generator(device="cuda").manual_seed(0)
+    losses = [method.step(*problem.draw(generator)) for _ in range(5)]
+    assert {loss.device.type for loss in losses} == {"cuda"}
+    assert all(torch.isfinite(loss) for loss in losses)

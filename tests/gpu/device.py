@@ -1,4 +1,4 @@
-"""What the checks share: the device, a stretch in which nothing may wait for it, and what is written down of a check."""
+"""What the checks share: the device, what may not wait for it, and what is written down of a check."""
 
 from __future__ import annotations
 

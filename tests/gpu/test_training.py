@@ -37,7 +37,7 @@ def work(out: Path, device: str, played: bool) -> None:
     from support.small_run import start_or_resume
 
     with played_cuda() if played else contextlib.nullcontext():
-        start_or_resume(out, device=device, epochs=8, checkpoint_every="10 steps", dropout=0.0, input_dropout=0.0)
+        start_or_resume(out, device=device, epochs=3, checkpoint_every="10 steps", dropout=0.0, input_dropout=0.0)
 
 
 def weights_in(out: Path, device: str) -> tuple[torch.Tensor, int]:
@@ -52,10 +52,14 @@ def weights_in(out: Path, device: str) -> tuple[torch.Tensor, int]:
     return trainer.network.head.weight().cpu(), trainer.state.position.step
 
 
+def saved(out: Path) -> bool:
+    return (out / "checkpoints" / "last.safetensors").exists()
+
+
 def killed_at_its_first_checkpoint(process: Any, out: Path) -> bool:
     """Whether the process was still at work when it was killed."""
     end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end and process.is_alive() and not (out / "checkpoints" / "last.safetensors").exists():
+    while time.monotonic() < end and process.is_alive() and not saved(out):
         time.sleep(0.01)
     alive = process.is_alive()
     if alive:
@@ -98,11 +102,7 @@ def test_the_command_line_trains_resumes_and_evaluates() -> None:
         train = ["train", "recommender", folder / "train.txt", "--test", folder / "test.txt", *sizes, *told]
         process = subprocess.Popen(command(*train))
         end = time.monotonic() + _PATIENCE
-        while (
-            process.poll() is None
-            and time.monotonic() < end
-            and not (folder / "run/checkpoints/last.safetensors").exists()
-        ):
+        while process.poll() is None and time.monotonic() < end and not saved(folder / "run"):
             time.sleep(0.01)
         note(killed=process.poll() is None)
         process.kill()

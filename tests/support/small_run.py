@@ -71,7 +71,7 @@ def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
     def metrics() -> dict[str, float]:
         inputs, targets = next(iter(SmallBatches().epoch(1_000)))
         with torch.no_grad():
-            return {"loss": float(network(inputs, targets)), "perplexity": 2.0}
+            return {"loss": float(network(inputs.to(config.device), targets)), "perplexity": 2.0}
 
     return Trainer(
         config,

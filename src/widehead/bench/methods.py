@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from widehead.arithmetic import TORCH, using
 from widehead.bench.memory import Need
 from widehead.bench.problem import OutputLayerProblem
+from widehead.cuda import GraphedStep
 from widehead.heads import ExactHead, Head, ParameterHead
 from widehead.heads.contract import linear_of
 from widehead.heads.names import HEADS
@@ -25,14 +26,15 @@ class Method(ABC):
     """A layer that can make a step, with an optimiser of it; variants differ in the loss."""
 
     optimizer: torch.optim.Optimizer
+    warm_up = 1  # calls that do what later ones do not have to
 
-    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
-        """One training step; returns the loss."""
+    def step(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """One training step; returns the loss, () on the device."""
         loss = self._loss(hidden.requires_grad_(), targets)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     @abstractmethod
     def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor: ...
@@ -66,9 +68,24 @@ class Exact(HeadMethod):
 class ExactWithoutKernels(Exact):
     """The same, made of torch operations."""
 
-    def step(self, hidden: Tensor, targets: SparseTargets) -> float:
+    def step(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         with using(TORCH):
             return super().step(hidden, targets)
+
+
+class ExactCaptured(Exact):
+    """The same, captured as a CUDA graph and replayed."""
+
+    warm_up = 3  # two calls as usual, and the one that is captured
+
+    def __init__(self, problem: OutputLayerProblem, device: torch.device) -> None:
+        super().__init__(problem, device)
+        self.graphed = GraphedStep(
+            lambda hidden: hidden.detach().requires_grad_(), self.head, [self.optimizer], warm_up=2
+        )
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        return self.graphed(hidden, targets)
 
 
 class PlainLayer(Method):
@@ -85,17 +102,29 @@ class Dense(PlainLayer):
     """The loss of the exact methods; no one-hot matrix is formed."""
 
     def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        outputs = self.layer(hidden)
+        outputs, targets = self.layer(hidden), targets.to(hidden.device)
         at_targets = outputs[targets.example_ids, targets.class_ids]
         squared_norm = torch.linalg.vecdot(outputs, outputs)
         return SquaredError()(squared_norm, outputs.sum(1), at_targets, targets, outputs.shape[1]).mean()
+
+
+class DenseRounded(Dense):
+    """The same with products of float32 that torch may round, to TF32 on a GPU."""
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            return super().step(hidden, targets)
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 class DenseCrossEntropy(PlainLayer):
     """All m × D outputs and the cross entropy of their softmax; one target an example."""
 
     def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        return F.cross_entropy(self.layer(hidden), targets.class_ids)
+        return F.cross_entropy(self.layer(hidden), targets.class_ids.to(hidden.device))
 
 
 class LinearCrossEntropy(PlainLayer):
@@ -110,7 +139,8 @@ class LinearCrossEntropy(PlainLayer):
         self.options = nn.LinearCrossEntropyOptions(batch_chunk_size=-(-problem.batch // 4))
 
     def _loss(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        return F.linear_cross_entropy(hidden, self.layer.weight, targets.class_ids, options=self.options)
+        class_ids = targets.class_ids.to(hidden.device)
+        return F.linear_cross_entropy(hidden, self.layer.weight, class_ids, options=self.options)
 
 
 class Other(HeadMethod):
@@ -127,17 +157,20 @@ class Other(HeadMethod):
 METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     "exact": Exact,
     "exact-without-kernels": ExactWithoutKernels,
+    "exact-captured": ExactCaptured,
     "exact-momentum": partial(Exact, momentum=0.9),
     "exact-newton": partial(Exact, optimizer=Newton, lr=1.0),  # its natural scale; no step of it is unstable
     "exact-shampoo": partial(Exact, optimizer=Shampoo),
     "exact-muon": partial(Exact, optimizer=Muon),
     "dense": Dense,
+    "dense-tf32": DenseRounded,
     "dense-cross-entropy": DenseCrossEntropy,
     "linear-cross-entropy": LinearCrossEntropy,
     **{name: partial(Other, head=name) for name in HEADS if name != "exact"},
 }
 
 #: methods that take exactly one target an example
+CAPTURED = "exact-captured"  # on CUDA devices alone
 FUSED = "linear-cross-entropy"  # not in every torch that the package runs with
 ONE_TARGET = frozenset({"dense-cross-entropy", FUSED})
 
@@ -147,11 +180,13 @@ ONE_TARGET = frozenset({"dense-cross-entropy", FUSED})
 _NEEDS = {
     "exact": (1.05, 0.3, 0.0),
     "exact-without-kernels": (1.05, 0.3, 0.0),
+    "exact-captured": (1.05, 0.3, 0.0),
     "exact-momentum": (2.05, 1.6, 0.0),
     "exact-newton": (1.05, 0.4, 0.0),
     "exact-shampoo": (1.05, 0.4, 0.0),
     "exact-muon": (1.05, 0.4, 0.0),
     "dense": (2.0, 0.25, 4.0),
+    "dense-tf32": (2.0, 0.25, 4.0),
     "dense-cross-entropy": (2.0, 2.0, 4.0),
     "linear-cross-entropy": (2.0, 2.0, 1.0),
     "full": (4.0, 3.0, 1.0),

@@ -9,7 +9,7 @@ import torch
 
 from widehead.bench.measure import hardware, in_turn, interleaved, percentile, sgemm_rate
 from widehead.bench.memory import PeakMemory, available_memory, fitting
-from widehead.bench.methods import FUSED, METHODS, ONE_TARGET, memory_need
+from widehead.bench.methods import CAPTURED, FUSED, METHODS, ONE_TARGET, memory_need
 from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.provenance import provenance
 from widehead.errors import check_number
@@ -55,6 +55,8 @@ def left_out(problem: OutputLayerProblem, methods: Sequence[str], device: str = 
     }
     if FUSED in methods and not hasattr(torch.nn, "LinearCrossEntropyOptions"):
         refused[FUSED] = f"{FUSED} needs torch 2.13 or newer. Found {torch.__version__}."
+    if CAPTURED in methods and torch.device(device).type != "cuda":
+        refused[CAPTURED] = f"{CAPTURED} needs a CUDA device. Found {device}."
     needs = {name: memory_need(name, problem) for name in methods if name not in refused}
     refused |= fitting(needs, available_memory(torch.device(device)))
     if len(refused) == len(methods):
@@ -86,7 +88,7 @@ def compare_step(
     Returns:
         One row a method: "method", "seconds" (median of a step), "seconds_p99" and "seconds_max" (99th percentile and
         longest; of few steps both are the longest), "steps" (how many were timed), "peak_bytes" (most memory that the
-        method held while it was built and made a first step; None if unknown), "ratio_to_dense" and
+        method held while it was built and made its first steps; None if unknown), "ratio_to_dense" and
         "ratio_to_full" (how many times faster than dense, and than the full softmax head; None without them),
         "ratio_to_exact" (how many times as long as a step of the exact head with plain SGD; None without it),
         "ratio_to_floor" (how many times slower than 14d²m flops at the float32 matrix-product rate measured in the same
@@ -120,7 +122,7 @@ def compare_step(
 def _prepared(
     names: Sequence[str], problem: OutputLayerProblem, device: torch.device, generator: torch.Generator
 ) -> tuple[dict[str, Callable[[], object]], dict[str, int | None]]:
-    """A step of each method, made once already, and how much memory that took."""
+    """A step of each method, warm, and how much memory that took."""
     for name in names:  # what is loaded at first use should neither be timed nor count as the method's memory
         METHODS[name](_TINY, device).step(*_TINY.draw(generator))
     steps: dict[str, Callable[[], object]] = {}
@@ -128,8 +130,10 @@ def _prepared(
     for name in names:
         batches = [problem.draw(generator) for _ in range(8)]
         with PeakMemory(device) as memory:
-            steps[name] = in_turn(METHODS[name](problem, device).step, batches)
-            steps[name]()
+            method = METHODS[name](problem, device)
+            steps[name] = in_turn(method.step, batches)
+            for _ in range(method.warm_up):
+                steps[name]()
         peaks[name] = memory.bytes
     return steps, peaks
 

@@ -78,7 +78,7 @@ class Network:
         )
         self.optimizer = torch.optim.SGD(self.encoder.parameters(), lr=_LR)
 
-    def step(self, words: Tensor, targets: SparseTargets) -> float:
+    def step(self, words: Tensor, targets: SparseTargets) -> Tensor:
         """One training step on contexts ``words`` (m, context); returns the loss."""
         self.optimizer.zero_grad()
         loss = self.output.step(self.encoder(words), targets)

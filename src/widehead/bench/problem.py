@@ -33,11 +33,13 @@ class OutputLayerProblem:
             )
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, SparseTargets]:
-        """One batch: hidden (m, d) with entries of unit size, and K uniform targets an example."""
+        """One batch: hidden (m, d) with entries of unit size, and K uniform targets an example, on the host as from a
+        loader of data.
+        """
         hidden = torch.randn(self.batch, self.width, generator=generator, device=generator.device)
         shape = (self.batch, self.targets_per_example)
         ids = torch.randint(0, self.classes, shape, generator=generator, device=generator.device)
-        return hidden, SparseTargets.from_ids(ids)
+        return hidden, SparseTargets.from_ids(ids.cpu())
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -76,13 +78,13 @@ class TrainedStream:
         self._mean = math.sqrt(0.5 * d) * mean / torch.linalg.vector_norm(mean)
 
     def draw(self) -> tuple[Tensor, SparseTargets]:
-        """One batch: hidden (m, d) and K targets an example."""
+        """One batch: hidden (m, d), and K targets an example on the host."""
         size, device = self.problem, self.generator.device
         noise = torch.randn(size.batch, size.width, generator=self.generator, device=device)
         shape = (size.batch, size.targets_per_example)
         level = torch.rand(shape, generator=self.generator, device=device, dtype=torch.float64)
         ids = level * size.classes if self.targets == "uniform" else torch.expm1(level * math.log1p(size.classes))
-        return self._mean + noise @ self._spread, SparseTargets.from_ids(ids.long().clamp_(max=size.classes - 1))
+        return self._mean + noise @ self._spread, SparseTargets.from_ids(ids.long().clamp_(max=size.classes - 1).cpu())
 
     def largest_stable_lr(self, batches: int = 16) -> float:
         """2/λmax of the squared error's curvature 2HᵀH/m, the smallest over a few batches drawn for it."""
