@@ -61,6 +61,7 @@ class GraphedStep:
         self._of_head = [o for o in self.optimizers if isinstance(o, HeadOptimizer) and head in o.heads]
         if not self._of_head:
             raise ValueError("`optimizers` should hold one of the head's, such as wh.optim.SGD(head). Found none.")
+        self._stream = torch.cuda.Stream()
         self._calls: Counter[Any] = Counter()
         self._graphs: dict[Any, _Graph] = {}
         self._memory: tuple[int, ...] = ()
@@ -76,7 +77,7 @@ class GraphedStep:
         record = self._record()
         self._calls[batch.form] += 1
         if self._calls[batch.form] <= self.warm_up:
-            return self._step(batch.moved(self.head.device)).detach()
+            return self._warmed_up(batch)
         record.reserve(batch.targets.class_ids.shape[0])
         if record.memory() != self._memory:  # others made steps meanwhile, for which tensors had to grow
             self._graphs.clear()
@@ -95,6 +96,15 @@ class GraphedStep:
         record = self.head.weights
         assert isinstance(record, CachedWeights), "a head on a CUDA device has a cached record"
         return record
+
+    def _warmed_up(self, batch: _Batch) -> Tensor:
+        """A step as usual, on a stream of its own: nodes of autograd that stay must not know the usual stream."""
+        usual = torch.cuda.current_stream()
+        self._stream.wait_stream(usual)
+        with torch.cuda.stream(self._stream):
+            loss = self._step(batch.moved(self.head.device))
+        usual.wait_stream(self._stream)
+        return loss.detach().clone()
 
     def _step(self, batch: _Batch) -> Tensor:
         for optimizer in self.optimizers:
@@ -191,6 +201,7 @@ def _padded(targets: SparseTargets, num_classes: int) -> SparseTargets:
     more = (1 << max(0, count - 1).bit_length()) - count
     ids, offsets = targets.class_ids, targets.offsets
     values = None if targets.values is None else torch.cat([targets.values, targets.values.new_zeros(more)])
-    known = num_classes, 0.0 if values is None or count == 0 else float(values.min())
+    least = 0.0 if values is None or count == 0 else float(values.min())
+    known = num_classes, least, count + more  # of every batch that shares a graph with this one
     parts = torch.cat([ids, ids.new_zeros(more)]), torch.cat([offsets, offsets[-1:] + more])
     return SparseTargets._trusted(*parts, values, known)

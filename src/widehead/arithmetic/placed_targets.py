@@ -13,6 +13,8 @@ from torch import Tensor
 from widehead.arithmetic.target_plan import bag_sum
 from widehead.targets import SparseTargets
 
+_MOST_BATCHED = (1 << 16) - 1  # what CUDA's grids have in their second dimension
+
 
 @dataclass(frozen=True)
 class PlacedTargets:
@@ -65,5 +67,7 @@ class PlacedTargets:
 
 
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
-    """(k,) inner products of the rows of two (k, d): one kernel, if vecdot takes two."""
+    """(k,) inner products of the rows of two (k, d): by one kernel, if they are not too many for a batched product."""
+    if left.shape[0] > _MOST_BATCHED:
+        return torch.linalg.vecdot(left, right)
     return torch.bmm(left[:, None], right[:, :, None]).view(-1)
