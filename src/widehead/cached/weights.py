@@ -226,6 +226,7 @@ class CachedWeights(WeightRecord):
         most = min(_MOST_BOUNDARIES, NUMBERS // self.columns**2)
         best = math.isqrt(self.num_classes // (targets * steps))
         self.kept.allocate(max(_FEWEST_BOUNDARIES, min(best, most)), targets * steps)
+        self.layout += 1
 
     # -- segments -----------------------------------------------------------------------------------------------
 
