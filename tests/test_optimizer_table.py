@@ -225,8 +225,12 @@ def test_a_failed_step_changes_neither_head_nor_optimizer(kind: Kind, row: Row, 
     b = batch(row, torch.Generator().manual_seed(99), M, WIDTH, D)
     b.hidden[3, 2] = float("nan")
     head_loss(head, b)[0].backward()
-    with pytest.raises(NonFiniteError, match="hidden layer"):
+    with pytest.raises(NonFiniteError, match="hidden layer"):  # noqa: PT012  a GPU tells it late
         optimizer.step()
+        head.consolidate()
+    if DEVICE != "cpu":
+        head.consolidate()
+        twin.consolidate()
     optimizer.zero_grad()
     train(head, optimizer, row, 4, 4)
     train(twin, other, row, 4, 4)

@@ -26,6 +26,18 @@ def test_a_random_walk_stays_beside_its_twin(seed: int, actions: int) -> None:
     assert not found.failures, "\n".join(found.failures)
 
 
+CACHED = [pytest.param(seed, 700, id=f"{seed}") for seed in (50, 51)]
+CACHED += [pytest.param(seed, 10_000, id=f"{seed}, long", marks=pytest.mark.slow) for seed in range(150, 155)]
+
+
+@pytest.mark.parametrize(("seed", "actions"), CACHED)
+def test_so_does_one_of_the_record_for_a_gpu(seed: int, actions: int) -> None:
+    """On a CPU, which has it told at once of steps that are not finite."""
+    found = walk(seed, actions, cached=True)
+    print(report(found))
+    assert not found.failures, "\n".join(found.failures)
+
+
 def test_a_step_that_is_a_little_off_is_seen_and_seen_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin goes a ten-thousandth further than it should; what fails names the seed and the walk, and repeats."""
     real = Twin.sgd

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from support.walk.rare import RARE
 from support.walk.walker import Actions, Walker
+from widehead.cached import cached_everywhere
 from widehead.errors import WideheadWarning
 
 LENGTH = 300  # actions of a walk
@@ -23,12 +25,13 @@ class Found:
     failures: list[str] = field(default_factory=list)
 
 
-def walk(seed: int, actions: int, *, first: int = 0, progress: bool = False) -> Found:
-    """Walks from number ``first`` on, until there were so many actions."""
+def walk(seed: int, actions: int, *, first: int = 0, progress: bool = False, cached: bool = False) -> Found:
+    """Walks from number ``first`` on, until there were so many actions; ``cached``: of the record for a GPU."""
     found, begin = Found(), time.monotonic()
     while sum(found.actions.counts.values()) < actions:
         number = first + found.walks
-        failure = one_walk(seed, number, found.actions)
+        with cached_everywhere() if cached else nullcontext():
+            failure = one_walk(seed, number, found.actions)
         found.walks += 1
         if failure:
             found.failures.append(failure)
