@@ -148,7 +148,7 @@ def test_float32_is_as_exact_as_a_dense_layer_of_float32(make: Callable[..., Ten
     print(f"{make.__name__}, {share} of stable, {steps} steps: W off by {wrong:.1e}, dense float32 {allowed:.1e}")
     assert wrong < 2.0 * allowed
     drift = head.audit()
-    assert max(drift.gram, drift.column_sum) < 1e-6
+    assert max(drift.gram, drift.column_sum) < 1e-7 * steps**0.5, "rounding of one step after another"
     assert record(head).closes >= steps // 32
 
 
