@@ -151,8 +151,8 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         """A copy of what is remembered of a head, on the head's device, to which it may have moved meanwhile."""
         device = head.weights.values.device
         state: dict[str, Any] = self.state.get(group["params"][0]) or vars(self._fresh(head))
-        beside: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.items()}
-        return self.memory(**beside)
+        strangers = {k: v.to(device) for k, v in state.items() if isinstance(v, Tensor) and v.device != device}
+        return self.memory(**{**state, **strangers})
 
     def _state_before(self, head: FactoredHead, group: dict[str, Any]) -> dict[str, Any]:
         return vars(self._remembered(head, group))
