@@ -62,7 +62,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             {"params": [stand_in], "lr": self.default_lr(stand_in.head, options) if lr is None else lr}
             for stand_in in stand_ins
         ]
-        if options["capturable"]:
+        if options.get("capturable"):
             for group, stand_in in zip(groups, stand_ins, strict=True):
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float64).to(stand_in.device)
         super().__init__(groups, {"lr": lr, **options})
