@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
 
 import widehead as wh
+from widehead.cached import cached_everywhere
 from widehead.heads.gate import Gate
 
 
@@ -93,3 +96,43 @@ def test_an_error_inside_leaves_the_gate_open() -> None:
         pass
     with gate:
         pass
+
+
+@pytest.mark.parametrize("record", [nullcontext, cached_everywhere], ids=["factored", "cached"])
+@pytest.mark.parametrize("disturbance", ["weight", "state_dict", "consolidate", "top_k"])
+def test_training_is_right_whatever_other_threads_ask_for(
+    disturbance: str, record: Callable[[], AbstractContextManager[None]]
+) -> None:
+    torch.manual_seed(0)
+    with record():
+        head, alone = (wh.ExactHead(6, 50, wh.losses.SquaredError(), dtype=torch.float64) for _ in range(2))
+    alone.load_state_dict(copy.deepcopy(head.state_dict()))
+    done, problems = threading.Event(), []
+
+    def disturb() -> None:
+        while not done.is_set():
+            try:
+                head.top_k(torch.ones(2, 6), 3) if disturbance == "top_k" else getattr(head, disturbance)()
+            except Exception as error:  # noqa: BLE001  it is told in the other thread
+                problems.append(error)
+                return
+
+    threads, before = [threading.Thread(target=disturb) for _ in range(2)], sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        for thread in threads:
+            thread.start()
+        optimizers = [wh.optim.SGD(one, lr=0.01) for one in (head, alone)]
+        for _ in range(100):
+            hidden, targets = torch.randn(4, 6, dtype=torch.float64), torch.randint(50, (4, 2))
+            for one, optimizer in zip((head, alone), optimizers, strict=True):
+                one(hidden, targets).backward()
+                optimizer.step()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before)
+    assert not problems
+    assert head.audit().gram < 1e-12
+    assert torch.allclose(head.weight(), alone.weight(), rtol=1e-10, atol=1e-12)

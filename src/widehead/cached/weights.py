@@ -209,7 +209,7 @@ class CachedWeights(WeightRecord):
             return
         if places == 0:
             self.allocate(targets)
-        elif used > max(4 * _MOST_PLACES, 8 * targets):
+        elif used > max(4 * _MOST_PLACES, 8 * targets) and not self.rows.is_narrow:  # that would round rows
             self.close_segment()
         else:
             self.kept.grow(max(2 * places, used + targets))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,12 @@ class ExactHead(ExactState):
 
     def _read(self, hidden: Tensor, targets: SparseTargets) -> Forward:
         learns = torch.is_grad_enabled() and self.learns
-        with self._gate.writing() if learns and self.weights.forward_writes else self._gate:
+        with self.at_work() if learns else self._gate:
             return self.weights.forward(hidden.detach(), targets, learns=learns)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Held while a pass or a step works on the weights: other threads then do not rewrite rows, or wait."""
+        return self._gate.writing() if self._weights.forward_writes else self._gate
 
     @torch.no_grad()
     def _partials(self, read: Forward, targets: SparseTargets) -> Partials:
@@ -181,15 +186,17 @@ class ExactHead(ExactState):
     @in_full_precision
     def lent_norm(self) -> Tensor | None:
         """(1,) ‖∇W‖ of the pending step, None if none pends; what others multiply it by, the step is multiplied by."""
-        return self._pending.lent_norm(self.weights)
+        with self.at_work():
+            return self._pending.lent_norm(self.weights)
 
     @in_full_precision
     def grad_norm(self) -> Tensor:
         """() exact ‖∇W‖_F of the pending step in O(d²) an example, although ∇W is never formed; 0 if none pends."""
-        gradient = self.pending_gradient()
-        if gradient is None:
-            return torch.zeros((), dtype=torch.float64, device=self.device)
-        return gradient.norm()
+        with self.at_work():
+            gradient = self.pending_gradient()
+            if gradient is None:
+                return torch.zeros((), dtype=torch.float64, device=self.device)
+            return gradient.norm()
 
     def record(self, gradient: OutputGradient) -> None:
         """Leave a gradient for the optimiser, as a backward pass does."""
@@ -245,19 +252,12 @@ class ExactHead(ExactState):
         d = self.in_features
         weight = torch.empty(self.num_classes, d, dtype=self.dtype, device=self.device)
         bias = weight.new_empty(self.num_classes) if self.has_bias else None
-        with self._settled():
+        with self._gate:
             for start, rows in self.weights.blocks():
                 weight[start : start + rows.shape[0]] = rows[:, :d]
                 if bias is not None:
                     bias[start : start + rows.shape[0]] = rows[:, d]
         return weight, bias
-
-    def _settled(self) -> Gate:
-        """The gate, for who is going to read all of W."""
-        if self.weights.forward_writes:
-            with self._gate.writing():
-                self.weights.settle()
-        return self._gate
 
     @in_full_precision
     def to_linear(self) -> nn.Linear:
@@ -320,7 +320,8 @@ class ExactHead(ExactState):
     @in_full_precision
     def audit(self) -> Audit:
         """Drift of Q, U⁻¹ and w̄ against a dense recomputation in float64, O(Dd²)."""
-        return self.weights.audit()
+        with self._gate:
+            return self.weights.audit()
 
     def extra_repr(self) -> str:
         loss = type(self.loss).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import torch
@@ -91,6 +92,10 @@ class ExactState(Head):
         self.drop_pending()
 
     @abstractmethod
+    def at_work(self) -> AbstractContextManager[None]:
+        """Held while the weights are worked on, so that other threads do not rewrite rows, or wait."""
+
+    @abstractmethod
     def drop_pending(self) -> None:
         """Forget the pending step, as `zero_grad` does."""
 
@@ -99,7 +104,8 @@ class ExactState(Head):
     @in_full_precision
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         self.check_untouched()
-        weights = self.weights.factored()  # of what was put, if something was
+        with self.at_work():
+            weights = self.weights.factored()  # of what was put, if something was
         super()._save_to_state_dict(destination, prefix, keep_vars)
         del destination[prefix + "handle"]
         destination.update({prefix + "values": weights.values, prefix + "versions": weights.versions.versions})
@@ -107,7 +113,9 @@ class ExactState(Head):
     @in_full_precision
     def get_extra_state(self) -> Tensor:
         """The state but for the rows and their versions, as bytes; none of a head on the device meta."""
-        return factored.pack((self._weights if self._weights.values.is_meta else self.weights).factored())
+        weights = self._weights if self._weights.values.is_meta else self.weights
+        with self.at_work():
+            return factored.pack(weights.factored())
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take it with the rows, before or after them; all are checked when the weights are next asked for."""

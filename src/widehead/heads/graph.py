@@ -4,6 +4,7 @@ Letters: m examples, nnz targets in all.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -49,6 +50,7 @@ class Recording(Protocol):
     def learns(self) -> bool: ...
 
     def record(self, gradient: OutputGradient) -> None: ...
+    def at_work(self) -> AbstractContextManager[None]: ...
 
 
 class ExactFunction(torch.autograd.Function):
@@ -72,9 +74,10 @@ class ExactFunction(torch.autograd.Function):
     @in_full_precision
     def backward(ctx: Any, *by_outputs: Any) -> Any:
         head: Recording = ctx.head
-        _check_backward(head, ctx.read)
         parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
-        gradient = output_gradient(head.weights, ctx.read, *parts)
+        with head.at_work():
+            _check_backward(head, ctx.read)
+            gradient = output_gradient(head.weights, ctx.read, *parts)
         # As in torch: backward() leaves a gradient, torch.autograd.grad() by other tensors does not.
         if ctx.remember and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
             head.record(gradient)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,6 +168,14 @@ class HeadOptimizer(torch.optim.Optimizer):
         if is_known(found := getattr(self, "found_inf", 0.0)) and bool(found):
             self.zero_grad()
             return loss
+        with ExitStack() as stack:
+            for head in self.heads:
+                stack.enter_context(head.at_work())
+            self._make_steps()
+        return loss
+
+    def _make_steps(self) -> None:
+        """Plan all of them, then write all of them."""
         planned: list[tuple[FactoredHead, Any, dict[str, Any], dict[str, Any]]] = []
         for head, group, momentum in zip(self.heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
@@ -182,7 +191,6 @@ class HeadOptimizer(torch.optim.Optimizer):
             if state:
                 new = state if written is None else _chosen(written, state, self._state_before(head, group))
                 self.state[group["params"][0]] = new
-        return loss
 
     def _unscaled(self, head: FactoredHead, gradient: OutputGradient) -> OutputGradient:
         """As it is without GradScaler, which tells its scale in its own `step`, unless it has unscaled already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ class FactoredHead(Protocol):
     loss: Loss
     in_features: int
 
+    def at_work(self) -> AbstractContextManager[None]: ...
     def keep_momentum(self, keep: bool) -> None: ...
     def pending_gradient(self) -> OutputGradient | None: ...
     def drop_pending(self) -> None: ...
