@@ -20,8 +20,9 @@ demo: $(READY)
 	$(BIN)/widehead demo
 
 # One thread a process: small tensors gain nothing from more, and processes that share cores wait for one another.
+# The checks for a card are left to test-played and test-gpu.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --ignore tests/gpu $(TESTS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow $(TESTS)

@@ -26,7 +26,7 @@ def test_a_random_walk_stays_beside_its_twin(seed: int, actions: int) -> None:
     assert not found.failures, "\n".join(found.failures)
 
 
-CACHED = [pytest.param(seed, 700, id=f"{seed}") for seed in (50, 51)]
+CACHED = [pytest.param(seed, 700, id=f"{seed}") for seed in (50,)]
 CACHED += [pytest.param(seed, 10_000, id=f"{seed}, long", marks=pytest.mark.slow) for seed in range(150, 155)]
 
 

@@ -384,7 +384,7 @@ def test_decay_that_would_wipe_out_the_weights_stops_the_step(kind: str) -> None
 def test_defaults_are_those_of_the_docstrings(kind: str, defaults: dict[str, float]) -> None:
     (group,) = getattr(wh.optim, kind)(make()).param_groups
     del group["params"]
-    assert group == {**defaults, "weight_decay": 0.0, "max_grad_norm": None}
+    assert group == {**defaults, "weight_decay": 0.0, "max_grad_norm": None, "capturable": False}
 
 
 def test_what_is_remembered_follows_a_head_that_moves() -> None:
