@@ -230,7 +230,7 @@ def test_top_k_agrees_with_the_scores_of_all_classes(row: Row, dtype: torch.dtyp
 @ROWS
 def test_log_prob_is_a_distribution_over_all_classes(row: Row) -> None:
     head, _ = make_head(row, 6, D, torch.float64)
-    hidden = torch.randn(3, 6, generator=gen(8), dtype=torch.float64, device=DEVICE)
+    hidden = torch.randn(3, 6, generator=gen(8), dtype=torch.float64).to(DEVICE)
     ids = torch.arange(D, device=DEVICE).expand(3, D)
     if not row.make().has_probabilities:
         with pytest.raises(TypeError, match="no probabilities"):
