@@ -7,7 +7,6 @@ Letters (docs/notation.md): m examples, D classes, d width, H (m, d) hidden, O =
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -111,19 +110,19 @@ class OutputGradient:
         scaled = {name: part * factor for name, part in parts.items() if part is not None}
         return replace(self, bound=None, **scaled)
 
-    @cached_property
+    @property
     def weighted_hidden(self) -> Tensor:
         """(m, d) ΛH."""
         return self.by_squared_norm[:, None] * self.read.hidden
 
-    def gram_times(self, hr: Tensor, named: Tensor | None = None) -> Tensor:
-        """(m, d) TTᵀX for X = HR (m, d), without the D outputs; ``named`` is SᵀX (n, d), if it is known.
+    def gram_times(self, hr: Tensor, named: Tensor | None = None, weighted: Tensor | None = None) -> Tensor:
+        """(m, d) TTᵀX for X = HR (m, d), without the D outputs; ``named`` is SᵀX (n, d), ``weighted`` ΛH, if known.
 
         TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = NW + ½ΛHQ; NNᵀ = σ(N1)ᵀ + (S1)σᵀ + SSᵀ. If m ≤ d the m × m products come
         first, otherwise the d × d ones.
         """
         hidden, plan = self.read.hidden, self.read.plan
-        scaled = self.weighted_hidden
+        scaled = self.weighted_hidden if weighted is None else weighted
         half = torch.lerp(self.others, self.by_hidden, 0.5)  # Y
         if hidden.shape[0] <= hidden.shape[1]:
             kernel = half @ scaled.T

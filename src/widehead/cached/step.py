@@ -61,12 +61,13 @@ def plan_step(
     hr = gradient.read.hidden if hr is None else hr
     rule = StepRule(rule.mix, tuple(g.to(hr.dtype) if isinstance(g, Tensor) else g for g in rule.gain))
     named = gradient.read.plan.transposed_times(gradient.sparse, hr)
-    gram_hr = gradient.gram_times(hr, named) if gram_hr is None else gram_hr
+    weighted = gradient.weighted_hidden
+    gram_hr = gradient.gram_times(hr, named, weighted) if gram_hr is None else gram_hr
     gained = [hr * gain for gain in rule.gain]
     gained_hr = gained[0] if len(gained) == 1 else torch.cat(gained, dim=1)
     master = _new_sums(weights, gradient, rule, gram_hr, gained_hr)
     sums = master.to(weights.dtype)
-    cache = _new_cache(weights, gradient, rule, named, gained_hr)
+    cache = _new_cache(weights, rule, weighted, named, gained_hr)
     # Q has a part of every number of the step. A sum meets every NaN and infinity.
     sound = sums.sum() * 0.0 == 0.0
     wanted = None if skip is None else skip.to(sums.device).reshape(()) == 0
@@ -124,18 +125,14 @@ def _by_momentum(weights: CachedWeights, gradient: OutputGradient) -> Tensor:
     return made if gradient.constant is None else made.addr_(gradient.constant, weights.small.column_sum[d:])
 
 
-def _new_cache(
-    weights: CachedWeights, gradient: OutputGradient, rule: StepRule, named: Tensor, gained_hr: Tensor
-) -> Tensor:
-    """(n, c) rows of the cache: what a dense layer's rows would become."""
-    read, d = gradient.read, weights.width
-    old = weights.kept.cache
-    scaled = gradient.weighted_hidden
+def _new_cache(weights: CachedWeights, rule: StepRule, weighted: Tensor, named: Tensor, gained_hr: Tensor) -> Tensor:
+    """(n, c) rows of the cache, what a dense layer's rows would become; ``weighted`` is ΛH, ``named`` is SᵀHr."""
+    old, d = weights.kept.cache, weights.width
     start = old if rule.keeps else mixed(old, rule)
-    if read.hidden.shape[0] <= d:
-        rows = torch.addmm(start, old[:, :d] @ scaled.T, gained_hr)
+    if weighted.shape[0] <= d:
+        rows = torch.addmm(start, old[:, :d] @ weighted.T, gained_hr)
     else:
-        rows = torch.addmm(start, old[:, :d], scaled.T @ gained_hr)
+        rows = torch.addmm(start, old[:, :d], weighted.T @ gained_hr)
     if rule.order == 1:
         return _plus(rows, named, rule.gain[0])
     return rows + torch.cat([named * gain for gain in rule.gain], dim=1)

@@ -59,7 +59,8 @@ def dense_curvature(hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
     bound, close if one direction stands out, which is when it matters.
     """
     root = weights.sqrt()
-    return _last_growth(lambda x: root * (hidden @ (hr.T @ (root * x))), root, _TRUST)
+    left, right = root[:, None] * hidden, root[:, None] * hr
+    return _last_growth(lambda x: left @ (right.T @ x), root, _TRUST)
 
 
 def target_curvature(plan: TargetPlan | PlacedTargets, hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
@@ -81,9 +82,9 @@ def target_curvature(plan: TargetPlan | PlacedTargets, hidden: Tensor, hr: Tenso
 
 
 def _last_growth(operator: Callable[[Tensor], Tensor], x: Tensor, iterations: int) -> Tensor:
-    """() ‖Ax‖ / ‖x‖ after some power iterations; 0 if there is nothing."""
+    """() ‖Ax‖ / ‖x‖ after some power iterations, at least two; 0 if there is nothing."""
     tiny = torch.finfo(x.dtype).tiny
     for _ in range(iterations - 1):
-        x = operator(x)
-        x = x / torch.linalg.vector_norm(x).clamp_min(tiny)
-    return torch.linalg.vector_norm(operator(x)) / torch.linalg.vector_norm(x).clamp_min(tiny)
+        y = operator(x)
+        x = y / torch.linalg.vector_norm(y).clamp_min(tiny)
+    return torch.linalg.vector_norm(operator(x))
