@@ -56,7 +56,9 @@ def inverse_root_factors(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor
     """V (d, d) and s (d,) with V diag(s) Vᵀ that inverse root; of A its lower triangle is read."""
     if not bool(torch.isfinite(matrix.sum())):  # eigh would raise an error of its own
         return torch.full_like(matrix, torch.nan), matrix.new_ones(matrix.shape[0])
-    values, vectors = torch.linalg.eigh(matrix)
+    # Beside numbers of ordinary size LAPACK makes NaN of some whose squares are below the least there is.
+    small = torch.finfo(matrix.dtype).eps ** 2 * matrix.abs().max()
+    values, vectors = torch.linalg.eigh(torch.where(matrix.abs() <= small, 0.0, matrix))
     # What is below 0 is rounding. If no more is above it, all is, and no direction is one to go in.
     is_rounding, values = values.mean() <= 0.0, values.clamp_min(0.0)
     ridge = values.mean() * max(damping, torch.finfo(matrix.dtype).eps)

@@ -127,7 +127,7 @@ class Bounds:
 
     def gram(self, twin: Twin) -> float:
         """‖Q − WᵀW‖."""
-        return self.summed * twin.width**0.5 * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin)
+        return self.summed * twin.width**0.5 * self.peak * self.peak + 2.0 * twin.spectral() * self.resting(twin)
 
     def may_be_refused(self, twin: Twin) -> bool:
         """Whether Q of a W that was much larger may be off by more than loading a state allows: docs/limits.md."""
@@ -141,7 +141,7 @@ class Bounds:
     def statistics(self, part: Passed, twin: Twin, examples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Errors of q (m,), s (m,) and a (nnz,)."""
         h, root = torch.linalg.vector_norm(part.batch.hidden, dim=1), twin.classes**0.5
-        q = h**2 * (self.summed * self.peak**2 + 2.0 * twin.spectral() * self.resting(twin))
+        q = h**2 * (self.summed * self.peak * self.peak + 2.0 * twin.spectral() * self.resting(twin))
         return q, root * h * self.column_sum(twin), (h * self.resting(twin))[examples]
 
     def of_pass(self, row: Row, part: Passed, twin: Twin) -> PassBounds:
@@ -194,7 +194,7 @@ class Bounds:
     def _square(self, hidden: Tensor, bounds: list[PassBounds]) -> float:
         """Error of what is made of pairs of T's rows and of Q."""
         sizes, errors, kept = _moved(hidden, bounds)
-        return self.summed * kept**2 + 2.0 * errors * (sizes + errors)
+        return self.summed * kept * kept + 2.0 * errors * (sizes + errors)
 
     def of_right(self, right: Preconditioner, hidden: Tensor) -> float:
         """Of HR, for R a function of a matrix C ⪰ δI: R moves by at most ‖ΔC‖/δ² or, of a root, ‖ΔC‖/2δ^(3/2)."""
@@ -215,7 +215,7 @@ class Bounds:
         if not right.ridge > UNDERFLOW[self.dtype]:
             return math.inf  # of a gradient that is 0 but for its rounding, R is anything
         largest = right.largest * (1.0 + right.wrong / right.ridge)
-        return 4.0 * self.summed * largest * float(hidden.norm()) ** 2
+        return 4.0 * self.summed * largest * float(hidden.square().sum())
 
     def after_step(
         self,

@@ -129,7 +129,7 @@ class Walker:
 
     def see(self, what: str, error: float, bound: float) -> None:
         key = (str(self.dtype).removeprefix("torch."), what)
-        if bound == float("inf"):
+        if not bound < float("inf"):  # or no number, of infinite parts: anything is allowed
             return
         bound += UNDERFLOW[self.dtype]
         share = error / bound if bound > 0.0 else (0.0 if error == 0.0 else float("inf"))
