@@ -1,4 +1,8 @@
-"""Print constraints.txt with each dependency of a user at the lowest version that pyproject.toml allows."""
+"""Print constraints.txt with each dependency of a user at the lowest version that pyproject.toml allows.
+
+torch alone stays as it is pinned: older ones may come with the CUDA libraries, several gigabytes that no test here uses.
+`make test-gpu` and `make test-python` take whatever torch an interpreter has.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ def main() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [requirement for extra in EXTRAS for requirement in project["optional-dependencies"][extra]]
     bounds = lowest(project["dependencies"] + extras)
+    del bounds["torch"]
     pinned = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     others = [line for line in pinned if "==" in line and line.split("==")[0].lower() not in bounds]
     print("\n".join(others + [f"{name}=={version}" for name, version in bounds.items()]))
