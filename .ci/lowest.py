@@ -1,6 +1,6 @@
 """Print constraints.txt with each dependency of a user at the lowest version that pyproject.toml allows.
 
-torch alone stays as it is pinned: older ones may come with the CUDA libraries, several gigabytes that no test here uses.
+torch alone stays as it is pinned: older ones may come with the CUDA libraries, gigabytes that no test here uses.
 `make test-gpu` and `make test-python` take whatever torch an interpreter has.
 """
 
