@@ -29,8 +29,7 @@ from widehead.cached import step as stepping
 from widehead.cached.arithmetic import CACHED, SHIFTED
 from widehead.cached.late import LateReport
 from widehead.cached.rows import NUMBERS, CachedRows
-from widehead.factored import Audit, FactoredWeights
-from widehead.factored.record import WeightRecord, gram_and_sum, relative
+from widehead.factored import FactoredWeights, WeightRecord
 from widehead.targets import SparseTargets
 from widehead.versions import RowVersions, rounded_by_name
 
@@ -39,13 +38,12 @@ _MOST_PLACES = 1 << 13  # of a cache, unless one batch has more targets: every s
 _FEWEST_BOUNDARIES, _MOST_BOUNDARIES = 4, 64
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CachedWeights(WeightRecord):
-    """All that stands for W.
+    """All that stands for W. ``small`` has no U⁻¹, and is changed in place: its ``master`` and its ``value``.
 
     Attributes:
         kept: the rows.
-        small: U, ω, x̄ and Q, (2c + 2, c), and no U⁻¹; changed in place, its ``master`` and its ``value``.
         report: of steps that were left out.
         entered: places of the cache in use after the last step.
         shifted: whether ω may be other than 0, as after a step of a loss that knows Σo.
@@ -54,13 +52,7 @@ class CachedWeights(WeightRecord):
     """
 
     kept: CachedRows
-    small: SmallState
     report: LateReport
-    order: int = 1
-    revision: int = 0
-    layout: int = 0
-    segment_steps: int = 0
-    steps: int = 0
     entered: int = 0
     shifted: bool = False
     sound: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.bool))
@@ -70,7 +62,6 @@ class CachedWeights(WeightRecord):
     forward_writes = True
 
     def __post_init__(self) -> None:
-        self.rows = self.kept.rows
         self.sound = self.sound.to(self.rows.device)
 
     @classmethod
@@ -82,12 +73,13 @@ class CachedWeights(WeightRecord):
         master[:c] = torch.eye(c, dtype=torch.float64, device=rows.device)
         value = master.to(rows.dtype, copy=True)
         return cls(
-            CachedRows(rows, _FEWEST_BOUNDARIES),
-            SmallState(master, value, value, value),
-            LateReport(weights.steps),
-            weights.order,
-            weights.revision,
-            weights.layout + 1,
+            rows=rows,
+            small=SmallState(master, value, value, value),
+            kept=CachedRows(rows, _FEWEST_BOUNDARIES),
+            report=LateReport(weights.steps),
+            order=weights.order,
+            revision=weights.revision,
+            layout=weights.layout + 1,
             steps=weights.steps,
             shifted=bool(master[c].any()),
         )
@@ -183,20 +175,11 @@ class CachedWeights(WeightRecord):
         self.kept.used += targets
         self._count_step(self.sound)
 
-    def memory(self) -> tuple[int, ...]:
-        """Where the tensors lie that a graph knows."""
+    def tensors(self) -> list[Tensor]:
+        """Those that a graph knows."""
         kept, small = self.kept, self.small
-        parts = (
-            kept.stamps,
-            kept.cache,
-            kept.transforms,
-            kept.next,
-            self.values,
-            small.master,
-            small.value,
-            self.sound,
-        )
-        return tuple(part.data_ptr() for part in parts)
+        rows = [self.values, kept.stamps, kept.transforms, kept.cache, kept.names, kept.next]
+        return [*rows, small.master, small.value, self.sound]
 
     # -- places -------------------------------------------------------------------------------------------------
 
@@ -215,14 +198,15 @@ class CachedWeights(WeightRecord):
             self.kept.grow(max(2 * places, used + targets))
             self.layout += 1
 
-    def allocate(self, targets: int, steps: int | None = None) -> None:
-        """A cache for segments of so many ``steps`` with so many ``targets`` each, and as many boundaries as pay.
+    def allocate(self, targets: int) -> None:
+        """A cache for segments of steps with so many ``targets`` each, and as many boundaries as pay.
 
         A step brings nnz rows forward from all S boundaries, 2·nnz·S·c² flops, and a pass over V comes every S·steps
         steps, 2Dc²/(S·steps): together least at S = √(D / (nnz·steps)).
         """
-        self.settle()
-        steps = max(1, min(_MOST_STEPS, _MOST_PLACES // targets)) if steps is None else steps
+        if not self._is_settled:
+            self.consolidate()
+        steps = max(1, min(_MOST_STEPS, _MOST_PLACES // targets))
         most = min(_MOST_BOUNDARIES, NUMBERS // self.columns**2)
         best = math.isqrt(self.num_classes // (targets * steps))
         self.kept.allocate(max(_FEWEST_BOUNDARIES, min(best, most)), targets * steps)
@@ -289,10 +273,6 @@ class CachedWeights(WeightRecord):
         """Whether X = V + 1ωᵀ."""
         return self.kept.boundary == 0 and self.kept.used == 0 and self.segment_steps == 0
 
-    def settle(self) -> None:
-        if not self._is_settled:
-            self.consolidate()
-
     def consolidate(self) -> None:
         self.report.check(wait=True)
         if self.segment_steps or self.kept.used:
@@ -302,31 +282,14 @@ class CachedWeights(WeightRecord):
         self.layout += 1
 
     def recount(self) -> None:
-        gram, column_sum = self._recomputed()
+        gram, column_sum = self.recomputed()
         self.small.master[self.columns + 1].copy_(column_sum)
         self.small.master[self.columns + 2 :].copy_(gram)
         self.small.value.copy_(self.small.master)
 
-    def _recomputed(self) -> tuple[Tensor, Tensor]:
-        """XᵀX and Xᵀ1 in float64."""
-        zero = self.small.master.new_zeros(self.columns)
-        return gram_and_sum((rows for _, rows in self.blocks(slice(None))), zero)
-
-    def audit(self) -> Audit:
-        """Of U⁻¹ there is none, so it does not drift."""
-        c, master = self.columns, self.small.master
-        gram, total = self._recomputed()
-        scale = (self.num_classes * torch.trace(gram)).sqrt()
-        return Audit(
-            gram=relative(master[c + 2 :] - gram, torch.linalg.matrix_norm(gram)),
-            column_sum=relative(master[c + 1] - total, scale),
-            inverse=0.0,
-            finite=bool(torch.isfinite(total).all()),  # a sum meets every NaN and infinity
-            live_boundaries=self.kept.boundary + 1,
-            closes=self.closes,
-            moved_rows=self.moved_rows,
-            segment_steps=self.segment_steps,
-        )
+    @property
+    def live_boundaries(self) -> int:
+        return self.kept.boundary + 1
 
     # -- other records ------------------------------------------------------------------------------------------
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-
-from widehead.factored.record import gram_and_sum, relative
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from widehead.factored.weights import FactoredWeights
+    from widehead.factored.record import WeightRecord
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,36 @@ class Audit:
     segment_steps: int
 
 
-def audit(weights: FactoredWeights) -> Audit:
-    """Recompute Q, w̄ and UU⁻¹ densely in float64, O(D d²), block by block; changes nothing."""
-    blocks = (rows for _, rows in weights.blocks(slice(None)))
-    size = weights.order * weights.width
-    master = weights.small.flushed().master
-    factor, _, column_sum, gram, inverse = master.split([size, 1, 1, size, size])
-    found_gram, found_sum = gram_and_sum(blocks, torch.zeros_like(column_sum[0]))
+def audit(weights: WeightRecord) -> Audit:
+    """Recompute Q, w̄ and, if there is a U⁻¹, UU⁻¹ densely in float64, O(D d²), block by block; changes nothing."""
+    size, master = weights.rows.width, weights.small.flushed().master
+    factor, _, column_sum, gram, inverse = master.split([size, 1, 1, size, len(master) - 2 * size - 2])
+    found_gram, found_sum = weights.recomputed()
     eye = torch.eye(size, dtype=torch.float64, device=gram.device)
     scale = (weights.num_classes * torch.trace(found_gram)).sqrt()
-    versions = weights.versions
+    drift = factor @ inverse.T - eye if len(inverse) else torch.zeros_like(eye)
     return Audit(
-        gram=relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
-        column_sum=relative(column_sum - found_sum, scale),
-        inverse=relative(factor @ inverse.T - eye, torch.linalg.matrix_norm(eye)),
+        gram=_relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
+        column_sum=_relative(column_sum - found_sum, scale),
+        inverse=_relative(drift, torch.linalg.matrix_norm(eye)),
         finite=bool(torch.isfinite(found_sum).all()),  # a sum meets every NaN and infinity
-        live_boundaries=len(versions.live),
-        closes=versions.closes,
-        moved_rows=versions.moved_rows,
+        live_boundaries=weights.live_boundaries,
+        closes=weights.closes,
+        moved_rows=weights.moved_rows,
         segment_steps=weights.segment_steps,
     )
+
+
+def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
+    """WᵀW (d, d) and Wᵀ1 (d,) in float64, from W in blocks of rows; ``zero`` is a float64 zero vector (d,)."""
+    gram, total = torch.outer(zero, zero), zero.clone()
+    for rows in blocks:
+        block = rows.to(torch.float64)
+        gram.addmm_(block.T, block)
+        total += block.sum(0)
+    return gram, total
+
+
+def _relative(difference: Tensor, scale: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(difference))
+    return size / float(scale) if float(scale) > 0.0 else size

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
+from widehead.factored.audit import Audit, audit, gram_and_sum
 from widehead.targets import SparseTargets
 from widehead.versions import Rows
 
 if TYPE_CHECKING:
-    from widehead.factored.audit import Audit
     from widehead.factored.weights import FactoredWeights
 
 
+@dataclass(kw_only=True)
 class WeightRecord(ABC):
-    """W (D, d), or X = [W, M] (D, 2d) if a momentum M is kept.
+    """W (D, d), or X = [W, M] (D, 2d) if a momentum M is kept; c = order·d.
 
     Attributes:
-        rows: what is stored of it, a row for each class.
+        rows: V (D, c), what is stored of it, wherever that is.
+        small: U, ω, x̄ and Q of the open segment, and U⁻¹ if the record has one.
         order: 1, or 2 if momentum is kept.
         revision: rises whenever W changes.
         layout: rises whenever what is stored changes its meaning while W does not.
         segment_steps: steps since the open segment began.
         steps: since the beginning.
-        small: the small matrices.
         forward_writes: whether the forward pass of a training step writes, so that nobody may read meanwhile.
     """
 
     rows: Rows
-    order: int
-    revision: int
-    layout: int
-    segment_steps: int
-    steps: int
     small: SmallState
-    forward_writes = False
+    order: int = 1
+    revision: int = 0
+    layout: int = 0
+    segment_steps: int = 0
+    steps: int = 0
+
+    forward_writes: ClassVar[bool] = False
 
     @property
     def values(self) -> Tensor:
@@ -95,10 +98,6 @@ class WeightRecord(ABC):
         """
 
     @abstractmethod
-    def settle(self) -> None:
-        """Make reading all of W cheap, if it pays: `consolidate`, or nothing."""
-
-    @abstractmethod
     def consolidate(self) -> None:
         """Bring every row forward, O(D d²): afterwards reading W costs nothing extra."""
 
@@ -128,9 +127,19 @@ class WeightRecord(ABC):
     def moved_rows(self) -> int:
         """Rows that were rewritten to bring them forward."""
 
+    @property
     @abstractmethod
+    def live_boundaries(self) -> int:
+        """Boundaries that rows may stand at."""
+
     def audit(self) -> Audit:
         """Drift of what is kept beside W, recomputed densely."""
+        return audit(self)
+
+    def recomputed(self) -> tuple[Tensor, Tensor]:
+        """XᵀX (c, c) and Xᵀ1 (c,) in float64, from all rows."""
+        blocks = (rows for _, rows in self.blocks(slice(None)))
+        return gram_and_sum(blocks, self.small.master.new_zeros(self.rows.width))
 
     def outputs(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Present outputs HWᵀ of ``hidden`` (m, d) in blocks of classes: pairs (first class, (m, n) outputs)."""
@@ -148,19 +157,3 @@ class WeightRecord(ABC):
     def momentum(self) -> Tensor:
         """(D, d) present M, if momentum is kept."""
         return self.dense(slice(self.width, None))
-
-
-def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
-    """WᵀW (d, d) and Wᵀ1 (d,) in float64, from W in blocks of rows; ``zero`` is a float64 zero vector (d,)."""
-    gram, total = torch.outer(zero, zero), zero.clone()
-    for rows in blocks:
-        block = rows.to(torch.float64)
-        gram.addmm_(block.T, block)
-        total += block.sum(0)
-    return gram, total
-
-
-def relative(difference: Tensor, scale: Tensor) -> float:
-    """‖difference‖ / scale, or ‖difference‖ if that is 0."""
-    size = float(torch.linalg.vector_norm(difference))
-    return size / float(scale) if float(scale) > 0.0 else size

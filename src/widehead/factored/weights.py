@@ -17,37 +17,22 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
-from widehead.factored.audit import Audit, audit
 from widehead.factored.reading import forward
-from widehead.factored.record import WeightRecord, gram_and_sum
+from widehead.factored.record import WeightRecord
 from widehead.factored.step import Change, apply_step, plan_step
 from widehead.targets import SparseTargets
 from widehead.versions import Rows, RowVersions
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FactoredWeights(WeightRecord):
     """All that stands for W. Changed only by ``apply_step`` in step.py and by the methods here.
 
     Attributes:
-        rows: V (D, order·d), wherever it is stored.
         versions: of V's rows, and their transforms.
-        small: U and U⁻¹ of the open segment, ω, Q = XᵀX and x̄ = Xᵀ1.
-        order: 1, or 2 if momentum is kept.
-        revision: rises whenever W changes.
-        layout: rises whenever V's rows change their meaning while W does not.
-        segment_steps: steps since the open segment began.
-        steps: since the beginning.
     """
 
-    rows: Rows
     versions: RowVersions
-    small: SmallState
-    order: int = 1
-    revision: int = 0
-    layout: int = 0
-    segment_steps: int = 0
-    steps: int = 0
 
     @classmethod
     def from_dense(cls, weight: Tensor, order: int = 1) -> FactoredWeights:
@@ -70,11 +55,7 @@ class FactoredWeights(WeightRecord):
         return made
 
     def recount(self) -> None:
-        """Q and w̄ from the rows, O(Dd²)."""
-        blocks = (rows for _, rows in self.blocks(slice(None)))
-        master = self.small.flushed().master
-        gram, column_sum = gram_and_sum(blocks, torch.zeros_like(master[0]))
-        self.small = self.small.with_sums(gram, column_sum)
+        self.small = self.small.with_sums(*self.recomputed())
 
     def with_order(self, order: int) -> FactoredWeights:
         """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes.
@@ -115,14 +96,12 @@ class FactoredWeights(WeightRecord):
     def moved_rows(self) -> int:
         return self.versions.moved_rows
 
-    def settle(self) -> None:
-        """Nothing: few rows lag behind, and reading brings them forward."""
+    @property
+    def live_boundaries(self) -> int:
+        return len(self.versions.live)
 
     def factored(self) -> FactoredWeights:
         return self
-
-    def audit(self) -> Audit:
-        return audit(self)
 
     def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
         columns = slice(self.width) if columns is None else columns
