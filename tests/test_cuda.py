@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -173,8 +174,10 @@ def test_what_it_cannot_capture_is_refused(played: Device) -> None:
     trained = Trained(row_of("squared"), "sgd")
     with pytest.raises(ValueError, match="CUDA device"):
         wh.cuda.GraphedStep(nn.Identity(), wh.ExactHead(3, 9, wh.losses.SquaredError()), [])
-    with pytest.raises(ValueError, match="one of the head's"):
-        wh.cuda.GraphedStep(trained.encoder, trained.head, [trained.of_encoder])
+    both = wh.optim.SGD([trained.head, Trained(row_of("squared"), "sgd").head], lr=0.1)
+    for optimizers in ([trained.of_encoder], [trained.of_head, both], [both]):
+        with pytest.raises(ValueError, match="of this head alone"):
+            wh.cuda.GraphedStep(trained.encoder, trained.head, optimizers)
     step = wh.cuda.GraphedStep(nn.Identity(), trained.head, [trained.of_head])
     with pytest.raises(ValueError, match=r"shape \(7, 10\)"):
         step(torch.zeros(M, 3), [[1]] * M)
@@ -182,3 +185,64 @@ def test_what_it_cannot_capture_is_refused(played: Device) -> None:
         step(torch.zeros(M, WIDTH), [[D]] * M)
     with pytest.raises(ValueError, match="Found none"):
         step(torch.zeros(0, WIDTH), wh.SparseTargets.from_lists([]))
+
+
+def test_a_head_that_does_not_train_is_refused(played: Device) -> None:
+    trained = Trained(row_of("squared"), "sgd")
+    step = trained.graphed()
+    inputs, targets = batches(row_of("squared"), 1)[0]
+    for change, back in ((trained.head.eval, trained.head.train), (freeze(trained.head), freeze(trained.head, False))):
+        change()
+        with pytest.raises(RuntimeError, match="frozen, or in eval mode"):
+            step(inputs, targets)
+        back()
+    step(inputs, targets)
+
+
+def freeze(module: nn.Module, frozen: bool = True) -> Callable[[], object]:
+    return lambda: module.requires_grad_(not frozen)
+
+
+def reload(trained: Trained) -> None:
+    """States as they are, in tensors of their own, as when a run goes on."""
+    trained.of_head.load_state_dict(copy.deepcopy(trained.of_head.state_dict()))
+    trained.of_encoder.load_state_dict(copy.deepcopy(trained.of_encoder.state_dict()))
+
+
+CHANGES: dict[str, Callable[[Trained], object]] = {
+    "states that are loaded": reload,
+    "a head's state": lambda t: t.head.load_state_dict(copy.deepcopy(t.head.state_dict())),
+    "the lr of the encoder": lambda t: t.of_encoder.param_groups[0].update(lr=0.2),
+    "the lr of the head": lambda t: t.of_head.param_groups[0].update(lr=0.01),
+    "a frozen layer": lambda t: t.encoder[0].bias.requires_grad_(False),
+    "dropout that ends": lambda t: t.encoder.eval(),
+    "another clipping": lambda t: t.of_head.param_groups[0].update(max_grad_norm=0.01),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_after_a_capture_is_seen(played: Device, change: str) -> None:
+    row = row_of("squared")
+    pair = [Trained(row, "newton"), Trained(row, "newton")]
+    for trained in pair:
+        trained.of_encoder = torch.optim.SGD(trained.encoder.parameters(), lr=0.05, momentum=0.5)
+        if change == "dropout that ends":
+            trained.encoder.append(Doubled().to("cuda"))
+    one, other = pair
+    step = other.graphed()
+    for number, (inputs, targets) in enumerate(batches(row, 24, most=2)):
+        if number == 12:
+            for trained in pair:
+                CHANGES[change](trained)
+        one.step(inputs, targets)
+        step(inputs, targets)
+    assert relative(other.weight(), one.weight()) < 1e-5
+    for mine, theirs in zip(other.encoder.parameters(), one.encoder.parameters(), strict=True):
+        assert relative(mine, theirs.cpu()) < 1e-5
+
+
+class Doubled(nn.Module):
+    """Other numbers in train mode, as of dropout, but no random ones."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return 2.0 * hidden if self.training else hidden

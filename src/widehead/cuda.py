@@ -28,9 +28,11 @@ class GraphedStep:
     no weight, so that ragged batches share few graphs. The loss is the mean over examples, as in
     ``head(hidden, targets)``.
 
-    What a graph reads is what it was captured with: give learning rates that change as 0-d tensors (``capturable=True``
-    for optimisers of torch and of widehead), and do nothing in ``network`` that asks the device. A step that is not
-    finite is left out and reported by a later call, as always on a GPU.
+    A graph is captured anew if something changes that it was made for: options of optimisers, train mode, autocast,
+    frozen parameters, or tensors that were replaced, as by ``load_state_dict``. So give learning rates that change at
+    each step as 0-d tensors (``capturable=True`` for optimisers of torch and of widehead), and do nothing in
+    ``network`` that asks the device. A step that is not finite is left out and reported by a later call, as always on
+    a GPU.
 
     Args:
         network: what makes the hidden layer (m, d) of the inputs, each a tensor on the head's device or on the host.
@@ -39,7 +41,7 @@ class GraphedStep:
         warm_up: calls of each shape that are not captured yet.
 
     Raises:
-        ValueError: the head is not on a CUDA device, or has no optimiser among these.
+        ValueError: the head is not on a CUDA device, or has no optimiser of its own among these.
 
     >>> step = GraphedStep(network, head, [encoder_optimizer, head_optimizer])  # doctest: +SKIP
     >>> for inputs, targets in batches:  # doctest: +SKIP
@@ -58,39 +60,62 @@ class GraphedStep:
             raise ValueError(f"A step is captured on a CUDA device. Found a head on {head.device}: head.to('cuda').")
         self.network, self.head, self.optimizers = network, head, list(optimizers)
         self.warm_up = warm_up
-        self._of_head = [o for o in self.optimizers if isinstance(o, HeadOptimizer) and head in o.heads]
-        if not self._of_head:
-            raise ValueError("`optimizers` should hold one of the head's, such as wh.optim.SGD(head). Found none.")
+        of_heads = [o for o in self.optimizers if isinstance(o, HeadOptimizer)]
+        if [o.heads for o in of_heads] != [[head]]:
+            found = f"{len(of_heads)} of exact heads, of {sum(len(o.heads) for o in of_heads)} heads"
+            raise ValueError(f"`optimizers` should hold one of this head alone, as wh.optim.SGD(head). Found {found}.")
+        (self._of_head,) = of_heads
         self._stream = torch.cuda.Stream()
         self._calls: Counter[Any] = Counter()
         self._graphs: dict[Any, _Graph] = {}
-        self._memory: tuple[int, ...] = ()
+        self._known: list[tuple[Tensor, int]] = []
 
     def __call__(self, inputs: Tensor | Sequence[Tensor], targets: TargetsLike) -> Tensor:
         """() loss of a step with this batch, on the device; made before W changed.
 
         Raises:
             NonFiniteError: an earlier step was left out.
+            RuntimeError: the head does not train.
             TypeError, ValueError: wrong shapes, types or class ids.
         """
+        if not self.head.learns:
+            raise RuntimeError("A captured step trains its head. Found one that is frozen, or in eval mode.")
         batch = _Batch.of(self.head, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), targets)
-        record = self._record()
         self._calls[batch.form] += 1
         if self._calls[batch.form] <= self.warm_up:
             return self._warmed_up(batch)
-        record.reserve(batch.targets.class_ids.shape[0])
-        if record.memory() != self._memory:  # others made steps meanwhile, for which tensors had to grow
-            self._graphs.clear()
-            self._memory = record.memory()
-        schedules = [optimizer.schedule() for optimizer in self._of_head]
-        key = (batch.form, tuple(schedules))
+        record, count = self._record(), batch.targets.class_ids.shape[0]
+        record.reserve(count)
+        self._forget_what_is_stale(record)
+        schedule = self._of_head.schedule()
+        key = (batch.form, schedule, self._settings())
         if key not in self._graphs:
             self._graphs[key] = self._captured(batch, record)
         loss = self._graphs[key].replayed(batch)
-        record.replayed(batch.targets.class_ids.shape[0])
-        for optimizer, schedule in zip(self._of_head, schedules, strict=True):
-            optimizer.replayed(schedule)
+        record.replayed(count)
+        self._of_head.replayed(schedule)
         return loss
+
+    def _forget_what_is_stale(self, record: CachedWeights) -> None:
+        """Drop all graphs if one of the tensors that they know is another now, or lies elsewhere."""
+        found = record.tensors()
+        for optimizer in self.optimizers:
+            of_groups = [[*group["params"], *group.values()] for group in optimizer.param_groups]
+            of_state = [list(state.values()) for state in optimizer.state.values()]
+            found += [value for part in of_groups + of_state for value in part if isinstance(value, Tensor)]
+        # The tensors themselves are held, so that no other one can have their names or, while they live, their memory.
+        now = [(id(tensor), tensor.data_ptr()) for tensor in found]
+        if now != [(id(tensor), place) for tensor, place in self._known]:
+            self._graphs.clear()
+            self._known = [(tensor, place) for tensor, (_, place) in zip(found, now, strict=True)]
+
+    def _settings(self) -> tuple[Any, ...]:
+        """What the host decides of a step, but for what the head's optimiser knows."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        options = tuple(repr(value) for group in groups for name, value in group.items() if _is_option(name, value))
+        frozen = tuple(not parameter.requires_grad for group in groups for parameter in group["params"])
+        autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        return options, frozen, autocast, getattr(self.network, "training", None)
 
     def _record(self) -> CachedWeights:
         record = self.head.weights
@@ -189,6 +214,10 @@ class _Graph:
             to.copy_(_pinned(source), non_blocking=True)
         self.graph.replay()
         return self.loss.clone()
+
+
+def _is_option(name: str, value: Any) -> bool:
+    return name != "params" and not isinstance(value, Tensor)
 
 
 def _pinned(tensor: Tensor) -> Tensor:

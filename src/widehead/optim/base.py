@@ -79,9 +79,8 @@ class HeadOptimizer(torch.optim.Optimizer):
         return [group["params"][0].head for group in self.param_groups]
 
     def schedule(self) -> tuple[Any, ...]:
-        """What the host decides of the next step: steps that agree in it are the same operations on a device."""
-        options = ([(k, v) for k, v in group.items() if k != "params"] for group in self.param_groups)
-        return tuple((k, v) for group in options for k, v in group if not isinstance(v, Tensor))
+        """What the host decides of the next step, besides options: steps that agree in it are the same operations."""
+        return ()
 
     def replayed(self, schedule: tuple[Any, ...]) -> None:
         """A captured step with this schedule was made once more."""

@@ -272,10 +272,10 @@ class Remembering(Preconditioned[S]):
 
     def schedule(self) -> tuple[Any, ...]:
         pairs = zip(self.heads, self.param_groups, strict=True)
-        return (*super().schedule(), tuple(self._is_due(self._remembered(*pair), pair[1]) for pair in pairs))
+        return tuple(self._is_due(self._remembered(*pair), pair[1]) for pair in pairs)
 
     def replayed(self, schedule: tuple[Any, ...]) -> None:
-        for group, due in zip(self.param_groups, schedule[-1], strict=True):
+        for group, due in zip(self.param_groups, schedule, strict=True):
             state = self.state[group["params"][0]]
             state["steps"] += 1
             state["age"] = 0 if due else state["age"] + 1
