@@ -4,7 +4,7 @@ from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
 from widehead.arithmetic.correct import Corrected, correct_before
 from widehead.arithmetic.corrections import Corrections, without_denormals
 from widehead.arithmetic.gradient import Forward, OutputGradient
-from widehead.arithmetic.placed_targets import PlacedTargets
+from widehead.arithmetic.placed_targets import PlacedTargets, row_dots
 from widehead.arithmetic.reference import Arithmetic
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
@@ -30,6 +30,7 @@ __all__ = [
     "correct_before",
     "find_compiled",
     "is_known",
+    "row_dots",
     "using",
     "without_denormals",
 ]

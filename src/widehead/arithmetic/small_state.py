@@ -23,7 +23,8 @@ class SmallState:
 
     An update below the rounding of a float32 entry would be lost every time, and U, U⁻¹ and Q would part ways (the loss
     of 10^5 such updates is a systematic drift, not noise). So updates are summed apart from the values, in ``added``,
-    and every few steps (`flushed`) what has come together joins the sums in float64. Never changed in place.
+    and every few steps (`flushed`) what has come together joins the sums in float64. Never changed in place, but by
+    the record for GPUs (`CachedWeights`), which keeps nothing apart and has no U⁻¹.
 
     Attributes:
         master: float64, the sums at the last flush.

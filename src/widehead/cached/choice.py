@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from widehead.cached.weights import CachedWeights
-from widehead.factored import FactoredWeights
-from widehead.factored.record import WeightRecord
+from widehead.factored import FactoredWeights, WeightRecord
 
 _everywhere = False
 

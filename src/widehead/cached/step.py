@@ -8,6 +8,10 @@ cache, for U and ω, which stand for all other rows, and for Q = XᵀX and x̄ =
     U, ω                U ← U(p⊗I) + U_w HᵀΛHr f̂,   ω ← ω(p⊗I) + (ω_w HᵀΛ + σᵀ)Hr f̂
     x̄                   x̄ ← x̄(p⊗I) + (T1)ᵀHr f̂
     Q                   Q ← (p⊗I)ᵀQ(p⊗I) + Zᵀ(Hr f̂) + (Hr f̂)ᵀZ,   Z = TX(p⊗I) + ½TTᵀHr f̂
+
+`_left_factors` and `_mixed` are what `arithmetic/step.py` and `small_state.py` have for the CPU, where parts of tensors
+are written in place (``out=``) and numbers are plain. torch.compile takes no such ``out=``, and here numbers may be
+tensors.
 """
 
 from __future__ import annotations
@@ -111,7 +115,7 @@ def _left_factors(weights: CachedWeights, gradient: OutputGradient, rule: StepRu
     by_rows = gradient.by_hidden
     if rule.order == 2:
         by_rows = torch.cat([by_rows, _by_momentum(weights, gradient)], dim=1)
-    by_rows = by_rows if rule.keeps else mixed(by_rows, rule)
+    by_rows = by_rows if rule.keeps else _mixed(by_rows, rule)
     blocks = zip(by_rows.split(weights.width, dim=1), rule.gain, strict=True)
     return torch.cat([scaled, *(_plus(block, gram_hr, gain, 0.5) for block, gain in blocks)], dim=1)
 
@@ -128,7 +132,7 @@ def _by_momentum(weights: CachedWeights, gradient: OutputGradient) -> Tensor:
 def _new_cache(weights: CachedWeights, rule: StepRule, weighted: Tensor, named: Tensor, gained_hr: Tensor) -> Tensor:
     """(n, c) rows of the cache, what a dense layer's rows would become; ``weighted`` is ΛH, ``named`` is SᵀHr."""
     old, d = weights.kept.cache, weights.width
-    start = old if rule.keeps else mixed(old, rule)
+    start = old if rule.keeps else _mixed(old, rule)
     if weighted.shape[0] <= d:
         rows = torch.addmm(start, old[:, :d] @ weighted.T, gained_hr)
     else:
@@ -145,7 +149,7 @@ def _plus(matrix: Tensor, other: Tensor, gain: Any, factor: float = 1.0) -> Tens
     return torch.add(matrix, other, alpha=gain * factor)
 
 
-def mixed(matrix: Tensor, rule: StepRule) -> Tensor:
+def _mixed(matrix: Tensor, rule: StepRule) -> Tensor:
     """matrix·(p⊗I): (k, order·d)."""
     blocks = matrix.chunk(rule.order, dim=1)
     columns = [
@@ -159,6 +163,6 @@ def _mixed_sums(master: Tensor, rule: StepRule, c: int) -> Tensor:
     """U, ω and x̄ times p⊗I, and (p⊗I)ᵀQ(p⊗I)."""
     if rule.keeps:
         return master
-    out = mixed(master, rule)
-    out[c + 2 :] = mixed(out[c + 2 :].T, rule).T
+    out = _mixed(master, rule)
+    out[c + 2 :] = _mixed(out[c + 2 :].T, rule).T
     return out

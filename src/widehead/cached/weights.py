@@ -23,8 +23,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import Forward, OutputGradient, PlacedTargets, SmallState, StepRule
-from widehead.arithmetic.placed_targets import row_dots
+from widehead.arithmetic import Forward, OutputGradient, PlacedTargets, SmallState, StepRule, row_dots
 from widehead.cached import step as stepping
 from widehead.cached.arithmetic import CACHED, SHIFTED
 from widehead.cached.late import LateReport
