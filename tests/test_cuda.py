@@ -178,7 +178,11 @@ def test_what_it_cannot_capture_is_refused(played: Device) -> None:
     for optimizers in ([trained.of_encoder], [trained.of_head, both], [both]):
         with pytest.raises(ValueError, match="of this head alone"):
             wh.cuda.GraphedStep(trained.encoder, trained.head, optimizers)
+    with pytest.raises(ValueError, match="warm_up"):
+        wh.cuda.GraphedStep(nn.Identity(), trained.head, [trained.of_head], warm_up=0)
     step = wh.cuda.GraphedStep(nn.Identity(), trained.head, [trained.of_head])
+    with pytest.raises(TypeError, match="Found list"):
+        step([[1.0]] * M, [[1]] * M)  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"shape \(7, 10\)"):
         step(torch.zeros(M, 3), [[1]] * M)
     with pytest.raises(ValueError, match=r"in \[0, 300\)"):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from widehead.cached import CachedWeights
+from widehead.errors import check_number
 from widehead.heads.contract import checked_targets, reduced
 from widehead.heads.exact import ExactHead
 from widehead.optim.base import HeadOptimizer
@@ -38,7 +39,7 @@ class GraphedStep:
         network: what makes the hidden layer (m, d) of the inputs, each a tensor on the head's device or on the host.
         head: an exact head on a CUDA device.
         optimizers: all optimisers, of the network's parameters and of the head; they are stepped in this order.
-        warm_up: calls of each shape that are not captured yet.
+        warm_up: calls of each shape that are not captured yet, at least 1.
 
     Raises:
         ValueError: the head is not on a CUDA device, or has no optimiser of its own among these.
@@ -58,6 +59,7 @@ class GraphedStep:
     ) -> None:
         if head.device.type != "cuda":
             raise ValueError(f"A step is captured on a CUDA device. Found a head on {head.device}: head.to('cuda').")
+        check_number("warm_up", warm_up, least=1)
         self.network, self.head, self.optimizers = network, head, list(optimizers)
         self.warm_up = warm_up
         of_heads = [o for o in self.optimizers if isinstance(o, HeadOptimizer)]
@@ -80,7 +82,11 @@ class GraphedStep:
         """
         if not self.head.learns:
             raise RuntimeError("A captured step trains its head. Found one that is frozen, or in eval mode.")
-        batch = _Batch.of(self.head, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), targets)
+        parts = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        for part in parts:
+            if not isinstance(part, Tensor):
+                raise TypeError(f"`inputs` should be a tensor, or several. Found {type(part).__name__}.")
+        batch = _Batch.of(self.head, parts, targets)
         self._calls[batch.form] += 1
         if self._calls[batch.form] <= self.warm_up:
             return self._warmed_up(batch)
