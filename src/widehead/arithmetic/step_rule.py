@@ -69,6 +69,9 @@ class StepRule:
 
     def known(self) -> StepRule:
         """The same rule in plain numbers; one wait for the device if some of them are tensors."""
+        kept, gain = self.mix[0][0], self.gain[0]
+        if self.order == 1 and not isinstance(kept, Tensor) and not isinstance(gain, Tensor):  # of most steps
+            return self
         numbers = (*self.gain, *(v for row in self.mix for v in row))
         tensors = [v for v in numbers if isinstance(v, Tensor)]
         if not tensors:

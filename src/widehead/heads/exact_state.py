@@ -217,7 +217,8 @@ class ExactState(Head):
                 "module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel and other averages do: "
                 "W, which is no parameter, is not their average. Use widehead.heads.AveragedModel."
             )
-        self._note_seal()
+        if not self._seal.is_cpu:
+            self._note_seal()
 
     def accept_average(self) -> None:
         """Take it that the buffers were written into: W is going to be set."""

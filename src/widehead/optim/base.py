@@ -168,7 +168,7 @@ class HeadOptimizer(torch.optim.Optimizer):
             self.zero_grad()
             return loss
         with ExitStack() as stack:
-            for head in self.heads:
+            for head in sorted(self.heads, key=id):  # so that two optimisers never wait for each other
                 stack.enter_context(head.at_work())
             self._make_steps()
         return loss
