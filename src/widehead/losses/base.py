@@ -42,6 +42,12 @@ class Loss(ABC):
         """The formula of `score` in the output o, for messages; None if classes are ranked by o itself."""
         return None if type(self).score is Loss.score else f"the score of {type(self).__name__}"
 
+    def __init_subclass__(cls) -> None:
+        """A class with a score of its own ranks by that, not by what rises with the score of its parent."""
+        super().__init_subclass__()
+        if "score" in vars(cls) and "ranking" not in vars(cls):
+            cls.ranking, cls.score_of = Loss.ranking, Loss.score_of  # type: ignore[method-assign]
+
     @property
     def curves_at_targets(self) -> bool:
         """Whether targets may add curvature; if not, nobody asks for `target_curvature`."""
