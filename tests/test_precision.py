@@ -13,7 +13,7 @@ from support.small_head import WIDTH, D
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import widehead as wh
-from widehead.precision import in_full_precision
+from widehead.precision import _BACKENDS, in_full_precision
 
 IDS = torch.tensor([[3, 4], [5, 3], [0, 9]])
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "dot", "addmv")
@@ -30,13 +30,20 @@ def settings() -> tuple[str, str]:
     return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
 
 
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Afterwards products are as they are in a new program."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for backend in (torch.backends, torch.backends.mkldnn, *_BACKENDS):  # type: ignore[attr-defined]
+        backend.fp32_precision = "none"
+
+
 @pytest.fixture(params=SETTINGS)
-def rounded(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+def rounded(request: pytest.FixtureRequest, restored: None) -> tuple[str, str]:
     """A program that lets torch round products."""
     SETTINGS[request.param]()
-    yield settings()
-    torch.backends.fp32_precision = "none"
-    torch.set_float32_matmul_precision("highest")
+    return settings()
 
 
 class Products(TorchDispatchMode):
@@ -96,6 +103,15 @@ def test_settings_come_back_after_an_error(rounded: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="Class ids"):
         head(torch.randn(1, WIDTH), [[D]])
     assert settings() == rounded
+
+
+@pytest.mark.parametrize("backend", [torch.backends, torch.backends.mkldnn])  # type: ignore[attr-defined]
+@pytest.mark.usefixtures("restored")
+def test_what_a_program_sets_for_all_products_later_counts(backend: Any) -> None:
+    backend.fp32_precision = "tf32" if backend is torch.backends else "bf16"
+    wh.ExactHead(WIDTH, D, wh.losses.SphericalSoftmax()).scores(torch.randn(2, WIDTH))
+    backend.fp32_precision = "ieee"
+    assert settings()[1] == "ieee"
 
 
 def test_who_leaves_first_takes_nothing_from_another_thread(rounded: tuple[str, str]) -> None:

@@ -52,6 +52,8 @@ class _FullProducts:
     def _put(self, settings: Iterable[str]) -> None:
         for backend, setting in zip(_BACKENDS, settings, strict=True):
             if backend.fp32_precision != setting:
+                backend.fp32_precision = "none"  # what is set for all backends counts again
+            if backend.fp32_precision != setting:
                 backend.fp32_precision = setting
 
 
