@@ -75,6 +75,15 @@ def test_the_tree_is_made_again_when_due() -> None:
     assert ages == [1, 2, 3, 1, 2, 3, 1]
 
 
+def test_a_sampler_that_was_made_without_memory_is_due_once_it_has_some() -> None:
+    with torch.device("meta"):
+        sampler = QuadraticSampler(D, WIDTH, refresh_every=3, dtype=torch.float64)
+    sampler.to_empty(device="cpu")
+    _, hidden, table = make()
+    ids, log_q = sampler.sample(5, hidden, table)
+    torch.testing.assert_close(log_q.exp(), dense(hidden, table)[ids])
+
+
 def test_sums_of_a_stale_tree_are_those_of_its_blocks() -> None:
     sampler, _, table = make()
     sampler.refresh(table)

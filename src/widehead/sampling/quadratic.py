@@ -70,7 +70,7 @@ class QuadraticSampler(nn.Module):
         self._sizes = _level_sizes(-(-num_classes // block), top)
         entries = width * (width + 1) // 2
         self.register_buffer("grams", torch.zeros(sum(self._sizes), entries, device=device, dtype=dtype))
-        self.register_buffer("age", torch.tensor(refresh_every))
+        self.register_buffer("age", torch.tensor(refresh_every, device="cpu"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The age stays on the host, which asks for it at each draw.
