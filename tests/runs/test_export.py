@@ -15,6 +15,8 @@ from support.job_files import config_of
 from support.played import Device
 
 from widehead.errors import RankingWarning
+from widehead.heads import ExactHead
+from widehead.optim import SGD
 from widehead.runs import Run
 
 
@@ -41,6 +43,18 @@ def test_nothing_is_said_if_they_do(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run.export("torch", tmp_path / "w.pt")
+
+
+def test_autocast_does_not_round_what_is_written(tmp_path: Path) -> None:
+    run = trained(tmp_path, "weighted-squared-error")
+    head = run.network.head.train()
+    assert isinstance(head, ExactHead)
+    optimizer = SGD(head, lr=0.01)
+    head(torch.randn(4, run.config.width, requires_grad=True), torch.arange(4)).backward()
+    optimizer.step()  # now rows are read by products
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        path = run.export("torch", tmp_path / "w.pt")
+    torch.testing.assert_close(torch.load(path, weights_only=True)["head.weight"], head.weight(), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("options", [{}, {"head": "sampled", "loss": None}], ids=["exact", "sampled"])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from widehead.errors import CheckpointError, DataError, RankingWarning, warn_user
 from widehead.heads import ExactHead, LinearHead
+from widehead.precision import in_full_precision
 from widehead.runs.run import Run
 from widehead.training.folder import new_file
 
@@ -51,7 +52,7 @@ def export(run: Run, format: str, path: Path | str | None = None) -> Path:
     path = Path(run.folder.path.absolute().name + ending if path is None else path)
     head = _linear(run)
     with _output_file(path) as temporary:
-        write(run, temporary)
+        in_full_precision(write)(run, temporary)
     if isinstance(head, ExactHead) and (formula := head.loss.ranks_by) is not None:
         warn_user(
             f"{path} holds rows w of weights, and {run.config.loss} ranks classes by {formula} with o = w·h, not by o: "
