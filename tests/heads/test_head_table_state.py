@@ -19,6 +19,7 @@ from support.head_table import (
     D,
     M,
     Row,
+    frequencies,
     gradients,
     hidden_of,
     loss_of,
@@ -29,6 +30,7 @@ from support.head_table import (
 from torch import Tensor
 
 import widehead as wh
+from widehead.heads.names import HEADS
 
 __all__ = ["small_blocks"]  # a fixture that runs by itself
 
@@ -251,3 +253,20 @@ def test_backward_inside_autocast_is_exact_too() -> None:
             wh.optim.Newton(head).step()
         found.append([hidden.grad, head.weight()])
     torch.testing.assert_close(found[1], found[0], rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {"loss": wh.losses.SquaredError()} if name == "exact" else {}) for name in HEADS),
+        *((name, {"frequencies": frequencies(D)}) for name in ("adaptive", "hierarchical")),
+        *(("hierarchical", {"tree": "huffman", "frequencies": given}) for given in (None, frequencies(D))),
+    ],
+)
+def test_a_head_made_without_memory_is_the_one_whose_state_it_takes(name: str, options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        head = HEADS[name](WIDTH, D, **options)
+    whole = HEADS[name](WIDTH, D, **options)
+    head.to_empty(device="cpu").load_state_dict(whole.state_dict())
+    hidden = torch.randn(M, WIDTH)
+    assert torch.equal(head.eval().scores(hidden), whole.eval().scores(hidden))

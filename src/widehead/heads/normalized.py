@@ -80,7 +80,9 @@ def _is_tree(links: Tensor, num_classes: int) -> bool:
 
 def frequencies_of(frequencies: Frequencies | None, num_classes: int) -> Tensor:
     """(num_classes,) float64 on the CPU, ones for None; errors as of `checked_frequencies`."""
-    return checked_frequencies(torch.ones(num_classes) if frequencies is None else frequencies, num_classes).cpu()
+    return checked_frequencies(
+        torch.ones(num_classes, device="cpu") if frequencies is None else frequencies, num_classes
+    ).cpu()
 
 
 def ranks_by_frequency(frequencies: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ def checked_frequencies(frequencies: Frequencies, num_classes: int | None = None
         ValueError: another shape, or one that is negative, NaN or infinite.
     """
     try:
-        given = torch.as_tensor(frequencies, dtype=torch.float64).detach().clone()
+        # Where they are, even if torch makes new tensors elsewhere, as on "meta".
+        device = getattr(frequencies, "device", "cpu")
+        given = torch.as_tensor(frequencies, dtype=torch.float64, device=device).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         found = type(frequencies).__name__
         raise TypeError(f"Parameter `frequencies` should be a tensor of numbers. Found {found}.") from error
