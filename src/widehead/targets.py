@@ -297,18 +297,16 @@ class SparseTargets:
         return made
 
     def _coalesced(self) -> SparseTargets:
-        if self.class_ids.numel() == 0 or int(self.counts.max()) < 2:
+        if self.class_ids.numel() == 0 or self.most < 2:
             return self
         ids, order = self.sorted_by_class()
         examples = self.example_ids[order]
-        if not bool(((ids[1:] == ids[:-1]) & (examples[1:] == examples[:-1])).any()):
+        if bool(starts_run(ids, examples).all()):
             return self
         order = order[torch.argsort(examples, stable=True)]
         ids, examples = self.class_ids[order], self.example_ids[order]
-        first = torch.ones_like(ids, dtype=torch.bool)
-        first[1:] = (ids[1:] != ids[:-1]) | (examples[1:] != examples[:-1])
         dtype = torch.get_default_dtype() if self.values is None else self.values.dtype
-        groups = first.nonzero().squeeze(1)
+        groups = starts_run(ids, examples).nonzero().squeeze(1)
         lengths = torch.nn.functional.pad(groups, (0, 1), value=ids.numel()).diff()
         values = torch.segment_reduce(self.values_or_ones(dtype)[order], "sum", lengths=lengths)
         counts = torch.bincount(examples[groups], minlength=len(self))
@@ -343,6 +341,13 @@ def on_device(inputs: Inputs, device: torch.device) -> Inputs:
     if isinstance(inputs, Tensor):
         return moved([inputs.flatten()], device)[0].view(inputs.shape)
     return inputs.to(device)
+
+
+def starts_run(*keys: Tensor) -> Tensor:
+    """(n,) whether an entry of sorted ``keys`` (n,) is not the one before it in all of them; so the first is one."""
+    first = torch.ones_like(keys[0], dtype=torch.bool)
+    first[1:] = functools.reduce(torch.logical_or, [key[1:] != key[:-1] for key in keys])
+    return first
 
 
 def _offsets_of(counts: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 from widehead.errors import check_number
 from widehead.heads.normalized import NormalizedHead, frequencies_of, ranks_by_frequency
 from widehead.sampling.base import Frequencies
-from widehead.targets import SparseTargets
+from widehead.targets import SparseTargets, starts_run
 
 
 class AdaptiveSoftmaxHead(NormalizedHead):
@@ -119,8 +119,7 @@ def _by_cluster(cluster: Tensor, examples: Tensor, count: int) -> tuple[Tensor, 
     """
     order = torch.argsort(cluster, stable=True)
     cluster, examples = cluster[order], examples[order]
-    is_new = torch.ones_like(cluster, dtype=torch.bool)
-    is_new[1:] = (cluster[1:] != cluster[:-1]) | (examples[1:] != examples[:-1])
+    is_new = starts_run(cluster, examples)
     at = is_new.cumsum(0) - 1
     inside = cluster == torch.arange(count, device=cluster.device)[:, None]
     sizes: list[list[int]] = torch.stack([inside.sum(1), (inside & is_new).sum(1)], dim=1).tolist()

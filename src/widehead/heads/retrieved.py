@@ -21,7 +21,7 @@ from widehead.heads.gumbel import lazy_gumbel_sample
 from widehead.heads.tail import Complement, Drawn, uniform_tail
 from widehead.heads.upkeep import IndexKind, Upkeep
 from widehead.losses import mean_over_targets
-from widehead.targets import SparseTargets
+from widehead.targets import SparseTargets, starts_run
 
 
 class RetrievedSoftmaxHead(LinearHead):
@@ -267,8 +267,7 @@ _LEAST_PER_QUERY = 16
 
 def _runs(ids: Tensor) -> tuple[Tensor, Tensor]:
     """Of ids in order (n,): whether each is the first of its equals, and the number of its run."""
-    first = torch.ones_like(ids, dtype=torch.bool)
-    first[1:] = ids[1:] != ids[:-1]
+    first = starts_run(ids)
     return first, first.cumsum(0) - 1
 
 

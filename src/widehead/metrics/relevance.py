@@ -14,7 +14,7 @@ Decided here, for all of them:
 import torch
 from torch import Tensor
 
-from widehead.targets import SparseTargets
+from widehead.targets import SparseTargets, starts_run
 
 
 def hits(ranked: Tensor, relevant: SparseTargets, k: int) -> Tensor:
@@ -58,9 +58,7 @@ def distinct_pairs(relevant: SparseTargets) -> tuple[Tensor, Tensor, Tensor]:
     if relevant.class_ids.numel() == 0:
         return relevant.class_ids, relevant.class_ids, relevant.class_ids.bool()
     keys, width = _sorted_keys(relevant)
-    first = torch.ones_like(keys, dtype=torch.bool)
-    first[1:] = keys[1:] != keys[:-1]
-    return keys // width, keys % width, first
+    return keys // width, keys % width, starts_run(keys)
 
 
 def relevant_counts(relevant: SparseTargets, unreachable: Tensor | None = None) -> Tensor:
