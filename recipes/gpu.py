@@ -49,8 +49,8 @@ Rows = list[dict[str, Any]]
 class Report:
     """Rows go to a file and lines to a log at once, so that a time limit loses nothing."""
 
-    def __init__(self, out: Path, lines: TextIO, log: TextIO) -> None:
-        self.out, self.lines, self.log = out, lines, log
+    def __init__(self, lines: TextIO, log: TextIO) -> None:
+        self.lines, self.log = lines, log
         self.rows: Rows = []
 
     def add(self, row: dict[str, Any]) -> None:
@@ -82,39 +82,30 @@ def time_steps(report: Report, sizes: Sizes, group: tuple[str, ...], device: str
     try:
         rows = compare_step(*sizes, methods=group, rounds=3, device=device)
     except (ValueError, RuntimeError) as error:  # nothing fits, or the estimate of the memory was wrong
-        rows = [
-            {**skipped(sizes, method, str(error).splitlines()[0]), **hardware(torch.device(device))} for method in group
-        ]
+        rows = [row_of(sizes, method, device, skipped=str(error).splitlines()[0]) for method in group]
     for row in rows:
         report.add({**row, "group": "+".join(group)})
     free()
 
 
-def skipped(sizes: Sizes, method: str, why: str) -> dict[str, Any]:
-    return {
-        **dict(zip(("classes", "width", "batch"), sizes, strict=True)),
-        "method": method,
-        "skipped": why,
-        "seconds": None,
-    }
+def row_of(sizes: Sizes, method: str, device: str, **found: Any) -> dict[str, Any]:
+    """A row of what was found, or of why nothing was."""
+    named = dict(zip(("classes", "width", "batch"), sizes, strict=True))
+    return {**named, "method": method, **hardware(torch.device(device)), "skipped": None, "seconds": None, **found}
 
 
 def free() -> None:
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def time_top_k(report: Report, sizes: Sizes, device: str) -> None:
     """The best classes of a batch, beside one reading of V."""
-    classes, width, batch = sizes
-    place = torch.device(device)
     try:
-        found = {"skipped": None, **top_k_figures(sizes, place)}
+        found = top_k_figures(sizes, torch.device(device))
     except RuntimeError as error:
-        found = {"skipped": str(error).splitlines()[0], "seconds": None}
-    shared = {"classes": classes, "width": width, "batch": batch, "method": "top_k", "group": "top_k"}
-    report.add({**shared, **found, **hardware(place), **provenance()})
+        found = {"skipped": str(error).splitlines()[0]}
+    report.add(row_of(sizes, "top_k", device, group="top_k", **found, **provenance()))
     free()
 
 
@@ -184,7 +175,7 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / "bench.jsonl").open("w") as lines, (given.out / "bench.log").open("w") as log:
         sizes = [(2_000, 16, 8), (5_000, 8, 16)] if given.tiny else SIZES
-        kept = run(Report(given.out, lines, log), sizes, given.device, given.seconds)
+        kept = run(Report(lines, log), sizes, given.device, given.seconds)
     return 0 if kept or given.tiny else 1
 
 

@@ -30,4 +30,4 @@ def resolved(device: str) -> str:
     """``device`` itself; for "auto" it is "cuda" if that is usable, else "cpu"."""
     if device != "auto":
         return device
-    return "cuda" if torch.cuda.is_available() and usable("cuda") else "cpu"
+    return "cuda" if usable("cuda") else "cpu"

@@ -71,7 +71,7 @@ def test_outcomes() -> None:
 def test_rows_are_kept_and_promises_are_judged(recipe: ModuleType, played: Device, tmp_path: Path) -> None:
     lines, log = tmp_path / "bench.jsonl", tmp_path / "bench.log"
     with lines.open("w") as rows, log.open("w") as told:
-        report = recipe.Report(tmp_path, rows, told)
+        report = recipe.Report(rows, told)
         recipe.time_steps(report, (300, 8, 4), ("exact", "exact-captured", "dense"), "cuda")
         recipe.time_top_k(report, (300, 8, 4), "cuda")
         kept = [json.loads(line) for line in lines.read_text().splitlines()]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import unittest
 from collections.abc import Callable
 from typing import Any
 
@@ -95,14 +93,13 @@ def test_a_program_that_lets_torch_round_products_loses_no_digits() -> None:
 
 def captured_and_eager(name: str, steps: int) -> dict[str, float]:
     """How far apart losses and W are after so many steps, replayed and made one operation after the other."""
-    graphed_step = importlib.import_module("widehead.cuda").GraphedStep
     torch.manual_seed(3)
     encoder = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh()).to(DEVICE)
     sides = []
     for _ in range(2):
         head, own = made(), copy.deepcopy(encoder)
         sides.append((own, head, [torch.optim.SGD(own.parameters(), lr=0.01), OPTIMIZERS[name](head)]))
-    graphed = graphed_step(*sides[0])
+    graphed = wh.cuda.GraphedStep(*sides[0])
     own, head, optimizers = sides[1]
     worst = torch.zeros((), device=DEVICE)
     for hidden, ids in batches(4) * (steps // 4):
@@ -122,8 +119,6 @@ def captured_and_eager(name: str, steps: int) -> dict[str, float]:
 
 
 def test_two_hundred_replays_are_the_steps_made_one_by_one() -> None:
-    if importlib.util.find_spec("widehead.cuda") is None:
-        raise unittest.SkipTest("there is no wh.cuda.GraphedStep in this version")
     off = {name: captured_and_eager(name, share_of(200)) for name in OPTIMIZERS}
     note(off_by=off)
     for name, parts in off.items():

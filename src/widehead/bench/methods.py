@@ -169,9 +169,9 @@ METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     **{name: partial(Other, head=name) for name in HEADS if name != "exact"},
 }
 
-#: methods that take exactly one target an example
 CAPTURED = "exact-captured"  # on CUDA devices alone
 FUSED = "linear-cross-entropy"  # not in every torch that the package runs with
+#: methods that take exactly one target an example
 ONE_TARGET = frozenset({"dense-cross-entropy", FUSED})
 
 

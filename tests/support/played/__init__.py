@@ -13,7 +13,7 @@ Tensors "on cuda" hold their numbers in the CPU's memory, and every operation on
             head(hidden, targets)
         assert seen.waits == []
 
-Types that CUDA's kernels lack, torch.compile and graphs are not played.
+Types that CUDA's kernels lack, and torch.compile, are not played.
 """
 
 from support.played.counts import Count, Device, Wait

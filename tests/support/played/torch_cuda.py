@@ -39,9 +39,6 @@ class Event:
         if self._behind is not None:
             PLAYED[-1].wait("Event.synchronize")
 
-    def wait(self, stream: Any = None) -> None:
-        """The stream waits, not the host."""
-
     def elapsed_time(self, end: Event) -> float:
         return 1000.0 * (end._time - self._time)
 
@@ -57,14 +54,6 @@ class Stream:
 
     def wait_stream(self, stream: Any) -> None:
         pass
-
-    def wait_event(self, event: Event) -> None:
-        pass
-
-    def record_event(self, event: Event | None = None) -> Event:
-        event = event or Event()
-        event.record(self)
-        return event
 
 
 def _synchronize(device: Any = None) -> None:
