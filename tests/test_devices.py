@@ -85,6 +85,7 @@ def test_pinned_memory_is_one_buffer(played: Device) -> None:
 def test_auto_takes_what_is_usable(played: Device) -> None:
     assert devices.resolved("auto") == "cuda"
     assert devices.resolved("cpu") == "cpu"
+    assert not devices.usable("meta")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -18,9 +18,9 @@ def moved(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def usable(device: str) -> bool:
-    """Whether this machine can keep a tensor there."""
+    """Whether this machine can compute there: "meta" cannot, nor a GPU that torch has no kernels for."""
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError):  # torch without CUDA says so by an AssertionError
         return False
     return True

@@ -35,6 +35,7 @@ def test_without_a_gpu_auto_is_the_cpu(command: str, trained: dict[str, tuple[Pa
     more = ["--input", folder / "input.txt"] if command == "predict" else []
     told = call(command, folder / "run", *more, "--device", "auto")
     assert (told.code, "Device: cpu." in told.err) == (0, True)
-    refused = call(command, folder / "run", *more, "--device", "cuda")
-    assert refused.code == 2
-    assert "no usable device 'cuda'" in " ".join(refused.err.split())
+    for device in ("cuda", "meta", "gpu"):
+        refused = call(command, folder / "run", *more, "--device", device)
+        assert refused.code == 2
+        assert f"no usable device '{device}'" in " ".join(refused.err.split())
