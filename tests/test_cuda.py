@@ -120,6 +120,20 @@ def test_batches_with_more_targets_than_ever_before(played: Device) -> None:
     assert relative(other.weight(), one.weight()) < 1e-5
 
 
+def test_the_host_counts_places_of_the_cache_as_the_device_does(played: Device) -> None:
+    """What is captured is not made, so that it counts for nothing."""
+    row = row_of("squared")
+    trained = Trained(row, "sgd")
+    step, seen = trained.graphed(), 0
+    for inputs, targets in batches(row, 14):
+        step(inputs, targets)
+        kept = trained.head.weights.kept
+        assert kept.used == kept.places - 1 - int(kept.next)
+        seen = max(seen, kept.used)
+    assert seen > 0
+    assert step._graphs
+
+
 def test_steps_of_both_ways_in_turn(played: Device) -> None:
     row = row_of("squared")
     one, other = Trained(row, "newton"), Trained(row, "newton")
@@ -168,6 +182,17 @@ def test_a_learning_rate_on_the_device_is_read_by_each_replay(played: Device) ->
     assert isinstance(other.of_head.param_groups[0]["lr"], Tensor)
     assert len(step._graphs) <= 2, "a graph for each padded size, none for each lr"
     assert relative(other.weight(), one.weight()) < 1e-5
+
+
+def test_negative_weights_of_targets_are_refused_of_captured_steps_too(played: Device) -> None:
+    trained = Trained(row_of("spherical softmax"), "sgd")
+    step, inputs = trained.graphed(), torch.ones(M, INPUTS)
+    for _ in range(6):
+        step(inputs, wh.SparseTargets.from_lists([[1]] * M, [[0.5]] * M))
+    before = trained.weight()
+    with pytest.raises(ValueError, match="at least 0"):
+        step(inputs, wh.SparseTargets.from_lists([[1]] * M, [[0.5]] * (M - 1) + [[-0.5]]))
+    assert torch.equal(trained.weight(), before)
 
 
 def test_what_it_cannot_capture_is_refused(played: Device) -> None:

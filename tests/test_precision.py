@@ -134,6 +134,28 @@ def test_who_leaves_first_takes_nothing_from_another_thread(rounded: tuple[str, 
     assert settings() == rounded
 
 
+def test_who_came_first_may_leave_first(rounded: tuple[str, str]) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    @in_full_precision
+    def first() -> None:
+        entered.set()
+        leave.wait(10.0)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(10.0)
+
+    @in_full_precision
+    def second() -> tuple[str, str]:
+        leave.set()
+        thread.join()
+        return settings()
+
+    assert not {"tf32", "bf16"} & set(second())
+    assert settings() == rounded
+
+
 def test_a_program_that_set_nothing_pays_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("widehead.precision._BACKENDS", None)  # asking a backend would fail
     assert in_full_precision(lambda: 3)() == 3

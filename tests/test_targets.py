@@ -201,6 +201,7 @@ def test_from_lists_takes_any_iterables_of_integers() -> None:
         ([torch.tensor([1.5])], TypeError, "Found lists[0] = tensor([1.5000])"),
         ([torch.tensor([True])], TypeError, "Found lists[0] = tensor([True])"),
         ([[0], [2**70]], ValueError, "Found lists[1] = [1180591620717411303424]"),
+        ([[2**63 - 1], [2**63]], ValueError, "Found lists[1] = [9223372036854775808]"),
         ([[0], [1, -3]], ValueError, "Found class_ids[2] = -3"),
         (5, TypeError, "Found int"),
     ],

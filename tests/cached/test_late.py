@@ -146,6 +146,15 @@ def test_of_several_heads_all_are_left_as_they_are_if_one_is_not_finite(kind: st
         assert torch.allclose(head.weight(), twin.weight(), rtol=1e-5, atol=1e-6)
 
 
+def test_steps_are_numbered_on_when_the_record_changes() -> None:
+    head = new_head()
+    trained(head, OPTIMIZERS["sgd"](head), range(3))
+    optimizer = OPTIMIZERS["momentum"](head)
+    with pytest.raises(NonFiniteError, match=r"in step 4 \(now 4\)"):  # noqa: PT012
+        trained(head, optimizer, range(3, 4), {3: math.nan})
+        head.consolidate()
+
+
 def test_elsewhere_the_host_sees_it_at_once() -> None:
     report = LateReport(7)
     report.note(torch.tensor(True))

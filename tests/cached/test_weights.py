@@ -325,3 +325,71 @@ def test_a_pass_without_targets_before_the_first_cache_is_not_lost() -> None:
     head(hidden, [[1]] * 4)
     optimizer.step()
     assert relative(head.weight(), dense - 0.1 * (2 / 4) * (hidden @ dense.T).T @ hidden) < 1e-12
+
+
+@pytest.mark.parametrize("forwards", [1, 2])
+def test_a_pass_before_the_cache_grows_is_not_lost(forwards: int) -> None:
+    """Its rows have other places when its step, or its backward pass, comes."""
+    head, dense = made(SQUARED, WIDTH, D)
+    optimizer, hidden = wh.optim.SGD(head, lr=0.1), torch.randn(4, WIDTH, dtype=torch.float64)
+    head(hidden, [[1]] * 4).backward()
+    optimizer.zero_grad()
+    places = record(head).kept.places
+    loss = head(hidden, [[2], [2], [3], [1]])
+    if forwards == 1:
+        loss.backward()
+    targets = torch.nn.functional.one_hot(torch.tensor([2, 2, 3, 1]), D)
+    head(hidden, [list(range(40))] * 4)
+    assert record(head).kept.places > places
+    if forwards == 2:
+        loss.backward()
+    optimizer.step()
+    assert relative(head.weight(), dense - 0.1 * (2 / 4) * (hidden @ dense.T - targets).T @ hidden) < 1e-12
+
+
+def test_squared_norms_of_no_outputs_are_not_below_zero() -> None:
+    """W·h = 0, and QH·h in float32 is as often below 0 as above."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(200, WIDTH, generator=generator)
+    head, _ = made(SQUARED, WIDTH, D, torch.float32)
+    direction = normal[0] / normal[0].norm()
+    weight = head.weight()
+    head.load_weight(weight - torch.outer(weight @ direction, direction))
+    with torch.no_grad():
+        q = head.statistics(torch.linspace(1.0, 50.0, 400)[:, None] * direction, [[]] * 400)[0]
+    assert bool((q >= 0.0).all())
+    assert float(q.max()) < 1e-2
+
+
+@pytest.mark.parametrize("storage", [None, torch.bfloat16])
+def test_forward_passes_without_steps_end(monkeypatch: pytest.MonkeyPatch, storage: torch.dtype | None) -> None:
+    """The cache is not without end, but for rows that would be rounded; the pass that is stepped on stays valid."""
+    monkeypatch.setattr("widehead.cached.weights._MOST_PLACES", 8)
+    head, dense = made(SQUARED, WIDTH, D, torch.float32, storage_dtype=storage)
+    optimizer, hidden = wh.optim.SGD(head, lr=0.1), torch.randn(4, WIDTH)
+    dense = head.weight().double()
+    loss = head(hidden, [[1], [2], [3], [4]])
+    for _ in range(40):
+        head(hidden, [[1], [2], [3], [4]])
+    assert (record(head).kept.places <= 64, record(head).closes > 0) == ((storage is None,) * 2)
+    loss.backward()
+    optimizer.step()
+    errors = hidden.double() @ dense.T - torch.nn.functional.one_hot(torch.arange(1, 5), D)
+    found = record(head).dense(slice(None))
+    near = 1e-6 if storage is None else 4e-3  # the step ends the segment, and rounds rows
+    assert relative(found, dense - 0.1 * (2 / 4) * errors.T @ hidden.double()) < near
+
+
+def test_a_segment_ends_before_the_cache_is_too_small_for_a_step_like_the_last() -> None:
+    """So that it never grows in a training with batches of about one size."""
+    head, _ = made(SQUARED, WIDTH, D)
+    optimizer, hidden = wh.optim.SGD(head, lr=0.01), torch.randn(2, WIDTH, dtype=torch.float64)
+    seen, made_in_segment = [], []
+    for step in range(60):
+        head(hidden, [[1, 2, 3], [4] if step == 0 else [4, 5]]).backward()
+        optimizer.step()
+        seen.append(record(head).kept.places)
+        made_in_segment.append(record(head).segment_steps)
+    assert set(seen) == {4 * 32}
+    assert made_in_segment[:3] == [1, 2, 3]
+    assert max(made_in_segment) == 24, "of 5 targets each, but the first; then a place is short for one more"

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from support.packing import PACK
 from widehead.data import pairs as pairs_module
 from widehead.data.pairs import Pairs, pairs_by_lines, read_pairs
 from widehead.data.parquet import parquet_pieces
+from widehead.data.pieces import Piece
 from widehead.errors import DataError
 
 NAMES = ["u", "a", "007", "7", "1.0", "-3", "1e3", "é", "x y", "NULL", "nan", "user", "item", "#c", "a\u2028", "²"]
@@ -199,6 +201,21 @@ def test_parquet_by_pieces(path: Path, rows: int) -> None:
     frame.write_parquet(path)
     with pytest.raises(DataError, match="row 3: expected a user, an item and its rating"):
         list(parquet_pieces(path, rows))
+
+
+def test_columns_of_ids_are_joined_one_after_the_other_and_their_parts_given_up() -> None:
+    """So that the most there is at a time are three columns: parts of one, and another twice."""
+    count, pieces = 20_000, 40
+    column = 8 * count * pieces
+    names = polars.Series(["a", "b"] * (count // 2))
+    tracemalloc.start()
+    try:
+        found = pairs_module._by_pieces(Piece(names, names) for _ in range(pieces))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.user_ids.tolist() == found.item_ids.tolist() == [0, 1] * (count * pieces // 2)
+    assert 2.5 * column < peak < 3.5 * column
 
 
 def peak_of_reading(folder: Path, rows: int, users: int, items: int) -> None:

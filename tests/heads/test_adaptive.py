@@ -82,3 +82,14 @@ def test_wrong_div_values_are_refused(value: float) -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         wh.AdaptiveSoftmaxHead(WIDTH, 1)
+
+
+@pytest.mark.parametrize("m", [1, 2, 9])
+@pytest.mark.parametrize("targets", [1, 6])
+def test_log_probs_of_several_targets_are_those_of_all_scores(m: int, targets: int) -> None:
+    """An example may have several in a cluster, and some in one cluster and the next."""
+    head, _ = make(cutoffs=[5, 20, 60], div_value=2.0)
+    for _ in range(5):
+        hidden, ids = torch.randn(m, WIDTH, dtype=torch.float64), torch.randint(D, (m, targets))
+        found = head.log_prob(hidden, ids)
+        assert torch.allclose(found, head.scores(hidden).gather(1, ids), rtol=1e-10, atol=1e-12)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -136,3 +138,37 @@ def test_training_is_right_whatever_other_threads_ask_for(
     assert not problems
     assert head.audit().gram < 1e-12
     assert torch.allclose(head.weight(), alone.weight(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("record", [nullcontext, cached_everywhere], ids=["factored", "cached"])
+def test_whatever_works_on_the_weights_holds_the_gate(
+    record: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a writer, if passes write."""
+    with record():
+        head = wh.ExactHead(6, 50, wh.losses.SquaredError())
+    optimizer, kind = wh.optim.SGD(head, lr=0.01), type(head.weights)
+    seen: dict[str, set[bool]] = {}
+
+    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*arguments: Any, **options: Any) -> Any:
+            is_writing = head._gate._waiting
+            seen.setdefault(name, set()).add(is_writing if kind.forward_writes else head._gate._readers > 0)
+            return real(*arguments, **options)
+
+        return noting
+
+    for name in ("forward", "plan", "apply", "factored"):
+        monkeypatch.setattr(kind, name, noted(name, getattr(kind, name)))
+    for place in ("graph.output_gradient", "exact_state.factored.pack", "pending.factored.accumulate"):
+        owner = importlib.import_module(f"widehead.heads.{place.split('.')[0]}")
+        for part in place.split(".")[1:-1]:
+            owner = getattr(owner, part)
+        name = place.rsplit(".", 1)[1]
+        monkeypatch.setattr(owner, name, noted(place, getattr(owner, name)))
+    head(torch.randn(4, 6), [[1], [2], [], [3]]).backward()
+    head.grad_norm()
+    optimizer.step()
+    head.state_dict()
+    assert len(seen) == 7
+    assert all(held == {True} for held in seen.values()), seen

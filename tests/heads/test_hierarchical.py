@@ -151,6 +151,7 @@ def test_the_tree_travels_with_the_state_and_survives_a_change_of_type(tree: str
     head = make(tree)
     hidden = torch.randn(M, WIDTH, dtype=torch.float64)
     other = wh.HierarchicalSoftmaxHead(WIDTH, D, tree=tree, dtype=torch.float64)
+    assert not torch.equal(head.scores(hidden), other.scores(hidden))  # what it found of its tree is of no use later
     other.load_state_dict(head.state_dict())
     assert torch.equal(head.scores(hidden), other.scores(hidden))
     other.to(torch.float16).to(torch.float64)

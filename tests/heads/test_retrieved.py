@@ -306,6 +306,18 @@ def test_the_batch_keeps_the_classes_that_matter_most() -> None:
     assert float(share[members].sum() / best) > 0.9
 
 
+@pytest.mark.parametrize("index", ["exhaustive", "ivf"])
+def test_examples_that_find_the_same_classes_find_fewer_of_them(index: str) -> None:
+    """Places that are left over stand for no class."""
+    head = make(index=index, shared=True, retrieved=20)
+    hidden, targets = hidden_layer(1).expand(40, -1), wh.SparseTargets.from_lists([[3]] * 40)
+    truth = head.log_normalizer(hidden)
+    with torch.no_grad():
+        found = [(head._shared(head._widened(hidden), targets)[0] - truth).exp()[0] for _ in range(100)]
+    ratios = torch.stack(found)
+    assert abs(ratios.mean() - 1.0) <= 0.4 * ratios.std() + 0.01
+
+
 @pytest.mark.parametrize("change", ["same for all", "not found"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_drift_is_of_scores_against_each_other(shared: bool, change: str) -> None:

@@ -143,7 +143,8 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(kind: str, bad: int, device:
 
 
 @EVERY
-def test_steps_that_a_scaler_found_infinite_are_left_out_by_the_device(kind: str, device: Device) -> None:
+@pytest.mark.parametrize("scale", [float("inf"), 1024.0], ids=["in this head", "in another"])
+def test_steps_that_a_scaler_found_infinite_are_left_out_by_the_device(kind: str, scale: float, device: Device) -> None:
     heads = [make("cuda"), make("cuda")]
     optimizers = [
         KINDS[kind](head, **refreshed(kind) if kind in ("Newton", "Shampoo", "Muon") else {}) for head in heads
@@ -154,7 +155,7 @@ def test_steps_that_a_scaler_found_infinite_are_left_out_by_the_device(kind: str
             if is_scaled or step != 3:
                 backward(head, 5, step)
             if is_scaled:  # as in GradScaler.step
-                head.scale_pending(float("inf") if step == 3 else 1024.0)
+                head.scale_pending(scale if step == 3 else 1024.0)
                 optimizer.found_inf, optimizer.grad_scale = on_device(float(step == 3)), on_device(1024.0)
             with device.counting() as seen:
                 optimizer.step()

@@ -22,7 +22,7 @@ from widehead.options import TrainingConfig
 from widehead.training.checkpoint import load_checkpoint
 from widehead.training.folder import RunFolder
 from widehead.training.log import read_metrics
-from widehead.training.loop import Trainer
+from widehead.training.loop import Evaluator, Trainer
 from widehead.training.optimizers import make_head_optimizer
 
 
@@ -206,10 +206,14 @@ def quiet_trainer(path: Path, device: str, **options: object) -> Trainer:
     return trainer
 
 
-def test_a_run_on_a_device_is_asked_for_its_losses_once_a_line(played: Device, tmp_path: Path) -> None:
+@pytest.mark.parametrize("often", [False, True])
+def test_a_run_on_a_device_is_asked_for_its_losses_once_a_line(played: Device, tmp_path: Path, often: bool) -> None:
+    """Whether or not it is shown after each step."""
     lines, reads = [], []
     for device in ("cpu", "cuda"):
         trainer = quiet_trainer(tmp_path / device, device)
+        if often:
+            trainer.network.encoder.register_forward_hook(lambda *_, t=trainer: setattr(t, "_shown", -1e9))
         with played.counting() as seen:
             trainer.run()
         reads.append([wait for wait in seen.waits if wait.lines[0].endswith((" _read", " _note", " _show", " take"))])
@@ -221,7 +225,7 @@ def test_a_run_on_a_device_is_asked_for_its_losses_once_a_line(played: Device, t
         assert there["loss"] == pytest.approx(here["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("bad", [1, 3, 5, 7, 8, 25, 49, 50])
+@pytest.mark.parametrize("bad", [1, 3, 5, 7, 8, 20, 25, 49, 50])
 def test_on_a_device_a_loss_that_is_not_finite_is_told_late_but_surely(
     played: Device, tmp_path: Path, bad: int
 ) -> None:
@@ -241,6 +245,25 @@ def test_on_a_device_a_loss_that_is_not_finite_is_told_late_but_surely(
     else:
         assert not last.exists()
     assert all(line["step"] < bad for line in read_metrics(trainer.folder.metrics_path))
+
+
+def test_on_a_device_nothing_is_judged_that_a_step_before_has_spoilt(played: Device, tmp_path: Path) -> None:
+    trainer, judged = quiet_trainer(tmp_path, "cuda", evaluate_every="4 steps"), []
+
+    def judge() -> dict[str, float]:
+        judged.append(trainer.state.position.step)
+        return {"recall@1": 0.5}
+
+    trainer.evaluator = Evaluator(judge, "recall@1")
+    steps = iter(range(1, 1_000))
+
+    def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output * float("nan") if next(steps) == 16 else output
+
+    trainer.network.encoder.register_forward_hook(hook)
+    with pytest.raises(NonFiniteError, match="stopped at step 16: the loss is nan"):
+        trainer.run()
+    assert judged == [4, 8, 12]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
