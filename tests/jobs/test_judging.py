@@ -12,7 +12,7 @@ from support.head_table import TABLE, Row
 from support.played import Device
 
 from widehead.data import NgramExamples
-from widehead.jobs.judging import RankingTest, Test, WordTest, ranked_rows
+from widehead.jobs.judging import Given, RankingTest, Test, WordTest, ranked
 from widehead.metrics import Propensities
 from widehead.models import BagEncoder, ContextEncoder, WideNetwork
 
@@ -20,6 +20,7 @@ from widehead.models import BagEncoder, ContextEncoder, WideNetwork
 INPUTS = scipy.sparse.csr_matrix(
     (np.array([1, 2, 1, 0, 1], dtype=np.float32), [0, 1, 3, 1, 2], [0, 2, 2, 3, 4, 5]), shape=(5, 4)
 )
+GIVEN = Given.bags("abcde", INPUTS)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -31,8 +32,7 @@ def test_nothing_known_no_classes(row: Row, bias: bool, hidden: tuple[int, ...])
     with torch.no_grad():
         encoder.embeddings.weight[3] = 0.0
     network = WideNetwork(encoder, row.make(8, 20, torch.float32, bias))
-    rows, classes, scores = zip(*ranked_rows(network, INPUTS, 3, exclude_inputs=False), strict=True)
-    assert rows == (0, 1, 2, 3, 4)
+    classes, scores = zip(*ranked(network, GIVEN, 3), strict=True)
     # The bias of a layer in between says nothing of the input, but its row of zeros is the encoder's own.
     assert [len(found) for found in classes] == [3, 0, 3 if hidden else 0, 0, 3]
     assert [len(found) for found in scores] == [len(found) for found in classes]
@@ -41,8 +41,8 @@ def test_nothing_known_no_classes(row: Row, bias: bool, hidden: tuple[int, ...])
 def test_excluded_classes_are_not_named() -> None:
     torch.manual_seed(0)
     network = WideNetwork(BagEncoder(4, 8), TABLE[0].make(8, 4, torch.float32, False))
-    found = list(ranked_rows(network, INPUTS, 4, exclude_inputs=True))
-    assert [sorted(classes) for _, classes, _ in found] == [[2, 3], [], [0, 1, 2], [], [0, 1, 3]]
+    found = list(ranked(network, GIVEN, 4, exclude_inputs=True))
+    assert [sorted(classes) for classes, _ in found] == [[2, 3], [], [0, 1, 2], [], [0, 1, 3]]
 
 
 def judged(kind: str, network: WideNetwork, count: int) -> dict[str, float]:
@@ -91,9 +91,9 @@ def test_an_evaluation_waits_for_a_device_as_often_whatever_its_length(
 def test_answers_are_read_once_a_batch(played: Device) -> None:
     torch.manual_seed(0)
     network = WideNetwork(BagEncoder(4, 8), TABLE[0].make(8, 4, torch.float32, False))
-    expected = list(ranked_rows(network, INPUTS, 4, exclude_inputs=True))
+    expected = list(ranked(network, GIVEN, 4, exclude_inputs=True))
     network.to("cuda")
-    assert [row[:2] for row in ranked_rows(network, INPUTS, 4, exclude_inputs=True)] == [row[:2] for row in expected]
+    assert [row[0] for row in ranked(network, GIVEN, 4, exclude_inputs=True)] == [row[0] for row in expected]
     with played.counting() as seen:
-        list(ranked_rows(network, INPUTS, 4, exclude_inputs=True))
+        list(ranked(network, GIVEN, 4, exclude_inputs=True))
     assert len(seen.waits) <= 2, [str(wait) for wait in seen.waits]  # the rows of W, and the answers

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars
 import pytest
+import scipy.sparse
 from support.job_files import config_of
 
 import widehead as wh
-from widehead.errors import CheckpointError, NonFiniteError
+from widehead.errors import CheckpointError, DataError, NonFiniteError
 from widehead.jobs.recommender import Recommender
 from widehead.runs.lock import locked
 
@@ -82,3 +85,47 @@ def test_the_rows_of_a_run_that_is_read_are_up_to_date(tmp_path: Path) -> None:
     weights = wh.Run.open(tmp_path / "run").network.head.weights
     assert weights.versions.live == [weights.versions.newest]
     assert weights.segment_steps == 0
+
+
+def test_data_in_memory_are_answered_as_files_are(tmp_path: Path) -> None:
+    wh.Run.new(config_of("recommender", tmp_path, epochs=2)).train(quiet=True)
+    run = wh.Run.open(tmp_path / "run")
+    users = [["i0", "i1", "i2", "unheard"], ["i12", "i13"], ["nothing", "known"], []]
+    (tmp_path / "in.txt").write_text("".join(f"{u} {' '.join(items)}\n" for u, items in enumerate(users)))
+    pairs = [(f"{u}", item) for u, items in enumerate(users) for item in items]
+    ones = scipy.sparse.lil_matrix((4, len(run.job.class_names)))
+    for user, item in pairs:
+        if item in run.job.class_names:
+            ones[int(user), list(run.job.class_names).index(item)] = 3.0
+    expected = list(run.predict(tmp_path / "in.txt", 5))
+    assert [len(answer.classes) for answer in expected] == [5, 5, 0, 0]
+    table = polars.DataFrame(pairs, schema=["user", "item"], orient="row")
+    for data in (users, ones.tocsr(), ones.toarray()):
+        assert list(run.predict(data, 5)) == expected
+    # A table says nothing of a user without items, and three rows are summed in another order than four.
+    assert [answer.classes for answer in run.predict(table, 5)] == [answer.classes for answer in expected[:3]]
+    with pytest.raises(DataError, match=r"Expected 60 items. Found a matrix with 61 columns"):
+        run.predict(np.ones((1, 61)))
+    with pytest.raises(ValueError, match="`k` should be a whole number of at least 1"):
+        run.predict(users, 0)
+
+
+@pytest.mark.parametrize(
+    ("job", "lines"),
+    [
+        ("multilabel", ["t3x1 t3x2 t3x3", "t8x0 t8x4", "unheard"]),
+        ("language-model", ["w3 w4 w5 w6 w7", "", "w18", "unheard"]),
+        ("word-embeddings", ["w3", "w18 w4"]),
+    ],
+)
+def test_texts_in_memory_are_answered_as_files_are(tmp_path: Path, job: str, lines: list[str]) -> None:
+    wh.Run.new(config_of(job, tmp_path, epochs=1)).train(quiet=True)
+    run = wh.Run.open(tmp_path / "run")
+    (tmp_path / "in.txt").write_text("".join(("\t" if job == "multilabel" else "") + line + "\n" for line in lines))
+    expected = [(answer.classes, answer.scores) for answer in run.predict(tmp_path / "in.txt", 3)]
+    assert [(answer.classes, answer.scores) for answer in run.predict(lines, 3)] == expected
+    again: Any = [line.split() for line in lines]
+    if job == "multilabel":
+        again = run.job.schema.text.transform(lines)  # type: ignore[attr-defined]
+    assert [(answer.classes, answer.scores) for answer in run.predict(again, 3)] == expected
+    assert list(run.predict([], 3)) == []

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from torch import nn
 
 from widehead.data import RowExamples
+from widehead.data.memory import is_file
 from widehead.data.sparse import CSR, csr_from_pairs
-from widehead.jobs import Job, JobData, Prediction
-from widehead.jobs.judging import RankingTest, ranked_rows
+from widehead.jobs import Job, JobData
+from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
-from widehead.models import WideNetwork
 from widehead.options import Preset, TrainingConfig
 from widehead.training import RunFolder
 
@@ -79,8 +79,6 @@ class LastLetters(Job):
         inputs, targets = matrices(Path(path).read_text().split())
         return RankingTest(inputs, targets, np.zeros(targets.shape[0], dtype=np.int64), exclude_inputs=False)
 
-    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        words = Path(path).read_text().split()
-        inputs, _ = matrices([word + "a" for word in words])
-        for row, classes, scores in ranked_rows(network, inputs, k, exclude_inputs=False):
-            yield Prediction(words[row], [LETTERS[c] for c in classes], scores)
+    def given(self, data: Any) -> Given:
+        words = Path(data).read_text().split() if is_file(data) else list(data)
+        return Given.bags(words, matrices([word + "a" for word in words])[0])

@@ -14,11 +14,13 @@ Files with other separators and of other programs are refused (see ``foreign``).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from widehead.data.files import FilePath, listed
 from widehead.data.layout import Layout, look
+from widehead.data.memory import csr_of, is_file, is_matrix, pairs_of, row_names
 from widehead.data.pairs import Pairs, read_pairs
 from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
@@ -106,18 +108,37 @@ class Pair:
 
 
 def read_interactions(
-    path: FilePath, *, items: Vocabulary | None = None, users: Sequence[str] | None = None
+    data: Any, *, items: Vocabulary | None = None, users: Sequence[str] | None = None
 ) -> Interactions:
-    """Read a file of users and items; the format is told by the content, as the module says.
+    """Users and items of a file, whose format is told by the content, as the module says; or of data in memory.
 
     Args:
-        path: the file, plain or compressed by gzip, xz or zstd.
+        data: the file, plain or compressed by gzip, xz or zstd; or what `widehead.data.memory` takes. The columns of a
+            matrix are ``items`` in their order, its rows ``users``; if these are not given, both are numbers.
         items: the columns, if they are given; otherwise by number if all items are numbers, else by frequency.
-        users: names of the rows, if they are given; otherwise in the order of the file.
+        users: names of the rows, if they are given; otherwise in the order of the data.
 
     Raises:
-        DataError: the file cannot be read, or holds no pair; names the line.
+        DataError: the file cannot be read, or holds no pair; names the line. Data in memory are something else.
     """
+    if is_matrix(data):
+        return _of_matrix(data, items, users)
+    if not is_file(data):
+        return aligned(pairs_of(data), items, users)
+    return _of_file(data, items, users)
+
+
+def _of_matrix(data: Any, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
+    matrix = csr_of(data, None if items is None else len(items), "items")
+    if users is not None and len(users) != matrix.shape[0]:
+        raise DataError(f"Expected {len(users):,} users. Found a matrix with {matrix.shape[0]:,} rows.")
+    names = row_names(matrix.shape[0]) if users is None else list(users)
+    columns = Vocabulary(row_names(matrix.shape[1])) if items is None else items
+    unreachable = np.zeros(len(names), dtype=np.int64)
+    return Interactions(matrix, names, columns, unreachable, has_ratings=bool((matrix.data != 1).any()))
+
+
+def _of_file(path: FilePath, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
     layout = look(path)
     pairs = read_pairs(path)
     if not len(pairs.user_ids):

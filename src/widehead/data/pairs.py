@@ -62,6 +62,11 @@ def read_pairs(path: FilePath, block: int = 1 << 22) -> Pairs:
         return pairs_by_lines(path)
 
 
+def pairs_of_piece(piece: Piece) -> Pairs:
+    """The pairs of one piece, in its order."""
+    return _by_pieces([piece])
+
+
 def pairs_by_lines(path: FilePath) -> Pairs:
     """What ``read_pairs`` gives for text, line by line. Raises DataError, with the line."""
     users: dict[str, int] = {}

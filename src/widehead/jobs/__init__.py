@@ -5,9 +5,10 @@ import pkgutil
 
 from widehead.jobs.base import JOBS, Job, JobData, Prediction
 from widehead.jobs.configure import configure
+from widehead.jobs.judging import Given
 from widehead.jobs.network import build_network
 
-__all__ = ["JOBS", "Job", "JobData", "Prediction", "build_network", "configure"]
+__all__ = ["JOBS", "Given", "Job", "JobData", "Prediction", "build_network", "configure"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

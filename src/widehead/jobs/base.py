@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
 from widehead.data import Examples
-from widehead.jobs.judging import Test
+from widehead.jobs.judging import Given, Test, ranked
 from widehead.models import WideNetwork
 from widehead.options import Preset, TrainingConfig
 from widehead.options.checks import one_of, refusal
@@ -29,7 +29,7 @@ STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidde
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one line of input, best first, and their scores; none if nothing is known of the input."""
+    """The best classes of one input, best first, and their scores; none if nothing is known of the input."""
 
     name: str
     classes: list[str]
@@ -54,6 +54,7 @@ class Job(ABC):
         sgd_lr: SGD's learning rate by loss, if the data do not tell.
         brings_data: whether it needs no training file.
         decides_width: whether the data decide for a ``width`` of 0.
+        exclude_inputs: whether predictions leave out classes that the input names.
     """
 
     name: ClassVar[str]
@@ -67,6 +68,7 @@ class Job(ABC):
     sgd_lr: ClassVar[Mapping[str, float]] = {}
     brings_data: ClassVar[bool] = False
     decides_width: ClassVar[bool] = False
+    exclude_inputs: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -118,8 +120,24 @@ class Job(ABC):
         """A file of examples to judge by, in a format that training takes."""
 
     @abstractmethod
-    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """The k best classes for each input of a file; none for those of which nothing is known, as ``ranked`` does."""
+    def given(self, data: Any) -> Given:
+        """The inputs of a file, or of data in memory, to be answered.
+
+        Args:
+            data: the path of a file, or else what `Run.predict` says of this job.
+
+        Raises:
+            DataError: it is not what it should be.
+        """
+
+    def predict(self, network: WideNetwork, data: Any, k: int) -> Iterator[Prediction]:
+        """The k best classes for each input of ``data``; none for those of which nothing is known, as ``ranked`` does.
+
+        Raises as ``given``, at once.
+        """
+        given, names = self.given(data), self.class_names
+        found = zip(given.names, ranked(network, given, k, exclude_inputs=self.exclude_inputs), strict=True)
+        return (Prediction(name, [names[c] for c in classes], scores) for name, (classes, scores) in found)
 
     @classmethod
     def check(cls, config: TrainingConfig) -> None:

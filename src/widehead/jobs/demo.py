@@ -1,7 +1,7 @@
 """The demo: a recommender of synonyms, trained on the Moby thesaurus; and what it is compared with."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from widehead.data import Interactions, binary, open_text, read_thesaurus
+from widehead.data.memory import is_file
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.errors import DataError
 from widehead.heads import ExactHead
 from widehead.jobs.base import Prediction
-from widehead.jobs.judging import ranked_rows
+from widehead.jobs.judging import Given, ranked
 from widehead.jobs.recommender import Recommender
 from widehead.losses import SquaredError
 from widehead.models import WideNetwork
@@ -60,26 +61,31 @@ class Demo(Recommender):
         rows = {name: row for row, name in enumerate(thesaurus.users)}
         return [{thesaurus.items[c] for c in held[rows[word]].indices} for word in words]
 
-    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """``suggest`` for a file with one word or phrase a line; DataError names the line of an unknown one."""
+    def predict(self, network: WideNetwork, data: Any, k: int) -> Iterator[Prediction]:
+        """``suggest`` for words or phrases, one a line of a file; DataError names an unknown one, and its line."""
+        words = list(self._words(data))
+        if not words:
+            raise DataError(f"{data}: expected a word on each line. Found none.")
+        return self.suggest(network, words, k)
+
+    def _words(self, data: Any) -> Iterator[str]:
         roots = set(self.train.users)
-        words: list[str] = []
-        with open_text(path) as lines:
+        with open_text(data) if is_file(data) else nullcontext(data) as lines:
             for number, word in enumerate(map(str.strip, lines), 1):
                 if word and word not in roots and word not in self.train.items:
-                    raise DataError(f"{path}, line {number}: expected a word of the thesaurus. Found {word[:60]!r}.")
-                words += [word] if word else []
-        if not words:
-            raise DataError(f"{path}: expected a word on each line. Found none.")
-        return self.suggest(network, words, k)
+                    place = f"{data}, line {number}: e" if is_file(data) else "E"
+                    raise DataError(f"{place}xpected a word of the thesaurus. Found {word[:60]!r}.")
+                if word:
+                    yield word
 
     def suggest(self, network: WideNetwork, words: Sequence[str], k: int) -> Iterator[Prediction]:
         """New synonyms for each word, best first: of a root, from those it is known to have; else from the word."""
         names = self.train.items
         # One more is asked for, as the word itself may be among them.
-        for row, classes, scores in ranked_rows(network, _inputs(self.train, words), k + 1, exclude_inputs=True):
-            found = [(names[c], s) for c, s in zip(classes, scores, strict=True) if names[c] != words[row]][:k]
-            yield Prediction(words[row], [name for name, _ in found], [score for _, score in found])
+        given = Given.bags(words, _inputs(self.train, words))
+        for word, (classes, scores) in zip(words, ranked(network, given, k + 1, exclude_inputs=True), strict=True):
+            found = [(names[c], s) for c, s in zip(classes, scores, strict=True) if names[c] != word][:k]
+            yield Prediction(word, [name for name, _ in found], [score for _, score in found])
 
 
 def _inputs(known: Interactions, words: Sequence[str]) -> CSR:

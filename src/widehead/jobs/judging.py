@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -118,40 +118,65 @@ class WordTest:
             yield on_device(inputs, device), targets.to(device)
 
 
-def ranked_rows(
-    network: WideNetwork, inputs: CSR, k: int, *, exclude_inputs: bool
-) -> Iterator[tuple[int, list[int], list[float]]]:
-    """(row, classes, scores) of the k best classes for each row of a matrix, as `ranked` says."""
-    examples, known = RowExamples(inputs), torch.from_numpy((inputs != 0).getnnz(axis=1) > 0)
-    batches = ((examples.batch(rows)[0], known[rows]) for rows in _chunks(np.arange(len(examples)), BATCH))
-    for row, answer in enumerate(ranked(network, batches, k, exclude_inputs=exclude_inputs)):
-        yield row, *answer
+@dataclass(frozen=True)
+class Given:
+    """Inputs to answer: what they are called, and what a network takes.
+
+    Attributes:
+        names: of the m inputs.
+        rows: (m, N) scipy CSR of bags, or (m, C) int64 word ids.
+        known: (m,) bool, whether something is known of an input.
+    """
+
+    names: Sequence[str]
+    rows: Any
+    known: np.ndarray
+
+    @classmethod
+    def bags(cls, names: Sequence[str], matrix: CSR) -> Given:
+        """The rows (m, N) of a matrix, of which those without a value are not known."""
+        return cls(names, matrix, (matrix != 0).getnnz(axis=1) > 0)
+
+    def batches(self) -> Iterator[tuple[Inputs, Tensor]]:
+        """Inputs of the network, with (m,) bool whether something is known of them, some at a time."""
+        of_bags = None if isinstance(self.rows, np.ndarray) else RowExamples(self.rows)
+        for rows in _chunks(np.arange(len(self.known)), BATCH):
+            inputs = torch.from_numpy(self.rows[rows]) if of_bags is None else of_bags.batch(rows)[0]
+            yield inputs, torch.from_numpy(self.known[rows])
+
+
+def ranked(
+    network: WideNetwork, given: Given, k: int, *, exclude_inputs: bool = False
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Classes and scores of the k best for each input, best first; fewer if others are excluded. See `best_classes`."""
+    for classes, scores in best_classes(network, given, k, exclude_inputs=exclude_inputs):
+        for ids, values in zip(classes, scores, strict=True):
+            kept = ids >= 0
+            yield ids[kept].tolist(), values[kept].tolist()
 
 
 @torch.no_grad()
-def ranked(
-    network: WideNetwork, batches: Iterable[tuple[Inputs, Tensor]], k: int, *, exclude_inputs: bool = False
-) -> Iterator[tuple[list[int], list[float]]]:
-    """Classes and scores of the k best for each input of all batches, best first; fewer if others are excluded.
+def best_classes(
+    network: WideNetwork, given: Given, k: int, *, exclude_inputs: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(m, k) int64 class ids and (m, k) float64 scores of the best for m inputs at a time, best first.
 
-    There are none for an input of which nothing is known: one class would be as good as another.
+    Places that no class takes hold -1 and -inf: last ones, if classes are excluded, and all of an input of which
+    nothing is known, as one class would be as good as another. Nothing is known either if the hidden layer is all zero.
 
     Args:
-        batches: m inputs, and (m,) bool whether they hold something known. If so, but the hidden layer is all zero,
-            nothing is known of them either.
         exclude_inputs: whether ids of the input are classes that must not be named.
     """
     device = _ready(network)
-    for inputs, known in batches:
+    for inputs, known in given.batches():
         inputs = on_device(inputs, device)
         hidden = network.hidden(inputs)
         scores, classes = _top(network, hidden, k, inputs if exclude_inputs else None)
         kept = (classes >= 0) & (hidden != 0).any(dim=1, keepdim=True)
         # Together, so that a device is waited for once; float64 holds whole numbers up to 2⁵³.
         found = torch.stack([part.to(torch.float64) for part in (kept, classes, scores)], dim=1).cpu()
-        for (chosen, ids, values), is_known in zip(found, known, strict=True):
-            best = (chosen > 0) & is_known
-            yield ids[best].long().tolist(), values[best].tolist()
+        best = (found[:, 0] > 0) & known[:, None]
+        yield (found[:, 1].masked_fill(~best, -1).long().numpy(), found[:, 2].masked_fill(~best, -torch.inf).numpy())
 
 
 def _ready(network: WideNetwork) -> torch.device:

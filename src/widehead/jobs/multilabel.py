@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
+from widehead.data.memory import features_of, is_file
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError, DataError, check_whole
-from widehead.jobs.base import STARTS, Job, JobData, Prediction
+from widehead.jobs.base import STARTS, Job, JobData
 from widehead.jobs.configure import follow
-from widehead.jobs.judging import RankingTest, ranked_rows
+from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.metrics import Propensities
-from widehead.models import BagEncoder, WideNetwork, principal_axes
+from widehead.models import BagEncoder, principal_axes
 from widehead.options import Preset, TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
@@ -213,10 +214,10 @@ class Multilabel(Job):
             fits=not (missed or bare or empty),
         )
 
-    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """For each document of a file, named by its number from 1, the best labels; of text, labels may be left out."""
-        for row, classes, scores in ranked_rows(network, self._features(path), k, exclude_inputs=False):
-            yield Prediction(str(row + 1), [self.schema.name(c) for c in classes], scores)
+    def given(self, data: Any) -> Given:
+        """Documents, named by their numbers: from 1 in a file, of which labels may be left out; from 0 in memory."""
+        features, first = (self._features(data), 1) if is_file(data) else (features_of(data, self.schema), 0)
+        return Given.bags([str(first + row) for row in range(features.shape[0])], features)
 
     def _features(self, path: Path | str) -> CSR:
         text = self.schema.text

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse
@@ -15,10 +15,10 @@ from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binar
 from widehead.data.files import listed
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
-from widehead.jobs.base import STARTS, Job, JobData, Prediction
-from widehead.jobs.judging import RankingTest, ranked_rows
+from widehead.jobs.base import STARTS, Job, JobData
+from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
-from widehead.models import BagEncoder, SparseMatrix, WideNetwork, leading_singular_vectors
+from widehead.models import BagEncoder, SparseMatrix, leading_singular_vectors
 from widehead.options import Preset, TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
@@ -67,6 +67,7 @@ class Recommender(Job):
         *("hidden", "activation", "dropout", "input_dropout", "encoder_init"),
     )
     decides_width = True
+    exclude_inputs = True
     presets: ClassVar[Sequence[Preset]] = (
         Preset(
             "svd",
@@ -236,13 +237,10 @@ class Recommender(Job):
             )
         return test
 
-    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """For each user of a file, the best items that are not among those the file names."""
-        given = read_interactions(path, items=self.train.items)
-        matrix = given.matrix if self.ratings else binary(given.matrix)
-        names = self.train.items
-        for row, classes, scores in ranked_rows(network, matrix, k, exclude_inputs=True):
-            yield Prediction(given.users[row], [names[c] for c in classes], scores)
+    def given(self, data: Any) -> Given:
+        """Users and the items they have, of which those that the run does not know are left out."""
+        given = read_interactions(data, items=self.train.items)
+        return Given.bags(given.users, given.matrix if self.ratings else binary(given.matrix))
 
 
 def factors(matrix: CSR, axis: int, power: float) -> np.ndarray:

@@ -2,21 +2,19 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode, read_words, subsample
 from widehead.data.files import first_lines, listed
 from widehead.data.foreign import refuse_foreign
+from widehead.data.memory import is_file, sentences_of
 from widehead.errors import DataError
-from widehead.jobs.base import Job, JobData, Prediction
-from widehead.jobs.judging import BATCH, WordTest, ranked
-from widehead.models import WideNetwork
+from widehead.jobs.base import Job, JobData
+from widehead.jobs.judging import Given, WordTest
 from widehead.options import TrainingConfig
 from widehead.training.folder import RunFolder
 
@@ -99,15 +97,11 @@ class WordJob(Job):
         first = "perplexity" if self.config.has_probabilities else "mean_rank"
         return [first, *(f"recall@{k}" for k in at)]
 
-    def predict(self, network: WideNetwork, path: Path | str, k: int) -> Iterator[Prediction]:
-        """For each line of a text, the best next words (or the best neighbours of its last word)."""
-        lines = list(read_words(path, self.config.tokens))
-        batches = (self._inputs(lines[start : start + BATCH]) for start in range(0, len(lines), BATCH))
-        for line, (classes, scores) in zip(lines, ranked(network, batches, k), strict=True):
-            yield Prediction(" ".join(line), [self.words[c] for c in classes], scores)
-
-    def _inputs(self, lines: Sequence[list[str]]) -> tuple[Tensor, Tensor]:
-        """(m, C) the last C words of m lines, line ends in the place of those that are missing; (m,) any known."""
+    def given(self, data: Any) -> Given:
+        """Lines of words, of which the last C count, line ends in the place of those that are missing."""
+        lines = list(read_words(data, self.config.tokens) if is_file(data) else sentences_of(data, self.config.tokens))
         before = [END] * self.context
-        ids = np.stack([self.words.ids((before + line)[-self.context :]) for line in lines])
-        return torch.from_numpy(ids), torch.from_numpy(~np.isin(ids, self.words.ids([END, UNKNOWN])).all(axis=1))
+        ids = [self.words.ids((before + line)[-self.context :]) for line in lines]
+        rows = np.array(ids, dtype=np.int64).reshape(-1, self.context)
+        known = np.asarray(np.isin(rows, self.words.ids([END, UNKNOWN]), invert=True).any(axis=1))
+        return Given([" ".join(line) for line in lines], rows, known)

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from widehead.errors import CheckpointError, DataError, RankingWarning, warn_user
-from widehead.heads import ExactHead, LinearHead
+from widehead.heads import ExactHead
 from widehead.precision import in_full_precision
+from widehead.runs.rows import class_rows, linear_head
 from widehead.runs.run import Run
 from widehead.training.folder import new_file
-
-_BLOCK = 1 << 14
 
 
 def export(run: Run, format: str, path: Path | str | None = None) -> Path:
@@ -50,7 +49,7 @@ def export(run: Run, format: str, path: Path | str | None = None) -> Path:
         raise DataError('the format faiss needs FAISS: pip install "widehead[retrieval]"')
     ending, write = _WRITERS[format]
     path = Path(run.folder.path.absolute().name + ending if path is None else path)
-    head = _linear(run)
+    head = linear_head(run)
     with _output_file(path) as temporary:
         in_full_precision(write)(run, temporary)
     if isinstance(head, ExactHead) and (formula := head.loss.ranks_by) is not None:
@@ -114,11 +113,11 @@ def _write_safetensors(run: Run, path: Path) -> None:
 def _write_word2vec(run: Run, path: Path) -> None:
     """Rows of W."""
     names = word2vec_names(list(run.job.class_names))
-    head = _linear(run)
+    head = linear_head(run)
     with path.open("wb") as file:
         file.write(f"{len(names)} {head.in_features}\n".encode())
-        for start, rows in _rows(head):
-            table = polars.DataFrame(rows[:, : head.in_features].numpy())
+        for start, rows in class_rows(head):
+            table = polars.DataFrame(rows[:, : head.in_features].cpu().numpy())
             table.insert_column(0, polars.Series("name", names[start : start + len(rows)]))
             table.write_csv(file, include_header=False, separator=" ", quote_style="never")
 
@@ -126,45 +125,24 @@ def _write_word2vec(run: Run, path: Path) -> None:
 def _write_faiss(run: Run, path: Path) -> None:
     """Inner products with the index are outputs; a bias is one more column (queries end in 1)."""
     faiss: Any = importlib.import_module("faiss")
-    head = _linear(run)
+    head = linear_head(run)
     index = faiss.IndexFlatIP(head.in_features + head.has_bias)
-    for _, rows in _rows(head):
-        index.add(rows.float().numpy())
+    for _, rows in class_rows(head):
+        index.add(rows.float().cpu().numpy())
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
         raise OSError(str(error)) from error
 
 
-def _linear(run: Run) -> ExactHead | LinearHead:
-    """The head, if it is a linear layer."""
-    head = run.network.head
-    if not isinstance(head, ExactHead | LinearHead):
-        raise DataError(f"The run should have one row of weights for each class. Found the head {run.config.head}.")
-    return head
-
-
-def _rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
-    """Pairs (first row, rows of W on the CPU, with the bias as last column if there is one): W is held once."""
-    if isinstance(head, ExactHead):
-        blocks = (rows for _, rows in head.weights.blocks())
-    else:
-        blocks = iter(head.table.detach().split(_BLOCK))
-    start = 0
-    for block in blocks:
-        for rows in block.split(_BLOCK):
-            yield start, rows.cpu()
-            start += len(rows)
-
-
 def _state(run: Run) -> dict[str, Tensor]:
     """A state_dict of ``encoder`` and of ``head`` as an ordinary nn.Linear, on the CPU."""
-    head = _linear(run)
+    head = linear_head(run)
     state = {f"encoder.{name}": value.cpu().contiguous() for name, value in run.network.encoder.state_dict().items()}
     weight, bias = torch.empty(head.num_classes, head.in_features, dtype=head.dtype), None
     if head.has_bias:
         bias = state["head.bias"] = torch.empty(head.num_classes, dtype=head.dtype)
-    for start, rows in _rows(head):
+    for start, rows in class_rows(head):
         weight[start : start + len(rows)] = rows[:, : head.in_features]
         if bias is not None:
             bias[start : start + len(rows)] = rows[:, -1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from widehead.data import Batches
 from widehead.data.files import listed, whole_file
 from widehead.devices import resolved
-from widehead.errors import CheckpointError, NonFiniteError
+from widehead.errors import CheckpointError, NonFiniteError, check_whole
 from widehead.heads import ExactHead
 from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named
@@ -29,6 +29,7 @@ from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
+from widehead.runs.rows import ids_of, linear_head, similar_classes
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.sampling.base import checked_frequencies
 from widehead.training import Evaluator, Outcome, RunFolder, Trainer
@@ -185,9 +186,46 @@ class Run:
             PlainDisplay(sys.stderr).say(_said(test, examples.reading))
         return examples.metrics(network, self.job.metric_names(config.at), at_most, config.seed)
 
-    def predict(self, inputs: Path | str, k: int = 10) -> Iterator[Prediction]:
-        """The k best classes for each input of a file, and none for one of which nothing is known."""
-        return self.job.predict(self.network, inputs, min(k, self.job.sizes["classes"]))
+    def predict(self, data: Any, k: int = 10) -> Iterator[Prediction]:
+        """The k best classes for each input, and none for one of which nothing is known.
+
+        Args:
+            data: the path of a file, or data in memory, whose rows are named by their numbers from 0. For a
+                recommender a (users, items) scipy or numpy matrix whose columns are the run's items
+                (`job.class_names`); a list of items for each user; a DataFrame of pandas or polars with columns of
+                users, items and, perhaps, ratings, whose users name the answers. For a classifier a (documents,
+                features) matrix, or a list of texts if it was trained on texts. For a job of words a list of texts,
+                or of lists of words.
+            k: how many classes; all if there are fewer.
+
+        Raises:
+            DataError: the data are not what they should be.
+            ValueError: ``k`` is below 1.
+            CheckpointError: the run is damaged.
+        """
+        check_whole("k", k)
+        return self.job.predict(self.network, data, min(k, self.job.sizes["classes"]))
+
+    def similar(self, names: Iterable[str], n: int = 10) -> Iterator[Prediction]:
+        """The n classes nearest to each of some, and their similarity in [-1, 1], as `similar_classes` finds them.
+
+        Those are items that share their users, labels that share their documents, words that share their contexts:
+        of all jobs, words included, the vectors are the rows of the output layer.
+
+        Args:
+            names: of classes, as `job.class_names` has them.
+            n: how many; all others if there are fewer.
+
+        Raises:
+            DataError: a name is no class of the run, and what is near it; or the head has no row for each class.
+            ValueError: ``n`` is below 1.
+            CheckpointError: the run is damaged.
+        """
+        check_whole("n", n)
+        classes, known = list(names), self.job.class_names
+        ids = ids_of(classes, known)
+        found = zip(classes, *similar_classes(linear_head(self), ids, n), strict=True)
+        return (Prediction(name, [known[i] for i in best], scores.tolist()) for name, best, scores in found)
 
     def report(
         self, *, comparisons: Mapping[str, Mapping[str, float]] | None = None, tables: Sequence[Any] = ()

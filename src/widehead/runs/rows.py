@@ -1,0 +1,98 @@
+"""Rows of weights of the output layer, one a class, and which are near one another. Letters: D classes, d width."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from widehead.data.files import shortened
+from widehead.errors import DataError
+from widehead.heads import ExactHead, LinearHead
+from widehead.precision import in_full_precision
+from widehead.search.exhaustive import streaming_top_k
+from widehead.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from widehead.runs.run import Run
+
+_BLOCK = 1 << 14
+_QUERIES = 1 << 10  # rows that are compared with a block at a time
+_COMPARED = 20_000  # names that a misspelt one is compared with
+
+
+def linear_head(run: Run) -> ExactHead | LinearHead:
+    """The head of a run, if it is a linear layer; DataError else."""
+    head = run.network.head
+    if not isinstance(head, ExactHead | LinearHead):
+        raise DataError(f"The run should have one row of weights for each class. Found the head {run.config.head}.")
+    return head
+
+
+def class_rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
+    """Pairs (first class, (n, d) rows of W, with the bias as last column if there is one): W is held once."""
+    if isinstance(head, ExactHead):
+        blocks = (rows for _, rows in head.weights.blocks())
+    else:
+        blocks = iter(head.table.detach().split(_BLOCK))
+    start = 0
+    for block in blocks:
+        for rows in block.split(_BLOCK):
+            yield start, rows
+            start += len(rows)
+
+
+def ids_of(names: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """(n,) int64 ids of some classes by their names; of equal names the first class.
+
+    Raises:
+        DataError: a name that no class has; says which are like it.
+    """
+    if isinstance(names, str):
+        raise DataError(f"Expected a list of names. Found the text {shortened(names)}; do [{shortened(names)}].")
+    known = dict(zip(reversed(classes), range(len(classes) - 1, -1, -1), strict=True))
+    if (unknown := next((name for name in names if name not in known), None)) is not None:
+        near = _like(str(unknown), known)
+        said = f"; near it {'is' if len(near) == 1 else 'are'} {', '.join(map(shortened, near))}" if near else ""
+        raise DataError(f"Expected names of the run's {len(classes):,} classes. Found {shortened(unknown)}{said}.")
+    return torch.tensor([known[name] for name in names], dtype=torch.int64)
+
+
+@torch.no_grad()
+@in_full_precision
+def similar_classes(head: ExactHead | LinearHead, ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The classes whose rows of W have the largest cosines with those of ``ids`` (m,), which are not among their own.
+
+    Exact: every row is compared, a block at a time. A row of zeros is near nothing: its cosines are 0.
+
+    Returns:
+        (m, n') int64 class ids, best first, and their (m, n') cosines, on the CPU: n' is n, or D − 1 if that is less.
+    """
+    ids = ids.to(head.device)
+    queries = torch.empty(len(ids), head.in_features, dtype=head.dtype, device=head.device)
+    for start, rows in _unit_rows(head):
+        inside = ((ids >= start) & (ids < start + len(rows))).nonzero()[:, 0]
+        queries[inside] = rows[ids[inside] - start]
+    found: list[tuple[Tensor, Tensor]] = []
+    for own, part in zip(ids.split(_QUERIES), queries.split(_QUERIES), strict=True):
+        blocks = ((start, part @ rows.T) for start, rows in _unit_rows(head))
+        found.append(streaming_top_k(blocks, min(n, head.num_classes - 1), SparseTargets.from_ids(own)))
+    scores, best = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    return best, scores.clamp(-1.0, 1.0)
+
+
+def _unit_rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of W without the bias, each row divided by its norm."""
+    return ((start, normalize(rows[:, : head.in_features])) for start, rows in class_rows(head))
+
+
+def _like(name: str, known: Mapping[str, int]) -> list[str]:
+    """Up to three names like another one: in other letters, or nearly spelt so."""
+    lower = name.lower()
+    same = [other for other in known if other.lower() == lower][:3]
+    likely = [other for other in known if abs(len(other) - len(name)) < 3 and other[:1].lower() == lower[:1]]
+    return same or difflib.get_close_matches(name, likely[:_COMPARED], 3)
