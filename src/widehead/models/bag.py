@@ -106,10 +106,11 @@ def unit_values(bags: SparseTargets, values: Tensor) -> Tensor:
     tensor([0.6000, 0.8000, 1.0000])
     """
     examples = bags.example_ids
-    largest = values.new_zeros(len(bags)).scatter_reduce_(0, examples, values.abs(), "amax")
+    zeros = torch.zeros_like(bags.counts, dtype=values.dtype)  # as many as bags; len() would fix it in torch.export
+    largest = zeros.scatter_reduce(0, examples, values.abs(), "amax")
     # Powers of two change no digit; without them squares of very large or small values are beyond the type.
     values = torch.ldexp(values, -torch.frexp(largest).exponent.clamp(-126, 126)[examples])
-    squares = values.new_zeros(len(bags)).index_add_(0, examples, values.square())
+    squares = zeros.index_add(0, examples, values.square())
     norms = squares.sqrt()[examples]
     return torch.where(norms > 0, values / norms, values)
 

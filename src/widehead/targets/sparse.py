@@ -1,4 +1,4 @@
-"""Ragged sparse targets: the one data type that readers, losses, heads and metrics share.
+"""Targets of examples in compressed rows.
 
 Letters: m examples, D classes, nnz targets in all (an example may have none, and may name a class twice).
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from widehead.devices import moved
 from widehead.raw import INTEGER, as_tensor, flat_values, integers, reals, row_of
+from widehead.targets.parts import check_ids, examples_at, offsets_message, offsets_of, starts_run
 
 TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
 #: what encoders take: a bag of ids for each example, or an (m, n) int64 tensor of ids
@@ -69,8 +70,8 @@ class SparseTargets:
             raise ValueError("Parameter `offsets` should have one entry more than there are examples. Found none.")
         steps = self.offsets.diff()
         if self.offsets[0] != 0 or self.offsets[-1] != nnz or bool((steps < 0).any()):
-            raise ValueError(_offsets_message(self.offsets, nnz))
-        below = _check_ids(self.class_ids, None)
+            raise ValueError(offsets_message(self.offsets, nnz))
+        below = check_ids(self.class_ids, None)
         if self.values is not None and not bool(torch.isfinite(self.values).all()):
             at = int((~torch.isfinite(self.values)).nonzero()[0])
             raise ValueError(
@@ -109,9 +110,9 @@ class SparseTargets:
         table = table.to(torch.int64)
         table = table[:, None] if table.ndim == 1 else table
         kept = table != ignore_index
-        class_ids, offsets = table[kept], _offsets_of(kept.sum(1))
+        class_ids, offsets = table[kept], offsets_of(kept.sum(1))
         hint = f" Entries to leave out should equal ignore_index = {ignore_index}."
-        return cls._trusted(class_ids, offsets, None, (_check_ids(class_ids, None, offsets, hint), 1.0, table.shape[1]))
+        return cls._trusted(class_ids, offsets, None, (check_ids(class_ids, None, offsets, hint), 1.0, table.shape[1]))
 
     @classmethod
     def from_csr(cls, matrix: Any) -> SparseTargets:
@@ -142,7 +143,7 @@ class SparseTargets:
         rows, columns = matrix._indices()
         order = torch.argsort(rows, stable=True)
         counts = torch.bincount(rows, minlength=matrix.shape[0])
-        return cls(columns[order], _offsets_of(counts), matrix._values()[order])
+        return cls(columns[order], offsets_of(counts), matrix._values()[order])
 
     @classmethod
     def from_lists(
@@ -186,11 +187,14 @@ class SparseTargets:
     def check_classes(self, num_classes: int) -> None:
         """Raise ValueError naming the first class id that is not below ``num_classes``.
 
-        On a GPU, ids that were checked before they came there are not read again.
+        On a GPU, ids that were checked before they came there are not read again. In torch.export there are no numbers
+        to check yet.
         """
+        if torch.compiler.is_exporting():
+            return
         known = None if self.class_ids.device.type == "cpu" else self._known
         if known is None or known[0] > num_classes:
-            _check_ids(self.class_ids.cpu(), num_classes, offsets=self.offsets.cpu())
+            check_ids(self.class_ids.cpu(), num_classes, offsets=self.offsets.cpu())
 
     def check_weights(self) -> None:
         """Raise ValueError if a value is negative: for losses that weigh an example's targets by their values."""
@@ -256,10 +260,34 @@ class SparseTargets:
         made._is_coalesced = self._is_coalesced
         return made
 
+    def pin_memory(self, device: Any = None) -> SparseTargets:
+        """The same targets in pinned memory, from which a GPU copies on its own, as a DataLoader with it asks for."""
+        values = None if self.values is None else self.values.pin_memory()
+        made = SparseTargets._trusted(self.class_ids.pin_memory(), self.offsets.pin_memory(), values, self._known)
+        made._is_coalesced = self._is_coalesced
+        return made
+
+    def is_pinned(self) -> bool:
+        """Whether they are in pinned memory."""
+        return self.class_ids.is_pinned()
+
+    def __getitem__(self, index: Any) -> SparseTargets:
+        """The targets of some examples: of one, of a slice, of integer indices (n,), or of a mask (m,), as in torch.
+
+        Raises:
+            IndexError: an example that is not there, or a mask of another length.
+            TypeError: another kind of index.
+
+        >>> targets = SparseTargets.from_lists([[3], [], [1, 2]])
+        >>> targets[-1].to_lists(), targets[:2].to_lists(), targets[[2, 0]].to_lists()
+        ([[1, 2]], [[3], []], [[1, 2], [3]])
+        """
+        return self.select(examples_at(index, len(self)).to(self.class_ids.device))
+
     def select(self, examples: Tensor) -> SparseTargets:
         """The targets of ``examples`` (integer indices (n,)), in that order."""
         counts = self.counts[examples]
-        offsets = _offsets_of(counts)
+        offsets = offsets_of(counts)
         nnz = int(offsets[-1])
         starts = torch.repeat_interleave(self.offsets[:-1][examples] - offsets[:-1], counts, output_size=nnz)
         picked = starts + torch.arange(nnz, device=starts.device)
@@ -280,7 +308,7 @@ class SparseTargets:
             widest = functools.reduce(torch.promote_types, types)
             values = torch.cat([batch.values_or_ones(widest) for batch in batches])
         counts = torch.cat([batch.counts for batch in batches])
-        return cls._trusted(torch.cat([batch.class_ids for batch in batches]), _offsets_of(counts), values)
+        return cls._trusted(torch.cat([batch.class_ids for batch in batches]), offsets_of(counts), values)
 
     def coalesced(self) -> SparseTargets:
         """The same targets with the values of a class named twice by one example added up (1 each if none are given).
@@ -311,7 +339,7 @@ class SparseTargets:
         values = torch.segment_reduce(self.values_or_ones(dtype)[order], "sum", lengths=lengths)
         counts = torch.bincount(examples[groups], minlength=len(self))
         known = self._known if self._known is not None and self._known[1] >= 0.0 else None  # sums are larger then
-        return SparseTargets._trusted(ids[groups], _offsets_of(counts), values, known)
+        return SparseTargets._trusted(ids[groups], offsets_of(counts), values, known)
 
     def to_lists(self) -> list[list[int]]:
         """One list of class ids an example."""
@@ -341,39 +369,3 @@ def on_device(inputs: Inputs, device: torch.device) -> Inputs:
     if isinstance(inputs, Tensor):
         return moved([inputs.flatten()], device)[0].view(inputs.shape)
     return inputs.to(device)
-
-
-def starts_run(*keys: Tensor) -> Tensor:
-    """(n,) whether an entry of sorted ``keys`` (n,) is not the one before it in all of them; so the first is one."""
-    first = torch.ones_like(keys[0], dtype=torch.bool)
-    first[1:] = functools.reduce(torch.logical_or, [key[1:] != key[:-1] for key in keys])
-    return first
-
-
-def _offsets_of(counts: Tensor) -> Tensor:
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-
-
-def _check_ids(class_ids: Tensor, num_classes: int | None, offsets: Tensor | None = None, hint: str = "") -> int:
-    """The number after the largest id, 0 if there are none."""
-    if class_ids.numel() == 0:
-        return 0
-    low, high = (int(x) for x in torch.aminmax(class_ids))
-    if low >= 0 and (num_classes is None or high < num_classes):
-        return high + 1
-    wrong = class_ids < 0 if num_classes is None else (class_ids < 0) | (class_ids >= num_classes)
-    at = int(wrong.nonzero()[0])
-    where = "" if offsets is None else f" in example {int(torch.searchsorted(offsets, at, right=True)) - 1}"
-    limit = "at least 0" if num_classes is None else f"in [0, {num_classes})"
-    raise ValueError(f"Class ids should be {limit}. Found class_ids[{at}] = {int(class_ids[at])}{where}.{hint}")
-
-
-def _offsets_message(offsets: Tensor, nnz: int) -> str:
-    should = f"Parameter `offsets` should rise from 0 to nnz = {nnz} without decreasing."
-    falls = (offsets.diff() < 0).nonzero()
-    if offsets[0] != 0:
-        return f"{should} Found offsets[0] = {int(offsets[0])}."
-    if len(falls):
-        at = int(falls[0])
-        return f"{should} Found offsets[{at}] = {int(offsets[at])} > offsets[{at + 1}] = {int(offsets[at + 1])}."
-    return f"{should} Found offsets[{offsets.numel() - 1}] = {int(offsets[-1])}."
