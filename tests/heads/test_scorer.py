@@ -60,10 +60,33 @@ def test_every_linear_head_has_a_scorer(row: Row, bias: bool) -> None:
     assert torch.equal(other(hidden), scorer(hidden))
 
 
-@pytest.mark.parametrize("name", ["hierarchical two-level", "hierarchical huffman", "adaptive"])
-def test_a_tree_has_none(name: str) -> None:
-    with pytest.raises(TypeError, match=r"no single nn\.Linear.* no to_scorer"):
-        make(next(row for row in TABLE if row.name == name)).to_scorer()
+TREES = pytest.mark.parametrize(
+    "row", [row for row in TABLE if row.name.startswith(("hierarchical", "adaptive"))], ids=lambda row: row.name
+)
+
+
+@TREES
+@BIAS
+def test_every_tree_has_a_scorer_that_is_exported(row: Row, bias: bool) -> None:
+    head, hidden = make(row, bias=bias).eval(), hidden_of().detach()
+    scorer = head.to_scorer().eval()
+    assert torch.allclose(scorer(hidden), head.scores(hidden))
+    assert scorer(hidden.view(-1, 1, WIDTH)).shape == (len(hidden), 1, D)
+    other = make(row, bias=bias, seed=9).to_scorer().eval()
+    other.load_state_dict(scorer.state_dict())
+    assert torch.equal(other(hidden), scorer(hidden))
+    with torch.no_grad():
+        exported = torch.export.export(scorer, (hidden,), dynamic_shapes=({0: torch.export.Dim("m")},))
+    twice = torch.cat([hidden, hidden])
+    torch.testing.assert_close(exported.module()(twice), scorer(twice).detach())
+    torch.nn.init.zeros_(next(scorer.parameters()))
+    assert next(head.parameters()).abs().sum() > 0
+
+
+@TREES
+def test_a_tree_is_no_linear_layer(row: Row) -> None:
+    with pytest.raises(TypeError, match=r"no single nn\.Linear.*Take head\.to_scorer\(\)"):
+        make(row).to_linear()
 
 
 @pytest.mark.parametrize("loss", LOSSES[:3], ids=lambda loss: type(loss).__name__)
@@ -99,3 +122,25 @@ def test_one_that_ranks_alike_comes_without(loss: wh.losses.Loss) -> None:
         head.to_linear()
         head.to_scorer()
         exact(LOSSES[0]).to_scorer()
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in TABLE if row.name in ("exact", "hierarchical huffman")], ids=lambda row: row.name
+)
+def test_onnx_ranks_as_the_head_does(row: Row) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    head, hidden = make(row, bias=True, dtype=torch.float32).eval(), hidden_of(dtype=torch.float32).detach()
+    program = torch.onnx.export(
+        head.to_scorer().eval(), (hidden,), dynamic_shapes=({0: "m"},), dynamo=True, verbose=False
+    )
+    assert program is not None
+    buffer = io.BytesIO()
+    program.save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    more = torch.randn(2 * len(hidden) + 1, WIDTH)
+    (scores,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    expected, ids = head.top_k(more, 5)
+    best = torch.from_numpy(scores).topk(5)
+    torch.testing.assert_close(best.values, expected)
+    assert torch.equal(best.indices, ids)

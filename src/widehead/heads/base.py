@@ -23,7 +23,7 @@ from widehead.heads.contract import (
     opaque,
     reduced,
 )
-from widehead.heads.scorer import Scorer
+from widehead.heads.scorer import HeadScorer, Scorer
 from widehead.losses import mean_over_targets
 from widehead.precision import in_full_precision
 from widehead.search.exhaustive import products, streaming_top_k
@@ -159,6 +159,10 @@ class Head(nn.Module):
     @abstractmethod
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """(m, k) scores and ids of the best classes, best first, without those ``banned``."""
+
+    def to_scorer(self) -> nn.Module:
+        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
+        return HeadScorer(self)
 
     def monitors(self) -> dict[str, float]:
         """Figures of the last training step, by name, for a log."""
@@ -315,7 +319,6 @@ class LinearHead(ParameterHead):
         return linear_of(self.weight(), self.bias())
 
     def to_scorer(self) -> Scorer:
-        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
         return Scorer(self.to_linear())
 
     @torch.no_grad()

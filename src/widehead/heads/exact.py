@@ -271,7 +271,6 @@ class ExactHead(ExactState):
         return self._linear()
 
     def to_scorer(self) -> Scorer:
-        """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
         return Scorer(self._linear(), None if self.loss.ranks_by is None else self.loss)
 
     def _linear(self) -> nn.Linear:

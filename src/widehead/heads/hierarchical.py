@@ -134,7 +134,8 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         return self._tree().log_probs(self.nodes @ widened.T).T
 
     def _tree(self) -> Levels:
-        if self._levels is None or self._levels[0] is not self.links:
+        # In torch.export the links are stand-ins without numbers.
+        if self._levels is None or (self._levels[0] is not self.links and not torch.compiler.is_exporting()):
             self._levels = self.links, Levels(self.links)
         return self._levels[1]
 

@@ -61,10 +61,8 @@ class NormalizedHead(ParameterHead):
         """
         raise TypeError(
             f"{type(self).__name__} multiplies probabilities along a tree of classes, which no single nn.Linear "
-            "followed by a softmax equals, so there is no to_linear and no to_scorer."
+            "followed by a softmax equals. Take head.to_scorer(), a module with the head's scores."
         )
-
-    to_scorer = to_linear
 
 
 def _is_order(ranks: Tensor, num_classes: int) -> bool:
