@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,15 @@ from sklearn.cluster import KMeans
 from support.played import Device
 
 from widehead import blocks
-from widehead.search import ExhaustiveIndex, IVFIndex, nearest_centroids, recall, spherical_kmeans
+from widehead.search import (
+    ExhaustiveIndex,
+    HNSWIndex,
+    IVFIndex,
+    nearest_centroids,
+    recall,
+    require_faiss,
+    spherical_kmeans,
+)
 
 
 def clustered(n: int = 3000, d: int = 16, groups: int = 60) -> torch.Tensor:
@@ -264,3 +274,41 @@ def test_cells_are_those_of_scikit_learn(
     if len(taken) == cells:  # scikit-learn gives an empty cell the farthest row at once
         centers = torch.nn.functional.normalize(torch.from_numpy(twin.cluster_centers_), dim=1)
         assert torch.allclose(found[clear].double(), centers[clear], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [IVFIndex, HNSWIndex])
+def test_an_index_is_tuned_to_what_is_wanted_and_kept_in_a_file(kind: Any, tmp_path: Path) -> None:
+    faiss = require_faiss()
+    rows = clustered()
+    queries = torch.nn.functional.normalize(rows[::40]) + 0.1 * torch.randn(75, 16)
+    best = ExhaustiveIndex(rows).search(queries, 10)[1]
+    index, spent = kind(rows), []
+    for target in (0.5, 0.9, 1.0):
+        found = index.tune(rows, queries, 10, target)
+        assert found >= target
+        assert found == recall(index.search(queries, 10)[1], best, len(rows))
+        spent.append(index.probes if kind is IVFIndex else index.effort)
+    assert spent[0] < spent[2]
+    assert spent == sorted(spent)
+    index.tune(rows, queries, 10, 0.9)
+    expected = index.search(queries, 10)
+    index.save(tmp_path / "rows.faiss")
+    scores, ids = faiss.read_index(str(tmp_path / "rows.faiss")).search(queries.numpy(), 10)
+    assert torch.equal(torch.from_numpy(ids), expected[1])
+    assert torch.equal(torch.from_numpy(scores), expected[0])
+    with pytest.raises(OSError, match="rows"):
+        index.save(tmp_path / "none" / "rows.faiss")
+
+
+def test_a_graph_of_fewer_rows_than_are_asked_for() -> None:
+    pytest.importorskip("faiss")
+    index = HNSWIndex(torch.eye(3))
+    ids = index.search(torch.tensor([[3.0, 2.0, 1.0]]), 5)[1]
+    assert ids.tolist() == [[0, 1, 2, -1, -1]]
+    index.refresh(torch.eye(3).flip(0))
+    assert index.search(torch.tensor([[3.0, 2.0, 1.0]]), 1)[1].tolist() == [[2]]
+    for wrong in (torch.zeros(3), torch.zeros(3, 4)):
+        with pytest.raises(ValueError, match="shape"):
+            index.refresh(wrong)
+    with pytest.raises(ValueError, match="neighbours"):
+        HNSWIndex(torch.eye(3), neighbours=1)

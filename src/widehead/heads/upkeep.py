@@ -9,7 +9,8 @@ from torch import Tensor
 from widehead.errors import RetrievalWarning, check_choice, check_number, warn_user
 from widehead.heads.tail import CellTail
 from widehead.search import ExhaustiveIndex, IVFIndex, require_faiss
-from widehead.search.ivf import MOST_ON_GPU, has_gpu
+from widehead.search.faiss import has_gpu
+from widehead.search.ivf import MOST_ON_GPU
 
 IndexKind = Literal["auto", "exhaustive", "ivf"]
 

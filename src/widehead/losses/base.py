@@ -36,6 +36,8 @@ class Loss(ABC):
     has_probabilities: bool = False
     #: whether an example without targets has no loss and is left out of the mean (as ignore_index in torch)
     needs_targets: bool = False
+    #: whether `score` falls and then rises with o: the best classes are among those of the largest and smallest outputs
+    ranks_both_ways: bool = False
 
     @property
     def ranks_by(self) -> str | None:
@@ -45,8 +47,10 @@ class Loss(ABC):
     def __init_subclass__(cls) -> None:
         """A class with a score of its own ranks by that, not by what rises with the score of its parent."""
         super().__init_subclass__()
-        if "score" in vars(cls) and "ranking" not in vars(cls):
-            cls.ranking, cls.score_of = Loss.ranking, Loss.score_of  # type: ignore[method-assign]
+        if "score" in vars(cls):
+            anew = {"ranks_by", "ranks_both_ways"} - vars(cls).keys()
+            for name in anew if "ranking" in vars(cls) else anew | {"ranking", "score_of"}:
+                setattr(cls, name, vars(Loss)[name])
 
     @property
     def curves_at_targets(self) -> bool:

@@ -18,6 +18,7 @@ class SphericalSoftmax(Loss):
 
     has_probabilities = True
     needs_targets = True
+    ranks_both_ways = True
 
     def __init__(self, eps: float = 0.1) -> None:
         if not 0.0 < eps < float("inf"):

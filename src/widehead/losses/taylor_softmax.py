@@ -18,6 +18,7 @@ class TaylorSoftmax(Loss):
 
     has_probabilities = True
     needs_targets = True
+    ranks_both_ways = True
 
     def __call__(self, q: Tensor, s: Tensor, a: Tensor, targets: SparseTargets, num_classes: int) -> Tensor:
         return mean_over_targets(self.log_normalizer(q, s, num_classes)[targets.example_ids] - self.score(a), targets)

@@ -3,50 +3,19 @@
 Letters: n rows, d width, m queries, c cells (FAISS: nlist).
 """
 
-import importlib
-import importlib.util
+import itertools
 import math
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from widehead.search.exhaustive import ExhaustiveIndex
+from widehead.search.faiss import from_host, gpu_index, plain, plain_rows, require_faiss, write
 from widehead.search.kmeans import nearest_centroids, spherical_kmeans
-from widehead.search.protocol import check_queries, recall
+from widehead.search.protocol import check_queries
+from widehead.search.tuning import check_part, smallest
 
 MOST_ON_GPU = 2_048  # results, and cells, of a query there
-
-
-def require_faiss() -> Any:
-    """The module faiss.
-
-    Raises:
-        ImportError: it is not installed; says how to install it.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError('Search by an index needs FAISS: pip install "widehead[retrieval]".') from error
-    return faiss
-
-
-def gpu_index(device: torch.device, index: Any) -> Any | None:
-    """An index of FAISS on a GPU, which takes queries there; None if FAISS has no GPU, or ``device`` is none."""
-    if not has_gpu(device):
-        return None
-    faiss = require_faiss()
-    importlib.import_module("faiss.contrib.torch_utils")  # so that it takes tensors, and those on a GPU
-    resources = faiss.StandardGpuResources()
-    return faiss.index_cpu_to_gpu(resources, device.index or 0, index)
-
-
-def has_gpu(device: torch.device) -> bool:
-    """Whether ``device`` is a GPU that the FAISS that is installed can search on."""
-    if device.type != "cuda" or importlib.util.find_spec("faiss") is None:
-        return False
-    faiss = require_faiss()
-    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > (device.index or 0)
 
 
 class IVFIndex:
@@ -85,7 +54,7 @@ class IVFIndex:
     def train(self, rows: Tensor) -> None:
         """New centroids for ``rows`` (n, d), going on from the present ones, and hold these rows."""
         faiss = require_faiss()
-        host = _on_host(rows, self.width)
+        host = plain_rows(rows, self.width)
         self.centroids = spherical_kmeans(host, self.num_cells, start=self.centroids)
         self._quantizer = faiss.IndexFlatIP(self.width)
         self._quantizer.add(self.centroids.numpy())
@@ -97,7 +66,7 @@ class IVFIndex:
     def refresh(self, rows: Tensor) -> None:
         """Hold ``rows`` (n, d) from now on, in the cells of the present centroids."""
         self._index.reset()
-        self._hold(_on_host(rows, self.width))
+        self._hold(plain_rows(rows, self.width))
 
     def _hold(self, host: Tensor) -> None:
         faiss = require_faiss()
@@ -131,11 +100,10 @@ class IVFIndex:
         check_queries(queries, k, self.width)
         if self._on_gpu is not None and k <= MOST_ON_GPU:
             self._on_gpu.nprobe = min(self.probes, MOST_ON_GPU)
-            found: tuple[Tensor, Tensor] = self._on_gpu.search(_plain(queries, self.width).to(self._device), k)
+            found: tuple[Tensor, Tensor] = self._on_gpu.search(plain(queries, self.width).to(self._device), k)
             return found
         self._index.nprobe = self.probes
-        scores, ids = self._index.search(_on_host(queries, self.width).numpy(), k)
-        return torch.from_numpy(scores).to(queries.device), torch.from_numpy(ids).to(queries.device)
+        return from_host(self._index.search(plain_rows(queries, self.width).numpy(), k), queries.device)
 
     def tune(self, rows: Tensor, queries: Tensor, k: int, target: float = 0.9, ceiling: float = 1.0) -> float:
         """Set `probes` to the smallest power of two that finds ``target`` of the best k; returns the recall found.
@@ -149,26 +117,16 @@ class IVFIndex:
             k: as in `search`.
             target, ceiling: in (0, 1].
         """
-        for name, part in (("target", target), ("ceiling", ceiling)):
-            if not 0.0 < part <= 1.0:
-                raise ValueError(f"Parameter `{name}` should be in (0, 1]. Found {part}.")
+        check_part("ceiling", ceiling)
+
+        def put(probes: int) -> None:
+            self.probes = probes
+
         most = max(1, int(ceiling * self.num_cells))
-        k = min(k, rows.shape[0])
-        _, best = ExhaustiveIndex(rows).search(queries, k)
-        self.probes = 1
-        while True:
-            found = recall(self.search(queries, k)[1], best, rows.shape[0])
-            if found >= target or self.probes == most:
-                return found
-            self.probes = min(2 * self.probes, most)
+        counts = itertools.chain((2**i for i in range(most.bit_length()) if 2**i < most), [most])
+        return smallest(put, counts, self, rows, queries, k, target)
 
-
-def _on_host(rows: Tensor, width: int) -> Tensor:
-    return _plain(rows, width).cpu()
-
-
-def _plain(rows: Tensor, width: int) -> Tensor:
-    """FAISS takes contiguous float32 alone, and no parameters."""
-    if rows.ndim != 2 or rows.shape[1] != width:
-        raise ValueError(f"Parameter `rows` should have shape (n, {width}). Found {tuple(rows.shape)}.")
-    return rows.detach().to(torch.float32).contiguous()
+    def save(self, path: Path | str) -> None:
+        """Write the index to a file that FAISS reads; OSError if it cannot be written."""
+        self._index.nprobe = self.probes
+        write(self._index, path)
