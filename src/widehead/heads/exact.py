@@ -23,6 +23,7 @@ from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opa
 from widehead.heads.exact_state import ExactState
 from widehead.heads.gate import Gate
 from widehead.heads.graph import ExactFunction
+from widehead.heads.handle import Handle
 from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
@@ -183,9 +184,13 @@ class ExactHead(ExactState):
         """Say that there is somebody to make the pending steps; optimisers of `widehead.optim` do it themselves."""
         self._pending.register(optimizer)
 
+    def lend_handle(self, owner: object) -> None:
+        """As long as ``owner`` lives, give the handle `lent_norm` as its gradient; `Together` asks for it."""
+        self.handle = Handle.of(self, owner)
+
     @in_full_precision
     def lent_norm(self) -> Tensor | None:
-        """(1,) ‖∇W‖ of the pending step, None if none pends; what others multiply it by, the step is multiplied by."""
+        """(2,) of the norm ‖∇W‖ of the pending step, None if none pends; what others multiply it by, the step is."""
         with self.at_work():
             return self._pending.lent_norm(self.weights)
 

@@ -13,6 +13,7 @@ from widehead.factored import WeightRecord
 from widehead.heads.processes import in_several, refuse_data_parallel
 
 _MANY = 1000  # more than anybody would add up
+_PARTS = 0.28, 0.96  # of a norm of 1: if both are clipped by value, their ratio is another
 
 
 class Pending:
@@ -79,18 +80,18 @@ class Pending:
 
     def gradient(self, weights: WeightRecord) -> OutputGradient | None:
         """All of them as one, or None; StaleGraphError if W changed since."""
+        self._settle()
         if not self._parts:
             return None
         if self._parts[0].read.revision != weights.revision:
             raise StaleGraphError(
                 "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
             )
-        self._settle()
         self._parts = [factored.accumulate(weights, self._parts)]
         return self._parts[0]
 
     def lent_norm(self, weights: WeightRecord) -> Tensor | None:
-        """(1,) ‖∇W‖ in the place of ∇W, or None: whatever others multiply it by, ∇W is multiplied by when it is read.
+        """(2,) of norm ‖∇W‖ or None: whatever others multiply it by, ∇W is multiplied by when it is read.
 
         torch's clipping and GradScaler read and change gradients through parameters.
         """
@@ -98,8 +99,9 @@ class Pending:
             gradient = self.gradient(weights)
             if gradient is None:
                 return None
-            norm = gradient.norm().reshape(1)
-            self._lent = norm, norm.clone()
+            norm = gradient.norm()
+            lent = torch.stack([norm * part for part in _PARTS])
+            self._lent = lent, lent.clone()
         return self._lent[1]
 
     def _settle(self) -> None:
@@ -107,7 +109,13 @@ class Pending:
         if self._lent is None:
             return
         before, after = self._lent
-        self._lent = None
         if not torch.equal(before, after):
-            factor = torch.where(before == 0.0, 1.0, after / before).squeeze()
-            self._parts = [part.scaled(factor) for part in self._parts]
+            factors = torch.where(before == 0.0, 1.0, after / before)
+            if bool((factors[0] - factors[1]).abs() > 1e-6 * factors[1].abs()):  # and not if they are NaN
+                raise ValueError(
+                    "The gradient of an exact head should be multiplied by a factor, as clipping by a norm does: it is "
+                    "never formed. Found that its numbers were clipped by value, or that something was added to them."
+                )
+            # What was set to zero is forgotten, as by zero_grad(set_to_none=False).
+            self._parts = [part.scaled(factors[1]) for part in self._parts] if bool(after.any()) else []
+        self._lent = None

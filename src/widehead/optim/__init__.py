@@ -5,6 +5,7 @@ from widehead.optim.base import HeadOptimizer
 from widehead.optim.clipping import clip_grad_norm_
 from widehead.optim.names import *  # noqa: F403  a new optimiser is listed there alone
 from widehead.optim.preconditioned import Preconditioned, Trust
+from widehead.optim.together import Together
 
-__all__ = ["HeadOptimizer", "Preconditioned", "Trust", "clip_grad_norm_"]
+__all__ = ["HeadOptimizer", "Preconditioned", "Together", "Trust", "clip_grad_norm_"]
 __all__ += names.__all__

@@ -22,6 +22,7 @@ class FactoredHead(Protocol):
     monitor: LearningRateMonitor
     loss: Loss
     in_features: int
+    handle: nn.Parameter
 
     def at_work(self) -> AbstractContextManager[None]: ...
     def keep_momentum(self, keep: bool) -> None: ...
@@ -30,11 +31,12 @@ class FactoredHead(Protocol):
     def scale_pending(self, factor: float | Tensor) -> None: ...
     def grad_norm(self) -> Tensor: ...
     def lent_norm(self) -> Tensor | None: ...
+    def lend_handle(self, owner: object) -> None: ...
     def register_optimizer(self, optimizer: torch.optim.Optimizer) -> None: ...
 
 
 class StandIn(Tensor):
-    """A number in a parameter group, in the place of a head's W: its gradient is the norm of the head's.
+    """A number in a parameter group, in the place of a head's W: its gradient has the norm of the head's.
 
     What torch does to gradients through parameters (GradScaler unscales them and looks for infinities, frameworks clip
     them by their norm) it so does to the head's.
@@ -57,7 +59,7 @@ class StandIn(Tensor):
 
     @property
     def grad(self) -> Tensor | None:
-        """(1,) or None."""
+        """(2,) or None."""
         return self.head.lent_norm()
 
     @grad.setter

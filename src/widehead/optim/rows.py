@@ -30,6 +30,22 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             )
         super().__init__(params, {"lr": lr, "eps": eps, **options})
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch."""
+        super().add_param_group(param_group)
+        self._watch(self.param_groups[-1:])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._watch(self.param_groups)
+
+    @staticmethod
+    def _watch(groups: list[dict[str, Any]]) -> None:
+        """Make gradients that torch can clip, from the next backward pass on."""
+        for parameter in (p for group in groups for p in group["params"] if p.requires_grad and p.is_leaf):
+            if _make_clippable not in (parameter._post_accumulate_grad_hooks or {}).values():
+                parameter.register_post_accumulate_grad_hook(_make_clippable)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Change the rows that have a gradient.
@@ -50,6 +66,29 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Apply the rule to rows ``ids`` (n,), distinct, of a parameter, by their ``gradient`` (n, …)."""
+
+
+class RowGradient(Tensor):
+    """A gradient that is sparse in its rows and has a norm, which torch's own sparse tensors have not.
+
+    So torch's clipping takes it, and what trainers make of that.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is torch.linalg.vector_norm:
+                args = coalesced(args[0])._values(), *args[1:]
+            return func(*args, **(kwargs or {}))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return memo.setdefault(id(self), self.clone())  # one of torch's
+
+
+def _make_clippable(parameter: Tensor) -> None:
+    """After a backward pass."""
+    if (gradient := parameter.grad) is not None and gradient.is_sparse and type(gradient) is Tensor:
+        gradient.__class__ = RowGradient  # a sparse tensor has no storage that torch makes a subclass of
 
 
 def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
