@@ -490,12 +490,13 @@ def test_no_parts_and_no_limit() -> None:
 
 def test_all_parameters_of_a_model_in_torchs_optimiser_leave_the_head_to_its_own() -> None:
     model = Model()
-    torchs = torch.optim.AdamW(model.parameters(), lr=0.01)
+    torchs = torch.optim.AdamW(model.named_parameters(), lr=0.01)
     model(*batch(model, 9)).backward()
     model.head.drop_pending()
     torchs.step()  # with a state for the handle
     optimizer = Together(torchs, wh.optim.Newton(model.head))
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 1]
+    assert optimizer.param_groups[0]["param_names"] == ["encoder.weight", "encoder.bias"]
     trained(model, optimizer, 0, 2)
     optimizer.load_state_dict(optimizer.state_dict())
     assert model.head.weights.steps == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
+from itertools import compress
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from widehead.optim.base import HeadOptimizer
 from widehead.optim.clipping import clip_grad_norm_
 from widehead.optim.heads import FactoredHead, StandIn
+
+_BY_PARAMETER = {"params", "param_names"}
 
 
 class Together(torch.optim.Optimizer):
@@ -86,7 +89,8 @@ class Together(torch.optim.Optimizer):
             for group in part.param_groups:
                 for handle in [p for p in group["params"] if id(p) in handles]:
                     part.state.pop(handle, None)
-                group["params"] = [p for p in group["params"] if id(p) not in handles]
+                kept = [id(p) not in handles for p in group["params"]]
+                group.update({name: list(compress(group[name], kept)) for name in group.keys() & _BY_PARAMETER})
 
     def _check_distinct(self) -> None:
         params = [p.head if isinstance(p, StandIn) else p for group in self.param_groups for p in group["params"]]
