@@ -8,25 +8,27 @@
 >>> optimizer.step()
 """
 
+import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from widehead import cuda, errors, losses, optim
-from widehead.heads import (
-    AdaptiveSoftmaxHead,
-    BlackOutHead,
-    ExactHead,
-    FullSoftmaxHead,
-    HierarchicalSoftmaxHead,
-    NegativeSamplingHead,
-    NoiseContrastiveHead,
-    RetrievedSoftmaxHead,
-    SampledSoftmaxHead,
-)
-from widehead.targets import SparseTargets
 from widehead.version import __version__
 
 if TYPE_CHECKING:
+    from widehead import cuda, errors, losses, optim
+    from widehead.heads import (
+        AdaptiveSoftmaxHead,
+        BlackOutHead,
+        ExactHead,
+        FullSoftmaxHead,
+        HierarchicalSoftmaxHead,
+        NegativeSamplingHead,
+        NoiseContrastiveHead,
+        RetrievedSoftmaxHead,
+        SampledSoftmaxHead,
+    )
     from widehead.runs import Run
+    from widehead.targets import SparseTargets
 
 __all__ = [
     "AdaptiveSoftmaxHead",
@@ -47,11 +49,23 @@ __all__ = [
     "optim",
 ]
 
+_HOMES = {"Run": "runs", "SparseTargets": "targets"}  # rooms of names that are no heads
+
 
 def __getattr__(name: str) -> Any:
-    """`Run` is imported when it is asked for: readers, plots and checkpoints need more than torch and numpy."""
-    if name != "Run":
+    """Names are imported when they are asked for: the command line answers without torch, and all but `Run` do without
+    more than torch and numpy.
+    """
+    home = _HOMES.get(name, "heads" if name.endswith("Head") and name in __all__ else None)
+    if home is not None:
+        found = getattr(importlib.import_module(f"widehead.{home}"), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"widehead.{name}") is not None:
+        found = importlib.import_module(f"widehead.{name}")
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from widehead.runs import Run
+    globals()[name] = found
+    return found
 
-    return Run
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,6 +17,8 @@ ROOMS = (
         "widehead.metrics",
         "widehead.runs",
         "widehead.jobs",
+        "widehead.kinds",
+        "widehead.names",
         "widehead.options",
         "widehead.training",
         "widehead.comparison",

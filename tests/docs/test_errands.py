@@ -21,10 +21,9 @@ from support.pages import PROJECT, blocks
 from torch import Tensor
 
 from widehead.heads import LinearHead
-from widehead.heads.names import HEADS
 from widehead.jobs import configure
 from widehead.losses import mean_over_targets
-from widehead.losses.names import LOSSES
+from widehead.names import HEADS, LOSSES
 from widehead.runs import Run
 from widehead.targets import SparseTargets
 

@@ -10,7 +10,7 @@ from support.properties import relative
 
 import widehead as wh
 from gpu.device import DEVICE, note, share_of
-from widehead.heads.names import HEADS
+from widehead.names import HEADS
 
 CLASSES, WIDTH, EXAMPLES = 400, 16, 8
 

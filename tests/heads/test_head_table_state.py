@@ -30,7 +30,7 @@ from support.head_table import (
 from torch import Tensor
 
 import widehead as wh
-from widehead.heads.names import HEADS
+from widehead.names import HEADS
 
 __all__ = ["small_blocks"]  # a fixture that runs by itself
 

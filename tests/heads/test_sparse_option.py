@@ -10,6 +10,7 @@ import torch
 from support.head_table import RAGGED, WIDTH, D, frequencies, hidden_of, loss_of
 
 import widehead as wh
+from widehead.names import HEADS
 
 KINDS = {
     "sampled": lambda **o: wh.SampledSoftmaxHead(WIDTH, D, negatives=15, frequencies=frequencies(D), **o),
@@ -57,9 +58,9 @@ def test_dense_gradients_go_through_what_takes_no_sparse_ones(kind: str) -> None
     row_adam.step()
 
 
-@pytest.mark.parametrize("kind", sorted(wh.heads.HEADS))
+@pytest.mark.parametrize("kind", sorted(HEADS))
 def test_every_head_that_is_sparse_has_the_option_and_names_row_adam(kind: str) -> None:
-    make = wh.heads.HEADS[kind]
+    make = HEADS[kind]
     assert ("sparse" in inspect.signature(make).parameters) == (
         kind in ("retrieved", "sampled", "noise-contrastive", "negative-sampling", "blackout", "hierarchical")
     )

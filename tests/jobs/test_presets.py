@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from widehead.heads.names import HEADS
 from widehead.jobs import JOBS, configure
-from widehead.losses.names import LOSSES
-from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.names import HEADS, LOSSES, OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.options import OPTIONS
 
 NOTES = ("job", "out", "train", "preset", "because")

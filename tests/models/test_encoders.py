@@ -7,7 +7,8 @@ import torch
 
 from widehead.models import BagEncoder, ContextEncoder, WordEncoder
 from widehead.models.bag import drop_ids, unit_values
-from widehead.models.layers import ACTIVATIONS, hidden_layers
+from widehead.models.layers import hidden_layers
+from widehead.names import ACTIVATIONS
 from widehead.targets import SparseTargets
 
 BAGS = SparseTargets([3, 1, 4, 1, 1], [0, 2, 2, 4, 5], [2.0, -1.0, 0.5, 1.0, 3.0])

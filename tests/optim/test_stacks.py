@@ -16,7 +16,7 @@ from torch import nn
 
 import widehead as wh
 from widehead.errors import UnstableStepWarning
-from widehead.optim import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 
 EVERY = pytest.mark.parametrize("name", OPTIMIZERS)
 

@@ -11,16 +11,15 @@ import pytest
 from widehead.errors import CheckpointError
 from widehead.jobs import JOBS, configure
 from widehead.losses import WeightedSquaredError
-from widehead.losses.names import LOSSES
-from widehead.optim.names import taking
-from widehead.options import TrainingConfig
+from widehead.names import LOSSES
+from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.intervals import Interval
 from widehead.training.folder import RunFolder
 
 
 def having(parameter: str) -> str:
     """The optimisers that a message names: those that are listed with this parameter."""
-    return f"should come with head_optimizer {' or '.join(taking(parameter))}"
+    return f"should come with head_optimizer {' or '.join(OPTIONS[f'head_{parameter}'].optimizers)}"
 
 
 def config_of(job: str = "recommender", **options: object) -> TrainingConfig:

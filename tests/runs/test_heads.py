@@ -13,9 +13,9 @@ from support.job_files import config_of
 from widehead.data import RowExamples
 from widehead.data.sparse import csr_from_pairs
 from widehead.errors import DataError
-from widehead.heads.names import HEADS
 from widehead.jobs import configure
 from widehead.jobs.network import class_frequencies
+from widehead.names import HEADS
 from widehead.options import TrainingConfig
 from widehead.options.heads import head_parameters, needs_frequencies
 from widehead.report import write_report

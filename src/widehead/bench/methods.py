@@ -14,8 +14,8 @@ from widehead.bench.problem import OutputLayerProblem
 from widehead.cuda import GraphedStep
 from widehead.heads import ExactHead, Head, ParameterHead
 from widehead.heads.contract import linear_of
-from widehead.heads.names import HEADS
 from widehead.losses import SquaredError
+from widehead.names import HEADS
 from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
 from widehead.targets import SparseTargets
 

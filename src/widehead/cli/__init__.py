@@ -3,9 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from widehead.cli.app import app
-from widehead.cli.errors import run_guarded
-
 __all__ = ["main"]
 
 
@@ -15,4 +12,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Codes: 0 done; 1 a bug of ours (with a traceback), or the reader of a pipe has gone (silently); 2 bad input or
     options (one line says what); 130 interrupted.
     """
-    sys.exit(run_guarded(app, sys.argv[1:] if arguments is None else arguments))
+    try:
+        from widehead.cli.interrupt import leaving_imports_at_once
+
+        with leaving_imports_at_once():
+            from widehead.cli.app import app
+            from widehead.cli.errors import run_guarded
+
+            code = run_guarded(app, sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("widehead: interrupted.\n")
+        code = 130
+    sys.exit(code)

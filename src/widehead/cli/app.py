@@ -4,13 +4,14 @@ import importlib
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from widehead.cli.bench import bench
+from widehead.cli.commands import SETTINGS, Command, Group
 from widehead.cli.demo import demo
 from widehead.cli.evaluate import evaluate
 from widehead.cli.export import export
 from widehead.cli.predict import predict
+from widehead.version import __version__
 
 _HELP = """Trains networks with very many outputs, exactly, at a cost per example independent of their number.
 
@@ -31,18 +32,18 @@ _HELP = """Trains networks with very many outputs, exactly, at a cost per exampl
 _ORDER = ("demo", "train", "compare", "evaluate", "predict", "export", "bench")
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """All commands, in an order that makes sense."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*(name for name in _ORDER if name in self.commands), *(self.commands.keys() - set(_ORDER))]
 
 
-class JobGroup(TyperGroup):
-    """The jobs of ``train`` or ``compare``. What a job is needs torch, so it is imported when it is asked for."""
+class JobGroup(Group):
+    """The jobs of ``train`` or ``compare``, whose options are made when they are asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        from widehead.jobs import JOBS
+        from widehead.kinds import JOBS
 
         return list(dict.fromkeys(job.command for job in JOBS.values() if job.command))
 
@@ -55,20 +56,11 @@ class JobGroup(TyperGroup):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from widehead import __version__
-
         typer.echo(f"widehead {__version__}")
         raise typer.Exit
 
 
-app = typer.Typer(
-    name="widehead",
-    cls=Commands,
-    help=_HELP,
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
+app = typer.Typer(name="widehead", cls=Commands, help=_HELP, context_settings=SETTINGS)
 
 
 @app.callback()
@@ -85,9 +77,8 @@ _GROUPS = {
     "compare": "Train several output layers on the same data and say which is best.",
 }
 for _name, _text in _GROUPS.items():
-    app.add_typer(typer.Typer(cls=JobGroup, no_args_is_help=True, rich_markup_mode="markdown", help=_text), name=_name)
-app.command()(demo)
-app.command()(evaluate)
-app.command()(predict)
-app.command()(export)
+    group = typer.Typer(cls=JobGroup, help=_text, context_settings=SETTINGS)
+    app.add_typer(group, name=_name)
+for _command in (demo, evaluate, predict, export):
+    app.command(cls=Command, context_settings=SETTINGS)(_command)
 app.add_typer(bench, name="bench")

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from widehead.bench.methods import METHODS
+from widehead.cli.commands import SETTINGS, Command, Group
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.cli.files import appending
 from widehead.cli.options import DeviceOption, JsonOption, OutOption, usable_device, whole_numbers
+from widehead.names import METHODS
 
-bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure speed, method beside method.")
+bench = typer.Typer(cls=Group, help="Measure speed, method beside method.", context_settings=SETTINGS)
 
 Numbers = tuple  # type: ignore[type-arg]  # of `whole_numbers`; beside a parser typer takes the bare type alone
 
@@ -19,7 +20,7 @@ def _sizes(name: str, text: str) -> Any:
     return typer.Option(name, parser=whole_numbers, metavar="N,N,…", help=text)
 
 
-@bench.command("output-layer")
+@bench.command("output-layer", cls=Command, context_settings=SETTINGS)
 def output_layer(
     classes: Annotated[Numbers, _sizes("--classes", "Numbers of classes D.")] = "100000",  # type: ignore
     width: Annotated[Numbers, _sizes("--width", "Widths d of the hidden layer.")] = "256",  # type: ignore
@@ -125,7 +126,7 @@ _FIGURES = {
 }
 
 
-@bench.command("paper-table")
+@bench.command("paper-table", cls=Command, context_settings=SETTINGS)
 def paper_table_command(
     classes: Annotated[int, typer.Option("--classes", min=1, help="Words D.")] = 793_471,
     width: Annotated[int, typer.Option("--width", min=1, help="Width d of both hidden layers.")] = 300,
@@ -179,7 +180,7 @@ def _paper_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-@bench.command("upkeep")
+@bench.command("upkeep", cls=Command, context_settings=SETTINGS)
 def upkeep_command(
     classes: Annotated[int, typer.Option("--classes", min=1, help="Number of classes D.")] = 1_000_000,
     width: Annotated[int, typer.Option("--width", min=1, help="Width d of the hidden layer.")] = 64,

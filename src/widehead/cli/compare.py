@@ -12,19 +12,9 @@ from widehead.cli.console import say, show_json, show_table
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, number_or_text, options_of, parameter
 from widehead.cli.options import JsonOption, usable_device
-from widehead.comparison import (
-    Result,
-    compare,
-    comparison_table,
-    contenders,
-    objective,
-    ranked,
-    verdict,
-    write_comparison,
-)
 from widehead.errors import CheckpointError
-from widehead.heads.names import HEADS
-from widehead.jobs import Job
+from widehead.kinds import Kind
+from widehead.names import HEADS
 from widehead.options import Option
 
 # What every contender decides for itself.
@@ -51,7 +41,7 @@ def job_command(name: str) -> Any:
     return build_command(name, _HELP.format(example=f"{name} {job.compared}"), partial(_run, job), options)
 
 
-def _shared(job: type[Job]) -> list[Option]:
+def _shared(job: type[Kind]) -> list[Option]:
     """Options that all contenders have alike."""
     return [row for row in options_of(job) if row.name not in _HEADS_OWN and not row.name.startswith("head_")]
 
@@ -61,7 +51,7 @@ def _option(flag: str, help: str, metavar: str | None = None) -> Any:
 
 
 def _run(
-    job: type[Job],
+    job: type[Kind],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Training file, as for train.")],
     heads: Annotated[str, _option("--heads", f"With commas between them: {', '.join(HEADS)}.")] = "exact,full",
     settings: Annotated[
@@ -79,6 +69,8 @@ def _run(
         options["device"] = usable_device(options["device"])
     if out.exists() and any(out.iterdir()) and not resume:
         raise CheckpointError(f"The folder {out} should be empty or not there. Found files in it: add --resume.")
+    from widehead.comparison import compare, contenders, write_comparison
+
     configs = contenders(job.name, names, own, out, train=str(file), **options)
     results = compare(configs, out, quiet=quiet, say=(lambda line: None) if quiet else say)
     report = write_comparison(out, configs, results)
@@ -88,7 +80,9 @@ def _run(
     say(f"Folder {out}, report {report}.")
 
 
-def _show(results: list[Result], out: Path, report: Path, as_json: bool) -> None:
+def _show(results: list[Any], out: Path, report: Path, as_json: bool) -> None:
+    from widehead.comparison import comparison_table, objective, ranked, verdict
+
     if not as_json:
         table = comparison_table(results)
         show_table(table.title, table.header, table.rows)

@@ -8,9 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-
 # C0, delete and C1; ends of lines and paragraphs; signs of direction.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -22,6 +19,9 @@ def show_json(result: Mapping[str, Any]) -> None:
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output; columns after the first are right-aligned if they hold figures."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title or None, title_justify="left", title_style="bold")
     for column, name in enumerate(header):
         figures = column > 0 and all(row[column][:1].isdigit() or row[column] == "–" for row in rows)
@@ -49,6 +49,8 @@ def say(text: str) -> None:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Something that turns on a terminal's standard error while there is nothing else to see."""
+    from rich.console import Console
+
     console = Console(stderr=True, markup=False, highlight=False)
     if not console.is_terminal:
         yield

@@ -49,7 +49,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
 def _line(error: Exception) -> str | None:
     """The line for an error that is not our bug; None for a bug."""
     if isinstance(error, typer.TyperException):
-        return f"{error.format_message().strip() or 'a command is missing'} (see --help)"
+        return f"{error.format_message().strip()} (see --help)"
     if isinstance(error, DataError | CheckpointError | NonFiniteError):
         return str(error)
     if isinstance(error, OSError):

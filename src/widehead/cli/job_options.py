@@ -7,22 +7,23 @@ from typing import Any
 import typer
 import typer.main
 
+from widehead.cli.commands import SETTINGS, Command
 from widehead.cli.options import whole_numbers
-from widehead.jobs import JOBS, Job
+from widehead.kinds import JOBS, Kind
 from widehead.options import OPTIONS, Option
 
 
-def jobs_of(command: str) -> dict[str, type[Job]]:
+def jobs_of(command: str) -> dict[str, type[Kind]]:
     """The jobs of a command by what ``--task`` calls them."""
     return {job.task: job for job in JOBS.values() if job.command == command}
 
 
-def options_of(*jobs: type[Job]) -> list[Option]:
+def options_of(*jobs: type[Kind]) -> list[Option]:
     """The options that at least one of some jobs takes."""
     return [row for row in OPTIONS.values() if row.panel and any(_takes(job, row) for job in jobs)]
 
 
-def _takes(job: type[Job], row: Option) -> bool:
+def _takes(job: type[Kind], row: Option) -> bool:
     return row.shared or row.name in job.takes
 
 
@@ -38,12 +39,12 @@ def build_command(
     parameters = [*(p.replace(kind=Parameter.KEYWORD_ONLY) for p in own if p.name != without), *options]
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    app.command(name, help=help, context_settings={"help_option_names": ["--help", "-h"]})(command)
+    app = typer.Typer(add_completion=False)
+    app.command(name, cls=Command, help=help, context_settings=SETTINGS)(command)
     return typer.main.get_command(app)
 
 
-def parameter(row: Option, *jobs: type[Job]) -> Parameter:
+def parameter(row: Option, *jobs: type[Kind]) -> Parameter:
     """An option as a parameter of a command of these jobs; if it is not given, it is None, False or []."""
     declared = typer.Option(
         False if row.kind is bool else None,
@@ -59,7 +60,7 @@ def parameter(row: Option, *jobs: type[Job]) -> Parameter:
     return Parameter(row.name, Parameter.KEYWORD_ONLY, default=declared, annotation=annotation)
 
 
-def _shown_default(row: Option, jobs: Sequence[type[Job]]) -> str:
+def _shown_default(row: Option, jobs: Sequence[type[Kind]]) -> str:
     """The default as the help shows it, of the first of the jobs that takes the option; "" if it says nothing."""
     if row.name == "preset":
         return f" {', '.join(dict.fromkeys(preset.name for job in jobs for preset in job.presets))}."
@@ -71,7 +72,7 @@ def _shown_default(row: Option, jobs: Sequence[type[Job]]) -> str:
     return f" [default: {value}]" if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
 
 
-def given_options(job: type[Job], given: Mapping[str, Any]) -> dict[str, Any]:
+def given_options(job: type[Kind], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, as `configure` takes them; an option of another job is refused."""
     made: dict[str, Any] = {}
     for row in OPTIONS.values():

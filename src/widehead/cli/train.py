@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,9 +10,11 @@ from widehead.cli.console import say, show_json, show_metrics
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, options_of, parameter
 from widehead.cli.options import JsonOption, usable_device
-from widehead.jobs import Job, configure
-from widehead.runs import Run
-from widehead.training import Outcome
+from widehead.kinds import Kind, configure
+
+if TYPE_CHECKING:
+    from widehead.runs import Run
+    from widehead.training import Outcome
 
 
 def job_command(name: str) -> Any:
@@ -43,7 +45,7 @@ def _option(flag: str, help: str, metavar: str | None = None) -> Any:
     return typer.Option(flag, help=help, metavar=metavar, rich_help_panel="Run")
 
 
-def finish(outcome: Outcome, out: Path, again: str) -> None:
+def finish(outcome: "Outcome", out: Path, again: str) -> None:
     """Stop here with a line that says how to go on, if a run was interrupted."""
     if outcome.status == "interrupted":
         moment = f"step {outcome.step:,} (epoch {outcome.epoch:.2f})"
@@ -51,7 +53,7 @@ def finish(outcome: Outcome, out: Path, again: str) -> None:
 
 
 def _run(
-    job: type[Job], file: Path | None, out: Path, resume: bool, quiet: bool, as_json: bool, given: dict[str, Any]
+    job: type[Kind], file: Path | None, out: Path, resume: bool, quiet: bool, as_json: bool, given: dict[str, Any]
 ) -> None:
     options = given_options(job, given)
     if "device" in options:
@@ -74,16 +76,21 @@ def _run(
     say(f"Run folder {out}, report {report}.")
 
 
-def _new(job: type[Job], file: Path | None, out: Path, options: dict[str, Any]) -> Run:
+def _new(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> "Run":
     if file is None:
         raise typer.BadParameter("a training file is needed, unless a run is resumed", param_hint="FILE")
     if "minutes" in options:
         options.setdefault("epochs", None)
-    return Run.new(configure(job.name, train=str(file), out=str(out), **options))
+    config = configure(job.name, train=str(file), out=str(out), **options)
+    from widehead.runs import Run
+
+    return Run.new(config)
 
 
-def _earlier(job: type[Job], file: Path | None, out: Path, options: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
+def _earlier(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> tuple["Run", dict[str, Any]]:
     """The run in ``out``, and those of the options that differ from its own."""
+    from widehead.runs import Run
+
     run = Run.open(out)
     if run.config.job != job.name:
         raise typer.BadParameter(

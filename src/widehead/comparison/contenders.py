@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from widehead.heads.names import HEADS
 from widehead.jobs import configure
+from widehead.names import HEADS
 from widehead.options import OPTIONS, TrainingConfig
 
 _EVALUATIONS = 8  # of each contender, if the time is what ends a run

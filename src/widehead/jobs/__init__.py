@@ -3,10 +3,10 @@
 import importlib
 import pkgutil
 
-from widehead.jobs.base import JOBS, Job, JobData, Prediction
-from widehead.jobs.configure import configure
+from widehead.jobs.base import Job, JobData, Prediction
 from widehead.jobs.judging import Given
 from widehead.jobs.network import build_network
+from widehead.kinds import JOBS, configure
 
 __all__ = ["JOBS", "Given", "Job", "JobData", "Prediction", "build_network", "configure"]
 

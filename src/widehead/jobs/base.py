@@ -1,6 +1,6 @@
-"""What a job is: it says what inputs and classes are, which options it takes, how to judge, and how to predict.
+"""What a job is: it knows what inputs and classes are, and how to judge and to predict; its `Kind` says what it takes.
 
-A job is one file of this room. Its class registers itself by its name.
+A job is one file of this room. Its class takes the place of its kind in `JOBS`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
 from widehead.data import Examples
+from widehead.errors import CheckpointError
 from widehead.jobs.judging import Given, Test, ranked
+from widehead.kinds import JOBS, Kind
+from widehead.kinds.base import kind_named
 from widehead.models import WideNetwork
-from widehead.options import Preset, TrainingConfig
-from widehead.options.checks import one_of, refusal
+from widehead.options import TrainingConfig
 from widehead.training.folder import RunFolder
-
-JOBS: dict[str, type[Job]] = {}
-"""Every job by its name."""
-
-STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
-"""What presets of a fixed encoder and a least-squares output layer stand on: other values ask for training."""
 
 
 @dataclass(frozen=True)
@@ -36,44 +32,24 @@ class Prediction:
     scores: list[float]
 
 
-class Job(ABC):
-    """A kind of run; subclasses that have a ``name`` are in `JOBS`.
+class Job(Kind, ABC):
+    """A kind of run that works. A job of one file alone has the attributes of its kind itself.
 
     An instance knows what the ids of a run's inputs and classes mean; files live in the run folder. It obeys three
     laws: ``load`` after ``save`` gives a job with the same ``sizes``, predictions and tests; ``save`` twice with equal
     jobs writes equal bytes; ``read`` twice with equal options and files gives equal examples.
 
     Attributes:
-        name: of the job.
-        title: what a run of it is, as a report begins.
-        help: of its command: what it learns, what FILE holds and what a line of `predict` is, with an example.
-        command: name in `widehead train`, or "" for none. task: what ``--task`` calls it, if jobs share a command.
-        compared: an example of `widehead compare`.
-        takes: options that not all jobs take.
-        presets: its defaults; the first one that goes with the other options holds.
-        sgd_lr: SGD's learning rate by loss, if the data do not tell.
-        brings_data: whether it needs no training file.
-        decides_width: whether the data decide for a ``width`` of 0.
         exclude_inputs: whether predictions leave out classes that the input names.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    help: ClassVar[str] = ""
-    command: ClassVar[str] = ""
-    task: ClassVar[str] = ""
-    compared: ClassVar[str] = ""
-    takes: ClassVar[Sequence[str]] = ()
-    presets: ClassVar[Sequence[Preset]]
-    sgd_lr: ClassVar[Mapping[str, float]] = {}
-    brings_data: ClassVar[bool] = False
-    decides_width: ClassVar[bool] = False
     exclude_inputs: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "name" in vars(cls):
-            JOBS[cls.name] = cls
+        name = getattr(cls, "name", None)
+        if name is not None and not issubclass(JOBS[name], Job):
+            JOBS[name] = cls
 
     @property
     @abstractmethod
@@ -139,28 +115,6 @@ class Job(ABC):
         found = zip(given.names, ranked(network, given, k, exclude_inputs=self.exclude_inputs), strict=True)
         return (Prediction(name, [names[c] for c in classes], scores) for name, (classes, scores) in found)
 
-    @classmethod
-    def check(cls, config: TrainingConfig) -> None:
-        """Raise ValueError if the options do not fit the job."""
-        if cls.brings_data != (config.train is None):
-            should = "be left out for a job that brings its own data" if cls.brings_data else "be a file"
-            raise ValueError(f"Option `train` should {should}. Found job = {cls.name!r}, train = {config.train!r}.")
-        if config.width == 0 and not (cls.decides_width and config.encoder_init == "svd"):
-            jobs = " or ".join(name for name, job in JOBS.items() if job.decides_width)
-            raise ValueError(
-                f"Option `width` should be at least 1 but for encoder_init svd and the job {jobs}, for which 0 lets "
-                f"the data decide. Found 0 with job = {cls.name!r}, encoder_init = {config.encoder_init!r}."
-            )
-        if config.encoder_init != "svd":
-            return
-        if "encoder_init" not in cls.takes:
-            raise refusal("encoder_init", f"be random for the job {cls.name}", "svd")
-        if config.hidden or config.activation != "none":
-            raise ValueError(
-                "Option `encoder_init` should be svd for a linear encoder only. "
-                f"Found hidden = {list(config.hidden)}, activation = {config.activation!r}."
-            )
-
 
 @dataclass(frozen=True)
 class JobData:
@@ -177,6 +131,13 @@ class JobData:
 
 def job_named(name: str) -> type[Job]:
     """The job of that name; ValueError if there is none."""
-    if name not in JOBS:
-        raise refusal("job", f"be {one_of(JOBS)}", name)
-    return JOBS[name]
+    return cast(type[Job], kind_named(name))
+
+
+def open_folder(path: Path | str) -> tuple[RunFolder, TrainingConfig, type[Job]]:
+    """The folder of an earlier run, its options and its job; CheckpointError if one of them cannot be had."""
+    folder, config = RunFolder.open(path)
+    try:
+        return folder, config, job_named(config.job)
+    except ValueError as error:
+        raise CheckpointError(f"{folder.config_path}: {error}") from error

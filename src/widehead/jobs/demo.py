@@ -16,38 +16,15 @@ from widehead.heads import ExactHead
 from widehead.jobs.base import Prediction
 from widehead.jobs.judging import Given, ranked
 from widehead.jobs.recommender import Recommender
+from widehead.kinds import demo as kind
 from widehead.losses import SquaredError
 from widehead.models import WideNetwork
-from widehead.options import Preset, TrainingConfig
+from widehead.options import TrainingConfig
 from widehead.targets import Inputs
 
 
-class Demo(Recommender):
+class Demo(kind.Demo, Recommender):
     """Synonyms in, synonyms out; each word of the thesaurus is a user."""
-
-    name = "demo"
-    command = ""
-    title = "A thesaurus that completes itself: an autoencoder of the Moby thesaurus"
-    brings_data = True
-    decides_width = False
-    presets = (
-        Preset(
-            "trained",
-            "The encoder is trained.",
-            {
-                "head_optimizer": "newton",
-                "loss": "weighted-squared-error",
-                "loss_options": {"unobserved_weight": 0.02},
-                "encoder_lr": 3e-3,
-                "schedule": "cosine",
-                "input_dropout": 0.5,
-                "holdout": 0.2,
-                "batch_size": 512,
-                "epochs": 5,
-                "rank_at_most": 5_000,
-            },
-        ),
-    )
 
     @classmethod
     def interactions(cls, config: TrainingConfig) -> Interactions:

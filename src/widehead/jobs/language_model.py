@@ -1,60 +1,17 @@
 """N-gram language models: the words before in, the next word out (section 3 of the paper)."""
 
-from typing import ClassVar
-
 import numpy as np
 from torch import nn
 
 from widehead.data import END, Examples, NgramExamples
 from widehead.jobs.words import WordJob
+from widehead.kinds import language_model as kind
 from widehead.models import ContextEncoder
-from widehead.options import Preset, TrainingConfig
-
-_SHARED = {
-    "activation": "tanh",
-    "context": 9,
-    "hidden": (256,),
-    "batch_size": 512,
-    "holdout": 0.01,
-    "minimum_count": 2,
-    "at": (1, 10),
-    "rank_at_most": 2_000,
-}
+from widehead.options import TrainingConfig
 
 
-class LanguageModel(WordJob):
+class LanguageModel(kind.LanguageModel, WordJob):
     """The words before in, the next word out."""
-
-    name = "language-model"
-    command = name
-    task = "next-word"
-    title = "A language model"
-    help = """Train on text: an n-gram language model, or vectors of words with --task.
-
-    FILE is plain text. Words rarer than --minimum-count become one unknown word. `predict` reads lines of text, of
-    which the last words count.
-
-    **Example**
-
-        widehead train language-model wiki.txt.xz --out runs/wiki --hidden 512,256
-    """
-    compared = "wiki.txt.xz --heads exact,full,retrieved,adaptive --minutes 5"
-    takes = ("tokens", "context", "minimum_count", "hidden", "embedding", "activation", "dropout")
-    presets = (
-        Preset(
-            "sampled",
-            "Sampled softmax, or another head that estimates.",
-            {**_SHARED, "head": "sampled", "head_options": {"sampler": "log-uniform"}, "head_optimizer": "adam"},
-            without_exact_head=True,
-        ),
-        Preset(
-            "exact",
-            "The spherical softmax with the exact head.",
-            {**_SHARED, "loss": "spherical-softmax", "head_optimizer": "newton"},
-        ),
-    )
-    # The data do not tell: the hidden layers grow 100-fold while it trains.
-    sgd_lr: ClassVar = {"spherical-softmax": 3.0}
 
     @property
     def context(self) -> int:

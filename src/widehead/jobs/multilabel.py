@@ -16,32 +16,22 @@ from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_t
 from widehead.data.memory import features_of, is_file
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError, DataError, check_whole
-from widehead.jobs.base import STARTS, Job, JobData
-from widehead.jobs.configure import follow
+from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
+from widehead.kinds import multilabel as kind
+from widehead.kinds.configure import follow
 from widehead.metrics import Propensities
 from widehead.models import BagEncoder, principal_axes
-from widehead.options import Preset, TrainingConfig
+from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
-_MANY, _AXES = 100_000, 2_048  # documents above which the encoder is trained, and the axes of fewer
-
-_TEXTS: dict[str, Any] = {"minimum_count": 2, "at": (1, 3, 5)}
-_LEAST_SQUARES: dict[str, Any] = {
-    "head_optimizer": "newton",
-    "head_decay": 1.0,
-    "head_damping": 0.15,
-    "loss": "squared-error",
-}
-_SLOWING: dict[str, Any] = {"schedule": "cosine", "batch_size": 256}
-_ESTIMATED: dict[str, Any] = {**_SLOWING, "head": "sampled", "head_options": {"negatives": 1000}}
-_LEARNT: dict[str, Any] = {"width": 512, "encoder_lr": 5e-3, "input_dropout": 0.3, "epochs": 5}
+_AXES = 2_048  # of few documents
 
 
-class Multilabel(Job):
+class Multilabel(kind.Multilabel, Job):
     """Features in, labels out.
 
     How often each label is in the training data stays in the run folder (label_counts.safetensors), because
@@ -52,57 +42,6 @@ class Multilabel(Job):
         counts: (num_labels,) int64, training documents of each label.
         num_documents: how many training documents there are.
     """
-
-    name = "multilabel"
-    command = name
-    title = "A multi-label classifier"
-    help = """Train a classifier with many labels.
-
-    FILE holds lines "label label<TAB>text", or XC repository text: the header "rows features labels", then
-    "l1,l2 f:v f:v" lines. `predict` reads text, or rows of features in that format.
-
-    **Example**
-
-        widehead train multilabel train.txt.gz --test test.txt.gz --out runs/tags
-    """
-    compared = "train.txt.gz --test test.txt.gz --heads exact,full --minutes 2"
-    takes = ("labels", "minimum_count", "hidden", "activation", "dropout", "input_dropout", "encoder_init")
-    decides_width = True
-    presets = (
-        Preset(
-            "axes",
-            "The encoder is fixed, the main axes of the features; the output layer is least squares, found in one "
-            f"pass. With width 0 and more than {_MANY:,} documents `sampled` takes its place.",
-            {**_TEXTS, **_LEAST_SQUARES, "width": 0, "encoder_init": "svd", "encoder_lr": 0.0, "batch_size": 512},
-            stands_on=STARTS,
-        ),
-        Preset(
-            "trained",
-            "The encoder is trained, with the exact head.",
-            {**_TEXTS, **_LEAST_SQUARES, **_SLOWING, **_LEARNT},
-            stands_on=("head",),
-        ),
-        # Adam moves a rare word as far as a frequent one, and memorises.
-        Preset(
-            "sampled",
-            "The encoder is trained by Adagrad, with a head that estimates.",
-            {
-                **_TEXTS,
-                **_ESTIMATED,
-                "width": 1024,
-                "head_optimizer": "adagrad",
-                "encoder_optimizer": "adagrad",
-                "encoder_lr": 0.04,
-                "epochs": 6,
-            },
-            stands_on=("head_optimizer", "encoder_optimizer"),
-        ),
-        Preset(
-            "sampled-adam",
-            "The encoder is trained by Adam, with a head that estimates.",
-            {**_TEXTS, **_ESTIMATED, **_LEARNT, "head_optimizer": "adam"},
-        ),
-    )
 
     def __init__(self, schema: LabelSchema, counts: np.ndarray, num_documents: int) -> None:
         self.schema = schema
@@ -172,7 +111,7 @@ class Multilabel(Job):
         trained encoder). If there are many, single rare words decide, for which axes have no room, and documents are
         enough to learn them from (yso-finna-en, 200,000 of the documents: 0.33; least squares has half of that).
         """
-        if config.width == 0 and self.num_documents > _MANY:
+        if config.width == 0 and self.num_documents > kind.MANY:
             config = follow(config, "sampled", f"{self.num_documents:,} documents")
         return dataclasses.replace(config, width=config.width or _AXES)
 

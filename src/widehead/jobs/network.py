@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from widehead.data import Examples
-from widehead.heads.names import HEADS
 from widehead.jobs.base import Job
 from widehead.models import BagEncoder, WideNetwork
+from widehead.names import HEADS
 from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
@@ -15,11 +15,12 @@ from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binar
 from widehead.data.files import listed
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
-from widehead.jobs.base import STARTS, Job, JobData
+from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
+from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SparseMatrix, leading_singular_vectors
-from widehead.options import Preset, TrainingConfig
+from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
@@ -38,7 +39,7 @@ _PAIRS_A_UNIT, _WIDTHS = 800, (64, 1024)
 _ITEMS_A_UNIT, _NUMBERS, _PRODUCTS = 8, 160_000_000, 100_000_000_000
 
 
-class Recommender(Job):
+class Recommender(kind.Recommender, Job):
     """Items in, items out.
 
     The training pairs stay in the run folder (history.safetensors), because judging by a test file needs what each
@@ -49,61 +50,7 @@ class Recommender(Job):
         ratings: whether ratings of files to come count.
     """
 
-    name = "recommender"
-    command = name
-    title = "A recommender"
-    help = """Train a recommender: the items of a user in, the items of a user out.
-
-    FILE holds a line for each user, "user item item …", or a table of (user, item[, rating]): CSV, TSV or Parquet.
-    `predict` reads the same; items that a line names are not recommended.
-
-    **Example**
-
-        widehead train recommender train.txt --test test.txt --out runs/shop --epochs 20
-    """
-    compared = "train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2"
-    takes = (
-        *("ratings", "target_power", "target_item_power"),
-        *("hidden", "activation", "dropout", "input_dropout", "encoder_init"),
-    )
-    decides_width = True
     exclude_inputs = True
-    presets: ClassVar[Sequence[Preset]] = (
-        Preset(
-            "svd",
-            "The encoder is fixed, the leading singular vectors of the data; the output layer is least squares, found "
-            "in one pass.",
-            {
-                "width": 0,
-                "encoder_init": "svd",
-                "encoder_lr": 0.0,
-                "target_power": 0.2,
-                "target_item_power": 0.07,
-                "head_optimizer": "newton",
-                "head_decay": 1.0,
-                "head_damping": 1e-3,
-                "head_ridge": 0.6,
-                "loss": "squared-error",
-                "batch_size": 512,
-            },
-            stands_on=STARTS,
-        ),
-        Preset(
-            "trained",
-            "The encoder is trained.",
-            {
-                "head_optimizer": "newton",
-                "loss": "weighted-squared-error",
-                "loss_options": {"unobserved_weight": 0.05},
-                "encoder_lr": 3e-3,
-                "schedule": "cosine",
-                "input_dropout": 0.5,
-                "batch_size": 512,
-                "epochs": 15,
-                "evaluate_every": "5 epochs",
-            },
-        ),
-    )
 
     def __init__(self, train: Interactions, ratings: bool) -> None:
         self.train = train

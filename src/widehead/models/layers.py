@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from widehead.errors import check_choice, check_number
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+from widehead.names import ACTIVATIONS
 
 
 def hidden_layers(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
@@ -15,7 +14,7 @@ def hidden_layers(sizes: Sequence[int], activation: str, dropout: float) -> nn.S
 
     Args:
         sizes: width of the layer that feeds this one, then of each linear layer; the last one is what comes out.
-        activation: a key of ``ACTIVATIONS``.
+        activation: a name in `ACTIVATIONS`.
         dropout: probability in [0, 1) of dropping a unit, after every activation.
 
     Raises:

@@ -13,15 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from widehead.devices import resolved
-from widehead.heads import ExactHead
-from widehead.heads.names import HEADS
-from widehead.losses import Loss
-from widehead.losses.names import LOSSES
-from widehead.models.layers import ACTIVATIONS
-from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS, taking
+from widehead.names import ACTIVATIONS, HEADS, LOSSES, OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.options.checks import (
     FLAG,
     INTERVAL,
@@ -40,6 +34,9 @@ from widehead.options.checks import (
 )
 from widehead.options.heads import head_parameters
 from widehead.options.option import option, options_of
+
+if TYPE_CHECKING:
+    from widehead.losses import Loss
 
 _DATA, _NETWORK, _HEAD = "Data", "Network", "Loss and output layer"
 _ENCODER, _LENGTH, _WATCH = "Encoder's optimiser", "How long", "Evaluation and checkpoints"
@@ -111,24 +108,20 @@ class TrainingConfig:
         _HEAD,
     )
     head_momentum: float = exact(
-        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", optimizers=taking("momentum")
+        0.0, PROBABILITY, "Momentum of sgd; doubles the output layer's memory.", of_optimizers=True
     )
-    head_nesterov: bool = exact(False, FLAG, "Nesterov's momentum.", optimizers=taking("nesterov"))
+    head_nesterov: bool = exact(False, FLAG, "Nesterov's momentum.", of_optimizers=True)
     head_decay: float | None = exact(
-        None, SHARE, "How much of the past newton and shampoo keep in a step.", optimizers=taking("decay")
+        None, SHARE, "How much of the past newton and shampoo keep in a step.", of_optimizers=True
     )
-    head_damping: float | None = exact(
-        None, NOT_NEGATIVE, "Damping of newton, shampoo and muon.", optimizers=taking("damping")
-    )
+    head_damping: float | None = exact(None, NOT_NEGATIVE, "Damping of newton, shampoo and muon.", of_optimizers=True)
     head_ridge: float = exact(
-        0.0, NOT_NEGATIVE, "Ridge of newton: 1 is as much as one epoch has on average.", optimizers=taking("ridge")
+        0.0, NOT_NEGATIVE, "Ridge of newton: 1 is as much as one epoch has on average.", of_optimizers=True
     )
     head_bias: bool = option(False, FLAG, "Give the output layer a bias.", _HEAD)
     head_storage: str | None = exact(None, PATH, "File to keep the exact head's weights in, not memory.", resumed="new")
     head_storage_dtype: str | None = exact(None, choice(("bfloat16",)), "bfloat16: half the memory for the exact head.")
-    head_weight_decay: float = exact(
-        0.0, NOT_NEGATIVE, "Weight decay of the output layer.", optimizers=taking("weight_decay")
-    )
+    head_weight_decay: float = exact(0.0, NOT_NEGATIVE, "Weight decay of the output layer.", of_optimizers=True)
     head_max_grad_norm: float | None = option(
         None, POSITIVE, "Clip the gradient of the output layer at this norm.", _HEAD
     )
@@ -168,6 +161,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.device == "auto":  # what it is here, so that config.json says it
+            from widehead.devices import resolved
+
             object.__setattr__(self, "device", resolved(self.device))
         for name, row in OPTIONS.items():
             holds, should = row.check
@@ -198,7 +193,7 @@ class TrainingConfig:
             raise refusal("head_optimizer", should, self.head_optimizer)
 
     def _check_head_options(self) -> None:
-        takes = head_parameters(self.head)
+        takes = head_parameters(self.head) if self.head_options else []  # torch is imported for it
         if unknown := sorted(set(self.head_options) - set(takes)):
             should = f"hold what the head {self.head} takes: {', '.join(takes) or 'nothing'}"
             raise refusal("head_options", should, unknown[0])
@@ -207,8 +202,8 @@ class TrainingConfig:
         elif self.loss_options:
             raise refusal("loss_options", "come with a loss", dict(self.loss_options))
         for name, row in OPTIONS.items():
-            wrong = row.optimizers and self.head_optimizer not in row.optimizers
-            if wrong and getattr(self, name) != row.default:
+            given = row.of_optimizers and getattr(self, name) != row.default
+            if given and self.head_optimizer not in row.optimizers:
                 should = f"come with head_optimizer {' or '.join(row.optimizers)}"
                 raise refusal(name, should, self.head_optimizer)
         if self.head_nesterov and self.head_momentum == 0.0:
@@ -217,8 +212,8 @@ class TrainingConfig:
     @property
     def has_probabilities(self) -> bool:
         """Whether the head defines log p."""
-        kind: Any = HEADS[self.head]
-        return bool(self.make_loss().has_probabilities if kind is ExactHead else kind.has_probabilities)
+        kind = self.make_loss() if self.head == "exact" else HEADS[self.head]
+        return bool(kind.has_probabilities)
 
     def with_absolute_paths(self) -> TrainingConfig:
         """The same from whatever folder a program runs in."""

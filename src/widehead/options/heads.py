@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from widehead.heads.names import HEADS
+from widehead.names import HEADS
 
 # Parameters that other options or the data give.
 _GIVEN = frozenset(

@@ -1,9 +1,11 @@
 """What an option is: a field of TrainingConfig that carries its check, its help and its place in the command line."""
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from widehead.names import OPTIMIZERS
 from widehead.options.checks import INTERVAL, PATH, Check, or_none
 
 
@@ -19,7 +21,7 @@ class Option:
         shared: whether every job takes it; the others are those that a job names.
         resumed: whether a resumed run keeps it ("kept"), may be given a "new" value, or finds it "moved" elsewhere.
         exact: whether it is of the exact head alone.
-        optimizers: the head optimisers that take it; () for an option of something else.
+        of_optimizers: whether it is a parameter of some optimisers of the exact head.
         name, default: of the field. kind: bool, int, float, str, tuple for whole numbers, or dict for NAME=VALUE pairs.
     """
 
@@ -30,7 +32,7 @@ class Option:
     shared: bool = True
     resumed: Literal["kept", "new", "moved"] = "kept"
     exact: bool = False
-    optimizers: tuple[str, ...] = ()
+    of_optimizers: bool = False
     name: str = ""
     default: Any = None
     kind: type = str
@@ -39,6 +41,13 @@ class Option:
     def flag(self) -> str:
         """As it is written on the command line."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """The optimisers of the exact head whose constructors take it; () for an option of something else."""
+        kinds = OPTIMIZERS.items() if self.of_optimizers else []
+        parameter = self.name.removeprefix("head_")
+        return tuple(name for name, kind in kinds if parameter in inspect.signature(kind).parameters)
 
     @property
     def is_path(self) -> bool:

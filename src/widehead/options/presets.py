@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.options.checks import one_of, refusal
 from widehead.options.config import OPTIONS
 
@@ -53,7 +53,7 @@ class Preset:
         if "loss" in options and options["loss"] != values.get("loss"):
             left.add("loss_options")
         if "head_optimizer" in options and options["head_optimizer"] != values.get("head_optimizer"):
-            left |= {"head_lr", *(name for name, row in OPTIONS.items() if row.optimizers)}
+            left |= {"head_lr", *(name for name, row in OPTIONS.items() if row.of_optimizers)}
         values = {name: value for name, value in values.items() if name not in left}
         return values if head == "exact" else {"head_optimizer": next(iter(PARAMETER_OPTIMIZERS)), **values}
 

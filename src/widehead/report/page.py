@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from widehead.jobs.configure import open_folder
+from widehead.jobs.base import open_folder
 from widehead.options import TrainingConfig
 from widehead.report.curves import WHERE, curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table

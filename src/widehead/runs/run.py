@@ -20,8 +20,7 @@ from widehead.devices import resolved
 from widehead.errors import CheckpointError, NonFiniteError, check_whole
 from widehead.heads import ExactHead
 from widehead.jobs import Job, JobData, Prediction, build_network
-from widehead.jobs.base import job_named
-from widehead.jobs.configure import open_folder
+from widehead.jobs.base import job_named, open_folder
 from widehead.jobs.judging import LOWER_IS_BETTER
 from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork

@@ -13,7 +13,7 @@ from widehead.errors import NonFiniteError
 from widehead.heads import ParameterHead
 from widehead.models import WideNetwork
 from widehead.models.optimizer import clip
-from widehead.optim.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.optim.sgd import cautious_lr
 from widehead.options import OPTIONS, TrainingConfig
 

@@ -1,14 +1,11 @@
-"""Options of a job: its presets, and what a run folder says."""
+"""Options of a job, by its presets."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from widehead.errors import CheckpointError
-from widehead.jobs.base import Job, job_named
+from widehead.kinds.base import kind_named
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.presets import ASKED_FOR, choose
-from widehead.training.folder import RunFolder
 
 
 def configure(job: str, **options: Any) -> TrainingConfig:
@@ -23,7 +20,7 @@ def configure(job: str, **options: Any) -> TrainingConfig:
     Raises:
         ValueError: an unknown job, preset or option, or one that is out of range or does not fit the others.
     """
-    kind = job_named(job)
+    kind = kind_named(job)
     preset, because = choose(kind.presets, options, options.get("preset"))
     given = {**preset.beside(options), **options, "job": job, "preset": preset.name, "because": because}
     config = TrainingConfig.from_options(given)
@@ -42,12 +39,3 @@ def follow(config: TrainingConfig, name: str, because: str) -> TrainingConfig:
     before, after = configure(config.job, **given), configure(config.job, **given, preset=name)
     kept = {n: getattr(config, n) for n in OPTIONS if getattr(config, n) != getattr(before, n)}
     return dataclasses.replace(after, **{**kept, "preset": name, "because": because})
-
-
-def open_folder(path: Path | str) -> tuple[RunFolder, TrainingConfig, type[Job]]:
-    """The folder of an earlier run, its options and its job; CheckpointError if one of them cannot be had."""
-    folder, config = RunFolder.open(path)
-    try:
-        return folder, config, job_named(config.job)
-    except ValueError as error:
-        raise CheckpointError(f"{folder.config_path}: {error}") from error

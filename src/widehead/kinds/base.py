@@ -1,0 +1,78 @@
+"""What a job is called, which options it takes, and their defaults. How it works stands in `widehead.jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from widehead.options import Preset, TrainingConfig
+from widehead.options.checks import one_of, refusal
+
+JOBS: dict[str, type[Kind]] = {}
+"""Every job by its name: what it is called and takes; the job itself once `widehead.jobs` is imported."""
+
+STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
+"""What presets of a fixed encoder and a least-squares output layer stand on: other values ask for training."""
+
+
+class Kind:
+    """A kind of run, as the command line and the table of options know it; subclasses with a ``name`` are in `JOBS`.
+
+    Attributes:
+        name: of the job.
+        title: what a run of it is, as a report begins.
+        help: of its command: what it learns, what FILE holds and what a line of `predict` is, with an example.
+        command: name in `widehead train`, or "" for none. task: what ``--task`` calls it, if jobs share a command.
+        compared: an example of `widehead compare`.
+        takes: options that not all jobs take.
+        presets: its defaults; the first one that goes with the other options holds.
+        sgd_lr: SGD's learning rate by loss, if the data do not tell.
+        brings_data: whether it needs no training file.
+        decides_width: whether the data decide for a ``width`` of 0.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    help: ClassVar[str] = ""
+    command: ClassVar[str] = ""
+    task: ClassVar[str] = ""
+    compared: ClassVar[str] = ""
+    takes: ClassVar[Sequence[str]] = ()
+    presets: ClassVar[Sequence[Preset]]
+    sgd_lr: ClassVar[Mapping[str, float]] = {}
+    brings_data: ClassVar[bool] = False
+    decides_width: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):
+            JOBS[cls.name] = cls
+
+    @classmethod
+    def check(cls, config: TrainingConfig) -> None:
+        """Raise ValueError if the options do not fit the job."""
+        if cls.brings_data != (config.train is None):
+            should = "be left out for a job that brings its own data" if cls.brings_data else "be a file"
+            raise ValueError(f"Option `train` should {should}. Found job = {cls.name!r}, train = {config.train!r}.")
+        if config.width == 0 and not (cls.decides_width and config.encoder_init == "svd"):
+            jobs = " or ".join(name for name, job in JOBS.items() if job.decides_width)
+            raise ValueError(
+                f"Option `width` should be at least 1 but for encoder_init svd and the job {jobs}, for which 0 lets "
+                f"the data decide. Found 0 with job = {cls.name!r}, encoder_init = {config.encoder_init!r}."
+            )
+        if config.encoder_init != "svd":
+            return
+        if "encoder_init" not in cls.takes:
+            raise refusal("encoder_init", f"be random for the job {cls.name}", "svd")
+        if config.hidden or config.activation != "none":
+            raise ValueError(
+                "Option `encoder_init` should be svd for a linear encoder only. "
+                f"Found hidden = {list(config.hidden)}, activation = {config.activation!r}."
+            )
+
+
+def kind_named(name: str) -> type[Kind]:
+    """The kind of that name; ValueError if there is none."""
+    if name not in JOBS:
+        raise refusal("job", f"be {one_of(JOBS)}", name)
+    return JOBS[name]
