@@ -18,7 +18,8 @@ from torch.optim.swa_utils import SWALR
 
 import widehead as wh
 from widehead.errors import NonFiniteError, NoOptimizerWarning
-from widehead.optim import OPTIMIZERS, RowAdam, Together
+from widehead.names import OPTIMIZERS
+from widehead.optim import RowAdam, Together
 
 EVERY = pytest.mark.parametrize("name", OPTIMIZERS)
 
