@@ -13,7 +13,8 @@ import scipy.sparse
 import torch
 
 from widehead.data import LabelSchema, TextFeatures, read_interactions
-from widehead.data.memory import csr_of, features_of, is_file, sentences_of, texts_of
+from widehead.data.files import is_file
+from widehead.data.memory import csr_of, features_of, sentences_of, texts_of
 from widehead.errors import DataError
 
 PAIRS = [("u2", "milk", 2.0), ("u2", "bread", 1.0), ("u1", "milk", 5.0), ("u3", "café au lait", 3.0)]

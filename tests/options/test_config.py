@@ -59,7 +59,7 @@ def test_every_option_is_checked() -> None:
         ({"epochs": None}, "`epochs` and `minutes`"),
         ({"evaluate_every": "often"}, "evaluate_every"),
         ({"device": "tpu"}, "device"),
-        ({"train": None}, "`train`"),
+        ({"job": "demo", "train": "x"}, "`train` should be left out for the job demo"),
         ({"head_momentum": 0.9}, f"`head_momentum`.*{having('momentum')}. Found 'newton'"),
         ({"head_nesterov": True}, f"`head_nesterov`.*{having('nesterov')}. Found 'newton'"),
         ({"head_optimizer": "sgd", "head_nesterov": True}, "`head_nesterov` should come with a head_momentum above 0"),

@@ -27,13 +27,13 @@ def test_the_package_has_it_when_it_is_asked_for() -> None:
 
 
 def test_data_are_read_once_and_the_same_object_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, times = Recommender.read, []
+    read, times = Recommender.of, []
 
-    def counted(config: Any) -> Any:
+    def counted(config: Any, train: Any) -> Any:
         times.append(config.out)
-        return read(config)
+        return read(config, train)
 
-    monkeypatch.setattr(Recommender, "read", counted)
+    monkeypatch.setattr(Recommender, "of", counted)
     run = wh.Run.new(config_of("recommender", tmp_path, epochs=1))
     first = run.train(quiet=True)
     assert run.step == first.step

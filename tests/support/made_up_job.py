@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from widehead.data import RowExamples
-from widehead.data.memory import is_file
+from widehead.data.files import is_file
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.jobs import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
@@ -57,9 +57,9 @@ class LastLetters(Job):
         return LETTERS
 
     @classmethod
-    def read(cls, config: TrainingConfig) -> JobData:
+    def of(cls, config: TrainingConfig, train: Any) -> JobData:
         job = cls()
-        examples = RowExamples(*matrices(Path(str(config.train)).read_text().split()))
+        examples = RowExamples(*matrices(Path(train).read_text().split()))
         return JobData(job, examples, None if config.test is None else job.read_test(config.test))
 
     @classmethod
@@ -75,8 +75,8 @@ class LastLetters(Job):
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"recall@{k}" for k in at]
 
-    def read_test(self, path: Path | str) -> RankingTest:
-        inputs, targets = matrices(Path(path).read_text().split())
+    def read_test(self, data: Any) -> RankingTest:
+        inputs, targets = matrices(Path(data).read_text().split())
         return RankingTest(inputs, targets, np.zeros(targets.shape[0], dtype=np.int64), exclude_inputs=False)
 
     def given(self, data: Any) -> Given:

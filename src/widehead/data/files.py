@@ -56,6 +56,16 @@ def open_text(path: FilePath) -> Iterator[Iterator[str]]:
         yield lines
 
 
+def is_file(data: object) -> bool:
+    """Whether data are the path of a file, and not in memory."""
+    return isinstance(data, str | PathLike)
+
+
+def named(data: object) -> str:
+    """What errors call some data: the path of a file, or that they are in memory."""
+    return str(data) if is_file(data) else "data in memory"
+
+
 @contextmanager
 def whole_file(path: FilePath) -> Iterator[Path]:
     """The file itself or, for a pipe, a temporary one with all that comes through it."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from widehead.data.files import FilePath, listed
+from widehead.data.files import FilePath, is_file, listed
 from widehead.data.layout import Layout, look
-from widehead.data.memory import csr_of, is_file, is_matrix, pairs_of, row_names
+from widehead.data.memory import csr_of, is_matrix, pairs_of, row_names
 from widehead.data.pairs import Pairs, read_pairs
 from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
@@ -113,14 +113,17 @@ def read_interactions(
     """Users and items of a file, whose format is told by the content, as the module says; or of data in memory.
 
     Args:
-        data: the file, plain or compressed by gzip, xz or zstd; or what `widehead.data.memory` takes. The columns of a
-            matrix are ``items`` in their order, its rows ``users``; if these are not given, both are numbers.
+        data: the file, plain or compressed by gzip, xz or zstd; what `widehead.data.memory` takes; or what was read
+            before. The columns of a matrix are ``items`` in their order, its rows ``users``; if these are not given,
+            both are numbers.
         items: the columns, if they are given; otherwise by number if all items are numbers, else by frequency.
         users: names of the rows, if they are given; otherwise in the order of the data.
 
     Raises:
         DataError: the file cannot be read, or holds no pair; names the line. Data in memory are something else.
     """
+    if isinstance(data, Interactions):
+        return data
     if is_matrix(data):
         return _of_matrix(data, items, users)
     if not is_file(data):

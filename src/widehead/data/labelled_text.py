@@ -4,7 +4,7 @@ A header and a second tab on every line are refused, as they are of a table with
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ _LABEL_NAMES = {"label", "labels", "tag", "tags", "category", "categories", "cla
 _TEXT_NAMES = {"text", "texts", "document", "title", "body", "content", "description", "abstract", "sentence"}
 
 
-class _Labels:
+class LabelLists:
     """Labels of rows as they are read: keys in order of appearance."""
 
     def __init__(self) -> None:
@@ -39,14 +39,34 @@ class _Labels:
             if len(self) == 0:
                 _refuse_header(path, number, labels, text)
             self.texts_with_tabs += "\t" in text
-            self.ids.extend([self.keys.setdefault(key, len(self.keys)) for key in labels.split()])
-            self.ends.append(len(self.ids))
+            self.add(labels.split())
             yield text
         if self.texts_with_tabs == len(self) > 0:
             raise DataError(
                 f"{path}: expected one tab a line, 'label label<tab>text'. Found two or more on every line; leave out "
                 "columns that are neither labels nor text."
             )
+
+    def add(self, labels: Iterable[str]) -> None:
+        """Those of one more row."""
+        self.ids.extend([self.keys.setdefault(key, len(self.keys)) for key in labels])
+        self.ends.append(len(self.ids))
+
+    def by_frequency(self) -> Vocabulary:
+        """The keys in the order of ``name_order``."""
+        keys = list(self.keys)
+        counts = np.bincount(np.array(self.ids, dtype=np.int64), minlength=len(keys))
+        return Vocabulary(keys[i] for i in name_order(keys, counts))
+
+    def beside(self, source: str, features: CSR, schema: LabelSchema) -> MultiLabel:
+        """Documents with these labels; those that the schema's keys lack have no column."""
+        assert schema.keys is not None
+        column = schema.keys.ids(self.keys)
+        ids = np.array(self.ids, dtype=np.int64)
+        unknown = column[ids] < 0
+        # Unknown labels keep numbers of their own, so that each counts once in a row.
+        label = np.where(unknown, schema.num_labels + ids, column[ids])
+        return assemble(source, features, self.ends, label, unknown, schema)
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -61,26 +81,20 @@ def read_labelled_text(
     max_features: int,
 ) -> MultiLabel:
     """Read numbered lines, as ``read_multilabel`` says; without a schema, words and labels become the columns."""
-    labels = _Labels()
+    labels = LabelLists()
     texts, doubt = labels.texts(path, lines), ""
     if schema is None:
         text, features = TextFeatures.fit(texts, minimum=minimum, max_features=max_features)
         if len(text.words) == 0:
             raise DataError(f"{path}: expected texts after the tabs. Found no word.")
         doubt = _doubt(labels, features)
-        keys = Vocabulary(_by_frequency(labels))
-        schema = LabelSchema(len(text.words), len(keys), keys, _names_of(path, keys, labels_path), text)
+        keys = labels.by_frequency()
+        schema = LabelSchema(len(text.words), len(keys), keys, names_of(path, keys, labels_path), text)
     elif schema.text is None or schema.keys is None:
         raise DataError(f"{path}: expected XC text, as the training file is. Found 'label label<tab>text'.")
     else:
         features = schema.text.transform(texts)
-    assert schema.keys is not None
-    column = schema.keys.ids(labels.keys)
-    ids = np.array(labels.ids, dtype=np.int64)
-    unknown = column[ids] < 0
-    # Unknown labels keep numbers of their own, so that each counts once in a row.
-    label = np.where(unknown, schema.num_labels + ids, column[ids])
-    return replace(assemble(path, features, labels.ends, label, unknown, schema), doubt=doubt)
+    return replace(labels.beside(str(path), features, schema), doubt=doubt)
 
 
 def _refuse_header(path: FilePath, line: int, labels: str, text: str) -> None:
@@ -91,7 +105,7 @@ def _refuse_header(path: FilePath, line: int, labels: str, text: str) -> None:
         )
 
 
-def _doubt(labels: _Labels, features: CSR) -> str:
+def _doubt(labels: LabelLists, features: CSR) -> str:
     """What speaks for columns the wrong way round, or for an id as the label."""
     once = int((np.bincount(np.array(labels.ids, dtype=np.int64)) == 1).sum())
     if once > len(labels.keys) / 2 and once > 1:
@@ -101,23 +115,17 @@ def _doubt(labels: _Labels, features: CSR) -> str:
     return ""
 
 
-def _by_frequency(labels: _Labels) -> list[str]:
-    """The keys in the order of ``name_order``."""
-    keys = list(labels.keys)
-    counts = np.bincount(np.array(labels.ids, dtype=np.int64), minlength=len(keys))
-    return [keys[i] for i in name_order(keys, counts)]
-
-
-def _names_of(path: FilePath, keys: Vocabulary, labels_path: FilePath | None) -> list[str] | None:
+def names_of(source: FilePath, keys: Iterable[str], labels_path: FilePath | None) -> list[str] | None:
     """The lines of labels.txt that the keys number."""
     if labels_path is None:
         return None
     with open_text(labels_path) as lines:
         names = list(lines)
-    for key in keys:
+    written = list(keys)
+    for key in written:
         if not (key.isascii() and key.isdigit() and len(key) < 19 and int(key) < len(names)):
             raise DataError(
-                f"{path}: expected labels to be numbers of lines of {labels_path}, from 0 to {len(names) - 1}. "
+                f"{source}: expected labels to be numbers of lines of {labels_path}, from 0 to {len(names) - 1}. "
                 f"Found the label {shortened(key)}."
             )
-    return [names[int(key)] for key in keys]
+    return [names[int(key)] for key in written]

@@ -4,7 +4,6 @@ Rows have no names but their numbers, from 0. A value of 0 is no entry, whether 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,6 @@ from widehead.data.text import Tokens, words_of
 from widehead.errors import DataError
 
 _SCIPY = "a scipy matrix, scipy.sparse.csr_matrix(…)"
-
-
-def is_file(data: Any) -> bool:
-    """Whether data are the path of a file."""
-    return isinstance(data, str | PathLike)
 
 
 def is_matrix(data: Any) -> bool:

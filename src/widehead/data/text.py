@@ -18,18 +18,21 @@ Lines that are ``<doc …>`` or ``</doc>`` markers are left out.
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from os import PathLike
 from typing import Literal, TypeAlias
 from unicodedata import category, normalize
 
 import numpy as np
 
-from widehead.data.files import FilePath, open_text, text_blocks
+from widehead.data.files import FilePath, named, open_text, text_blocks
 from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError
 
 Tokens: TypeAlias = Literal["words", "whitespace"]
+Text: TypeAlias = FilePath | Sequence[list[str]]
+"""A file, or the words of each line."""
 
 END = "</s>"
 """The word that ends a line."""
@@ -79,34 +82,29 @@ def read_words(path: FilePath, tokens: Tokens = "words", lowercase: bool = True)
 
 
 def count_words(
-    path: FilePath, tokens: Tokens = "words", lowercase: bool = True, *, sentence_ends: bool = True
+    text: Text, tokens: Tokens = "words", lowercase: bool = True, *, sentence_ends: bool = True
 ) -> Counter[str]:
     """How often each word occurs; with ``sentence_ends``, the end of a line counts as the word ``</s>``.
 
     Arguments and errors as for ``encode``; a file without words is refused.
     """
     counts: Counter[str] = Counter()
-    for words in _pieces(path, tokens, lowercase, sentence_ends):
+    for words in _pieces(text, tokens, lowercase, sentence_ends):
         counts.update(words)
     if not counts.keys() - {END}:
-        raise DataError(f"{path}: expected words. Found none.")
+        raise DataError(f"{named(text)}: expected words. Found none.")
     return counts
 
 
 def encode(
-    path: FilePath,
-    vocabulary: Vocabulary,
-    tokens: Tokens = "words",
-    lowercase: bool = True,
-    *,
-    sentence_ends: bool = True,
+    text: Text, vocabulary: Vocabulary, tokens: Tokens = "words", lowercase: bool = True, *, sentence_ends: bool = True
 ) -> np.ndarray:
-    """A whole file as an (n,) int32 array of word ids.
+    """A whole text as an (n,) int32 array of word ids.
 
     Words that the vocabulary lacks get its unknown word's id; if it has none, they are left out.
 
     Args:
-        path: UTF-8 text, plain or compressed.
+        text: the file, UTF-8, plain or compressed; or the words of each line, which are taken as they are.
         vocabulary: of the words; with ``sentence_ends`` it should hold ``</s>``.
         tokens: "words" or "whitespace", as the module says.
         lowercase: for "words" alone; "whitespace" leaves the text as it stands.
@@ -118,11 +116,11 @@ def encode(
     """
     if sentence_ends and END not in vocabulary:
         raise ValueError(f"Parameter `vocabulary` should hold {END!r} if sentence_ends is true. Found no such name.")
-    found = map(vocabulary.ids, _pieces(path, tokens, lowercase, sentence_ends))
+    found = map(vocabulary.ids, _pieces(text, tokens, lowercase, sentence_ends))
     ids = [part[part >= 0].astype(np.int32) for part in found]
     encoded = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
     if not bool((encoded != vocabulary.as_dict.get(END, -1)).any()):
-        raise DataError(f"{path}: expected words of the vocabulary. Found none.")
+        raise DataError(f"{named(text)}: expected words of the vocabulary. Found none.")
     return encoded
 
 
@@ -138,19 +136,24 @@ def subsample(ids: np.ndarray, threshold: float, seed: int) -> np.ndarray:
     return ids[np.random.default_rng(seed).random(len(ids)) < kept[ids]]
 
 
-def _pieces(path: FilePath, tokens: Tokens, lowercase: bool, sentence_ends: bool) -> Iterator[list[str]]:
+def _pieces(text: Text, tokens: Tokens, lowercase: bool, sentence_ends: bool) -> Iterator[list[str]]:
     """Long lists of words, line ends among them as ``</s>`` if wanted; a list ends where a line does."""
-    for block in text_blocks(path):
-        lines = _MARKER.sub("", block).split("\n")
-        if not lines[-1]:
-            lines.pop()
+    for lines in _line_blocks(text, tokens, lowercase) if isinstance(text, str | PathLike) else [text]:
         piece: list[str] = []
-        for line in lines:
-            words = words_of(line, tokens, lowercase)
+        for words in lines:
             piece += words
             if sentence_ends and (words or tokens == "whitespace"):
                 piece.append(END)
         yield piece
+
+
+def _line_blocks(path: FilePath, tokens: Tokens, lowercase: bool) -> Iterator[Iterator[list[str]]]:
+    """The words of each line, a block of the file at a time."""
+    for block in text_blocks(path):
+        lines = _MARKER.sub("", block).split("\n")
+        if not lines[-1]:
+            lines.pop()
+        yield (words_of(line, tokens, lowercase) for line in lines)
 
 
 @cache

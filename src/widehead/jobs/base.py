@@ -62,9 +62,25 @@ class Job(Kind, ABC):
         """What the classes are called, in the order of their ids."""
 
     @classmethod
-    @abstractmethod
     def read(cls, config: TrainingConfig) -> JobData:
-        """Read the files that ``config`` names; DataError if one is not what it should be."""
+        """The data of the files that ``config`` names; DataError if one is not what it should be."""
+        return cls.of(config, config.train)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+        """The data to train on, and those that ``config`` names or holds out to judge by.
+
+        Args:
+            train: the path of a file, data in memory of the same content, or None if the job brings its own.
+
+        Raises:
+            DataError: they are not what they should be.
+        """
+
+    def kept(self, config: TrainingConfig) -> Any:
+        """The training data as ``of`` takes them, if a job that was loaded has them all; else None."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -92,8 +108,8 @@ class Job(Kind, ABC):
         """Metrics of this kind of run at some cutoffs; the first one decides which checkpoint is best."""
 
     @abstractmethod
-    def read_test(self, path: Path | str) -> Test:
-        """A file of examples to judge by, in a format that training takes."""
+    def read_test(self, data: Any) -> Test:
+        """Examples to judge by: a file or data in memory, as training takes them."""
 
     @abstractmethod
     def given(self, data: Any) -> Given:

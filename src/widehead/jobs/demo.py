@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from widehead.data import Interactions, binary, open_text, read_thesaurus
-from widehead.data.memory import is_file
+from widehead.data.files import is_file
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.errors import DataError
 from widehead.heads import ExactHead
@@ -27,7 +27,7 @@ class Demo(kind.Demo, Recommender):
     """Synonyms in, synonyms out; each word of the thesaurus is a user."""
 
     @classmethod
-    def interactions(cls, config: TrainingConfig) -> Interactions:
+    def interactions(cls, config: TrainingConfig, data: Any) -> Interactions:
         return read_thesaurus()
 
     def hidden(self, words: Sequence[str]) -> list[set[str]]:

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
-from widehead.data.memory import features_of, is_file
+from widehead.data.documents import documents_of
+from widehead.data.files import is_file, named
+from widehead.data.memory import features_of
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError, DataError, check_whole
 from widehead.jobs.base import Job, JobData
@@ -57,9 +59,9 @@ class Multilabel(kind.Multilabel, Job):
         return [self.schema.name(label) for label in range(self.schema.num_labels)]
 
     @classmethod
-    def read(cls, config: TrainingConfig) -> JobData:
-        assert config.train is not None
-        train = read_multilabel(config.train, labels_path=config.labels, minimum_documents=config.minimum_count)
+    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+        """In memory, the training data are a pair: documents and their labels, as `documents_of` takes them."""
+        train = _documents(train, labels_path=config.labels, minimum_documents=config.minimum_count)
         if config.test is not None:
             job = cls._of(train, train.labels)
             return JobData(job, RowExamples(train.features, train.labels), job.read_test(config.test), str(train))
@@ -129,11 +131,11 @@ class Multilabel(kind.Multilabel, Job):
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for kind in ("precision", "psp", "ndcg") for k in at]
 
-    def read_test(self, path: Path | str) -> RankingTest:
-        test = read_multilabel(path, schema=self.schema)
+    def read_test(self, data: Any) -> RankingTest:
+        test = _documents(data, schema=self.schema)
         made = self._test(test, np.arange(test.features.shape[0]))
         if len(made.examples) == 0:
-            raise DataError(f"{path}: expected documents with labels. Found none on {made.reading}")
+            raise DataError(f"{named(data)}: expected documents with labels. Found none on {made.reading}")
         return made
 
     def _test(self, documents: MultiLabel, rows: np.ndarray) -> RankingTest:
@@ -164,3 +166,8 @@ class Multilabel(kind.Multilabel, Job):
             return read_multilabel(path, schema=self.schema).features
         with open_text(path) as lines:
             return text.transform(line.partition("\t")[2] if "\t" in line else line for line in lines)
+
+
+def _documents(data: Any, **options: Any) -> MultiLabel:
+    """Those of a file, or of a pair in memory."""
+    return read_multilabel(data, **options) if is_file(data) else documents_of(*data, **options)

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from torch import nn
 
 from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binary, pair, read_interactions, split_rows
-from widehead.data.files import listed
+from widehead.data.files import listed, named
+from widehead.data.memory import is_matrix
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData
@@ -65,18 +65,19 @@ class Recommender(kind.Recommender, Job):
         return list(self.train.items)
 
     @classmethod
-    def interactions(cls, config: TrainingConfig) -> Interactions:
+    def interactions(cls, config: TrainingConfig, data: Any) -> Interactions:
         """All pairs that there are to train on."""
-        assert config.train is not None
-        found = read_interactions(config.train)
-        if config.ratings and not found.has_ratings:
+        found = read_interactions(data)
+        if not found.matrix.nnz:
+            raise DataError(f"{named(data)}: expected pairs of users and items. Found none.")
+        if config.ratings and not found.has_ratings and not is_matrix(data):
             columns = "" if found.layout is None else found.layout.columns
-            raise DataError(f"{config.train}: --ratings needs a column of ratings (rating, score, …). Found {columns}.")
+            raise DataError(f"{named(data)}: --ratings needs a column of ratings (rating, score, …). Found {columns}.")
         return found
 
     @classmethod
-    def read(cls, config: TrainingConfig) -> JobData:
-        train = cls.interactions(config)
+    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+        train = cls.interactions(config, train)
         matrix = train.matrix if config.ratings else binary(train.matrix)
         hidden = None
         if config.test is None and config.holdout > 0.0:
@@ -119,6 +120,10 @@ class Recommender(kind.Recommender, Job):
             ratings = None if tree["ratings"] is None else tree["ratings"].numpy()
             matrix = csr_from_parts(offsets, columns, ratings, (len(users), len(items)))
         return cls(Interactions(matrix, users, items, np.zeros(len(users), dtype=np.int64)), config.ratings)
+
+    def kept(self, config: TrainingConfig) -> Interactions | None:
+        """All pairs, unless some were held out."""
+        return self.train if config.test is not None or config.holdout == 0.0 else None
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
@@ -168,9 +173,13 @@ class Recommender(kind.Recommender, Job):
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
 
-    def read_test(self, path: Path | str) -> RankingTest:
-        """Left out are users that training lacks, as nothing is known about them, and pairs that it has."""
-        both = pair(self.train, read_interactions(path))
+    def read_test(self, data: Any) -> RankingTest:
+        """Left out are users that training lacks, as nothing is known about them, and pairs that it has.
+
+        The rows of a matrix are the users of the training data.
+        """
+        rows = (self.train.items, self.train.users) if is_matrix(data) else (None, None)
+        both = pair(self.train, read_interactions(data, items=rows[0], users=rows[1]))
         test = RankingTest(
             *(self.train.matrix, both.new, both.test.unreachable),
             exclude_inputs=True,
@@ -179,8 +188,8 @@ class Recommender(kind.Recommender, Job):
         )
         if len(test.examples) == 0:
             raise DataError(
-                f"{path}: expected users of the training data, such as {listed(self.train.users)}, with new items. "
-                f"Found none of them to judge by: {both}"
+                f"{named(data)}: expected users of the training data, such as {listed(self.train.users)}, with new "
+                f"items. Found none of them to judge by: {both}"
             )
         return test
 

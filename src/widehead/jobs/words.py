@@ -3,15 +3,15 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode, read_words, subsample
-from widehead.data.files import first_lines, listed
+from widehead.data.files import first_lines, is_file, listed, named
 from widehead.data.foreign import refuse_foreign
-from widehead.data.memory import is_file, sentences_of
+from widehead.data.memory import sentences_of
+from widehead.data.text import Text
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, WordTest
@@ -40,13 +40,12 @@ class WordJob(Job):
         return list(self.words)
 
     @classmethod
-    def read(cls, config: TrainingConfig) -> JobData:
-        assert config.train is not None
-        refuse_foreign(config.train, first_lines(config.train), "plain text", text=True)
-        counts = count_words(config.train, config.tokens)
+    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+        text = cls._text(config, train)
+        counts = count_words(text, config.tokens)
         words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])
         job = cls(words, config)
-        ids = encode(config.train, words, config.tokens)
+        ids = encode(text, words, config.tokens)
         reading = job._reading(counts, ids)
         if config.test is not None:
             return JobData(job, job.examples(job._thinned(ids)), job.read_test(config.test), reading)
@@ -67,6 +66,14 @@ class WordJob(Job):
             + listed(word for word in counts if word != END)
         )
 
+    @staticmethod
+    def _text(config: TrainingConfig, data: Any) -> Text:
+        """A file that may be text, or the words of each line."""
+        if not is_file(data):
+            return list(sentences_of(data, config.tokens))
+        refuse_foreign(data, first_lines(data), "plain text", text=True)
+        return data
+
     @abstractmethod
     def examples(self, ids: np.ndarray) -> Examples:
         """Examples of a text of word ids."""
@@ -83,13 +90,12 @@ class WordJob(Job):
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Self:
         return cls(Vocabulary.load(folder.vocabulary_path("words.txt"), UNKNOWN), config)
 
-    def read_test(self, path: Path | str) -> WordTest:
-        refuse_foreign(path, first_lines(path), "plain text", text=True)
-        ids = encode(path, self.words, self.config.tokens)
+    def read_test(self, data: Any) -> WordTest:
+        ids = encode(self._text(self.config, data), self.words, self.config.tokens)
         words = int((ids != self.words.id(END)).sum())
         unknown = int((ids == self.words.unknown_id).sum())
         if unknown == words:
-            raise DataError(f"{path}: expected words of the training data. Found none among {words:,}.")
+            raise DataError(f"{named(data)}: expected words of the training data. Found none among {words:,}.")
         reading = f"{words:,} words to judge by, of which {unknown:,} are unknown."
         return WordTest(self.examples(ids), reading, fits=unknown == 0)
 

@@ -51,9 +51,8 @@ class Kind:
     @classmethod
     def check(cls, config: TrainingConfig) -> None:
         """Raise ValueError if the options do not fit the job."""
-        if cls.brings_data != (config.train is None):
-            should = "be left out for a job that brings its own data" if cls.brings_data else "be a file"
-            raise ValueError(f"Option `train` should {should}. Found job = {cls.name!r}, train = {config.train!r}.")
+        if cls.brings_data and config.train is not None:
+            raise refusal("train", f"be left out for the job {cls.name}, which brings its own data", config.train)
         if config.width == 0 and not (cls.decides_width and config.encoder_init == "svd"):
             jobs = " or ".join(name for name, job in JOBS.items() if job.decides_width)
             raise ValueError(

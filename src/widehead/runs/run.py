@@ -6,35 +6,34 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from widehead.data import Batches
-from widehead.data.files import listed, whole_file
+from widehead.data.files import is_file, whole_file
 from widehead.devices import resolved
-from widehead.errors import CheckpointError, NonFiniteError, check_whole
+from widehead.errors import CheckpointError, check_whole
 from widehead.heads import ExactHead
 from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named, open_folder
-from widehead.jobs.judging import LOWER_IS_BETTER
 from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
-from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
 from widehead.runs.rows import ids_of, linear_head, similar_classes
+from widehead.runs.start import built, check_cutoffs, check_finite, evaluator_of, read_data, said
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.sampling.base import checked_frequencies
-from widehead.training import Evaluator, Outcome, RunFolder, Trainer
+from widehead.training import Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
 from widehead.training.log import Display, PlainDisplay, display_for
+from widehead.training.loop import OnLog
 from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
 from widehead.training.position import Position
@@ -54,19 +53,28 @@ class Run:
     """
 
     def __init__(
-        self, folder: RunFolder, config: TrainingConfig, data: JobData | None = None, *, best: bool, device: str
+        self,
+        folder: RunFolder,
+        config: TrainingConfig,
+        data: JobData | None = None,
+        *,
+        source: Any = None,
+        best: bool,
+        device: str,
     ) -> None:
         self.folder, self.config = folder, config
-        self._data, self._best, self._device = data, best, device
+        self._data, self._source, self._best, self._device = data, source, best, device
         self._made: list[Path] | None = None  # folders that a failure before the first checkpoint removes again
 
     @classmethod
-    def new(cls, config: TrainingConfig) -> Run:
+    def new(cls, config: TrainingConfig, data: Any = None) -> Run:
         """Read the data of a new run, make its folder ``config.out`` and write its options there.
 
         Args:
             config: as `widehead.jobs.configure` makes it; relative paths are kept as absolute ones, so that the run
                 can be resumed from anywhere.
+            data: training data in memory, if ``config.train`` is None: those that ``predict`` takes; for a classifier
+                a pair, documents and labels, as `documents_of` takes them.
 
         Raises:
             DataError: a file cannot be read; nothing was written.
@@ -75,24 +83,28 @@ class Run:
         """
         kind, config = job_named(config.job), config.with_absolute_paths()
         kind.check(config)
+        if (data is None) == (config.train is None) and not kind.brings_data:
+            found = "neither" if data is None else "both"
+            raise ValueError(f"Option `train` should be a file, or data in memory be given. Found {found}.")
         folder = RunFolder(Path(config.out))
         folder.check_free()
         check_storage_free(config)
-        data = _read(config)
-        config = data.job.settled(config)
-        _check_cutoffs(config, data.job)
-        run = cls(folder, config, data, best=False, device=config.device)
+        read = read_data(config, data)
+        config = read.job.settled(config)
+        check_cutoffs(config, read.job)
+        run = cls(folder, config, read, best=False, device=config.device)
         run._made = folder.make()
         with run._taken():
             RunFolder.create(config)
         return run
 
     @classmethod
-    def open(cls, out: Path | str, *, best: bool = False, device: str = "cpu") -> Run:
+    def open(cls, out: Path | str, *, data: Any = None, best: bool = False, device: str = "cpu") -> Run:
         """The run in a folder, to be used or trained further. Its weights are read when they are first needed.
 
         Args:
             out: the run folder.
+            data: the training data, if they were in memory and the run is to be trained further.
             best: whether the weights are those of the best checkpoint, not the last one.
             device: to evaluate and predict on; "auto": cuda if it is usable.
 
@@ -100,7 +112,7 @@ class Run:
             CheckpointError: there is no run, or its config.json is damaged.
         """
         folder, config, _ = open_folder(out)
-        return cls(folder, config, best=best, device=resolved(device))
+        return cls(folder, config, source=data, best=best, device=resolved(device))
 
     @cached_property
     def job(self) -> Job:
@@ -112,7 +124,7 @@ class Run:
     def data(self) -> JobData:
         """The job with the examples to train on and to judge by, read once; DataError if that fails."""
         if self._data is None:
-            self._data = _read(self.config)
+            self._data = read_data(self.config, self._in_memory())
             self.__dict__.pop("job", None)
         return self._data
 
@@ -126,7 +138,7 @@ class Run:
         """Training steps that the weights of ``network`` have seen."""
         return self._loaded[1]
 
-    def train(self, *, quiet: bool = False, **changes: Any) -> Outcome:
+    def train(self, *, quiet: bool = False, on_log: OnLog | None = None, **changes: Any) -> Outcome:
         """Train to the limit, or until Ctrl-C; from the last checkpoint or, if there is none yet, from the start.
 
         No other process can train in the folder meanwhile. A new run that fails before its first checkpoint is
@@ -134,6 +146,7 @@ class Run:
 
         Args:
             quiet: show nothing on standard error.
+            on_log: see `Trainer`.
             changes: new values of limits and cadences, such as ``epochs=20``.
 
         Raises:
@@ -150,7 +163,7 @@ class Run:
             self._prepare(dict(changes, out=str(self.folder.path)))
             display = display_for(quiet)
             try:
-                return self._trainer(display).run()
+                return self._trainer(display, on_log).run()
             except BaseException:
                 if not self.folder.last_checkpoint.exists():  # nothing that was learnt is lost
                     with suppress(CheckpointError):
@@ -160,12 +173,12 @@ class Run:
                 display.close()
 
     def evaluate(
-        self, test: Path | str | None = None, at: tuple[int, ...] | None = None, at_most: int | None = None
+        self, test: Any = None, at: tuple[int, ...] | None = None, at_most: int | None = None
     ) -> dict[str, float]:
-        """Metrics on a file of held-out examples. What of it does not fit is said on standard error.
+        """Metrics on held-out examples. What of them does not fit is said on standard error.
 
         Args:
-            test: the file; the run's own by default.
+            test: a file, or data in memory as ``new`` takes them; the run's own file by default.
             at: cutoffs; those of the run by default.
             at_most: rank a sample of so many examples; all by default.
 
@@ -177,12 +190,12 @@ class Run:
         if test is None:
             raise ValueError("Option `test` should be given, as the run has no test file of its own.")
         config = self.config if at is None else dataclasses.replace(self.config, at=at)
-        _check_cutoffs(config, self.job)
+        check_cutoffs(config, self.job)
         network = self.network  # a damaged run is told before the file is read
-        with whole_file(test) as path:
-            examples = self.job.read_test(path)
+        with whole_file(test) if is_file(test) else nullcontext(test) as data:
+            examples = self.job.read_test(data)
         if not examples.fits:
-            PlainDisplay(sys.stderr).say(_said(test, examples.reading))
+            PlainDisplay(sys.stderr).say(said(test if is_file(test) else None, examples.reading))
         return examples.metrics(network, self.job.metric_names(config.at), at_most, config.seed)
 
     def predict(self, data: Any, k: int = 10) -> Iterator[Prediction]:
@@ -256,6 +269,18 @@ class Run:
                         folder.rmdir()
             raise
 
+    def _in_memory(self) -> Any:
+        """The training data, if they are no file: those given, or those that the folder holds."""
+        if self.config.train is not None or job_named(self.config.job).brings_data:
+            return None
+        source = self.job.kept(self.config) if self._source is None else self._source
+        if source is None:
+            raise CheckpointError(
+                f"The run {self.folder.path} was trained on data in memory, which its folder does not hold. To go on, "
+                "give them again in Python: Run.open(FOLDER, data=…).train()."
+            )
+        return source
+
     def _prepare(self, changes: Mapping[str, Any]) -> None:
         """Options as they stand in the folder, with changes; data; and no file where rows are to be kept."""
         _, before, _ = open_folder(self.folder.path)
@@ -269,23 +294,23 @@ class Run:
             self.folder.write_config(config)
         self.__dict__.pop("_loaded", None)
 
-    def _trainer(self, display: Display) -> Trainer:
+    def _trainer(self, display: Display, on_log: OnLog | None) -> Trainer:
         """A trainer in the state of the last checkpoint, or at the start."""
         keep_freed_memory()
         config, data, folder = self.config, self.data, self.folder
         data.job.save(folder)
-        network = _built(data.job, config, self._frequencies(data))
+        network = built(data.job, config, self._frequencies(data))
         if data.reading:
-            display.say(_said(config.train, data.reading))
+            display.say(said(config.train, data.reading))
         if data.test is not None and data.test.reading:
-            display.say(_said(config.test, data.test.reading))
+            display.say(said(config.test, data.test.reading))
         begin = time.perf_counter()
         if not folder.last_checkpoint.exists():
             if config.preset is not None:
                 display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
             if config.encoder_init != "random":
                 data.job.start(network.encoder, data.examples, config)
-                _check_finite(network)
+                check_finite(network)
         started = time.perf_counter() - begin
         trainer = Trainer(
             config,
@@ -294,8 +319,9 @@ class Run:
             Batches(data.examples, config.batch_size, config.seed),
             folder,
             sizes=data.job.sizes,
-            evaluator=_evaluator(config, network, data),
+            evaluator=evaluator_of(config, network, data),
             display=display,
+            on_log=on_log,
         )
         trainer.restore()
         trainer.state.position.seconds += started  # making the first weights is training too
@@ -340,46 +366,3 @@ def remove_run(path: Path) -> None:
         with locked(path):
             RunFolder(path).clear()
         path.rmdir()
-
-
-def _check_finite(network: WideNetwork) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in network.encoder.parameters()):
-        raise NonFiniteError(
-            "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
-            "too large to be squared. Use smaller values, or --encoder-init random."
-        )
-
-
-def _read(config: TrainingConfig) -> JobData:
-    """The data of a run; each of its files may be a pipe."""
-    with ExitStack() as files:
-        paths = {name: getattr(config, name) for name in ("train", "test", "labels")}
-        places: dict[str, Any] = {n: path and str(files.enter_context(whole_file(path))) for n, path in paths.items()}
-        return job_named(config.job).read(dataclasses.replace(config, **places))
-
-
-def _said(path: Path | str | None, reading: str) -> str:
-    """The line that says what was read of a file, or of the data that a job brings."""
-    return f"Read: {reading}" if path is None else f"Read {listed([Path(path).name])}: {reading}"
-
-
-def _evaluator(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:
-    test = data.test
-    if test is None:
-        return None
-    names = data.job.metric_names(config.at)
-    return Evaluator(
-        lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in LOWER_IS_BETTER
-    )
-
-
-def _built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> WideNetwork:
-    try:
-        return build_network(job, config, frequencies)
-    except OSError as error:
-        raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
-
-
-def _check_cutoffs(config: TrainingConfig, job: Job) -> None:
-    if max(config.at) > job.sizes["classes"]:
-        raise refusal("at", f"not exceed the number of classes, {job.sizes['classes']}", max(config.at))

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ from widehead.training.timing import HeadClock, rate_factor
 
 _LOSS, _NORM = "the loss", "the norm of the encoder's gradient"
 _HEAD_NORM = "the norm of the output layer's gradient"
+
+
+OnLog: TypeAlias = Callable[[WideNetwork, dict[str, Any]], object]
+"""What is told each record of the log."""
 
 
 class TrainingBatches(Protocol):
@@ -78,6 +82,8 @@ class Trainer:
         sizes: what the network was built for ("inputs", "classes"), kept in checkpoints and checked on return.
         evaluator: how to judge, or None.
         display: what people see; nothing by default.
+        on_log: is called with the network and each record of the log; if it returns true, training ends there, with a
+            checkpoint.
 
     Raises:
         ValueError: there is no batch to train on.
@@ -94,12 +100,14 @@ class Trainer:
         sizes: Mapping[str, int],
         evaluator: Evaluator | None = None,
         display: Display | None = None,
+        on_log: OnLog | None = None,
     ) -> None:
         if len(batches) == 0:
             raise ValueError("There should be at least one example to train on. Found none.")
         self.config, self.network, self.batches, self.folder = config, network, batches, folder
         self.evaluator = evaluator
         self._display = display or Display()
+        self._on_log, self._ended = on_log, False
         self._log = MetricsLog(folder.metrics_path)
         self._evaluate_every = Interval.parse(config.evaluate_every)
         self._checkpoint_every = Interval.parse(config.checkpoint_every)
@@ -151,13 +159,12 @@ class Trainer:
                 for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
                     self._step(inputs, targets)
                     finished = self._done() >= 1.0
-                    # Asked once a step, so that no run stops without its checkpoint.
-                    stops = finished or interruption.requested
-                    self._between_steps(finished, stops)
+                    stops = self._between_steps(finished, interruption)
                     if stops:
                         break
         position = self.state.position
-        status, epochs = "finished" if finished else "interrupted", position.epochs(len(self.batches))
+        status = "finished" if finished or self._ended else "interrupted"
+        epochs = position.epochs(len(self.batches))
         return Outcome(status, position.step, epochs, position.seconds, dict(position.metrics))
 
     def _done(self) -> float:
@@ -229,15 +236,13 @@ class Trainer:
             "limits on gradient norms help."
         )
 
-    def _between_steps(self, finished: bool, stops: bool) -> None:
-        """Show, log, evaluate and save, each if it is time; save whenever the run stops here."""
+    def _between_steps(self, finished: bool, interruption: Interruption) -> bool:
+        """Show, log, evaluate and save, each if it is time; whether the run stops here, which is then saved."""
         position = self.state.position
         logs = position.step % self.config.log_every == 0 or finished
         waited = position.seconds - position.evaluated_seconds
         evaluates = self.evaluator is not None and (finished or self._due(self._evaluate_every, waited))
-        waited = position.seconds - position.saved_seconds
-        saves = stops or self._due(self._checkpoint_every, waited)
-        if logs or evaluates or saves:  # nothing is judged or saved that a step before has spoilt
+        if logs or evaluates:  # nothing is judged that a step before has spoilt
             self._read()
         if self._lap - self._shown >= 0.2:
             self._show()
@@ -245,11 +250,15 @@ class Trainer:
             self._write_line()
         if evaluates:
             self._evaluate()
-        if saves:
+        # Asked once a step, so that no run stops without its checkpoint.
+        stops = finished or self._ended or interruption.requested
+        if stops or self._due(self._checkpoint_every, position.seconds - position.saved_seconds):
+            self._read()  # nor saved
             position.saved_seconds = position.seconds
             self._read_clock()
             self.state.save(self.folder.last_checkpoint)
         self._lap = time.perf_counter()
+        return stops
 
     def _due(self, interval: Interval, waited: float) -> bool:
         position = self.state.position
@@ -272,7 +281,7 @@ class Trainer:
         rates |= self.network.head.monitors()
         if isinstance(self.state.head_optimizer, HeadOptimizer):
             rates |= self.state.head_optimizer.monitors()
-        self._log.write({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
+        self._record({"kind": "train", **position.where(len(self.batches)), **position.figures(), **rates})
         position.forget()
 
     def _evaluate(self) -> None:
@@ -283,7 +292,7 @@ class Trainer:
         position.metrics = metrics
         position.evaluated_step, position.evaluated_seconds = position.step, position.seconds
         where = position.where(len(self.batches))
-        self._log.write({"kind": "evaluation", **where, **metrics})
+        self._record({"kind": "evaluation", **where, **metrics})
         figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._display.say(f"epoch {where['epoch']:.2f}, step {position.step:,}: {figures}")
         objective = metrics[evaluator.objective]
@@ -292,6 +301,11 @@ class Trainer:
             position.best = goodness
             if self.config.keep_best:
                 self.state.save(self.folder.best_checkpoint)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self._log.write(record)
+        if self._on_log is not None and self._on_log(self.network, dict(record)):
+            self._ended = True
 
     def _read_clock(self) -> None:
         self.state.position.head_span += self._clock.take()
