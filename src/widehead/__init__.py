@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         NoiseContrastiveHead,
         RetrievedSoftmaxHead,
         SampledSoftmaxHead,
+        restore_linear,
+        swap_head,
     )
     from widehead.runs import Run
     from widehead.targets import SparseTargets
@@ -47,9 +49,12 @@ __all__ = [
     "errors",
     "losses",
     "optim",
+    "restore_linear",
+    "swap_head",
 ]
 
-_HOMES = {"Run": "runs", "SparseTargets": "targets"}  # rooms of names that are no heads
+#: rooms of names that are no heads
+_HOMES = {"Run": "runs", "SparseTargets": "targets", "restore_linear": "heads", "swap_head": "heads"}
 
 
 def __getattr__(name: str) -> Any:

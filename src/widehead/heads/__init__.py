@@ -13,6 +13,7 @@ from widehead.heads.retrieved import RetrievedSoftmaxHead
 from widehead.heads.sampled import SampledHead
 from widehead.heads.sampled_softmax import SampledSoftmaxHead
 from widehead.heads.scorer import Scorer
+from widehead.heads.swap import restore_linear, swap_head
 
 __all__ = [
     "AdaptiveSoftmaxHead",
@@ -30,4 +31,6 @@ __all__ = [
     "SampledHead",
     "SampledSoftmaxHead",
     "Scorer",
+    "restore_linear",
+    "swap_head",
 ]

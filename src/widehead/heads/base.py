@@ -54,26 +54,44 @@ class Head(nn.Module):
     @opaque
     @in_full_precision
     def forward(
-        self, hidden: Tensor, targets: TargetsLike, *, weight: Tensor | None = None, reduction: Reduction = "mean"
+        self,
+        hidden: Tensor,
+        targets: TargetsLike | None = None,
+        *,
+        weight: Tensor | None = None,
+        reduction: Reduction = "mean",
     ) -> Tensor:
         """The loss of ``hidden`` (…, d) at ``targets``: () for a mean or sum, (…) for "none".
+
+        Without targets it is what a last linear layer gives to those who call a model for its outputs: `scores` (…, D).
 
         Args:
             hidden: (…, in_features).
             targets: class ids (…) or (…, K), −100 for none; SparseTargets or any raw form of them (see
-                `SparseTargets.convert`).
+                `SparseTargets.convert`). None if the head does not train: in eval mode or under torch.no_grad().
             weight: (…) weight of each example. The mean is Σ w ℓ / Σ w, over examples that have a loss.
             reduction: "mean", "sum" or "none". The mean over no examples is 0.
 
         Raises:
             TypeError, ValueError: wrong shapes, types or class ids.
         """
+        if targets is None:
+            return self._outputs_alone(hidden)
         rows, lead = checked_hidden(hidden, self.in_features, self.device)
         prepared = self.prepare_targets(checked_targets(targets, lead, self.num_classes))
         losses, counted = self._counted_losses(rows, prepared.to(rows.device))
         if rows is not hidden:
             losses, counted = losses.view(lead), None if counted is None else counted.view(lead)
         return reduced(losses, counted, weight, reduction)
+
+    def _outputs_alone(self, hidden: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            raise TypeError(
+                "A head in training should be given targets: head(hidden, targets) is the loss. Found none, as of a "
+                "model that computes a loss of the scores of all classes: give its hidden layer and the targets to the "
+                "head. In eval mode, or under torch.no_grad(), head(hidden) are the scores."
+            )
+        return self.scores(hidden)
 
     @abstractmethod
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
