@@ -26,7 +26,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def options_table() -> str:
     """A row for each option."""
     rows = [
-        f"| `{name}` | {row.help} | {_shown(row.default)} | {row.check[1]} | {_jobs_of(row)} |"
+        f"| `{name}` | {row.help} | {_shown(row.default)} | {row.check.should} | {_jobs_of(row)} |"
         for name, row in OPTIONS.items()
         if row.panel
     ]

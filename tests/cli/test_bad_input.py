@@ -114,8 +114,8 @@ def using_calls(job: str, place: Path, trained: Trained) -> Iterator[list[str | 
     out = place.parents[1] / "new" / "run"
     yield ["train", *JOBS[job], folder / "train.txt", "--test", place, "--out", out, "--at", "2"]
     yield ["evaluate", folder / "run", "--test", place, "--json"]
-    yield ["predict", folder / "run", "--input", place]
-    yield ["predict", folder / "run", "--input", place, "--json"]
+    yield ["predict", folder / "run", place]
+    yield ["predict", folder / "run", place, "--json"]
 
 
 @pytest.mark.parametrize("bad", ANY_FILE, ids=lambda f: f.__name__)
@@ -151,7 +151,7 @@ def test_standard_input_is_named(trained: Trained, monkeypatch: pytest.MonkeyPat
     (tmp_path / "empty").touch()
     with (tmp_path / "empty").open() as file:
         monkeypatch.setattr("sys.stdin", file)
-        assert_refused(call("predict", trained["recommender"][0] / "run", "--input", "-"), "standard input: ", "empty")
+        assert_refused(call("predict", trained["recommender"][0] / "run", "-"), "standard input: ", "empty")
 
 
 # -- run folders ------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ FOLDERS: list[Callable[[Path], str]] = [
 ]
 USES: dict[str, list[str]] = {
     "evaluate": ["evaluate", "RUN", "--test", "DATA/test.txt"],
-    "predict": ["predict", "RUN", "--input", "DATA/input.txt"],
+    "predict": ["predict", "RUN", "DATA/input.txt"],
     "export": ["export", "RUN", "--format", "torch", "--output", "NEW"],
     "resume": ["train", "recommender", "--out", "RUN", "--resume", "--epochs", "14", "--quiet"],
 }

@@ -74,7 +74,7 @@ def test_its_report_shows_everything(demo: tuple[Path, Called]) -> None:
 
 def test_it_suggests_for_roots_and_for_synonyms(demo: tuple[Path, Called], tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ocean\n\n<b>s17</b>\nroot 5\n")
-    called = call("predict", demo[0], "--input", tmp_path / "words.txt", "--top", "4", "--json")
+    called = call("predict", demo[0], tmp_path / "words.txt", "--top", "4", "--json")
     predictions = json.loads(called.out)["predictions"]
     assert [prediction["name"] for prediction in predictions] == ["ocean", "<b>s17</b>", "root 5"]
     assert all(len(prediction["classes"]) == 4 for prediction in predictions)
@@ -84,7 +84,7 @@ def test_it_suggests_for_roots_and_for_synonyms(demo: tuple[Path, Called], tmp_p
 
 def test_words_that_it_does_not_know(demo: tuple[Path, Called], tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ocean\nxyzzy\n")
-    called = call("predict", demo[0], "--input", tmp_path / "words.txt")
+    called = call("predict", demo[0], tmp_path / "words.txt")
     assert_refused(called, "line 2: expected a word of the thesaurus. Found 'xyzzy'")
 
 
@@ -94,7 +94,7 @@ def test_it_tells_people_what_came_of_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert called.code == 0
     for text in ("recall@4", "popularity", "untrained", "ocean", "dense PyTorch", "report.html"):
         assert text in called.out
-    assert f"widehead predict '{tmp_path / 'my demo'}' --input -" in called.out
+    assert f"widehead predict '{tmp_path / 'my demo'}' -" in called.out
 
 
 def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:

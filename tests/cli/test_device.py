@@ -25,14 +25,14 @@ def test_a_run_on_a_gpu_is_that_of_the_cpu(
     for device in ("auto", "cpu"):
         told = call("evaluate", run, "--json", "--device", device)
         assert json.loads(told.out) == pytest.approx(found, rel=1e-4)
-        assert call("predict", run, "--input", tmp_path / "input.txt", "--device", device).code == 0
+        assert call("predict", run, tmp_path / "input.txt", "--device", device).code == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_without_a_gpu_auto_is_the_cpu(command: str, trained: dict[str, tuple[Path, Called]]) -> None:
     folder, _ = trained["recommender"]
-    more = ["--input", folder / "input.txt"] if command == "predict" else []
+    more = [folder / "input.txt"] if command == "predict" else []
     told = call(command, folder / "run", *more, "--device", "auto")
     assert (told.code, "Device: cpu." in told.err) == (0, True)
     for device in ("cuda", "meta", "gpu"):

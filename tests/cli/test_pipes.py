@@ -48,11 +48,10 @@ def test_a_pipe_is_read_as_its_file_is(job: str, tmp_path: Path, trained: Traine
         assert kept[0].read_bytes() == kept[1].read_bytes()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"] == str(train)
 
-    for ask, name in (("--input", "input.txt"), ("--test", "test.txt")):
-        command = "predict" if ask == "--input" else "evaluate"
+    for command, ask, name in (("predict", [], "input.txt"), ("evaluate", ["--test"], "test.txt")):
         with pipe(tmp_path / "asked", (folder / name).read_bytes()) as path:
-            found = call(command, folder / "run", ask, path, "--json")
-        assert found == call(command, folder / "run", ask, folder / name, "--json")
+            found = call(command, folder / "run", *ask, path, "--json")
+        assert found == call(command, folder / "run", *ask, folder / name, "--json")
 
 
 def test_errors_name_the_pipe(tmp_path: Path) -> None:

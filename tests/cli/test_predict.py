@@ -43,7 +43,7 @@ def test_what_nothing_is_known_of_has_no_classes_and_is_counted(
 ) -> None:
     lines, names, known = UNKNOWN[job]
     (tmp_path / "in.txt").write_text("\n".join(lines) + last)
-    ask = ["predict", trained[job][0] / "run", "--input", tmp_path / "in.txt", "--top", "2"]
+    ask = ["predict", trained[job][0] / "run", tmp_path / "in.txt", "--top", "2"]
     called = call(*ask, "--json")
     answers = json.loads(called.out)["predictions"]
     assert [answer["name"] for answer in answers] == names
@@ -109,7 +109,7 @@ def test_predict_names_items_and_users_as_they_are(
     out = stream()
     monkeypatch.setattr(sys, "stdout", out)
     with pytest.raises(SystemExit):
-        main(["predict", str(of_names / "run"), "--input", str(of_names / "in.tsv"), "--top", "7"])
+        main(["predict", str(of_names / "run"), str(of_names / "in.tsv"), "--top", "7"])
     name, _, classes = out.getvalue().removesuffix("\n").partition(": ")
     shown = printable if stream is Terminal else str
     assert name == shown(USER)

@@ -91,7 +91,7 @@ def test_a_full_disk_behind_standard_output(options: list[str], trained: Trained
 
 def test_a_reader_that_stops_early(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "many.txt").write_text("".join(f"user{n} i0 i1\n" for n in range(20_000)))
-    process = start("predict", trained["recommender"][0] / "run", "--input", tmp_path / "many.txt")
+    process = start("predict", trained["recommender"][0] / "run", tmp_path / "many.txt")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("user0: ")
     process.stdout.close()
@@ -103,7 +103,7 @@ def test_a_reader_that_stops_early(trained: Trained, tmp_path: Path) -> None:
 def test_names_that_the_terminal_cannot_show(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "input.txt").write_text("zoë→ i0 i1\n", encoding="utf-8")
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
-    process = start("predict", trained["recommender"][0] / "run", "--input", tmp_path / "input.txt", env=environment)
+    process = start("predict", trained["recommender"][0] / "run", tmp_path / "input.txt", env=environment)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("zo??: ")

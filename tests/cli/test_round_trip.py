@@ -95,7 +95,7 @@ PREDICTED = {
 def test_predictions(job: str, trained: Trained) -> None:
     folder = trained[job][0]
     top = {"recommender": "3", "multilabel": "2"}.get(job, "1")
-    ask = ["predict", folder / "run", "--input", folder / "input.txt", "--top", top]
+    ask = ["predict", folder / "run", folder / "input.txt", "--top", top]
     predictions = only_json(call(*ask, "--json"))["predictions"]
     for prediction, (name, among) in zip(predictions, PREDICTED[job], strict=True):
         assert prediction["name"] == name
@@ -110,15 +110,15 @@ def test_predictions(job: str, trained: Trained) -> None:
 @pytest.mark.parametrize("job", FILES)
 def test_standard_input_is_a_file_too(job: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = trained[job][0]
-    from_file = call("predict", folder / "run", "--input", folder / "input.txt", "--json")
+    from_file = call("predict", folder / "run", folder / "input.txt", "--json")
     with (folder / "input.txt").open() as file:
         monkeypatch.setattr(sys, "stdin", file)
-        assert call("predict", folder / "run", "--input", "-", "--json") == from_file
+        assert call("predict", folder / "run", "-", "--json") == from_file
 
 
 def test_more_classes_than_there_are(trained: Trained) -> None:
     folder = trained["recommender"][0]
-    ask = ["predict", folder / "run", "--input", folder / "input.txt", "--top", "1000", "--json"]
+    ask = ["predict", folder / "run", folder / "input.txt", "--top", "1000", "--json"]
     assert len(only_json(call(*ask))["predictions"][0]["classes"]) == 56  # 60 items, 4 of them known
 
 

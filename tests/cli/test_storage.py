@@ -17,7 +17,7 @@ def test_training_in_a_file_and_going_on(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text())["head_storage"] == str(rows)
     assert rows.stat().st_size == PAGE + 60 * 8 * 2
     assert call("train", "recommender", "--out", tmp_path / "run", "--resume", "--epochs", "4", "--quiet").code == 0
-    predicted = call("predict", tmp_path / "run", "--input", tmp_path / "input.txt", "--top", "3")
+    predicted = call("predict", tmp_path / "run", tmp_path / "input.txt", "--top", "3")
     assert predicted.code == 0, predicted
 
 

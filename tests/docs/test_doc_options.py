@@ -25,7 +25,7 @@ def test_the_page_is_made_of_the_table(hooks: Any) -> None:
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == [name for name, row in OPTIONS.items() if row.panel]
     width = next(row for row in rows if row.startswith("| `width`"))
-    assert width.split(" | ")[1:] == [OPTIONS["width"].help, "256", OPTIONS["width"].check[1], "all |"]
+    assert width.split(" | ")[1:] == [OPTIONS["width"].help, "256", OPTIONS["width"].check.should, "all |"]
     assert "| recommender, demo |" in next(row for row in rows if row.startswith("| `ratings`"))
     for name, job in JOBS.items():
         for preset in job.presets:

@@ -44,7 +44,7 @@ def test_it_goes_through_every_command(tmp_path: Path) -> None:
     assert json.loads(call("evaluate", run, "--json").out) == pytest.approx(told["metrics"])
     assert "A guesser of last letters" in (run / "report.html").read_text()
     (tmp_path / "new.txt").write_text("dd\njjj\n")
-    assert call("predict", run, "--input", tmp_path / "new.txt", "--top", "1").out == "dd: d\njjj: j\n"
+    assert call("predict", run, tmp_path / "new.txt", "--top", "1").out == "dd: d\njjj: j\n"
     assert call("export", run, "--format", "word2vec", "--output", tmp_path / "rows.txt").code == 0
     assert (tmp_path / "rows.txt").read_text().splitlines()[0] == "26 16"
 

@@ -34,7 +34,7 @@ TABLE: list[tuple[str, Check, list[Any], list[Any]]] = [
 
 @pytest.mark.parametrize(("check", "taken", "refused"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_what_is_taken_and_what_is_refused(check: Check, taken: list[Any], refused: list[Any]) -> None:
-    holds, should = check
+    holds, should = check.holds, check.should
     assert should
     assert [value for value in taken if not holds(value)] == []
     assert [value for value in refused if holds(value)] == []

@@ -11,6 +11,7 @@ from widehead.cli.demo import demo
 from widehead.cli.evaluate import evaluate
 from widehead.cli.export import export
 from widehead.cli.predict import predict
+from widehead.cli.similar import similar
 from widehead.version import __version__
 
 _HELP = """Trains networks with very many outputs, exactly, at a cost per example independent of their number.
@@ -25,11 +26,13 @@ _HELP = """Trains networks with very many outputs, exactly, at a cost per exampl
 
     widehead evaluate runs/shop --test test.txt --at 20
 
-    widehead predict runs/shop --input users.txt --top 10
+    widehead predict runs/shop users.txt --top 10
+
+    widehead similar runs/shop milk
 
     widehead export runs/shop --format safetensors
 """
-_ORDER = ("demo", "train", "compare", "evaluate", "predict", "export", "bench")
+_ORDER = ("demo", "train", "compare", "evaluate", "predict", "similar", "export", "bench")
 
 
 class Commands(Group):
@@ -79,6 +82,6 @@ _GROUPS = {
 for _name, _text in _GROUPS.items():
     group = typer.Typer(cls=JobGroup, help=_text, context_settings=SETTINGS)
     app.add_typer(group, name=_name)
-for _command in (demo, evaluate, predict, export):
+for _command in (demo, evaluate, predict, similar, export):
     app.command(cls=Command, context_settings=SETTINGS)(_command)
 app.add_typer(bench, name="bench")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from widehead.cli.commands import SETTINGS, Command, Group
+from widehead.cli.completion import some_of
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.cli.files import appending
 from widehead.cli.options import DeviceOption, JsonOption, OutOption, usable_device, whole_numbers
@@ -27,7 +28,12 @@ def output_layer(
     batch: Annotated[Numbers, _sizes("--batch", "Examples m in a step.")] = "128",  # type: ignore
     targets: Annotated[Numbers, _sizes("--targets", "Targets K of an example.")] = "1",  # type: ignore
     methods: Annotated[
-        str, typer.Option("--methods", help=f"Which to time, separated by commas: {', '.join(METHODS)}.")
+        str,
+        typer.Option(
+            "--methods",
+            help=f"Which to time, separated by commas: {', '.join(METHODS)}.",
+            autocompletion=some_of(METHODS),
+        ),
     ] = "exact,dense",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that each method gets.")] = 5,
     out: OutOption = None,

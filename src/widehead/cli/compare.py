@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from widehead.cli.completion import some_of
 from widehead.cli.console import say, show_json, show_table
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, number_or_text, options_of, parameter
@@ -46,14 +47,16 @@ def _shared(job: type[Kind]) -> list[Option]:
     return [row for row in options_of(job) if row.name not in _HEADS_OWN and not row.name.startswith("head_")]
 
 
-def _option(flag: str, help: str, metavar: str | None = None) -> Any:
-    return typer.Option(flag, help=help, metavar=metavar, rich_help_panel="Comparison")
+def _option(flag: str, help: str, **more: Any) -> Any:
+    return typer.Option(flag, help=help, rich_help_panel="Comparison", **more)
 
 
 def _run(
     job: type[Kind],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Training file, as for train.")],
-    heads: Annotated[str, _option("--heads", f"With commas between them: {', '.join(HEADS)}.")] = "exact,full",
+    heads: Annotated[
+        str, _option("--heads", f"With commas between them: {', '.join(HEADS)}.", autocompletion=some_of(HEADS))
+    ] = "exact,full",
     settings: Annotated[
         list[str] | None, _option("--set", "An option of one head.", metavar="NAME:OPTION=VALUE")
     ] = None,

@@ -139,6 +139,6 @@ def _tell(metrics: dict[str, dict[str, float]], tables: list[Any], out: Path, re
         print(table.note)
     place = shlex.quote(str(out))
     print(f"\nReport: {report}\nNext:")
-    print(f"  echo courage | widehead predict {place} --input -")
+    print(f"  echo courage | widehead predict {place} -")
     print(f"  widehead export {place} --format safetensors")
     print("  widehead train JOB FILE --test FILE --out runs/mine")

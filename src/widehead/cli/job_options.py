@@ -8,6 +8,7 @@ import typer
 import typer.main
 
 from widehead.cli.commands import SETTINGS, Command
+from widehead.cli.completion import one_of
 from widehead.cli.options import whole_numbers
 from widehead.kinds import JOBS, Kind
 from widehead.options import OPTIONS, Option
@@ -46,6 +47,7 @@ def build_command(
 
 def parameter(row: Option, *jobs: type[Kind]) -> Parameter:
     """An option as a parameter of a command of these jobs; if it is not given, it is None, False or []."""
+    names = _presets(jobs) if row.name == "preset" else row.check.names
     declared = typer.Option(
         False if row.kind is bool else None,
         row.flag,
@@ -54,16 +56,21 @@ def parameter(row: Option, *jobs: type[Kind]) -> Parameter:
         rich_help_panel=row.panel,
         show_default=False,
         parser=whole_numbers if row.kind is tuple else None,
+        autocompletion=one_of(names) if names else None,
     )
     annotations: dict[type, Any] = {bool: bool, dict: list[str]}
     annotation = annotations.get(row.kind, row.kind | None)
     return Parameter(row.name, Parameter.KEYWORD_ONLY, default=declared, annotation=annotation)
 
 
+def _presets(jobs: Sequence[type[Kind]]) -> list[str]:
+    return list(dict.fromkeys(preset.name for job in jobs for preset in job.presets))
+
+
 def _shown_default(row: Option, jobs: Sequence[type[Kind]]) -> str:
     """The default as the help shows it, of the first of the jobs that takes the option; "" if it says nothing."""
     if row.name == "preset":
-        return f" {', '.join(dict.fromkeys(preset.name for job in jobs for preset in job.presets))}."
+        return f" {', '.join(_presets(jobs))}."
     value = next(job for job in jobs if _takes(job, row)).presets[0].value(row.name)
     if isinstance(value, tuple):
         value = ",".join(str(n) for n in value) or None

@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from widehead.cli.completion import one_of, run_folders
 from widehead.cli.console import say
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `train` or `demo` left it.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder, as `train` or `demo` left it.", autocompletion=run_folders)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 BestOption = Annotated[
     bool, typer.Option("--best", help="The best checkpoint (train --keep-best) instead of the last.")
@@ -15,7 +18,12 @@ BestOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Also append the rows to this file, one JSON object a line.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto: cuda if usable.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="cpu, cuda, cuda:N, or auto: cuda if usable.", autocompletion=one_of(("cpu", "cuda", "auto"))
+    ),
+]
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:

@@ -1,9 +1,10 @@
-"""``widehead predict RUN --input FILE``: the best classes for each line of a file."""
+"""``widehead predict RUN FILE``: the best classes for each line of a file."""
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +15,7 @@ from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgume
 
 def predict(
     run: RunArgument,
-    inputs: Annotated[
-        Path,
-        typer.Option("--input", metavar="FILE", help='File of inputs; "-" reads standard input.', show_default=False),
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help='File of inputs; "-" reads standard input.')],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes for each input.")] = 10,
     best: BestOption = False,
     device: DeviceOption = "cpu",
@@ -29,28 +27,34 @@ def predict(
 
     **Examples**
 
-        widehead predict runs/shop --input users.txt --top 10
+        widehead predict runs/shop users.txt --top 10
 
-        echo ocean | widehead predict runs/demo --input -
+        echo ocean | widehead predict runs/demo -
     """
     from widehead.runs import Run
 
     device = usable_device(device)
-    with input_file(inputs) as path:
+    with input_file(file) as path:
         with working(f"Reading {run}"):
             predictions = Run.open(run, best=best, device=device).predict(path, top)
-        answered: Counter[bool] = Counter()
-        objects = []
-        for prediction in predictions:
-            answered[bool(prediction.classes)] += 1
-            if as_json:
-                objects.append(vars(prediction))
-            else:
-                print(shown(f"{prediction.name}: {', '.join(prediction.classes)}", sys.stdout))
-        if as_json:
-            show_json({"predictions": objects})
+        answered = show_predictions("predictions", predictions, as_json)
     if answered[False]:
         say(
             f"widehead: {answered[False]:,} of {answered.total():,} inputs have no classes: nothing that they hold is "
             "known to the run, or no class is left to name."
         )
+
+
+def show_predictions(what: str, predictions: Iterable[Any], as_json: bool) -> Counter[bool]:
+    """A line for each, or one object with all of them as ``what``; how many have classes, and how many have none."""
+    answered: Counter[bool] = Counter()
+    objects = []
+    for prediction in predictions:
+        answered[bool(prediction.classes)] += 1
+        if as_json:
+            objects.append(vars(prediction))
+        else:
+            print(shown(f"{prediction.name}: {', '.join(prediction.classes)}", sys.stdout))
+    if as_json:
+        show_json({what: objects})
+    return answered

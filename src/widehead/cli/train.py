@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from widehead.cli.completion import one_of
 from widehead.cli.console import say, show_json, show_metrics
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, options_of, parameter
@@ -28,7 +29,9 @@ def job_command(name: str) -> Any:
         out: Annotated[Path | None, _option("--out", f"Run folder. [default: runs/{name}]")] = None,
         resume: Annotated[bool, _option("--resume", "Go on with the run in --out; FILE is known.")] = False,
         quiet: Annotated[bool, _option("--quiet", "Show no progress.")] = False,
-        task: Annotated[str, _option("--task", "What to learn.", metavar="|".join(jobs))] = next(iter(jobs)),
+        task: Annotated[
+            str, _option("--task", "What to learn.", metavar="|".join(jobs), autocompletion=one_of(jobs))
+        ] = next(iter(jobs)),
         as_json: JsonOption = False,
         **given: Any,
     ) -> None:
@@ -41,8 +44,8 @@ def job_command(name: str) -> Any:
     return build_command(name, help, command, options, without="" if len(jobs) > 1 else "task")
 
 
-def _option(flag: str, help: str, metavar: str | None = None) -> Any:
-    return typer.Option(flag, help=help, metavar=metavar, rich_help_panel="Run")
+def _option(flag: str, help: str, **more: Any) -> Any:
+    return typer.Option(flag, help=help, rich_help_panel="Run", **more)
 
 
 def finish(outcome: "Outcome", out: Path, again: str) -> None:

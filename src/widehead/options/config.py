@@ -26,6 +26,7 @@ from widehead.options.checks import (
     PROBABILITY,
     SHARE,
     TEXT,
+    Check,
     choice,
     one_of,
     refusal,
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
 _DATA, _NETWORK, _HEAD = "Data", "Network", "Loss and output layer"
 _ENCODER, _LENGTH, _WATCH = "Encoder's optimiser", "How long", "Evaluation and checkpoints"
 own, exact = partial(option, shared=False), partial(option, panel=_HEAD, exact=True)  # of some jobs; of that head
-_DEVICE = (lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"), "auto, cpu, cuda or cuda:N")
+_DEVICE = Check(
+    lambda v: isinstance(v, str) and (v == "cpu" or v.split(":")[0] == "cuda"),
+    "auto, cpu, cuda or cuda:N",
+    ("cpu", "cuda", "auto"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,7 @@ class TrainingConfig:
         None, TEXT, "Defaults by name, instead of those that fit the other options:", "Run", resumed="moved"
     )
     because: str = option(
-        "", (lambda v: isinstance(v, str), "a text"), "Why that preset.", "", resumed="moved", compare=False
+        "", Check(lambda v: isinstance(v, str), "a text"), "Why that preset.", "", resumed="moved", compare=False
     )
     test: str | None = option(None, PATH, "File to evaluate on while training.", _DATA, resumed="moved")
     holdout: float = option(
@@ -165,9 +170,8 @@ class TrainingConfig:
 
             object.__setattr__(self, "device", resolved(self.device))
         for name, row in OPTIONS.items():
-            holds, should = row.check
-            if not holds(getattr(self, name)):
-                raise refusal(name, f"be {should}", getattr(self, name))
+            if not row.check.holds(getattr(self, name)):
+                raise refusal(name, f"be {row.check.should}", getattr(self, name))
         self._check_head()
         self._check_head_options()
         if self.encoder_weight_decay > 0.0 and self.encoder_optimizer != "adam":
