@@ -17,6 +17,7 @@ __all__ = [
     "KernelWarning",
     "NoOptimizerWarning",
     "NonFiniteError",
+    "ProcessesError",
     "RankingWarning",
     "RetrievalWarning",
     "StaleGraphError",
@@ -31,6 +32,10 @@ __all__ = [
 
 class NonFiniteError(ArithmeticError):
     """A step met a NaN or an infinity. The head is as it was before the step."""
+
+
+class ProcessesError(RuntimeError):
+    """The processes that have the rows of a head do different things, or one is gone: says which rank does what."""
 
 
 class StaleGraphError(RuntimeError):

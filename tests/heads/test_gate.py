@@ -158,9 +158,9 @@ def test_whatever_works_on_the_weights_holds_the_gate(
 
         return noting
 
-    for name in ("forward", "plan", "apply", "factored"):
+    for name in ("forward", "gradient", "plan", "apply", "factored"):
         monkeypatch.setattr(kind, name, noted(name, getattr(kind, name)))
-    for place in ("graph.output_gradient", "exact_state.factored.pack", "pending.factored.accumulate"):
+    for place in ("exact_state.factored.pack", "pending.factored.accumulate"):
         owner = importlib.import_module(f"widehead.heads.{place.split('.')[0]}")
         for part in place.split(".")[1:-1]:
             owner = getattr(owner, part)

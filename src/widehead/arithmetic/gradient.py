@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic.placed_targets import PlacedTargets
+from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
@@ -59,6 +60,25 @@ class Forward:
         """(m, d) HQ."""
         begin = self.values.shape[1] + 2
         return self.products[:, begin : begin + self.hidden.shape[1]]
+
+    @property
+    def examples(self) -> Tensor:
+        """(nnz,) the example of each target."""
+        return self.plan.examples
+
+    @property
+    def written(self) -> Tensor:
+        """(n,) classes whose rows a step writes, in the order of ``values``."""
+        assert isinstance(self.plan, TargetPlan), "a factored record should be given a gradient of its own"
+        return self.plan.class_ids
+
+    def by_rows(self, sparse: Tensor, right: Tensor) -> Tensor:
+        """(n, c) SᵀY for Y (m, c): what the rows in ``values`` get of it."""
+        return self.plan.transposed_times(sparse, right)
+
+    def others(self, left: Tensor, small: SmallState, columns: slice) -> Tensor:
+        """(m, …) NX in some columns of X, from `OutputGradient.left`."""
+        return left @ small.value[: left.shape[1], columns]
 
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Copies of q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,)."""

@@ -69,7 +69,7 @@ def step(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor
 def rows_in_segment(gradient: OutputGradient, solved: Tensor, values: Tensor | None = None) -> Tensor:
     """(n, order·d) V + SᵀC: new target rows in the open segment."""
     values = gradient.read.values if values is None else values
-    return gradient.read.plan.transposed_times(gradient.sparse, solved).add_(values)
+    return gradient.read.by_rows(gradient.sparse, solved).add_(values)
 
 
 def figures_of(
@@ -160,5 +160,5 @@ def _fill_dense_part(out: Tensor, gradient: OutputGradient, rule: StepRule, smal
 def _by_momentum(gradient: OutputGradient, small: SmallState) -> Tensor:
     """(m, d) TM, as ∇H = TW with M in the place of W."""
     d = gradient.read.hidden.shape[1]
-    others = gradient.left @ small.value[: gradient.left.shape[1], d:]
+    others = gradient.read.others(gradient.left, small, slice(d, None))
     return others.addcmul_(gradient.by_squared_norm[:, None], gradient.read.products[:, -d:])

@@ -24,6 +24,8 @@ def record_of(weights: WeightRecord, like: WeightRecord | None = None) -> Weight
     """The record of the same W that suits its device: cached on a GPU, factored elsewhere; or that of ``like``, which
     was there before on the same device.
     """
+    if type(weights) not in (FactoredWeights, CachedWeights):  # its rows are split over processes
+        return weights
     device = weights.rows.device
     stays = isinstance(like, CachedWeights) and like.rows.device == device
     if device.type == "cuda" or stays or (_everywhere and device.type != "meta" and weights.rows.path is None):

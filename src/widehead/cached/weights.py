@@ -30,7 +30,7 @@ from widehead.cached.late import LateReport
 from widehead.cached.rows import NUMBERS, CachedRows
 from widehead.factored import FactoredWeights, WeightRecord
 from widehead.targets import SparseTargets
-from widehead.versions import RowVersions, rounded_by_name
+from widehead.versions import Rows, RowVersions, rounded_by_name
 
 _MOST_STEPS = 32  # in a segment; 1 to 50 are equally exact
 _MOST_PLACES = 1 << 13  # of a cache, unless one batch has more targets: every step updates all of them
@@ -305,6 +305,9 @@ class CachedWeights(WeightRecord):
             layout=self.layout,
             steps=self.steps,
         )
+
+    def fresh(self, rows: Rows, order: int = 1) -> CachedWeights:
+        return CachedWeights.from_factored(FactoredWeights.from_rows(rows, order))
 
     def with_order(self, order: int) -> CachedWeights:
         return self if order == self.order else CachedWeights.from_factored(self.factored().with_order(order))

@@ -59,8 +59,8 @@ def audit(weights: WeightRecord) -> Audit:
 
 
 def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:
-    """WᵀW (d, d) and Wᵀ1 (d,) in float64, from W in blocks of rows; ``zero`` is a float64 zero vector (d,)."""
-    gram, total = torch.outer(zero, zero), zero.clone()
+    """WᵀW (d, d) and Wᵀ1 (1, d) in float64, from W in blocks of rows; ``zero`` is a float64 zero vector (1, d)."""
+    gram, total = zero.T @ zero, zero.clone()
     for rows in blocks:
         block = rows.to(torch.float64)
         gram.addmm_(block.T, block)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient
-from widehead.factored.record import WeightRecord
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
+    from widehead.factored.record import WeightRecord
     from widehead.factored.weights import FactoredWeights
 
 
@@ -54,7 +54,7 @@ def output_gradient(
     If V's rows have changed their meaning since the forward pass (`consolidate`), they are read again.
     """
     if read.layout != weights.layout:
-        read = weights.forward(read.hidden, read.targets)
+        read = weights.read_again(read.hidden, read.targets)
     made = read.arithmetic.gradient(read, weights.small, by_squared_norm, constant, sparse)
     return OutputGradient(read, by_squared_norm, constant, sparse, *made, example_weight)
 
@@ -64,7 +64,7 @@ def accumulate(weights: WeightRecord, parts: list[OutputGradient]) -> OutputGrad
     if len(parts) == 1 and parts[0].read.layout == weights.layout:
         return parts[0]
     targets = SparseTargets.concatenate([part.read.targets for part in parts])
-    read = weights.forward(torch.cat([part.read.hidden for part in parts]), targets)
+    read = weights.read_again(torch.cat([part.read.hidden for part in parts]), targets)
     lam, sparse = (torch.cat([getattr(part, name) for part in parts]) for name in ("by_squared_norm", "sparse"))
     constant = None
     if any(part.constant is not None for part in parts):

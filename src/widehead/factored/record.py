@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
 from widehead.factored.audit import Audit, audit, gram_and_sum
+from widehead.factored.reading import output_gradient
+from widehead.search.exhaustive import streaming_top_k
 from widehead.targets import SparseTargets
 from widehead.versions import Rows
 
@@ -69,6 +71,18 @@ class WeightRecord(ABC):
     def forward(self, hidden: Tensor, targets: SparseTargets, *, learns: bool = True) -> Forward:
         """Read what the statistics, their gradient and, if it ``learns``, the step need of W."""
 
+    def read_again(self, hidden: Tensor, targets: SparseTargets) -> Forward:
+        """What `forward` reads, of the examples of an earlier pass."""
+        return self.forward(hidden, targets)
+
+    def gradient(self, read: Forward, *parts: Any) -> OutputGradient:
+        """T of a pass, from the derivatives by what `forward` gave: see `output_gradient`."""
+        return output_gradient(self, read, *parts)
+
+    def by_hidden(self, gradient: OutputGradient, read: Forward) -> Tensor:
+        """(m, d) the gradient by the hidden layer that was given to `forward`, which gave ``read``."""
+        return gradient.by_hidden
+
     @abstractmethod
     def plan(
         self,
@@ -89,6 +103,24 @@ class WeightRecord(ABC):
         """
 
     # -- W ------------------------------------------------------------------------------------------------------
+
+    @property
+    def first(self) -> int:
+        """The class of the first row in ``rows``."""
+        return 0
+
+    @abstractmethod
+    def fresh(self, rows: Rows, order: int = 1) -> WeightRecord:
+        """A record in the place of this one of other rows, which are W, or X with ``order`` 2; O(Dc²)."""
+
+    def agree(self, fault: str | None) -> None:
+        """Raise ValueError if there is a fault in what was given."""
+        if fault is not None:
+            raise ValueError(fault)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """(D, …) what is computed of each class, from that of the classes in ``rows``."""
+        return part
 
     @abstractmethod
     def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -112,6 +144,24 @@ class WeightRecord(ABC):
     @abstractmethod
     def factored(self) -> FactoredWeights:
         """The record that states hold, of the same rows; what this one keeps besides comes to its end first."""
+
+    # -- states: see `widehead.heads.exact_state` ---------------------------------------------------------------
+
+    def for_state(self) -> FactoredWeights:
+        """The record that a state is made of."""
+        return self.factored()
+
+    def as_saved(self, part: Tensor) -> Tensor:
+        """What a state holds of the classes in ``rows``, as what a state has of all classes."""
+        return part
+
+    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state of all classes as one of those in ``rows``."""
+        return state
+
+    def is_filled_in_place(self) -> bool:
+        """Whether a state with the memory of ``rows`` may be another one, which was read into them."""
+        return False
 
     @abstractmethod
     def recount(self) -> None:
@@ -139,7 +189,23 @@ class WeightRecord(ABC):
     def recomputed(self) -> tuple[Tensor, Tensor]:
         """XᵀX (c, c) and Xᵀ1 (c,) in float64, from all rows."""
         blocks = (rows for _, rows in self.blocks(slice(None)))
-        return gram_and_sum(blocks, self.small.master.new_zeros(self.rows.width))
+        found = self.total(torch.cat(gram_and_sum(blocks, self.small.master.new_zeros(1, self.rows.width))))
+        return found[:-1], found[-1]
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over all rows, from that over those in ``rows``."""
+        return part
+
+    def best(
+        self, hidden: Tensor, k: int, banned: SparseTargets | None, ranking: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(m, k) the largest numbers that ``ranking`` makes of outputs, and their classes, best first."""
+        blocks = ((start, ranking(outputs)) for start, outputs in self.outputs(hidden))
+        return streaming_top_k(blocks, k, banned)
+
+    def all_outputs(self, hidden: Tensor) -> Tensor:
+        """(m, D) HWᵀ."""
+        return torch.cat([outputs for _, outputs in self.outputs(hidden)], dim=1)
 
     def outputs(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Present outputs HWᵀ of ``hidden`` (m, d) in blocks of classes: pairs (first class, (m, n) outputs)."""
@@ -149,10 +215,10 @@ class WeightRecord(ABC):
         """(D, d) present W, or other ``columns`` of X."""
         columns = slice(self.width) if columns is None else columns
         width = len(range(*columns.indices(self.order * self.width)))
-        out = torch.empty(self.num_classes, width, dtype=self.dtype, device=self.values.device)
+        out = torch.empty(self.rows.num_rows, width, dtype=self.dtype, device=self.values.device)
         for start, rows in self.blocks(columns):
-            out[start : start + rows.shape[0]] = rows
-        return out
+            out[start - self.first :][: rows.shape[0]] = rows
+        return self.whole(out)
 
     def momentum(self) -> Tensor:
         """(D, d) present M, if momentum is kept."""

@@ -29,7 +29,7 @@ _NAMES = (
 _RETIRED, _SWEEPING, _BEHIND = -1, -2, -3
 # the numbers of `RowVersions` that `counters` begins with, with their least values; `segment_steps` and `steps` of the
 # record follow
-_COUNTERS: dict[str, tuple[type[int] | type[float], float]] = {
+COUNTERS: dict[str, tuple[type[int] | type[float], float]] = {
     "base": (int, 0),
     "previous": (int, 0),
     "cursor": (int, 0),
@@ -51,7 +51,7 @@ def to_state(weights: FactoredWeights) -> dict[str, Tensor]:
     groups = [(slot, level) for level, tier in enumerate(versions.tiers) for slot in tier]
     groups += [(slot, _RETIRED) for slot in versions.retired] + [(slot, _SWEEPING) for slot in versions.sweeping]
     groups += [(slot, _BEHIND) for slot in versions.behind]
-    counters = [*(getattr(versions, name) for name in _COUNTERS), *(getattr(weights, name) for name in _OF_RECORD)]
+    counters = [*(getattr(versions, name) for name in COUNTERS), *(getattr(weights, name) for name in _OF_RECORD)]
     rows = [(slot, group, versions.successors.get(slot, slot)) for slot, group in groups]
     return {
         "values": weights.values,
@@ -85,18 +85,20 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     _check_tensors(state)
     device = state["values"].device if like.rows.device.type == "meta" else like.rows.device
     dtype = like.dtype
-    order = 2 if tuple(state["values"].shape) == (like.num_classes, 2 * like.width) else 1  # 2: with momentum
+    num_rows = like.rows.num_rows
+    order = 2 if tuple(state["values"].shape) == (num_rows, 2 * like.width) else 1  # 2: with momentum
     width = order * like.width
-    _check_forms(state, like.num_classes, width)
+    _check_forms(state, num_rows, width)
     _check_numbers(state, like)
-    counters = _counters(state["counters"], like.num_classes)
+    counters = _counters(state["counters"], num_rows)
     versions = _row_versions(state, counters, device, dtype)
     small = SmallState.of(_copied(state["small"], device, torch.float64), dtype, _copied(state["added"], device, dtype))
-    _check_sums(state["values"], versions, small, like.rows.block_rows)
+    _check_sums(like, state["values"], versions, small)
     stays = like.rows.width == width and like.rows.device == device
     rows = like.rows if stays else like.rows.empty_like(width=width, device=device)
     rows.fill(state["values"])
-    made = FactoredWeights(
+    made = replace(
+        like,
         rows=rows,
         versions=versions,
         small=small,
@@ -117,7 +119,7 @@ def recount_if_drifted(weights: WeightRecord) -> None:
     """
     present = weights.factored()
     try:
-        _check_sums(present.values, present.versions, present.small, present.rows.block_rows)
+        _check_sums(present, present.values, present.versions, present.small)
     except ValueError:
         weights.recount()
 
@@ -126,7 +128,7 @@ def recount_if_drifted(weights: WeightRecord) -> None:
 _INCONSISTENT = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
-def _check_sums(values: Tensor, versions: RowVersions, small: SmallState, block_rows: int) -> None:
+def _check_sums(like: FactoredWeights, values: Tensor, versions: RowVersions, small: SmallState) -> None:
     """ValueError if Q, x̄ or U⁻¹ are not those of the rows, all of which are seen along one direction p, in O(Dc).
 
     Σ(x·p)² = pᵀQp and Σ x·p = x̄·p for rows x = vA + ω, so v·(Ap) is all that is needed of a row, and Ap is found once
@@ -138,17 +140,19 @@ def _check_sums(values: Tensor, versions: RowVersions, small: SmallState, block_
     p /= torch.linalg.vector_norm(p)
     seen = torch.zeros(2, dtype=torch.float64, device=master.device)
     along = _along(versions, factor @ p, small.base.dtype)
-    for start in range(0, values.shape[0], block_rows):
-        block = values[start : start + block_rows].to(along)
-        by_version = along[versions.versions[start : start + block_rows].long()]
+    step = like.rows.block_rows
+    for start in range(0, values.shape[0], step):
+        block = values[start : start + step].to(along)
+        by_version = along[versions.versions[start : start + step].long()]
         outputs = torch.linalg.vecdot(block, by_version).double() + shift @ p
         seen += torch.stack([outputs.square().sum(), outputs.sum()])
-        mapped.leave(values[start : start + block_rows])
+        mapped.leave(values[start : start + step])
+    seen = like.total(seen)
     square = torch.maximum(p @ gram @ p, torch.trace(gram) / c).clamp_min(0.0)
     least = torch.finfo(torch.float32).tiny
     drifts = {
         "Q": (seen[0] - p @ gram @ p).abs() / (square + least),
-        "w̄": (seen[1] - total @ p).abs() / (values.shape[0] * square + least).sqrt(),
+        "w̄": (seen[1] - total @ p).abs() / (like.num_classes * square + least).sqrt(),
         "U⁻¹": torch.linalg.vector_norm(factor @ (inverse.T @ p) - p),
     }
     limit = _INCONSISTENT.get(values.dtype, 1e-2)
@@ -201,7 +205,7 @@ def _check_forms(state: Mapping[str, Tensor], num_classes: int, width: int) -> N
         "small": ((3 * width + 2, width), numbers),
         "added": ((3 * width + 2, width), numbers),
         "boundaries": ((_length(state, "boundaries"), 3), whole),
-        "counters": ((len(_COUNTERS) + len(_OF_RECORD),), numbers),
+        "counters": ((len(COUNTERS) + len(_OF_RECORD),), numbers),
     }
     for name, (shape, kind) in forms.items():
         part = state[name]
@@ -234,7 +238,7 @@ def _check_numbers(state: Mapping[str, Tensor], like: FactoredWeights) -> None:
 
 def _blocks(part: Tensor, like: FactoredWeights) -> Iterator[Tensor]:
     """V in blocks, so that a file that it lies in never is in memory whole; other parts as they are."""
-    if part.dim() != 2 or part.shape[0] != like.num_classes:
+    if part.dim() != 2 or part.shape[0] != like.rows.num_rows:
         yield part
         return
     for start in range(0, part.shape[0], like.rows.block_rows):
@@ -245,7 +249,7 @@ def _blocks(part: Tensor, like: FactoredWeights) -> Iterator[Tensor]:
 
 def _counters(given: Tensor, num_classes: int) -> dict[str, float]:
     """Numbers by their names, in bounds."""
-    bounds = {**_COUNTERS, **dict.fromkeys(_OF_RECORD, (int, 0))}
+    bounds = {**COUNTERS, **dict.fromkeys(_OF_RECORD, (int, 0))}
     counters = dict(zip(bounds, given.tolist(), strict=True))
     for name, (kind, least) in bounds.items():
         number, most = counters[name], {"cursor": num_classes}.get(name, _MOST)
@@ -277,7 +281,7 @@ def _row_versions(
         successors={slot: successor for slot, _, successor in boundaries if successor != slot},
         written=[written] if written.numel() else [],
     )
-    for name, (kind, _) in _COUNTERS.items():
+    for name, (kind, _) in COUNTERS.items():
         setattr(made, name, kind(counters[name]))
     _check_slots(made)
     return made

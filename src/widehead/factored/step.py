@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade, StepRule, TargetPlan, correct_before
+from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade, StepRule, correct_before
 from widehead.errors import NonFiniteError
 from widehead.versions import cancels, contracts_too_much, drift_of, is_sound
 
@@ -120,14 +120,8 @@ def _in_segment(
         drift = drift_of(small, rule.order)
     if not is_sound(made.figures, rule, weights.dtype, drift):
         return None
-    ids = _class_ids(gradient)
+    ids = gradient.read.written
     return Change(weights.revision, ids, made.rows, small, closes=False, basis=rule.basis(), corrections=corrections)
-
-
-def _class_ids(gradient: OutputGradient) -> Tensor:
-    plan = gradient.read.plan
-    assert isinstance(plan, TargetPlan), "a factored record should be given a gradient of its own"
-    return plan.class_ids
 
 
 def _flushes(weights: FactoredWeights, rule: StepRule) -> bool:
@@ -181,13 +175,13 @@ def _closing(
     """The dense part first, close, then the sparse part at the beginning of a segment: no inverse is needed there."""
     d, read = weights.width, gradient.read
     rows = read.values @ small.factor
-    added = read.plan.transposed_times(gradient.sparse, hr)
+    added = read.by_rows(gradient.sparse, hr)
     for block, gain in zip(rows.split(d, dim=1), rule.gain, strict=True):
         block.add_(added, alpha=gain)
     if rule.order == 2:
         rows[:, :d].add_(rows[:, d:], alpha=rule.basis())
     _check_finite(small, rows, gradient)
-    return Change(weights.revision, _class_ids(gradient), rows, small, closes=True, basis=rule.basis())
+    return Change(weights.revision, read.written, rows, small, closes=True, basis=rule.basis())
 
 
 def _check_size(rule: StepRule, dtype: torch.dtype) -> None:

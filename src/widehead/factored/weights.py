@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class FactoredWeights(WeightRecord):
         return cls.from_rows(Rows(weight), order)
 
     @classmethod
-    def from_rows(cls, rows: Rows, order: int = 1) -> FactoredWeights:
+    def from_rows(cls, rows: Rows, order: int = 1, **more: Any) -> Self:
         """Take over rows that are W, or X (D, 2d) with ``order`` 2: U = I, ω = 0; Q and w̄ in O(Dd²)."""
         size = rows.width
         zero = torch.zeros(size, dtype=torch.float64, device=rows.device)
@@ -50,9 +51,13 @@ class FactoredWeights(WeightRecord):
             versions=RowVersions.fresh(rows.num_rows, size, rows.zeros(0)),
             small=SmallState.joined(eye, zero, zero, torch.zeros_like(eye), eye, rows.dtype),
             order=order,
+            **more,
         )
         made.recount()
         return made
+
+    def fresh(self, rows: Rows, order: int = 1) -> FactoredWeights:
+        return FactoredWeights.from_rows(rows, order)
 
     def recount(self) -> None:
         self.small = self.small.with_sums(*self.recomputed())
@@ -66,8 +71,8 @@ class FactoredWeights(WeightRecord):
             return self
         rows = self.rows.empty_like(width=order * self.width)
         for start, block in self.blocks():
-            rows.put(start, pad(block, (0, (order - 1) * self.width)))
-        fresh = FactoredWeights.from_rows(rows, order)
+            rows.put(start - self.first, pad(block, (0, (order - 1) * self.width)))
+        fresh = self.fresh(rows, order)
         revision = self.revision + self.rows.is_narrow
         return replace(fresh, revision=revision, layout=self.layout + 1, steps=self.steps)
 
@@ -109,10 +114,10 @@ class FactoredWeights(WeightRecord):
         settled = self.versions.live == [self.versions.newest] and self.segment_steps == 0 and self.order == 1
         for start, stop in self.rows.spans():
             if settled:
-                yield start, self.values[start:stop] + shift
+                yield self.first + start, self.values[start:stop] + shift
             else:
                 rows = torch.arange(start, stop, device=self.values.device)
-                yield start, self.versions.rows_at_newest(self.rows, rows).matmul(factor).add_(shift)
+                yield self.first + start, self.versions.rows_at_newest(self.rows, rows).matmul(factor).add_(shift)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> FactoredWeights:
         """The same W on another device or in another type; itself if nothing changes.
@@ -122,8 +127,8 @@ class FactoredWeights(WeightRecord):
         if self.dtype != dtype:
             rows = self.rows.empty_like(device=device, dtype=dtype)
             for start, block in self.blocks(slice(None)):
-                rows.put(start, block)
-            fresh = FactoredWeights.from_rows(rows, self.order)
+                rows.put(start - self.first, block)
+            fresh = self.fresh(rows, self.order)
             return replace(fresh, revision=self.revision + 1, layout=self.layout + 1)
         if self.values.device == device:
             return self
@@ -182,14 +187,21 @@ class FactoredWeights(WeightRecord):
         With rows v of V, ṽ after rounding, e = ṽ − v and x = vU + ω (U of the open segment, at whose beginning written
         rows stand): Σ(x̃ᵀx̃ − xᵀx) = Uᵀ Σ(ṽᵀṽ − vᵀv) U + ωᵀ(Σe U) + (Σe U)ᵀω.
         """
+        found = self.take_rounding()
+        if found is not None:
+            gram, column_sum = found
+            master, size = self.small.flushed().master, self.small.columns
+            self.small = self.small.with_sums(master[size + 2 : 2 * size + 2] + gram, master[size + 1] + column_sum)
+            self.revision += 1  # W changed, if only by this
+
+    def take_rounding(self) -> tuple[Tensor, Tensor] | None:
+        """What rounding since the last call added to Q and to x̄, in float64; None without any."""
         found = self.rows.take_rounding()
         if found is None:
-            return
+            return None
         gram, total = (part.to(self.dtype) for part in found)
         factor, size = self.small.factor, self.small.columns
         master = self.small.flushed().master
         change = (total @ factor).double()
         shifted = torch.outer(master[size], change)
-        gram = (factor.T @ (gram @ factor)).double() + shifted + shifted.T
-        self.small = self.small.with_sums(master[size + 2 : 2 * size + 2] + gram, master[size + 1] + change)
-        self.revision += 1  # W changed, if only by this
+        return (factor.T @ (gram @ factor)).double() + shifted + shifted.T, change

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,12 @@ from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
 from widehead.precision import in_full_precision
-from widehead.search.exhaustive import streaming_top_k
+from widehead.split import RowSplit, SplitWeights
 from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class ExactHead(ExactState):
@@ -51,6 +54,9 @@ class ExactHead(ExactState):
             alone, while it lives; what lasts is the state_dict, which holds W whole. CPU only.
         storage_owner: what the first page of that file says about whose it is, such as the folder of a run.
         storage_dtype: torch.bfloat16 keeps W in half of the memory; None keeps it in ``dtype``. See `Rows`.
+        mesh: a DeviceMesh of one dimension: the rows are split over its processes, each of which gives its own examples
+            and calls all methods together with the others. The loss of each is of its own examples, and the step is
+            that of the mean of all processes' losses, as in DistributedDataParallel, which the encoder belongs in.
         device, dtype: as in torch; dtype float32 or float64.
 
     Raises:
@@ -75,6 +81,7 @@ class ExactHead(ExactState):
         storage: str | os.PathLike[str] | None = None,
         storage_owner: str = "",
         storage_dtype: torch.dtype | None = None,
+        mesh: DeviceMesh | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -84,8 +91,9 @@ class ExactHead(ExactState):
         self.loss = loss
         self.has_bias = bias
         dtype = self._working_type(torch.get_default_dtype()) if dtype is None else _checked_dtype(dtype)
+        split = None if mesh is None else RowSplit(mesh, num_classes)
         rows = Rows.empty(
-            num_classes,
+            num_classes if split is None else len(split.rows),
             in_features + bias,
             device=device,
             dtype=dtype,
@@ -94,8 +102,13 @@ class ExactHead(ExactState):
             owner=storage_owner,
         )
         try:
-            rows.draw(loss.initial_std(in_features, num_classes))
-            self.weights = record_of(FactoredWeights.from_rows(rows))
+            std = loss.initial_std(in_features, num_classes)
+            if split is None:
+                rows.draw(std)
+                self.weights = record_of(FactoredWeights.from_rows(rows))
+            else:
+                split.draw(rows, std)
+                self.weights = SplitWeights.from_rows(rows, split=split)
         except BaseException:  # Ctrl-C, say: a file with half of the numbers is of no use
             rows.remove()
             raise
@@ -211,8 +224,7 @@ class ExactHead(ExactState):
 
     def _all_scores(self, hidden: Tensor) -> Tensor:
         with self._gate:
-            blocks = self.weights.outputs(self._widened(hidden))
-            return torch.cat([self.loss.score(outputs) for _, outputs in blocks], dim=1)
+            return self.loss.score(self.weights.all_outputs(self._widened(hidden)))
 
     def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
         """The output o, or log p + constant if the loss has p."""
@@ -227,8 +239,7 @@ class ExactHead(ExactState):
     def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
         """Reads all of W block by block; call `consolidate` once before many calls."""
         with self._gate:
-            blocks = self.weights.outputs(self._widened(hidden))
-            best, ids = streaming_top_k(((start, self.loss.ranking(o)) for start, o in blocks), k, banned)
+            best, ids = self.weights.best(self._widened(hidden), k, banned, self.loss.ranking)
         return self.loss.score_of(best), ids
 
     # -- the weights --------------------------------------------------------------------------------------------
@@ -254,15 +265,16 @@ class ExactHead(ExactState):
 
     def _dense(self) -> tuple[Tensor, Tensor | None]:
         """W and the bias, filled in block by block, so that there is one copy."""
-        d = self.in_features
-        weight = torch.empty(self.num_classes, d, dtype=self.dtype, device=self.device)
-        bias = weight.new_empty(self.num_classes) if self.has_bias else None
+        d, record = self.in_features, self.weights
+        weight = torch.empty(record.rows.num_rows, d, dtype=self.dtype, device=self.device)
+        bias = weight.new_empty(len(weight)) if self.has_bias else None
         with self._gate:
-            for start, rows in self.weights.blocks():
-                weight[start : start + rows.shape[0]] = rows[:, :d]
+            for start, rows in record.blocks():
+                here = slice(start - record.first, start - record.first + rows.shape[0])
+                weight[here] = rows[:, :d]
                 if bias is not None:
-                    bias[start : start + rows.shape[0]] = rows[:, d]
-        return weight, bias
+                    bias[here] = rows[:, d]
+        return record.whole(weight), None if bias is None else record.whole(bias)
 
     @in_full_precision
     def to_linear(self) -> nn.Linear:
@@ -289,18 +301,19 @@ class ExactHead(ExactState):
         """
         check_shapes(weight, bias, (self.num_classes, self.in_features), self.has_bias)
         old, order = self.weights.rows, self.weights.order
-        if not all(torch.isfinite(rows).all() for _, rows in self._blocks_of(weight, bias)):
-            raise ValueError("`weight` and `bias` should be finite. Found NaN or infinity.")
+        is_finite = all(torch.isfinite(rows).all() for _, rows in self._blocks_of(weight, bias))
+        self.weights.agree(None if is_finite else "`weight` and `bias` should be finite. Found NaN or infinity.")
         for start, rows in self._blocks_of(weight, bias):
             old.put(start, pad(rows, (0, (order - 1) * rows.shape[1])))
-        self._replace(FactoredWeights.from_rows(old, order))
+        self._replace(self.weights.fresh(old, order))
 
     def _blocks_of(self, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[int, Tensor]]:
         """Pairs (first row, (n, width) rows of W with their bias): V is never held twice."""
         for start, stop in self.weights.rows.spans():
-            rows = weight[start:stop].detach().to(device=self.device, dtype=self.dtype)
+            here = slice(self.weights.first + start, self.weights.first + stop)
+            rows = weight[here].detach().to(device=self.device, dtype=self.dtype)
             if self.has_bias:
-                column = rows.new_zeros(stop - start) if bias is None else bias[start:stop].detach().to(rows)
+                column = rows.new_zeros(stop - start) if bias is None else bias[here].detach().to(rows)
                 rows = torch.cat([rows, column[:, None]], dim=1)
             yield start, rows
 

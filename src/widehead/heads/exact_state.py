@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from widehead import factored
 from widehead.cached import record_of
 from widehead.errors import KeptPrecisionWarning, warn_user
-from widehead.factored import FactoredWeights, WeightRecord
+from widehead.factored import WeightRecord
 from widehead.heads.base import Head
 from widehead.losses import Loss
 from widehead.precision import in_full_precision
@@ -78,7 +78,7 @@ class ExactState(Head):
         rows.draw(self.loss.initial_std(self.in_features, self.num_classes))
         if old.order == 2:
             rows.stored[:, old.width :] = 0.0
-        self._replace(FactoredWeights.from_rows(rows, old.order))
+        self._replace(old.fresh(rows, old.order))
 
     def _replace(self, weights: WeightRecord) -> None:
         weights = record_of(weights, self._weights)
@@ -105,10 +105,11 @@ class ExactState(Head):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         self.check_untouched()
         with self.at_work():
-            weights = self.weights.factored()  # of what was put, if something was
+            weights = self.weights.for_state()  # of what was put, if something was
         super()._save_to_state_dict(destination, prefix, keep_vars)
         del destination[prefix + "handle"]
-        destination.update({prefix + "values": weights.values, prefix + "versions": weights.versions.versions})
+        rows = {"values": weights.values, "versions": weights.versions.versions}
+        destination.update({prefix + name: weights.as_saved(part) for name, part in rows.items()})
 
     @in_full_precision
     def get_extra_state(self) -> Tensor:
@@ -131,7 +132,7 @@ class ExactState(Head):
             return
         rest = {} if self._given is None else factored.unpack(self._given)
         like = self._weights.factored()
-        self._replace(factored.from_state({**factored.to_state(like), **put, **rest}, like))
+        self._replace(factored.from_state({**factored.to_state(like), **like.own_state({**put, **rest})}, like))
 
     def _forget_given(self) -> None:
         self._buffers.update(dict.fromkeys(_ROWS))
@@ -147,7 +148,8 @@ class ExactState(Head):
         if missing:
             return
         try:
-            state = {"values": own["values"], "versions": own["versions"], **factored.unpack(own["_extra_state"])}
+            given = {"values": own["values"], "versions": own["versions"], **factored.unpack(own["_extra_state"])}
+            state = self._weights.own_state(given)
             self._refuse_own_memory(state)
             self._replace(factored.from_state(state, self._weights.factored()))
         except (ValueError, OSError) as error:
@@ -157,7 +159,9 @@ class ExactState(Head):
         """A state_dict holds V itself, not a copy, as in torch; but V goes on changing while U and Q are replaced."""
         values, given = self._weights.values, state["values"]
         is_dense = isinstance(given, Tensor) and given.layout == torch.strided
-        if values.is_meta or not is_dense or given.data_ptr() != values.data_ptr():
+        if values.is_meta or not is_dense or given.data_ptr() != values.data_ptr() or not values.numel():
+            return
+        if self._weights.is_filled_in_place():
             return
         present = factored.to_state(self._weights.factored())
         small = (name for name in present if name not in ("values", "versions", "transforms"))

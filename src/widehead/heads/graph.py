@@ -13,7 +13,7 @@ from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient
 from widehead.errors import StaleGraphError
-from widehead.factored import WeightRecord, output_gradient
+from widehead.factored import WeightRecord
 from widehead.losses import Partials
 from widehead.precision import in_full_precision
 
@@ -77,13 +77,13 @@ class ExactFunction(torch.autograd.Function):
         parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
         with head.at_work():
             _check_backward(head, ctx.read)
-            gradient = output_gradient(head.weights, ctx.read, *parts)
+            gradient = head.weights.gradient(ctx.read, *parts)
         # As in torch: backward() leaves a gradient, torch.autograd.grad() by other tensors does not.
         if ctx.remember and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
             head.record(gradient)
         by_hidden, by_handle = ctx.needs_input_grad[:2]
         of_handle = head.handle.detach() if by_handle else None  # empty
-        return gradient.by_hidden if by_hidden else None, of_handle, None, None, None
+        return head.weights.by_hidden(gradient, ctx.read) if by_hidden else None, of_handle, None, None, None
 
 
 def _check_backward(head: Recording, read: Forward) -> None:
@@ -105,4 +105,4 @@ def _by_losses(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
     by_q, by_s, by_a = ctx.by_losses
     weight = weight if weight.dtype == by_q.dtype else weight.to(by_q.dtype)
     constant = None if by_s is None else by_s * weight
-    return by_q * weight * 2.0, constant, by_a * weight[ctx.read.plan.examples], weight
+    return by_q * weight * 2.0, constant, by_a * weight[ctx.read.examples], weight

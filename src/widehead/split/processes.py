@@ -1,0 +1,175 @@
+"""Which rows a process has, and what the processes of a head tell one another, by torch.distributed alone.
+
+Letters: P processes, D classes, m examples of one process, M of all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed
+
+from widehead.errors import NonFiniteError, ProcessesError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from widehead.versions import Rows
+
+_KINDS = ("float32", "float64")
+_NUMBERS = 4  # that a process tells at the beginning of an exchange
+_DRAWN = 1 << 12  # rows that are drawn together
+_WHAT = (
+    *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "load_weight"),
+    *("consolidate", "audit", "state_dict", "load_state_dict"),
+)
+
+
+class RowSplit:
+    """Contiguous blocks of ⌈D/P⌉ rows, one a process (`Shard(0)` of torch's DTensor); the last may have fewer or none.
+
+    Every exchange begins with a few whole numbers from each process: what it is doing, with which head. So processes
+    that do different things all find out, at once, and raise the same error.
+
+    Args:
+        mesh: a `torch.distributed.device_mesh.DeviceMesh` with one dimension.
+        num_rows: D.
+
+    Attributes:
+        rank: of this process in the mesh, below ``size`` P.
+        first, end: its rows are those from ``first`` to before ``end``.
+        counts: how many each process has, by rank.
+        sent: bytes that this process gave to each kind of exchange.
+    """
+
+    def __init__(self, mesh: DeviceMesh, num_rows: int) -> None:
+        if getattr(mesh, "ndim", None) != 1:
+            found = f"{mesh.ndim} dimensions" if hasattr(mesh, "ndim") else type(mesh).__name__
+            raise ValueError(
+                "Parameter `mesh` should be a torch.distributed.device_mesh.DeviceMesh of one dimension, such as "
+                f"init_device_mesh('cpu', (world_size,)). Found {found}."
+            )
+        self.mesh, self.num_rows = mesh, num_rows
+        self.rank, self.size = mesh.get_local_rank(), mesh.size()
+        block = self.block = -(-num_rows // self.size)
+        self.first, self.end = min(self.rank * block, num_rows), min((self.rank + 1) * block, num_rows)
+        self.counts = [min((r + 1) * block, num_rows) - min(r * block, num_rows) for r in range(self.size)]
+        self.sent: Counter[str] = Counter()
+        self._group = mesh.get_group()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RowSplit:
+        """Copies of a head talk to those of the same processes."""
+        return self
+
+    @property
+    def rows(self) -> range:
+        """The classes whose rows are here."""
+        return range(self.first, self.end)
+
+    def draw(self, rows: Rows, std: float) -> None:
+        """Normal numbers by rank 0's seed, the same for a class whatever P is."""
+        seed = torch.randint(2**62, (1,), device=rows.device)
+        generator, begin = torch.Generator(rows.device), int(self.from_first_(seed))
+        for start in range(self.first - self.first % _DRAWN, self.end, _DRAWN):
+            generator.manual_seed(begin + start)
+            made = torch.empty(_DRAWN, rows.width, dtype=rows.dtype, device=rows.device)
+            made.normal_(std=std, generator=generator)
+            here = made[max(0, self.first - start) : self.end - start]
+            rows.put(max(start, self.first) - self.first, here)
+
+    # -- exchanges ----------------------------------------------------------------------------------------------
+
+    def meet(self, what: str, *numbers: int, like: Tensor, failure: BaseException | None = None) -> list[list[int]]:
+        """The ``numbers`` of every process, by rank, once all of them have come here.
+
+        Args:
+            what: this process is doing.
+            like: rows of the head, for its width, type and device.
+            failure: why this process cannot go on.
+
+        Raises:
+            ProcessesError: they are doing different things, or have different heads.
+            NonFiniteError: a process met one; it is named.
+        """
+        form = (self.num_rows, like.shape[1], _KINDS.index(str(like.dtype).removeprefix("torch.")))
+        filled = (*numbers, *[0] * (_NUMBERS - len(numbers)))  # as long whatever they do
+        mine = [_WHAT.index(what), *form, failure is not None, *filled]
+        given = torch.tensor(mine, dtype=torch.int64)
+        table = self._gathered(given.to(like.device), "numbers").view(self.size, -1).tolist()
+        if any(row[:4] != table[0][:4] for row in table):
+            raise ProcessesError(
+                "All processes of a head should call the same of its methods in the same order, and have the same "
+                f"head. Found {'; '.join(f'rank {rank}: {_named(row)}' for rank, row in enumerate(table))}."
+            )
+        if failed := [rank for rank, row in enumerate(table) if row[4]]:
+            self._fail(failed, failure)
+        return [row[5:] for row in table]
+
+    def _fail(self, ranks: list[int], failure: BaseException | None) -> None:
+        """Raise, on all processes, what went wrong on some of them."""
+        told: list[Any] = [None] * self.size
+        mine = None if failure is None else (isinstance(failure, NonFiniteError), str(failure))
+        distributed.all_gather_object(told, mine, group=self._group)
+        kind = NonFiniteError if all(told[rank][0] for rank in ranks) else ProcessesError
+        texts = {told[rank][1]: rank for rank in reversed(ranks)}
+        if len(ranks) == self.size and len(texts) == 1:  # of what all know
+            raise kind(*texts) from failure
+        raise kind(" ".join(f"Rank {rank}: {text}" for text, rank in texts.items())) from failure
+
+    def all_rows(self, part: Tensor, counts: Sequence[int], what: str) -> Tensor:
+        """(Σ counts, …) the parts of all processes, one below the other; that of rank r has counts[r] rows."""
+        most = max(counts)
+        if part.shape[0] < most:
+            part = torch.cat([part, part.new_zeros(most - part.shape[0], *part.shape[1:])])
+        found = self._gathered(part.contiguous(), what)
+        if min(counts) == most:
+            return found
+        return torch.cat([found[r * most : r * most + count] for r, count in enumerate(counts)])
+
+    def sum_(self, part: Tensor, what: str) -> Tensor:
+        """``part``, in place, summed over the processes: the same bits on all."""
+        self.sent[what] += part.numel() * part.element_size()
+        with _telling():
+            distributed.all_reduce(part, group=self._group)
+        return part
+
+    def largest_(self, part: Tensor) -> Tensor:
+        """``part``, in place, the largest of all processes by entry."""
+        with _telling():
+            distributed.all_reduce(part, distributed.ReduceOp.MAX, group=self._group)
+        return part
+
+    def from_first_(self, part: Tensor) -> Tensor:
+        """``part``, in place, as the process of rank 0 has it."""
+        with _telling():
+            distributed.broadcast(part, group=self._group, group_src=0)
+        return part
+
+    def _gathered(self, part: Tensor, what: str) -> Tensor:
+        self.sent[what] += part.numel() * part.element_size()
+        found = part.new_empty(self.size * part.shape[0], *part.shape[1:])
+        if part.numel():
+            with _telling():
+                distributed.all_gather(list(found.chunk(self.size)), part, group=self._group)
+        return found
+
+
+def _named(row: Sequence[int]) -> str:
+    what, rows, width, kind = row[:4]
+    return f"{_WHAT[what]} (D = {rows}, width = {width}, {_KINDS[kind]})"
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """What torch says if another process is gone, in words that a user can do something with."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessesError(
+            "All processes of a head should be there, and answer within the timeout of init_process_group. Found that "
+            "one has ended, or waits elsewhere; its own log says why. Start again from the last checkpoint."
+        ) from error

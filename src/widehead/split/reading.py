@@ -1,0 +1,135 @@
+"""What a pass reads of W, each process of its own rows, for the examples of all processes.
+
+Letters (docs/notation.md): P processes, m examples of this one, M of all, d width, c = order·d, nnz targets of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from widehead.arithmetic import Arithmetic, Forward, SmallState, TargetPlan
+from widehead.arithmetic.reference import GradientParts
+from widehead.errors import ProcessesError
+from widehead.split.processes import RowSplit
+from widehead.targets import SparseTargets
+
+
+@dataclass(frozen=True)
+class JointForward(Forward):
+    """Of the examples of all processes: all is the same on each of them but ``products`` by U and ω, and ``values``.
+
+    Attributes:
+        own: the targets whose rows are here; ``values`` (n, c) are those rows.
+        chosen: (k,) which of the nnz targets they are.
+        examples_of: how many of the M examples are of each process; none if several passes were added up.
+    """
+
+    own: TargetPlan
+    chosen: Tensor
+    examples_of: list[int]
+
+    @property
+    def written(self) -> Tensor:
+        return self.own.class_ids
+
+    def by_rows(self, sparse: Tensor, right: Tensor) -> Tensor:
+        return self.own.transposed_times(sparse[self.chosen], right)
+
+    def others(self, left: Tensor, small: SmallState, columns: slice) -> Tensor:
+        """``left`` holds SX in the place of SV."""
+        c = small.columns
+        found = left[:, :c][:, columns]
+        if left.shape[1] == c + 1:
+            return found
+        return torch.addr(found, left[:, c + 1], small.column_sum[columns])
+
+
+@dataclass(frozen=True)
+class OwnForward(Forward):
+    """The part of this process's examples, as its loss sees it; ``joint`` is the whole, and they ``begin`` there."""
+
+    joint: JointForward
+    begin: int
+
+    @property
+    def examples(self) -> Tensor:
+        return self.targets.example_ids
+
+
+class Batch(NamedTuple):
+    """The examples of all processes.
+
+    Attributes:
+        hidden: (M, d). targets: of all.
+        examples: of each process, by rank. counts: likewise its targets.
+    """
+
+    hidden: Tensor
+    targets: SparseTargets
+    examples: list[int]
+    counts: list[int]
+
+
+def gather_batch(
+    split: RowSplit, rows: Tensor, hidden: Tensor, targets: SparseTargets, *, learns: bool, what: str = "forward"
+) -> Batch:
+    """H and the targets of all processes: two messages, after the one in which all say how many there are."""
+    has_values = targets.values is not None
+    table = split.meet(what, len(targets), targets.class_ids.numel(), has_values, learns, like=rows)
+    examples, counts, valued, learning = (list(column) for column in zip(*table, strict=True))
+    _check_alike(learning)
+    joint = split.all_rows(hidden, examples, "hidden")
+    # The numbers of targets and the class ids of a process are one message: as whole numbers, one after the other.
+    whole = torch.cat([targets.counts, targets.class_ids])
+    lengths = [m + n for m, n in zip(examples, counts, strict=True)]
+    parts = split.all_rows(whole, lengths, "targets").split(lengths)
+    numbers = torch.cat([part[:m] for part, m in zip(parts, examples, strict=True)])
+    ids = torch.cat([part[m:] for part, m in zip(parts, examples, strict=True)])
+    values = None
+    if any(valued):
+        values = split.all_rows(targets.values_or_ones(hidden.dtype).to(hidden.dtype), counts, "target values")
+    return Batch(joint, SparseTargets._trusted(ids, pad(numbers.cumsum(0), (1, 0)), values), examples, counts)
+
+
+def no_targets(hidden: Tensor) -> SparseTargets:
+    """None for each of ``hidden`` (m, d)."""
+    whole = torch.zeros(len(hidden) + 1, dtype=torch.int64, device=hidden.device)
+    return SparseTargets._trusted(whole[:0], whole, None)
+
+
+def _check_alike(learning: list[int]) -> None:
+    if len(set(learning)) > 1:
+        who = {bool(flag): learning.index(flag) for flag in learning}
+        raise ProcessesError(
+            "All processes of a head should train at the same time, or none of them. Found a pass with gradients on "
+            f"rank {who[True]}, and one without (eval mode, torch.no_grad() or a frozen head) on rank {who[False]}."
+        )
+
+
+class SplitArithmetic(Arithmetic):
+    """The operations for the examples of all processes, with what is in terms of rows added up over them.
+
+    Only numbers in terms of W are exchanged: each process has its own U, ω and versions, and need not know others'.
+
+    Args:
+        inner: the operations that the rows here have.
+    """
+
+    def __init__(self, inner: Arithmetic, split: RowSplit) -> None:
+        self.inner, self.split, self.phase = inner, split, inner.phase
+
+    def gradient(
+        self, read: Forward, small: SmallState, by_squared_norm: Tensor, constant: Tensor | None, sparse: Tensor
+    ) -> GradientParts:
+        assert isinstance(read, JointForward)
+        d, c, own, values = read.hidden.shape[1], small.columns, read.own, sparse[read.chosen]
+        mine = torch.cat([own.times(values, read.values), own.row_sums(values)[:, None]], dim=1) @ small.value[: c + 1]
+        parts = [self.split.sum_(mine, "SW"), read.plan.row_sums(sparse)[:, None]]
+        left = torch.cat(parts if constant is None else [*parts, constant[:, None]], dim=1)
+        others = read.others(left, small, slice(d))
+        return GradientParts(left, others, torch.addcmul(others, by_squared_norm[:, None], read.hidden_gram), None)

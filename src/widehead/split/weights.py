@@ -1,0 +1,323 @@
+"""The record of W whose rows are split over processes: every process has a part of V, and all have Q and w̄.
+
+Letters (docs/notation.md): P processes, M examples of all of them, D classes, d width, c = order·d, Q = XᵀX, x̄ = Xᵀ1.
+
+Each process has the factor U, the shift ω and the versions of its own rows, ends its segments by itself, and need not
+know what others do. What all know is Q and x̄, which they advance by the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
+from widehead.errors import NonFiniteError
+from widehead.factored import Audit, Change, FactoredWeights, audit, output_gradient
+from widehead.factored.state import COUNTERS
+from widehead.split.processes import RowSplit
+from widehead.split.reading import Batch, JointForward, OwnForward, SplitArithmetic, gather_batch, no_targets
+from widehead.targets import SparseTargets
+from widehead.versions import Rows, RowVersions
+
+_TRUTH_EVERY = 64  # steps from one copy of rank 0's Q and x̄ to the next
+
+
+@dataclass(kw_only=True)
+class SplitWeights(FactoredWeights):
+    """See `FactoredWeights`; ``rows`` and ``versions`` are those of this process.
+
+    What reads or changes W has to be called by all processes together.
+
+    Attributes:
+        split: who has which rows.
+        unshared: (c + 1, c) what rounding of the rows here did to x̄ and Q, and others do not know yet.
+        lent: the ``revision`` of which a state was made last.
+        parted: the largest relative difference of Q from that of rank 0 that was found since the beginning.
+    """
+
+    split: RowSplit
+    unshared: Tensor | None = field(default=None, init=False)
+    parted: float = 0.0
+    lent: int = -1
+
+    @property
+    def num_classes(self) -> int:
+        return self.split.num_rows
+
+    @property
+    def first(self) -> int:
+        return self.split.first
+
+    def fresh(self, rows: Rows, order: int = 1) -> SplitWeights:
+        return SplitWeights.from_rows(rows, order, split=self.split)
+
+    def agree(self, fault: str | None) -> None:
+        """Raise ProcessesError, on all processes, if one of them was given something with a fault."""
+        failure = None if fault is None else ValueError(fault)
+        self.split.meet("load_weight", like=self.values_like(self.small.value), failure=failure)
+
+    def whole(self, part: Tensor) -> Tensor:
+        return self.split.all_rows(part, self.split.counts, "rows")
+
+    # -- passes -------------------------------------------------------------------------------------------------
+
+    def forward(self, hidden: Tensor, targets: SparseTargets, *, learns: bool = True) -> OwnForward:
+        batch = gather_batch(self.split, self.values_like(hidden), hidden, targets, learns=learns)
+        joint = self._read(batch.hidden, batch.targets, batch.examples)
+        m, nnz = sum(batch.examples[: self.split.rank]), sum(batch.counts[: self.split.rank])
+        mine, named = slice(m, m + len(targets)), slice(nnz, nnz + targets.class_ids.numel())
+        return OwnForward(
+            joint.arithmetic,
+            joint.hidden[mine],
+            joint.products[mine],
+            targets,
+            joint.plan,
+            joint.values,
+            joint.squared_norm[mine],
+            joint.outputs[named],
+            joint.num_classes,
+            joint.revision,
+            joint.layout,
+            joint=joint,
+            begin=m,
+        )
+
+    def values_like(self, hidden: Tensor) -> Tensor:
+        """An empty (0, c) tensor in the working type, by which exchanges tell heads apart."""
+        return hidden.new_empty(0, self.rows.width)
+
+    def read_again(self, hidden: Tensor, targets: SparseTargets) -> JointForward:
+        self.split.meet("reading again", like=self.values_like(hidden))
+        return self._read(hidden, targets, [])
+
+    def _read(self, hidden: Tensor, targets: SparseTargets, examples_of: list[int]) -> JointForward:
+        arithmetic, split = SplitArithmetic(self.rows.arithmetic, self.split), self.split
+        ids = targets.class_ids
+        chosen = ((ids >= split.first) & (ids < split.end)).nonzero().squeeze(1)
+        examples = targets.example_ids[chosen]
+        counts = torch.bincount(examples, minlength=len(targets))
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        here = SparseTargets._trusted(ids[chosen] - split.first, offsets, None)
+        own = arithmetic.inner.plan_targets(here)
+        table = self.versions.table(self.rows)
+        found = arithmetic.inner.read_outputs(hidden, self.small, table, own)
+        outputs = found.outputs.new_zeros(ids.numel()).index_copy_(0, chosen, found.outputs)
+        return JointForward(
+            arithmetic,
+            hidden,
+            found.products,
+            targets,
+            arithmetic.inner.plan_targets(targets),
+            found.values,
+            found.squared_norm,
+            split.sum_(outputs, "outputs"),
+            self.num_classes,
+            self.revision,
+            self.layout,
+            own=own,
+            chosen=chosen,
+            examples_of=examples_of,
+        )
+
+    def gradient(self, read: Any, *parts: Any) -> OutputGradient:
+        """T of the mean of all processes' losses, as torch averages the gradients of encoders; ``parts`` are of one.
+
+        So T has 1/P of what each process's loss says.
+        """
+        assert isinstance(read, OwnForward)
+        lam, constant, sparse, weight = (*parts, None)[:4]
+        split, like = self.split, self.values_like(lam)
+        table = split.meet("backward", len(lam), sparse.numel(), constant is not None, weight is not None, like=like)
+        examples, counts, constants, weights = (list(column) for column in zip(*table, strict=True))
+        columns = [lam]
+        if any(constants):
+            columns.append(torch.zeros_like(lam) if constant is None else constant)
+        if all(weights):
+            columns.append(weight)
+        lengths = [m * len(columns) + n for m, n in zip(examples, counts, strict=True)]
+        told = split.all_rows(torch.cat([*columns, sparse]), lengths, "derivatives").div_(split.size).split(lengths)
+        by_example = [part[: m * len(columns)].view(len(columns), m) for part, m in zip(told, examples, strict=True)]
+        found = list(torch.cat(by_example, dim=1))
+        all_sparse = torch.cat([part[m * len(columns) :] for part, m in zip(told, examples, strict=True)])
+        all_weight = found.pop() if all(weights) else None
+        all_constant = found.pop() if any(constants) else None
+        return output_gradient(self, read.joint, found[0], all_constant, all_sparse, all_weight)
+
+    def by_hidden(self, gradient: OutputGradient, read: Forward) -> Tensor:
+        """(m, d) of the loss of this process, P times what it is of the mean."""
+        assert isinstance(read, OwnForward)
+        return gradient.by_hidden[read.begin : read.begin + len(read.hidden)] * self.split.size
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        gradient: OutputGradient,
+        rule: StepRule,
+        hr: Tensor | None = None,
+        gram_hr: Tensor | None = None,
+        skip: Tensor | None = None,
+    ) -> Change:
+        """As of one process; if it fails on one of them, it fails on all, and nothing is changed anywhere."""
+        change, failure = None, None
+        try:
+            change = super().plan(gradient, rule, hr, gram_hr, skip)
+        except NonFiniteError as error:
+            failure = NonFiniteError(f"{error}{_whose(gradient)}")
+        self.split.meet("step", like=self.values_like(gradient.read.hidden), failure=failure)
+        assert change is not None
+        return change
+
+    def apply(self, change: Change, others: tuple[Tensor, ...] = ()) -> None:
+        super().apply(change, others)
+        self._share_rounding()
+        if self.steps % _TRUTH_EVERY == 0:
+            self._take_truth()
+
+    def _take_truth(self) -> None:
+        """Q and x̄ of rank 0: rounding may differ between machines, and adds up."""
+        c = self.small.columns
+        mine = self.small.flushed().master[c + 1 : 2 * c + 2]
+        truth = self.split.from_first_(mine.clone())
+        size = torch.linalg.vector_norm(truth).clamp_min(torch.finfo(truth.dtype).tiny)
+        self.parted = max(self.parted, float(torch.linalg.vector_norm(truth - mine) / size))
+        self.small = self.small.with_sums(truth[1:], truth[0])
+
+    # -- W ------------------------------------------------------------------------------------------------------
+
+    def total(self, part: Tensor) -> Tensor:
+        return self.split.sum_(part, "sums")
+
+    def recount(self) -> None:
+        self.split.meet("counting", like=self.values_like(self.small.value))
+        self.unshared = None
+        super().recount()
+
+    def absorb_rounding(self) -> None:
+        """Keep it for the next exchange: segments end here when they end nowhere else."""
+        found = self.take_rounding()
+        if found is not None:
+            told = torch.cat([found[1][None], found[0]])
+            self.unshared = told if self.unshared is None else self.unshared + told
+
+    def _share_rounding(self) -> None:
+        if not self.rows.is_narrow:
+            return
+        c, master = self.small.columns, self.small.flushed().master
+        told = torch.zeros_like(master[: c + 1]) if self.unshared is None else self.unshared
+        self.unshared = None
+        found = self.split.sum_(told, "rounding") + master[c + 1 : 2 * c + 2]
+        self.small = self.small.with_sums(found[1:], found[0])
+        self.revision += 1
+
+    def consolidate(self) -> None:
+        self.split.meet("consolidate", like=self.values_like(self.small.value))
+        super().consolidate()
+        self._share_rounding()
+
+    def audit(self) -> Audit:
+        """The largest drift of all processes; boundaries, segments and rows are those of this one."""
+        self.split.meet("audit", like=self.values_like(self.small.value))
+        found = audit(self)
+        names = ("gram", "column_sum", "inverse")
+        drift = [*(getattr(found, name) for name in names), float(not found.finite)]
+        most = self.split.largest_(torch.tensor(drift, dtype=torch.float64, device=self.values.device)).tolist()
+        return replace(found, **dict(zip(names, most, strict=False)), finite=not most[3])
+
+    # -- states -------------------------------------------------------------------------------------------------
+
+    def for_state(self) -> SplitWeights:
+        """All rows of V are W, or X, and U = I, so that any other processes can go on from here; O(Dc²)."""
+        self.consolidate()
+        self._take_truth()
+        c, shift = self.small.columns, self.small.shift
+        shifts = torch.ones(1, device=self.rows.device) * bool(shift.any())
+        if float(self.split.largest_(shifts)):
+            for start, stop in self.rows.spans():
+                self.rows.put(start, self.values[start:stop].to(self.dtype) + shift)
+            if self.rows.is_narrow:
+                self.recount()
+        master = self.small.flushed().master
+        eye, zero = torch.eye(c, dtype=torch.float64, device=self.rows.device), torch.zeros_like(master[c])
+        self.small = SmallState.joined(eye, zero, master[c + 1], master[c + 2 : 2 * c + 2], eye, self.dtype)
+        self.versions = RowVersions.fresh(self.rows.num_rows, c, self.rows.zeros(0))
+        self.layout += 1
+        self.lent = self.revision
+        return self
+
+    def as_saved(self, part: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, Shard  # it takes long to import
+
+        shape = torch.Size([self.num_classes, *part.shape[1:]])
+        return DTensor.from_local(part, self.split.mesh, [Shard(0)], shape=shape, stride=part.stride())
+
+    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Of a head whose rows were split over other processes, or not at all: the part of this one."""
+        own = {name: self._own(part) if name in ("values", "versions") else part for name, part in state.items()}
+        if "counters" in own:
+            counters = own["counters"].clone()
+            cursor = list(COUNTERS).index("cursor")
+            counters[cursor] = (counters[cursor] - self.first).clamp(0, self.rows.num_rows)
+            own["counters"] = counters
+        return own
+
+    def _own(self, part: Any) -> Any:
+        if not isinstance(part, Tensor) or part.ndim == 0:
+            return part
+        given: Any = part
+        if hasattr(given, "to_local"):
+            if part.shape[0] == self.num_classes and given.to_local().shape[0] == self.rows.num_rows:
+                return given.to_local()
+            part = given.full_tensor()
+        return part[self.first : self.split.end] if part.shape[0] == self.num_classes else part
+
+    def is_filled_in_place(self) -> bool:
+        """As torch.distributed.checkpoint does."""
+        return self.lent == self.revision
+
+    # -- outputs ------------------------------------------------------------------------------------------------
+
+    def best(
+        self, hidden: Tensor, k: int, banned: SparseTargets | None, ranking: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Each process finds the best of its own rows for all examples, then those of its examples among all found."""
+        given = no_targets(hidden) if banned is None else banned
+        batch = gather_batch(self.split, self.values_like(hidden), hidden, given, what="top_k", learns=False)
+        scores, ids = batch.hidden.new_full((len(batch.hidden), k), -torch.inf), batch.targets.offsets.new_zeros(1)
+        ids = ids.expand(scores.shape).contiguous()
+        if len(self.split.rows):
+            found, places = super().best(batch.hidden, min(k, len(self.split.rows)), batch.targets, ranking)
+            scores[:, : found.shape[1]], ids[:, : found.shape[1]] = found, places
+        mine = self._mine(batch)
+        width = len(batch.hidden)
+        scores = self.split.all_rows(scores, [width] * self.split.size, "scores").view(self.split.size, width, k)
+        ids = self.split.all_rows(ids, [width] * self.split.size, "ids").view(self.split.size, width, k)
+        candidates = scores[:, mine].transpose(0, 1).flatten(1)
+        best, order = candidates.topk(k, dim=1)
+        return best, ids[:, mine].transpose(0, 1).flatten(1).gather(1, order)
+
+    def all_outputs(self, hidden: Tensor) -> Tensor:
+        given = no_targets(hidden)
+        batch = gather_batch(self.split, self.values_like(hidden), hidden, given, what="scores", learns=False)
+        here = super().all_outputs(batch.hidden).T if self.split.rows else hidden.new_empty(0, len(batch.hidden))
+        return self.whole(here)[:, self._mine(batch)].T
+
+    def _mine(self, batch: Batch) -> slice:
+        begin = sum(batch.examples[: self.split.rank])
+        return slice(begin, begin + batch.examples[self.split.rank])
+
+
+def _whose(gradient: OutputGradient) -> str:
+    """Of which processes the examples are whose hidden layer is not finite, in words."""
+    read = gradient.read
+    assert isinstance(read, JointForward)
+    if not read.examples_of:
+        return ""  # several passes were added up
+    parts = read.hidden.split(read.examples_of)
+    ranks = [str(rank) for rank, part in enumerate(parts) if not bool(torch.isfinite(part).all())]
+    return f" Not finite are examples of rank {', '.join(ranks)}." if ranks else ""

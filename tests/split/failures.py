@@ -1,0 +1,84 @@
+"""What runs in each process: mistakes of one of them, which all have to hear of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from split.cases import batches, row_of
+from torch import nn
+
+import widehead as wh
+from widehead.errors import NonFiniteError, ProcessesError
+
+
+def _head(mesh: Any, **options: Any) -> wh.ExactHead:
+    torch.manual_seed(1)
+    return wh.ExactHead(options.pop("d", 6), options.pop("classes", 37), wh.losses.SquaredError(), mesh=mesh, **options)
+
+
+def _heard(call: Any, kind: type[Exception]) -> str:
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    return "nothing"
+
+
+def not_finite(mesh: Any, optimizer: str) -> str:
+    """A NaN in the hidden layer of rank 1; nothing changes anywhere, and training goes on."""
+    rank = mesh.get_local_rank()
+    head = _head(mesh)
+    steps = {"sgd": lambda: wh.optim.SGD(head, lr=0.05), "newton": lambda: wh.optim.Newton(head)}[optimizer]()
+    before = None
+    for step in range(6):
+        hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, step)[rank]
+        hidden = hidden.float()
+        if step == 3 and rank == 1:
+            hidden[0, 0] = float("nan")
+        before = head.weight()
+        head(hidden, targets).backward()
+        if step != 3:
+            steps.step()
+            continue
+        message = _heard(steps.step, NonFiniteError)
+        assert torch.equal(head.weight(), before)
+        steps.zero_grad()
+    assert not torch.equal(head.weight(), before)
+    assert head.audit().gram < 5e-6
+    return message
+
+
+def another_order(mesh: Any) -> str:
+    head = _head(mesh)
+    hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
+    loss = head(hidden.float().requires_grad_(), targets)
+    return _heard(head.audit if mesh.get_local_rank() == 1 else loss.backward, ProcessesError)
+
+
+def one_does_not_train(mesh: Any) -> str:
+    head = _head(mesh).train(mesh.get_local_rank() != 1)
+    hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
+    return _heard(lambda: head(hidden.float(), targets), ProcessesError)
+
+
+def another_head(mesh: Any, option: str) -> str:
+    options = {"classes": {"classes": 38}, "width": {"d": 7}, "dtype": {"dtype": torch.float64}}[option]
+    return _heard(lambda: _head(mesh, **(options if mesh.get_local_rank() == 1 else {})), ProcessesError)
+
+
+def wrong_weight(mesh: Any) -> str:
+    """NaN in the rows of rank 1 alone; W stays as it was."""
+    head = _head(mesh)
+    before, weight = head.weight(), torch.zeros(37, 6)
+    weight[-1] = float("nan")
+    message = _heard(lambda: head.load_weight(weight), ProcessesError)
+    assert torch.equal(head.weight(), before)
+    return message
+
+
+def in_data_parallel(mesh: Any) -> str:
+    head = _head(mesh)
+    wrapped = nn.parallel.DistributedDataParallel(head, process_group=mesh.get_group())
+    hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
+    return _heard(lambda: wrapped(hidden.float(), targets), RuntimeError)

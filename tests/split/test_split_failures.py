@@ -1,0 +1,91 @@
+"""A mistake of one process is an error on all of them, in the same words, and nothing is half-changed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from split import failures
+from support.several import Several
+from torch import distributed
+
+import widehead as wh
+from widehead.errors import ProcessesError
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "newton"])
+def test_what_is_not_finite_in_one_process_stops_the_step_of_all(several: Several, optimizer: str) -> None:
+    for message in several.run(3, failures.not_finite, optimizer):
+        assert "NaN or infinity in the hidden layer" in message
+        assert "Not finite are examples of rank 1." in message
+
+
+def test_another_order_of_calls(several: Several) -> None:
+    for message in several.run(3, failures.another_order):
+        assert "the same order" in message
+        assert "rank 0: backward (D = 37, width = 6, float32); rank 1: audit" in message
+
+
+def test_one_that_does_not_train(several: Several) -> None:
+    for message in several.run(3, failures.one_does_not_train):
+        assert "with gradients on rank 0, and one without" in message
+        assert "on rank 1." in message
+
+
+@pytest.mark.parametrize(
+    ("option", "found"), [("classes", "D = 38"), ("width", "width = 7"), ("dtype", "float64")], ids=str
+)
+def test_another_head(several: Several, option: str, found: str) -> None:
+    for message in several.run(3, failures.another_head, option):
+        assert found in message.split("rank 1: ")[1].split(";")[0]
+        assert "rank 0: counting (D = 37, width = 6, float32)" in message
+
+
+def test_weights_that_are_not_finite_in_rows_of_one(several: Several) -> None:
+    for message in several.run(2, failures.wrong_weight):
+        assert message.startswith("Rank 1: `weight` and `bias` should be finite")
+
+
+def test_a_split_head_inside_data_parallel(several: Several) -> None:
+    for message in several.run(2, failures.in_data_parallel):
+        assert "outside of DistributedDataParallel" in message
+
+
+@pytest.mark.parametrize("mesh", [3, "cpu"])
+def test_what_is_no_mesh(mesh: Any) -> None:
+    with pytest.raises(ValueError, match="DeviceMesh of one dimension"):
+        wh.ExactHead(4, 10, wh.losses.SquaredError(), mesh=mesh)
+
+
+def _dies(rank: int, place: str, answer: Any) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    head = wh.ExactHead(4, 10, wh.losses.SquaredError(), mesh=init_device_mesh("cpu", (2,)))
+    hidden = torch.ones(2, 4, requires_grad=True)
+    head(hidden, [[1], [2]]).backward()
+    if rank == 1:
+        return  # as if its loader had failed
+    try:
+        head(hidden, [[1], [2]])
+    except ProcessesError as error:
+        answer.send(str(error))
+
+
+def test_a_process_that_is_gone_ends_the_others(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    processes = [context.Process(target=_dies, args=(rank, str(tmp_path / "meet"), theirs)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert mine.poll(120), "the other waits for ever"
+    assert "Found that one has ended" in mine.recv()
+    begin = time.monotonic()
+    for process in processes:
+        process.join(30)
+    assert time.monotonic() - begin < 30
