@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.pages import PAGES, PROJECT, blocks, commands, name_of
+from support.pages import PAGES, PROJECT, Block, blocks, commands, name_of
 
 from widehead.cli import main
 
 README = PROJECT / "README.md"
 RUNNABLE = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+WITH_PACKAGES = [(page, i) for page in PAGES for i, block in enumerate(blocks(page)) if block.packages]
 
 
 def test_there_are_pages_with_code() -> None:
@@ -22,11 +23,29 @@ def test_there_are_pages_with_code() -> None:
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of the page, in an empty folder, in one namespace."""
+    """In the order of the page, in an empty folder, in one namespace; without what needs other packages."""
     monkeypatch.chdir(tmp_path)
+    run(page, [block for block in blocks(page) if not block.packages])
+
+
+@pytest.mark.parametrize(("page", "number"), WITH_PACKAGES, ids=lambda value: str(getattr(value, "stem", value)))
+def test_code_that_needs_packages_runs(
+    page: Path, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After what stands before it and needs no others."""
+    *before, block = blocks(page)[: number + 1]
+    for package in block.packages:
+        pytest.importorskip(package, reason="make test-stacks installs it")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database of it needs more packages
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlruns"))
+    run(page, [*(other for other in before if set(other.packages) <= set(block.packages)), block])
+
+
+def run(page: Path, chosen: list[Block]) -> None:
     torch.manual_seed(0)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(page):
+    for block in chosen:
         if block.language == "python":
             # Blank lines before it, so that a traceback names the line of the page.
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)

@@ -9,16 +9,20 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted((PROJECT / "docs").rglob("*.md"))
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language ("" where none is named), its text, and the line of the page it begins in."""
+    """A fenced block: its language ("" where none is named), its text, the line of the page it begins in.
+
+    ``packages`` are those that its title says to install, by the names that they are imported by.
+    """
 
     language: str
     text: str
     line: int
+    packages: tuple[str, ...] = ()
 
 
 def name_of(page: Path) -> str:
@@ -27,7 +31,12 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    return [Block(m[1], m[2], text[: m.start(2)].count("\n") + 1) for m in _FENCE.finditer(text)]
+    return [Block(m[1], m[3], text[: m.start(3)].count("\n") + 1, _packages(m[2])) for m in _FENCE.finditer(text)]
+
+
+def _packages(rest_of_fence: str) -> tuple[str, ...]:
+    found = re.search(r'title="pip install ([^"]*)"', rest_of_fence)
+    return tuple(name.removesuffix("-skinny") for name in found[1].split()) if found else ()
 
 
 def commands(text: str) -> list[list[str]]:
