@@ -6,6 +6,7 @@
 # make test-lowest                       the fast tests with the lowest versions of dependencies that are allowed
 # make test-played                       tables and runs on a CUDA device that the CPU plays, TESTS= a part of them
 # make test-gpu GPU_PYTHON=python3       on a CUDA device: what only a card can show; make bench-gpu: how fast it is
+# make test-stacks                       the page "In your stack": Trainer, Lightning, accelerate, ONNX … are installed
 # make test-sanitized                    the tests of the C code, built with gcc's sanitizers
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-python test-lowest test-sanitized test-played test-gpu bench-gpu site check clean
+.PHONY: demo test test-slow test-python test-lowest test-stacks test-sanitized test-played test-gpu bench-gpu site check clean
 demo: $(READY)
 	$(BIN)/widehead demo
 
@@ -33,6 +34,11 @@ test-python:
 # Without the tests of the documentation, whose tools have bounds of their own.
 test-lowest: build/lowest.txt
 	$(MAKE) test VENV=.venv-lowest EXTRAS=demo,test CONSTRAINTS=build/lowest.txt TESTS="--ignore=tests/docs $(TESTS)"
+
+# STACKS=test,stacks leaves MLflow and wandb out.
+STACKS ?= test,stacks,watching
+test-stacks:
+	$(MAKE) test VENV=.venv-stacks EXTRAS=$(STACKS) TESTS="tests/stacks tests/docs/test_doc_code.py -k stacks $(TESTS)"
 
 build/lowest.txt: .ci/lowest.py pyproject.toml constraints.txt
 	mkdir -p build

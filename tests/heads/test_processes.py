@@ -77,6 +77,24 @@ for step in range(5):
     x, y = (part[4 * rank : 4 * rank + 4] for part in batch(step))
     train(x, y)
 torch.save((encoder.module.weight.detach(), head.weight()), f"{folder}/{rank}.pt")
+
+from torch.distributed.fsdp import fully_shard
+model = Model(True)
+fully_shard(model, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+wh.optim.SGD(model.head, lr=0.1)
+try:
+    model(*batch(rank))
+except RuntimeError as error:
+    found["inside FSDP"] = str(error)
+
+encoder, head = made()
+encoder = fully_shard(encoder, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+optimizers = [wh.optim.Together(torch.optim.AdamW(encoder.parameters(), lr=1e-3), wh.optim.Newton(head))]
+optimizers[0].max_grad_norm = 0.05
+for step in range(5):
+    x, y = (part[4 * rank : 4 * rank + 4] for part in batch(step))
+    train(x, y)
+torch.save((encoder.weight.full_tensor().detach(), head.weight()), f"{folder}/{rank}-fsdp.pt")
 json.dump(found, open(f"{folder}/{rank}.json", "w"))
 dist.destroy_process_group()
 """
@@ -107,14 +125,15 @@ def code_of_the_page() -> str:
 def test_a_head_inside_is_refused_with_the_way_out(folder: Path) -> None:
     for rank in range(2):
         found = json.loads((folder / f"{rank}.json").read_text())
-        for message in found.values():
-            assert "outside of DistributedDataParallel" in message
+        for name, message in found.items():
+            assert f"outside of {'FSDP' if 'FSDP' in name else 'DistributedDataParallel'}" in message
             assert "in 2 processes. Wrap the encoder alone" in message
-        assert len(found) == 2
+        assert len(found) == 3
 
 
-def test_what_the_page_says_is_the_training_of_one_process(folder: Path) -> None:
-    (first, head), (second, other) = (torch.load(folder / f"{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize(("suffix", "clip"), [("", None), ("-fsdp", 0.05)], ids=["DDP", "FSDP2, clipped"])
+def test_what_the_page_says_is_the_training_of_one_process(folder: Path, suffix: str, clip: float | None) -> None:
+    (first, head), (second, other) = (torch.load(folder / f"{rank}{suffix}.pt") for rank in range(2))
     assert torch.equal(first, second)
     assert torch.equal(head, other)
     namespace: dict[str, object] = {}
@@ -126,6 +145,8 @@ def test_what_the_page_says_is_the_training_of_one_process(folder: Path) -> None
         for optimizer in optimizers:
             optimizer.zero_grad()
         alone(encoder(x), y).backward()
+        if clip is not None:
+            assert wh.optim.clip_grad_norm_(encoder.parameters(), alone, clip) > clip
         for optimizer in optimizers:
             optimizer.step()
     assert torch.allclose(first, encoder.weight, rtol=1e-9, atol=1e-12)

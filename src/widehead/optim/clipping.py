@@ -28,10 +28,14 @@ def clip_grad_norm_(
     gradients = [p.grad for p in parameters if p.grad is not None]
     taking_part = as_heads(heads)
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    norm = get_total_norm([*(head.grad_norm() for head in taking_part), *dense])
+    # Norms of what is split over processes (FSDP2) are of the whole, and are not stacked with others before they are.
+    split = [g for g in dense if hasattr(g, "full_tensor")]
+    norms = [get_total_norm(split).full_tensor()] if split else []  # type: ignore[attr-defined]
+    norms += [head.grad_norm() for head in taking_part]
+    norm = get_total_norm([*norms, *(g for g in dense if not hasattr(g, "full_tensor"))])
     factor = clip_factor(norm, max_norm)
     for gradient in gradients:
-        gradient.mul_(factor.to(gradient))
+        gradient.mul_(factor.to(gradient.device, gradient.dtype))
     for head in taking_part:
         head.scale_pending(factor)
     return norm
