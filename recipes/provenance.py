@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def append(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Append a line with the commit and the machine to results/NAME.jsonl; what was written."""
-    whole = {**record, "commit": commit(), **hardware(torch.device("cpu"))}
+    """Append a line with the time, the commit and the machine to results/NAME.jsonl; what was written."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    whole = {**record, "date": date, "commit": commit(), **hardware(torch.device("cpu"))}
     with (HERE / "results" / f"{name}.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(whole) + "\n")
     return whole

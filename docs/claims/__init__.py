@@ -20,7 +20,7 @@ from claims.quality import (
     WIKITEXT,
     YSO,
 )
-from claims.speed import CLASSES_10, FEW, HEADS_ALONE, MANY, OPTIMISERS, PAPER_TABLE, PASS, STEP, SWEEP, UPKEEP
+from claims.speed import CLASSES_10, FEW, GPT2, HEADS_ALONE, MANY, OPTIMISERS, PAPER_TABLE, PASS, STEP, SWEEP, UPKEEP
 
 INTRODUCTION = (
     "# Results",
@@ -34,7 +34,7 @@ INTRODUCTION = (
 )
 
 PARTS: dict[str, tuple[Claim, ...]] = {
-    "Speed": (STEP, CLASSES_10, SWEEP, FEW, MANY, OPTIMISERS, HEADS_ALONE, PAPER_TABLE, UPKEEP, PASS),
+    "Speed": (STEP, CLASSES_10, SWEEP, FEW, MANY, OPTIMISERS, HEADS_ALONE, PAPER_TABLE, UPKEEP, PASS, GPT2),
     "Exactness": (TWIN, EVERY, DRIFT, SOAK),
     "Reliability of runs": (KILLS,),
     "Quality, beside other systems": (

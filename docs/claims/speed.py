@@ -188,3 +188,24 @@ PASS = Claim(
     ),
     noted="With compiled kernels a pass took 3.27 s; that raw result was not stored (benchmarks/LOG.md, 2026-11-23).",
 )
+
+GPT2 = Claim(
+    "One step of GPT-2 with 200,000 words",
+    "GPT-2 of transformers with random weights, two layers of width 256, 4 × 32 words a batch; a step is forward, "
+    "backward and optimisers. The dense model has AdamW; the others the sampled softmax with 2,000 negatives or the "
+    "exact head, put in by `swap_head`, with dense or sparse gradients of the word vectors (AdamW or RowAdam). The "
+    "steps took turns.",
+    "python recipes/gpt2.py",
+    (
+        Table(
+            "recipes/results/gpt2.jsonl",
+            (
+                Column("dense, s", "seconds_a_step.dense", 1, ".2f"),
+                Column("sampled softmax", "seconds_a_step.head", 1, ".2f"),
+                Column("with sparse word vectors", "seconds_a_step.head and rows", 1, ".3f"),
+                Column("exact head with sparse word vectors", "seconds_a_step.exact", 1, ".3f"),
+            ),
+            {"layers": 2},
+        ),
+    ),
+)
