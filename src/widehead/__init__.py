@@ -16,6 +16,7 @@ from widehead.version import __version__
 
 if TYPE_CHECKING:
     from widehead import cuda, errors, losses, optim
+    from widehead.estimators import MultiLabel, Recommender, WordVectors
     from widehead.heads import (
         AdaptiveSoftmaxHead,
         BlackOutHead,
@@ -38,12 +39,15 @@ __all__ = [
     "ExactHead",
     "FullSoftmaxHead",
     "HierarchicalSoftmaxHead",
+    "MultiLabel",
     "NegativeSamplingHead",
     "NoiseContrastiveHead",
+    "Recommender",
     "RetrievedSoftmaxHead",
     "Run",
     "SampledSoftmaxHead",
     "SparseTargets",
+    "WordVectors",
     "__version__",
     "cuda",
     "errors",
@@ -54,12 +58,17 @@ __all__ = [
 ]
 
 #: rooms of names that are no heads
-_HOMES = {"Run": "runs", "SparseTargets": "targets", "restore_linear": "heads", "swap_head": "heads"}
+_HOMES = {
+    **dict.fromkeys(("MultiLabel", "Recommender", "WordVectors"), "estimators"),
+    **dict.fromkeys(("restore_linear", "swap_head"), "heads"),
+    "Run": "runs",
+    "SparseTargets": "targets",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are asked for: the command line answers without torch, and all but `Run` do without
-    more than torch and numpy.
+    """Names are imported when they are asked for: the command line answers without torch, and all but `Run` and the
+    estimators do without more than torch and numpy.
     """
     home = _HOMES.get(name, "heads" if name.endswith("Head") and name in __all__ else None)
     if home is not None:

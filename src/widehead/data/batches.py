@@ -53,6 +53,11 @@ class RowExamples:
         """(n, N) the inputs of all examples."""
         return self._inputs.matrix
 
+    @property
+    def targets(self) -> CSR:
+        """(n, D) the targets of all examples."""
+        return self._targets.matrix
+
     def batch(self, rows: np.ndarray) -> Batch:
         """Inputs and targets of the examples ``rows`` (m,), both SparseTargets; one object if they are the same."""
         inputs = self._inputs.select(rows)

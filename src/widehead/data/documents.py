@@ -57,7 +57,10 @@ def documents_of(
 
 def _fitted(inputs: Any, minimum: int) -> tuple[TextFeatures | None, CSR]:
     if is_matrix(inputs):
-        return None, csr_of(inputs)
+        features = csr_of(inputs)
+        if 0 in features.shape:
+            raise DataError(f"Expected documents with features. Found a matrix of shape {features.shape}.")
+        return None, features
     text, features = TextFeatures.fit(texts_of(inputs), minimum=minimum)
     if len(text.words) == 0:
         raise DataError("Expected texts. Found no word in them.")
@@ -78,6 +81,8 @@ def _lists(labels: Any) -> LabelLists:
     several = [row if isinstance(row, Iterable) and not isinstance(row, single) else [row] for row in labels]
     rows, found = lists_of(several, "labels, one for each document"), LabelLists()
     for row in rows:
+        if broken := [label for label in row if isinstance(label, float) and not label.is_integer()]:
+            raise DataError(f"Expected labels that are names or whole numbers. Found the continuous value {broken[0]}.")
         found.add([str(label) for label in row])
     lengths = set(map(len, rows))
     if len(lengths) == 1 and min(lengths) > 2 and found.keys.keys() <= {"0", "1"}:

@@ -42,6 +42,7 @@ def csr_of(data: Any, columns: int | None = None, what: str = "columns") -> CSR:
     """
     try:
         found = data if scipy.sparse.issparse(data) else np.asarray(data)
+        found = found.astype(np.float64) if found.dtype == object else found
         if found.ndim != 2 or np.dtype(found.dtype).kind not in "biuf":
             raise ValueError(f"{found.ndim} dimensions of {found.dtype}")
         with np.errstate(over="ignore"):
@@ -131,16 +132,22 @@ def _list_piece(data: Any) -> Piece:
     return Piece(_names(row_names(len(rows)), "users"), items, None, np.array([len(r) for r in rows], dtype=np.int64))
 
 
-def _table_piece(table: Any) -> Piece:
+def pair_cells(table: Any) -> list[tuple[str, np.ndarray]]:
+    """Name and cells of a table's columns of users, items and, if it has one, ratings; DataError if it has none."""
     header = [str(name) for name in table.columns]
     columns = named_columns(header) or list(range(min(3, len(header))))
     if len(columns) < 2 or not hasattr(table, "shape"):
         raise DataError(f"Expected a table with columns such as {NAMES}. Found {_shown(table)} with {header}.")
-    cells = [np.asarray(table[table.columns[column]]) for column in columns]
-    if any(column.ndim != 1 for column in cells):
+    found = [(header[column], np.asarray(table[table.columns[column]])) for column in columns]
+    if any(cells.ndim != 1 for _, cells in found):
         raise DataError(f"Expected a table whose columns have names of their own. Found {header}.")
-    ratings = None if len(columns) < 3 else _numbers(cells[2], header[columns[2]])
-    return Piece(_names(cells[0], header[columns[0]]), _names(cells[1], header[columns[1]]), ratings)
+    return found
+
+
+def _table_piece(table: Any) -> Piece:
+    users, items, *more = pair_cells(table)
+    ratings = _numbers(more[0][1], more[0][0]) if more else None
+    return Piece(_names(users[1], users[0]), _names(items[1], items[0]), ratings)
 
 
 def _numbers(cells: np.ndarray, column: str) -> np.ndarray:

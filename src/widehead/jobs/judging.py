@@ -52,6 +52,9 @@ class RankingTest:
         exclude_inputs: whether ids of the input are classes that must not be named.
         propensities: of the classes, for psp@k.
         reading, fits: see `Test`.
+
+    Attributes:
+        bare: (n', N) inputs of the rows that were left out.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class RankingTest:
         fits: bool = True,
     ) -> None:
         kept = np.flatnonzero(np.diff(relevant.indptr) + unreachable)
+        self.bare = inputs[np.diff(relevant.indptr) + unreachable == 0]
         self.examples = RowExamples(inputs[kept], relevant[kept])
         self.unreachable = torch.from_numpy(unreachable[kept])
         self.exclude_inputs = exclude_inputs
@@ -137,10 +141,10 @@ class Given:
         """The rows (m, N) of a matrix, of which those without a value are not known."""
         return cls(names, matrix, (matrix != 0).getnnz(axis=1) > 0)
 
-    def batches(self) -> Iterator[tuple[Inputs, Tensor]]:
-        """Inputs of the network, with (m,) bool whether something is known of them, some at a time."""
+    def batches(self, size: int = BATCH) -> Iterator[tuple[Inputs, Tensor]]:
+        """Inputs of the network, with (n,) bool whether something is known of them, ``size`` at a time."""
         of_bags = None if isinstance(self.rows, np.ndarray) else RowExamples(self.rows)
-        for rows in _chunks(np.arange(len(self.known)), BATCH):
+        for rows in _chunks(np.arange(len(self.known)), size):
             inputs = torch.from_numpy(self.rows[rows]) if of_bags is None else of_bags.batch(rows)[0]
             yield inputs, torch.from_numpy(self.known[rows])
 

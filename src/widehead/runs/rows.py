@@ -46,8 +46,8 @@ def class_rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
             start += len(rows)
 
 
-def ids_of(names: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """(n,) int64 ids of some classes by their names; of equal names the first class.
+def ids_of(names: Sequence[str], classes: Sequence[str], what: str = "classes") -> Tensor:
+    """(n,) int64 ids of some classes by their names; of equal names the first class. Errors call them ``what``.
 
     Raises:
         DataError: a name that no class has; says which are like it.
@@ -58,34 +58,52 @@ def ids_of(names: Sequence[str], classes: Sequence[str]) -> Tensor:
     if (unknown := next((name for name in names if name not in known), None)) is not None:
         near = _like(str(unknown), known)
         said = f"; near it {'is' if len(near) == 1 else 'are'} {', '.join(map(shortened, near))}" if near else ""
-        raise DataError(f"Expected names of the run's {len(classes):,} classes. Found {shortened(unknown)}{said}.")
+        raise DataError(f"Expected names of the run's {len(classes):,} {what}. Found {shortened(unknown)}{said}.")
     return torch.tensor([known[name] for name in names], dtype=torch.int64)
+
+
+def similar_classes(head: ExactHead | LinearHead, ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """What `nearest_classes` gives for the rows of W of some classes ``ids`` (m,), each without itself."""
+    return nearest_classes(head, rows_of(head, ids), n, SparseTargets.from_ids(ids))
+
+
+@torch.no_grad()
+def rows_of(head: ExactHead | LinearHead, ids: Tensor) -> Tensor:
+    """(m, d) the rows of W of some classes (m,)."""
+    ids = ids.to(head.device)
+    found = torch.empty(len(ids), head.in_features, dtype=head.dtype, device=head.device)
+    for start, rows in class_rows(head):
+        inside = ((ids >= start) & (ids < start + len(rows))).nonzero()[:, 0]
+        found[inside] = rows[ids[inside] - start, : head.in_features]
+    return found
 
 
 @torch.no_grad()
 @in_full_precision
-def similar_classes(head: ExactHead | LinearHead, ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The classes whose rows of W have the largest cosines with those of ``ids`` (m,), which are not among their own.
+def nearest_classes(
+    head: ExactHead | LinearHead, queries: Tensor, n: int, exclude: SparseTargets
+) -> tuple[Tensor, Tensor]:
+    """The classes whose rows of W have the largest cosines with ``queries`` (m, d).
 
     Exact: every row is compared, a block at a time. A row of zeros is near nothing: its cosines are 0.
 
+    Args:
+        exclude: for each query the same number of classes that are not among its own.
+
     Returns:
-        (m, n') int64 class ids, best first, and their (m, n') cosines, on the CPU: n' is n, or D − 1 if that is less.
+        (m, n') int64 class ids, best first, and their (m, n') cosines, on the CPU: n' is n, or as many as there are.
     """
-    ids = ids.to(head.device)
-    queries = torch.empty(len(ids), head.in_features, dtype=head.dtype, device=head.device)
-    for start, rows in _unit_rows(head):
-        inside = ((ids >= start) & (ids < start + len(rows))).nonzero()[:, 0]
-        queries[inside] = rows[ids[inside] - start]
+    left = head.num_classes - int(exclude.counts.max()) if len(exclude) else 0
     found: list[tuple[Tensor, Tensor]] = []
-    for own, part in zip(ids.split(_QUERIES), queries.split(_QUERIES), strict=True):
-        blocks = ((start, part @ rows.T) for start, rows in _unit_rows(head))
-        found.append(streaming_top_k(blocks, min(n, head.num_classes - 1), SparseTargets.from_ids(own)))
+    for start in range(0, max(1, len(queries)), _QUERIES):
+        part = normalize(queries[start : start + _QUERIES])
+        blocks = ((first, part @ rows.T) for first, rows in _unit_blocks(head))
+        found.append(streaming_top_k(blocks, min(n, left), exclude[start : start + _QUERIES].to(head.device)))
     scores, best = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     return best, scores.clamp(-1.0, 1.0)
 
 
-def _unit_rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
+def _unit_blocks(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
     """Blocks of W without the bias, each row divided by its norm."""
     return ((start, normalize(rows[:, : head.in_features])) for start, rows in class_rows(head))
 

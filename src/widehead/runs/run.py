@@ -26,7 +26,7 @@ from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
 from widehead.runs.rows import ids_of, linear_head, similar_classes
-from widehead.runs.start import built, check_cutoffs, check_finite, evaluator_of, read_data, said
+from widehead.runs.start import built, check_cutoffs, check_finite, evaluator_of, fitting_cutoffs, read_data, said
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.sampling.base import checked_frequencies
 from widehead.training import Outcome, RunFolder, Trainer
@@ -90,8 +90,7 @@ class Run:
         folder.check_free()
         check_storage_free(config)
         read = read_data(config, data)
-        config = read.job.settled(config)
-        check_cutoffs(config, read.job)
+        config = fitting_cutoffs(read.job.settled(config), read.job)
         run = cls(folder, config, read, best=False, device=config.device)
         run._made = folder.make()
         with run._taken():

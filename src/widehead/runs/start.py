@@ -12,7 +12,7 @@ from torch import Tensor
 
 from widehead.data.files import listed, whole_file
 from widehead.errors import NonFiniteError
-from widehead.jobs import Job, JobData, build_network
+from widehead.jobs import Job, JobData, build_network, configure
 from widehead.jobs.base import job_named
 from widehead.jobs.judging import LOWER_IS_BETTER
 from widehead.models import WideNetwork
@@ -50,6 +50,20 @@ def built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> WideN
         return build_network(job, config, frequencies)
     except OSError as error:
         raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
+
+
+def fitting_cutoffs(config: TrainingConfig, job: Job) -> TrainingConfig:
+    """The options with cutoffs for so many classes: those that nobody asked for are made to fit.
+
+    Raises:
+        ValueError: others that are larger than the number of classes.
+    """
+    classes = job.sizes["classes"]
+    default = configure(config.job, train=config.train, out=config.out, preset=config.preset).at
+    if config.at == default and classes > 0:
+        return dataclasses.replace(config, at=tuple(sorted({min(k, classes) for k in default})))
+    check_cutoffs(config, job)
+    return config
 
 
 def check_cutoffs(config: TrainingConfig, job: Job) -> None:

@@ -5,20 +5,22 @@ metrics.jsonl               one JSON object a line: kind "train" or "evaluation"
 checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html
+estimator.json              what an estimator knows besides, if one saved the run
 .lock                       while a process trains here
 """
 
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from widehead.errors import CheckpointError
 from widehead.options import TrainingConfig
@@ -27,7 +29,7 @@ LOCK = ".lock"
 """Name of the file by which a process keeps others out."""
 
 _CHUNK = 1 << 20
-_FILES, _FOLDERS = ("config.json", "metrics.jsonl", "report.html"), ("checkpoints", "vocabularies")
+_FILES, _FOLDERS = ("config.json", "metrics.jsonl", "report.html", "estimator.json"), ("checkpoints", "vocabularies")
 
 
 @dataclass
@@ -40,6 +42,7 @@ class RunFolder:
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
         self.report_path = self.path / "report.html"
+        self.estimator_path = self.path / "estimator.json"
         self.last_checkpoint = self.path / "checkpoints" / "last.safetensors"
         self.best_checkpoint = self.path / "checkpoints" / "best.safetensors"
 
@@ -147,6 +150,19 @@ class RunFolder:
         """Write config.json, whole or not at all."""
         with atomic_write(self.config_path) as file:
             file.write(config.to_json().encode())
+
+    def write_estimator(self, known: Mapping[str, Any]) -> None:
+        """Write estimator.json, whole or not at all."""
+        with atomic_write(self.estimator_path) as file:
+            file.write(json.dumps(known).encode())
+
+    def read_estimator(self) -> dict[str, Any] | None:
+        """What is in estimator.json; None if it is not there, CheckpointError if it cannot be read."""
+        with expecting(self.estimator_path, "what an estimator saved"):
+            if not self.estimator_path.exists():
+                return None
+            found: dict[str, Any] = json.loads(self.estimator_path.read_text(encoding="utf-8"))
+            return found
 
     @classmethod
     def open(cls, path: Path | str) -> tuple[RunFolder, TrainingConfig]:
