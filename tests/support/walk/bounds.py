@@ -77,6 +77,8 @@ class Bounds:
         peak: the largest ‖W‖₂ since W was loaded: Q and w̄, which are sums, keep the rounding of that.
         reach: with momentum, rows are kept as (w + r·m, m) with r = lr·μ/(1 − μ), and what stiff directions make of
             that is up to lr·λ/(1 − μ) times as large; so w has the rounding of ``reach`` times m.
+        kept: the largest ‖w + r·m‖ that there was; carried: that times the largest curvature of a step after it. What
+            a step puts of w into m has the rounding of w, as it is kept since any step before.
         terms: so many errors a sum may have that a step has made since W was loaded.
         pushed: what M is made of, a sum of gradients before their parts cancel, if all of few classes are targets of
             nearly every step: V and ω have it, M, Q and w̄ its rounding.
@@ -90,7 +92,7 @@ class Bounds:
         """W was loaded, or became of another type."""
         self.dtype, self.unit = dtype, UNIT[dtype]
         self.peak, self.reach, self.stiffness = twin.spectral(), 0.0, 1.0
-        self.weight = self.momentum = self.pushed = 0.0
+        self.weight = self.momentum = self.pushed = self.kept = self.carried = 0.0
         self.terms = PRODUCT
 
     def resting(self, twin: Twin) -> float:
@@ -118,7 +120,7 @@ class Bounds:
 
     def resting_momentum(self, twin: Twin) -> float:
         """‖M − M̂‖ of M that is only read."""
-        return ROWS[self.dtype] * self.unit * self.stiffness * self._momentum_size(twin)
+        return ROWS[self.dtype] * self.unit * (self.stiffness * self._momentum_size(twin) + self.carried)
 
     @property
     def summed(self) -> float:
@@ -229,7 +231,11 @@ class Bounds:
     ) -> None:
         """A step W ← W − η·TᵀHR, or with momentum, by which this much curvature becomes ``stiffness``."""
         sizes, errors, _ = _moved(hr, bounds)
-        self.reach = max(self.reach, length * momentum / (1.0 - momentum))
+        reach = length * momentum / (1.0 - momentum)
+        self.reach = max(self.reach, reach)
+        if momentum > 0.0:
+            self.carried = max(self.carried, curvature * self.kept)
+            self.kept = max(self.kept, float(twin.weight.norm()) + reach * self._momentum_size(twin))
         self.stiffness = max(self.stiffness, length * curvature / (1.0 - momentum))
         rounding = ROWS[self.dtype] * self.unit
         made = (max(rounding, self.summed) * self.stiffness + DRIFT[self.dtype]) * sizes + errors
