@@ -83,7 +83,7 @@ def test_gowalla(tmp_path: Path) -> None:
     test.resize(train.shape)
     expected = trained("recommender", tmp_path)
     assert wh.Recommender().fit(train).evaluate(test) == expected
-    assert expected["recall@20"] > 0.19
+    assert expected["recall@20"] > 0.185
 
 
 def _matrix(path: Path) -> Any:

@@ -62,7 +62,7 @@ def test_steps_that_wait_are_in_the_rows() -> None:
     [("ocaen", "near it is 'ocean'"), ("SEA", "near it is 'sea'"), ("zebra", None), ("ship", "are 'ships', 'shops'")],
 )
 def test_unknown_names_are_told_with_those_that_are_near(name: str, near: str | None) -> None:
-    classes = ["sea", "ocean", "ships", "shops", "café"]
+    classes = {"sea": 0, "ocean": 1, "ships": 2, "shops": 3, "café": 4}
     assert ids_of(["café", "sea"], classes).tolist() == [4, 0]
     with pytest.raises(DataError, match=f"5 classes. Found '{name}'") as told:
         ids_of(["sea", name], classes)

@@ -9,7 +9,7 @@ import sys
 import tarfile
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from widehead.errors import CheckpointError
+from widehead.estimators.names import Names
 from widehead.kinds import JOBS, configure
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.runs import Run
@@ -51,6 +52,11 @@ class Estimator:
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _data: ClassVar[Sequence[str]] = ()  # parameters of the constructor that are data to fit
     run_: Run
+    quiet: bool | None
+    callbacks: Sequence[OnLog]
+    on_log: Callable[[dict[str, Any]], object] | None
+    _learnt: dict[str, Any]
+    _names: Names
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -70,7 +76,7 @@ class Estimator:
         parameters += [inspect.Parameter(name, keyword, default=value) for name, value in cls._own().items()]
         signature = inspect.Signature(parameters)
         __init__.__signature__ = signature  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[assignment]
+        cls.__init__ = __init__  # type: ignore[method-assign]
 
     def __init__(self, *data: Any, **options: Any) -> None:
         raise TypeError(f"{type(self).__name__} should be a subclass with a job.")
@@ -121,7 +127,7 @@ class Estimator:
             raise CheckpointError(f"The run folder {place.path} cannot be written: {error}.") from error
         place.write_config(TrainingConfig.from_options({**vars(run.config), "out": str(place.path.absolute())}))
         kept = {name: value for name, value in self.get_params().items() if name not in ("callbacks", "on_log")}
-        place.write_estimator({"params": _plain(kept), "learnt": self._learnt()})
+        place.write_estimator({"params": _plain(kept), "learnt": self._learnt})
         return place.path
 
     @classmethod
@@ -140,12 +146,11 @@ class Estimator:
         path, found = run.folder.estimator_path, run.folder.read_estimator()
         with expecting(path, "what an estimator saved"):
             made = cls(**(_of_config(cls, run.config) if found is None else _tuples(found["params"])))
-            made.run_ = run
-            made._relearn({} if found is None else found["learnt"])
+            made._take(run, {} if found is None else found["learnt"])
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "run_"}
+        state = {name: value for name, value in vars(self).items() if name not in ("run_", "_names")}
         return {**state, "_bytes": _packed(self.run_.folder.path)} if hasattr(self, "run_") else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -155,7 +160,7 @@ class Estimator:
             with _temporary_folder() as folder:
                 with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
                     archive.extractall(folder, filter="data")
-                self.run_ = _owning(Run.open(folder / "run"))
+                self._take(_owning(Run.open(folder / "run")), self._learnt)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "run_")
@@ -177,8 +182,8 @@ class Estimator:
             quiet = not sys.stderr.isatty() if self.quiet is None else bool(self.quiet)
             with torch.random.fork_rng([]):
                 outcome = run.train(quiet=quiet, on_log=partial(_tell, self.on_log, tuple(self.callbacks)))
-            self._learn(run, data)
-            self.run_ = _owning(Run.open(folder / "run", device=run.config.device))
+            learnt = self._learn(run, data)
+            self._take(_owning(Run.open(folder / "run", device=run.config.device)), learnt)
         if outcome.status == "interrupted":
             raise KeyboardInterrupt
 
@@ -189,18 +194,22 @@ class Estimator:
             raise kind(f"{type(self).__name__} should be fitted first. Found no run; call fit, or load a run folder.")
         return self.run_
 
-    def _learn(self, run: Run, data: Any) -> None:
-        """Keep what the run folder does not say of the data."""
-
-    def _learnt(self) -> dict[str, Any]:
-        """The same as JSON holds it."""
+    def _learn(self, run: Run, data: Any) -> dict[str, Any]:
+        """What the run folder does not say of the data, as JSON holds it; "kind" is that of `Names`."""
         return {}
 
-    def _relearn(self, learnt: Mapping[str, Any]) -> None:
-        """Take back what ``_learnt`` gave; nothing, if the command line trained the run."""
+    def _take(self, run: Run, learnt: Mapping[str, Any]) -> None:
+        """Be fitted by a run and by what ``_learn`` gave; by nothing, if the command line trained it."""
+        self.run_, self._learnt = run, dict(learnt)
+        self._names = Names(run.job.class_names, self._learnt.get("kind"))
+        vars(self).pop("n_features_in_", None)
+        if self._learnt.get("features") is not None:
+            self.n_features_in_ = int(self._learnt["features"])
 
 
-def _tell(on_log: Any, callbacks: Sequence[OnLog], network: Any, record: dict[str, Any]) -> bool:
+def _tell(
+    on_log: Callable[[dict[str, Any]], object] | None, callbacks: Sequence[OnLog], network: Any, record: dict[str, Any]
+) -> bool:
     """Tell a record to those who want it; whether training should end."""
     if on_log is not None:
         on_log(record)

@@ -9,13 +9,13 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from widehead.data import LabelSchema, RowExamples
+from widehead.data import RowExamples
 from widehead.data.memory import is_matrix
 from widehead.data.sparse import CSR
 from widehead.errors import DataError, check_whole
 from widehead.estimators.base import Estimator
 from widehead.estimators.calibration import Calibration
-from widehead.estimators.names import Names, kind_of, padded
+from widehead.estimators.names import kind_of, padded
 from widehead.jobs.judging import Given, RankingTest, best_classes
 from widehead.jobs.multilabel import Multilabel as Job
 from widehead.runs import Run
@@ -44,9 +44,12 @@ class MultiLabel(Estimator):
     """
 
     job = Job.name
+    holdout: float | None
+    _form: str  # of Y: "single", "lists", "sparse" or "dense"
+    _calibration: Calibration | None
     _defaults: ClassVar = {"holdout": 0.1}
 
-    def fit(self, X: Any, Y: Any, /) -> Self:
+    def fit(self, X: Any, Y: Any) -> Self:
         """Learn which documents have which labels.
 
         Raises:
@@ -61,7 +64,7 @@ class MultiLabel(Estimator):
     @property
     def classes_(self) -> np.ndarray:
         """(D,) what the labels are called, in the order of the columns; sorted if each document has a single label."""
-        return self._names().array[self._order()]
+        return self._names.array[self._order()]
 
     def predict(self, X: Any, k: int | None = None) -> Any:
         """The labels of documents.
@@ -83,17 +86,17 @@ class MultiLabel(Estimator):
         if k is not None:
             check_whole("k", k)
             ids, scores = self._best(given, k)
-            return self._names().of(ids), scores
-        if self._labels == "single":
+            return self._names.of(ids), scores
+        if self._form == "single":
             ids = self._best(given, 1)[0][:, 0]
-            return self._names().of(np.where(ids < 0, int(np.argmax(self._job.counts)), ids))
+            return self._names.of(np.where(ids < 0, int(np.argmax(self._job.counts)), ids))
         ids = self._likely(given)
-        if self._labels == "lists":
-            return [self._names().of(row[row >= 0]).tolist() for row in ids]
+        if self._form == "lists":
+            return [self._names.of(row[row >= 0]).tolist() for row in ids]
         rows, places = np.nonzero(ids >= 0)
         ones = (np.ones(len(rows), dtype=np.int64), (rows, ids[rows, places]))
         found = scipy.sparse.csr_matrix(ones, shape=(len(ids), self._job.sizes["classes"]))
-        return found if self._labels == "sparse" else found.toarray()
+        return found if self._form == "sparse" else found.toarray()
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(m, D) the probability of each label, in the order of `classes_`.
@@ -102,6 +105,8 @@ class MultiLabel(Estimator):
         calibrated by isotonic regression on the held-out documents: the probability is how often labels of such a score
         were true there (see `widehead.estimators.calibration`); of single labels the D of a document are then made to
         sum to 1. Of a document of which nothing is known, it is how often the label is in the training data.
+
+        All D of all m documents are in memory at once; for the best alone there is `predict`.
 
         Raises:
             DataError: the documents are not what they should be.
@@ -128,22 +133,10 @@ class MultiLabel(Estimator):
         assert isinstance(job, Job)
         return job
 
-    @property
-    def _schema(self) -> LabelSchema:
-        return self._job.schema
-
-    @property
-    def _labels(self) -> str:
-        """What Y was: "single", "lists", "sparse" or "dense"."""
-        return str(vars(self).get("_form") or ("sparse" if self._schema.keys is None else "lists"))
-
-    def _names(self) -> Names:
-        return Names(self._job.class_names, vars(self).get("_kind"))
-
     def _order(self) -> np.ndarray:
         """(D,) the columns in the order of `classes_`, which scikit-learn wants sorted."""
-        array = self._names().array
-        return np.argsort(array, kind="stable") if self._labels == "single" else np.arange(len(array))
+        array = self._names.array
+        return np.argsort(array, kind="stable") if self._form == "single" else np.arange(len(array))
 
     def _given(self, X: Any) -> Given:
         return self._job.given(_documents(X))
@@ -165,7 +158,7 @@ class MultiLabel(Estimator):
             k *= 4
 
     def _probabilities(self, scores: torch.Tensor, hidden: torch.Tensor, known: np.ndarray) -> np.ndarray:
-        single = self._labels == "single"
+        single = self._form == "single"
         if single and self._fitted().config.has_probabilities:
             every = torch.arange(scores.shape[1], device=scores.device).expand(len(hidden), -1)
             with torch.no_grad():
@@ -176,33 +169,26 @@ class MultiLabel(Estimator):
         return found / found.sum(axis=1, keepdims=True) if single else found
 
     def _calibrated(self) -> Calibration:
-        self._fitted()
-        found = vars(self).get("_calibration")
-        if found is None:
+        if self._calibration is None:
             raise ValueError(
                 "Expected a run with documents held out, which probabilities are calibrated on. Found none; do "
                 "MultiLabel(holdout=0.1).fit(X, Y)."
             )
-        return found
+        return self._calibration
 
-    def _learn(self, run: Run, data: Any) -> None:
-        X, Y = data
-        self._kind, self._form = _kind_and_form(Y)
-        self._calibration = _calibration(run, few=self.holdout == self._defaults["holdout"])
-        if is_matrix(X):
-            self.n_features_in_ = X.shape[1]
-
-    def _learnt(self) -> dict[str, Any]:
-        calibration: Calibration | None = vars(self).get("_calibration")
+    def _learn(self, run: Run, data: Any) -> dict[str, Any]:
+        kind, form = _kind_and_form(data[1])
+        calibration = _calibration(run, few=self.holdout == self._defaults["holdout"])
         known = None if calibration is None else calibration.to_dict()
-        return {"kind": vars(self).get("_kind"), "form": vars(self).get("_form"), "calibration": known}
+        return {"kind": kind, "form": form, "calibration": known}
 
-    def _relearn(self, learnt: Mapping[str, Any]) -> None:
-        self._kind, self._form = learnt.get("kind"), learnt.get("form")
-        known = learnt.get("calibration")
+    def _take(self, run: Run, learnt: Mapping[str, Any]) -> None:
+        super()._take(run, learnt)
+        schema, known = self._job.schema, learnt.get("calibration")
+        self._form = learnt.get("form") or ("sparse" if schema.keys is None else "lists")
         self._calibration = None if known is None else Calibration.from_dict(known)
-        if self._schema.text is None:
-            self.n_features_in_ = self._schema.num_features
+        if schema.text is None:
+            self.n_features_in_ = schema.num_features
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags

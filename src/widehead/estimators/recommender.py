@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from widehead.data import binary, split_rows
+from widehead.data import Vocabulary, binary, split_rows
 from widehead.data.memory import is_matrix, is_table, lists_of, pair_cells
 from widehead.errors import DataError, check_number, check_whole
 from widehead.estimators.base import Estimator
-from widehead.estimators.names import Names, kind_of, padded
+from widehead.estimators.names import kind_of, padded
 from widehead.jobs.judging import Given, RankingTest, best_classes
 from widehead.jobs.recommender import Recommender as Job
 from widehead.models import BagEncoder
@@ -54,7 +54,7 @@ class Recommender(Estimator):
 
     job = Job.name
 
-    def fit(self, data: Any, y: Any = None, /) -> Self:
+    def fit(self, data: Any, y: Any = None) -> Self:
         """Learn who takes what.
 
         Args:
@@ -69,7 +69,7 @@ class Recommender(Estimator):
     @property
     def items_(self) -> np.ndarray:
         """(N,) what the items are called, in the order of the columns."""
-        return self._names().array
+        return self._names.array
 
     def recommend(self, rows: Any = None, n: int = 10, exclude: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The n best items for each user.
@@ -95,7 +95,7 @@ class Recommender(Estimator):
         found = list(best_classes(run.network, given, k, exclude_inputs=exclude))
         ids = padded([ids for ids, _ in found], n, -1).astype(np.int64)
         scores = padded([scores for _, scores in found], n, -np.inf)
-        return _as_asked(rows, self._names().of(ids), scores)
+        return _as_asked(rows, self._names.of(ids), scores)
 
     def similar(self, items: Any, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The n items nearest to each of some, by the cosine of their rows of the output layer; see `Run.similar`.
@@ -111,10 +111,10 @@ class Recommender(Estimator):
         """
         check_whole("n", n)
         run, several = self._fitted(), [items] if _is_single(items) else list(items)
-        asked = ids_of([str(item) for item in several], run.job.class_names, "items")
+        asked = ids_of([str(item) for item in several], run.class_ids, "items")
         ids, scores = similar_classes(linear_head(run), asked, n)
         found = padded([ids.numpy()], n, -1), padded([scores.double().numpy()], n, -np.inf)
-        return _as_asked(items, self._names().of(found[0]), found[1])
+        return _as_asked(items, self._names.of(found[0]), found[1])
 
     def explain(self, user: Any, item: Any) -> Explanation:
         """What each item of a user contributes to the score of an item, exactly.
@@ -131,7 +131,7 @@ class Recommender(Estimator):
         run, given = self._fitted(), self._given(user)
         if given.rows.shape[0] != 1:
             raise DataError(f"Expected one user. Found {given.rows.shape[0]}.")
-        asked, encoder, head = ids_of([str(item)], run.job.class_names, "items"), run.network.encoder, run.network.head
+        asked, encoder, head = ids_of([str(item)], run.class_ids, "items"), run.network.encoder, run.network.head
         config = run.config
         if config.hidden or config.activation != "none" or not isinstance(encoder, BagEncoder):
             raise ValueError(
@@ -152,7 +152,7 @@ class Recommender(Estimator):
                 f"the loss {config.loss}."
             )
         order = np.argsort(-shares, kind="stable")
-        return Explanation(self._names().of(bag.class_ids.cpu().numpy()[order]), shares[order], bias, score)
+        return Explanation(self._names.of(bag.class_ids.cpu().numpy()[order]), shares[order], bias, score)
 
     def score(self, data: Any, y: Any = None, *, hide: float = 0.2) -> float:
         """The first metric of the option ``at``, recall@20 by default, for users who need not be known.
@@ -193,20 +193,10 @@ class Recommender(Estimator):
         matrix = job.train.matrix[np.array(ids, dtype=np.int64)]
         return Given.bags([job.train.users[i] for i in ids], matrix if job.ratings else binary(matrix))
 
-    def _names(self) -> Names:
-        return Names(self._fitted().job.class_names, vars(self).get("_kind"))
-
-    def _learn(self, run: Run, data: Any) -> None:
+    def _learn(self, run: Run, data: Any) -> dict[str, Any]:
         if is_matrix(data):
-            self._kind, self.n_features_in_ = "int", data.shape[1]
-        else:
-            self._kind = kind_of(pair_cells(data)[1][1] if is_table(data) else chain.from_iterable(data))
-
-    def _learnt(self) -> dict[str, Any]:
-        return {"kind": vars(self).get("_kind")}
-
-    def _relearn(self, learnt: Any) -> None:
-        self._kind = learnt.get("kind")
+            return {"kind": "int", "features": data.shape[1]}
+        return {"kind": kind_of(pair_cells(data)[1][1] if is_table(data) else chain.from_iterable(data))}
 
 
 def _as_asked(asked: Any, ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +211,7 @@ def _is_single(user: Any) -> bool:
 def _user(user: Any, job: Job) -> int:
     """The row of a user of the training data: a number, or a name."""
     if isinstance(user, str):
-        return int(ids_of([user], job.train.users, "users")[0])
+        return int(ids_of([user], Vocabulary(job.train.users).as_dict, "users")[0])
     if not 0 <= user < len(job.train.users):
         raise DataError(f"Expected a user in [0, {len(job.train.users):,}), a row of the training data. Found {user}.")
     return int(user)

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from widehead.data import END, UNKNOWN
 from widehead.data.memory import sentences_of
+from widehead.data.text import Tokens
 from widehead.errors import check_whole
 from widehead.estimators.base import Estimator
 from widehead.jobs.word_embeddings import WordEmbeddings
@@ -32,8 +33,9 @@ class WordVectors(Estimator):
 
     job = WordEmbeddings.name
     _data = ("sentences",)
+    tokens: Tokens | None
 
-    def fit(self, sentences: Any, y: Any = None, /) -> Self:
+    def fit(self, sentences: Any, y: Any = None) -> Self:
         """Learn the words of sentences.
 
         Args:
@@ -42,8 +44,7 @@ class WordVectors(Estimator):
         Raises:
             DataError: they are something else, or have no words. ValueError: an option does not fit.
         """
-        tokens = "words" if self.tokens is None else self.tokens
-        self._train(list(sentences_of(sentences, tokens)))
+        self._train(list(sentences_of(sentences, self.tokens or "words")))
         return self
 
     @property
@@ -58,7 +59,7 @@ class WordVectors(Estimator):
         return np.concatenate([rows[:, : head.in_features].cpu().numpy() for _, rows in class_rows(head)])
 
     def __contains__(self, word: object) -> bool:
-        return isinstance(word, str) and word in self._known()
+        return isinstance(word, str) and word in self._fitted().class_ids
 
     def __getitem__(self, words: str | Sequence[str]) -> np.ndarray:
         """(d,) the vector of a word, or (n, d) those of some; DataError if one is not known."""
@@ -82,9 +83,9 @@ class WordVectors(Estimator):
         plus, minus = ([words] if isinstance(words, str) else list(words) for words in (positive, negative))
         if not plus + minus:
             raise ValueError("Expected at least one word. Found none.")
-        unit, known = normalize(self._rows(plus + minus)), self._known()
+        unit, known = normalize(self._rows(plus + minus)), self._fitted().job.class_names
         query = unit[: len(plus)].sum(0, keepdim=True) - unit[len(plus) :].sum(0, keepdim=True)
-        left_out = ids_of(list({*plus, *minus, END, UNKNOWN}), known)
+        left_out = ids_of(list({*plus, *minus, END, UNKNOWN}), self._fitted().class_ids)
         exclude = SparseTargets.from_lists([left_out.tolist()])
         best, scores = nearest_classes(linear_head(self._fitted()), query, topn, exclude)
         return [(known[i], score) for i, score in zip(best[0].tolist(), scores[0].tolist(), strict=True)]
@@ -100,10 +101,7 @@ class WordVectors(Estimator):
 
     def _rows(self, words: Sequence[str]) -> torch.Tensor:
         """(n, d) the vectors of some words; DataError if one is not known."""
-        return rows_of(linear_head(self._fitted()), ids_of(words, self._known(), "words"))
-
-    def _known(self) -> Sequence[str]:
-        return self._fitted().job.class_names
+        return rows_of(linear_head(self._fitted()), ids_of(words, self._fitted().class_ids, "words"))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

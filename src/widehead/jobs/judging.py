@@ -52,9 +52,6 @@ class RankingTest:
         exclude_inputs: whether ids of the input are classes that must not be named.
         propensities: of the classes, for psp@k.
         reading, fits: see `Test`.
-
-    Attributes:
-        bare: (n', N) inputs of the rows that were left out.
     """
 
     def __init__(
@@ -69,12 +66,17 @@ class RankingTest:
         fits: bool = True,
     ) -> None:
         kept = np.flatnonzero(np.diff(relevant.indptr) + unreachable)
-        self.bare = inputs[np.diff(relevant.indptr) + unreachable == 0]
+        self._inputs, self._kept = inputs, kept
         self.examples = RowExamples(inputs[kept], relevant[kept])
         self.unreachable = torch.from_numpy(unreachable[kept])
         self.exclude_inputs = exclude_inputs
         self.propensities = propensities
         self.reading, self.fits = reading, fits
+
+    @property
+    def bare(self) -> CSR:
+        """(n', N) inputs of the rows that were left out."""
+        return self._inputs[np.setdiff1d(np.arange(self._inputs.shape[0]), self._kept)]
 
     @torch.no_grad()
     def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:

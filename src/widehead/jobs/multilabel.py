@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Multilabel(kind.Multilabel, Job):
     def sizes(self) -> Mapping[str, int]:
         return {"inputs": self.schema.num_features, "classes": self.schema.num_labels}
 
-    @property
+    @cached_property
     def class_names(self) -> Sequence[str]:
         return [self.schema.name(label) for label in range(self.schema.num_labels)]
 

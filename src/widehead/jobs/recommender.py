@@ -62,7 +62,7 @@ class Recommender(kind.Recommender, Job):
 
     @property
     def class_names(self) -> Sequence[str]:
-        return list(self.train.items)
+        return self.train.items.names
 
     @classmethod
     def interactions(cls, config: TrainingConfig, data: Any) -> Interactions:

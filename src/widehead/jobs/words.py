@@ -37,7 +37,7 @@ class WordJob(Job):
 
     @property
     def class_names(self) -> Sequence[str]:
-        return list(self.words)
+        return self.words.names
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any) -> JobData:

@@ -46,19 +46,18 @@ def class_rows(head: ExactHead | LinearHead) -> Iterator[tuple[int, Tensor]]:
             start += len(rows)
 
 
-def ids_of(names: Sequence[str], classes: Sequence[str], what: str = "classes") -> Tensor:
-    """(n,) int64 ids of some classes by their names; of equal names the first class. Errors call them ``what``.
+def ids_of(names: Sequence[str], known: Mapping[str, int], what: str = "classes") -> Tensor:
+    """(n,) int64 ids of some names, by all that there are; errors call them ``what``.
 
     Raises:
-        DataError: a name that no class has; says which are like it.
+        DataError: a name that is not there; says which are like it.
     """
     if isinstance(names, str):
         raise DataError(f"Expected a list of names. Found the text {shortened(names)}; do [{shortened(names)}].")
-    known = dict(zip(reversed(classes), range(len(classes) - 1, -1, -1), strict=True))
     if (unknown := next((name for name in names if name not in known), None)) is not None:
         near = _like(str(unknown), known)
         said = f"; near it {'is' if len(near) == 1 else 'are'} {', '.join(map(shortened, near))}" if near else ""
-        raise DataError(f"Expected names of the run's {len(classes):,} {what}. Found {shortened(unknown)}{said}.")
+        raise DataError(f"Expected names of the run's {len(known):,} {what}. Found {shortened(unknown)}{said}.")
     return torch.tensor([known[name] for name in names], dtype=torch.int64)
 
 

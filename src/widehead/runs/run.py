@@ -119,6 +119,12 @@ class Run:
         kind = job_named(self.config.job)
         return kind.load(self.folder, self.config) if self._data is None else self._data.job
 
+    @cached_property
+    def class_ids(self) -> Mapping[str, int]:
+        """The ids of the classes by their names; of equal names the first."""
+        names = self.job.class_names
+        return dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))
+
     @property
     def data(self) -> JobData:
         """The job with the examples to train on and to judge by, read once; DataError if that fails."""
@@ -234,7 +240,7 @@ class Run:
         """
         check_whole("n", n)
         classes, known = list(names), self.job.class_names
-        ids = ids_of(classes, known)
+        ids = ids_of(classes, self.class_ids)
         found = zip(classes, *similar_classes(linear_head(self), ids, n), strict=True)
         return (Prediction(name, [known[i] for i in best], scores.tolist()) for name, best, scores in found)
 
