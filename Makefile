@@ -77,6 +77,8 @@ check: $(READY) site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file= --strict tests/typing/user_code.py
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
 $(READY): pyproject.toml $(CONSTRAINTS)

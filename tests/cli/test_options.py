@@ -14,7 +14,7 @@ from widehead.jobs import JOBS as KINDS
 from widehead.options import OPTIONS, TrainingConfig
 
 # Fields that are no options of their own: the job is the command, FILE the argument, --out stands with the command.
-ELSEWHERE = {"job", "train", "out", "because"}
+ELSEWHERE = {"job", "train", "train_checksum", "out", "because"}
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ ESTIMATORS = list(DATA)
 def test_every_option_of_the_job_is_a_keyword(kind: type[Estimator]) -> None:
     takes = JOBS[kind.job].takes
     options = {name for name, row in OPTIONS.items() if row.shared or name in takes}
-    left = {"job", "out", "train", "because", "test", "labels", "head_storage"}
+    left = {"job", "out", "train", "train_checksum", "because", "test", "labels", "head_storage"}
     params = kind().get_params()
     assert set(params) == (options - left) | {"quiet", "callbacks", "on_log"}
     signature = inspect.signature(kind)

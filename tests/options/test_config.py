@@ -66,7 +66,7 @@ def test_every_option_is_checked() -> None:
         ({"head_optimizer": "sgd", "head_decay": 0.9}, f"`head_decay`.*{having('decay')}. Found 'sgd'"),
         ({"head_optimizer": "muon", "head_decay": 0.9}, f"`head_decay`.*{having('decay')}. Found 'muon'"),
         ({"head_optimizer": "sgd", "head_damping": 0.1}, f"`head_damping`.*{having('damping')}. Found 'sgd'"),
-        ({"colour": "red"}, "Unknown option 'colour' in options. Options are: job, out, train"),
+        ({"colour": "red"}, "in options, such as job, out, train, .*. Found 'colour'"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
@@ -169,7 +169,7 @@ def test_the_loss_is_made_with_its_options() -> None:
         ("{", r"conf should hold JSON.*line 1"),
         ("[]", "one JSON object"),
         ('{"job": "recommender"}', "`out` is missing"),
-        ('{"job": "recommender", "out": "x", "train": "y", "widht": 3}', "Unknown option 'widht' in conf"),
+        ('{"job": "recommender", "out": "x", "train": "y", "widht": 3}', "in conf, such as width. Found 'widht'"),
     ],
 )
 def test_config_files_that_are_wrong_are_refused(text: str, message: str) -> None:

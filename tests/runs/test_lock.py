@@ -15,7 +15,7 @@ from support.small_run import PROCESSES
 from widehead.errors import CheckpointError, WideheadWarning
 from widehead.runs import Run
 from widehead.runs.lock import LOCK, locked
-from widehead.runs.run import remove_run
+from widehead.runs.replace import remove_run
 
 
 def test_it_is_held_until_the_end_and_leaves_no_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from widehead.cli.commands import SETTINGS, Command, Group
 from widehead.cli.completion import some_of
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.cli.files import appending
-from widehead.cli.options import DeviceOption, JsonOption, OutOption, usable_device, whole_numbers
+from widehead.cli.options import DeviceOption, JsonOption, OutOption, ThreadsOption, usable_device, whole_numbers
 from widehead.names import METHODS
 
 bench = typer.Typer(cls=Group, help="Measure speed, method beside method.", context_settings=SETTINGS)
@@ -42,6 +42,7 @@ def output_layer(
         typer.Option("--plot", help="Draw time against the number of classes: a .png picture, or a .html page."),
     ] = None,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time one training step of an output layer: loss, gradient to the encoder, update of all D × d weights.
@@ -141,6 +142,7 @@ def paper_table_command(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that each method gets.")] = 3,
     out: OutOption = None,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time the language model of the paper by Vincent, de Brébisson and Bouthillier, exact and as plain PyTorch.
@@ -203,6 +205,7 @@ def upkeep_command(
     ] = None,
     out: OutOption = None,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the exact head for many steps and say what its upkeep costs: closing segments and moving rows forward.

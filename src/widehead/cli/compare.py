@@ -12,7 +12,7 @@ from widehead.cli.completion import some_of
 from widehead.cli.console import say, show_json, show_table
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, number_or_text, options_of, parameter
-from widehead.cli.options import JsonOption, usable_device
+from widehead.cli.options import JsonOption, ThreadsOption, usable_device
 from widehead.errors import CheckpointError
 from widehead.kinds import Kind
 from widehead.names import HEADS
@@ -63,6 +63,7 @@ def _run(
     out: Annotated[Path, _option("--out", "Folder of the comparison.")] = Path("runs/compare"),
     resume: Annotated[bool, _option("--resume", "Go on with the comparison in --out.")] = False,
     quiet: Annotated[bool, _option("--quiet", "Show no progress.")] = False,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
     **given: Any,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from widehead.cli.console import say, show_json, show_table, working
-from widehead.cli.options import DeviceOption, JsonOption, usable_device
+from widehead.cli.options import DeviceOption, JsonOption, ThreadsOption, usable_device
 
 if TYPE_CHECKING:
     from widehead.jobs import Prediction
@@ -30,6 +30,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train an autoencoder of the Moby thesaurus (102,428 outputs), evaluate it and write a report.
@@ -61,7 +62,7 @@ def _trained(out: Path, epochs: int | None, again: bool, quiet: bool, device: st
     from widehead.data.demo import thesaurus_path
     from widehead.jobs import configure
     from widehead.jobs.demo import Demo
-    from widehead.runs.run import Run, remove_run
+    from widehead.runs import Run
 
     thesaurus_path()
     changes: dict[str, Any] = {"device": device} | ({} if epochs is None else {"epochs": epochs})
@@ -73,11 +74,9 @@ def _trained(out: Path, epochs: int | None, again: bool, quiet: bool, device: st
             raise typer.BadParameter(told, param_hint="--resume")
         return earlier, earlier.train(quiet=quiet, **changes)
     config = configure(Demo.name, out=str(out), **changes)
-    if same:
-        remove_run(out)
     if not quiet:
         say("Moby thesaurus: 30,259 entries, 102,428 synonyms to rank. Training with a fifth of them hidden.")
-    run = Run.new(config)
+    run = Run.new(config, overwrite=same)
     return run, run.train(quiet=quiet)
 
 

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from widehead.cli.console import show_json, show_metrics, working
-from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, usable_device, whole_numbers
+from widehead.cli.options import (
+    BestOption,
+    DeviceOption,
+    JsonOption,
+    RunArgument,
+    ThreadsOption,
+    usable_device,
+    whole_numbers,
+)
 
 
 def evaluate(
@@ -24,6 +32,7 @@ def evaluate(
     ] = None,
     best: BestOption = False,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a run on a file of held-out examples.

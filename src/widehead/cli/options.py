@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +24,22 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         "--device", help="cpu, cuda, cuda:N, or auto: cuda if usable.", autocompletion=one_of(("cpu", "cuda", "auto"))
+    ),
+]
+
+
+def _use_threads(wanted: int | None) -> None:
+    """Before torch and polars are imported, as they ask once; torch can be told later too."""
+    if wanted is not None:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), str(wanted))
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(wanted)
+
+
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, max=1024, callback=_use_threads, help="Threads that compute.", show_default="one a core"
     ),
 ]
 

@@ -10,7 +10,7 @@ import typer
 
 from widehead.cli.console import say, show_json, shown, working
 from widehead.cli.files import input_file
-from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, usable_device
+from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, ThreadsOption, usable_device
 
 
 def predict(
@@ -19,6 +19,7 @@ def predict(
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes for each input.")] = 10,
     best: BestOption = False,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict for each line of a file.

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from widehead.cli.console import working
-from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, usable_device
+from widehead.cli.options import BestOption, DeviceOption, JsonOption, RunArgument, ThreadsOption, usable_device
 from widehead.cli.predict import show_predictions
 
 
@@ -15,6 +15,7 @@ def similar(
     top: Annotated[int, typer.Option("--top", min=1, help="How many for each.")] = 10,
     best: BestOption = False,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Name the items, labels or words that are nearest to some.

@@ -1,17 +1,21 @@
 """``widehead train JOB FILE``: train a network, or go on with a run."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from widehead.cli.completion import one_of
+from widehead.cli.config_file import merged, read_options
 from widehead.cli.console import say, show_json, show_metrics
+from widehead.cli.dry_run import show_rehearsal
 from widehead.cli.errors import Interrupted
 from widehead.cli.job_options import build_command, given_options, jobs_of, options_of, parameter
-from widehead.cli.options import JsonOption, usable_device
+from widehead.cli.options import JsonOption, ThreadsOption, usable_device
 from widehead.kinds import Kind, configure
+from widehead.options import TrainingConfig
 
 if TYPE_CHECKING:
     from widehead.runs import Run
@@ -27,17 +31,52 @@ def job_command(name: str) -> Any:
             Path | None, typer.Argument(metavar="FILE", help="Training file, plain or compressed by gzip, xz or zstd.")
         ] = None,
         out: Annotated[Path | None, _option("--out", f"Run folder. [default: runs/{name}]")] = None,
-        resume: Annotated[bool, _option("--resume", "Go on with the run in --out; FILE is known.")] = False,
+        config: Annotated[
+            Path | None,
+            _option("--config", "Options in TOML, or a run's config.json; those given here win.", metavar="FILE"),
+        ] = None,
+        resume: Annotated[bool, _option("--resume", "Go on with the run in --out; FILE is known, or moved.")] = False,
+        overwrite: Annotated[bool, _option("--overwrite", "Replace the run in --out once this one is done.")] = False,
+        dry_run: Annotated[
+            bool, _option("--dry-run", "Say what it would take, after some seconds of steps; write nothing.")
+        ] = False,
         quiet: Annotated[bool, _option("--quiet", "Show no progress.")] = False,
         task: Annotated[
-            str, _option("--task", "What to learn.", metavar="|".join(jobs), autocompletion=one_of(jobs))
-        ] = next(iter(jobs)),
+            str | None,
+            _option(
+                "--task",
+                f"What to learn. [default: {next(iter(jobs))}]",
+                metavar="|".join(jobs),
+                autocompletion=one_of(jobs),
+            ),
+        ] = None,
+        threads: ThreadsOption = None,
         as_json: JsonOption = False,
         **given: Any,
     ) -> None:
-        if task not in jobs:
+        if task is not None and task not in jobs:
             raise typer.BadParameter(f"expected one of {', '.join(jobs)}. Found {task!r}", param_hint="--task")
-        _run(jobs[task], file, out or Path("runs") / jobs[task].name, resume, quiet, as_json, given)
+        if resume and (config is not None or overwrite or dry_run):
+            raise typer.BadParameter("not with --config, --overwrite or --dry-run", param_hint="--resume")
+        asked = {} if config is None else read_options(config)
+        job = _job(jobs, task, asked.pop("job", None), config)
+        options = given_options(job, given)
+        place = out or Path(asked.pop("out", Path("runs") / job.name))
+        if not resume:
+            options = merged(asked, options, job, str(config))
+        if "device" in options:
+            options["device"] = usable_device(options["device"])
+        if resume:
+            _finish(job, place, *_resumed(job, file, place, options), quiet, as_json)
+            return
+        wanted = _config(job, file, place, options)
+        if dry_run:
+            sources = {name: "given" if given.get(name) else str(config) for name in options}
+            show_rehearsal(wanted, sources, overwrite, as_json)
+            return
+        from widehead.runs import Run
+
+        _finish(job, place, Run.new(wanted, overwrite=overwrite), {}, quiet, as_json)
 
     help = "\n\n".join(job.help for job in jobs.values())
     options = [parameter(row, *jobs.values()) for row in options_of(*jobs.values())]
@@ -48,6 +87,15 @@ def _option(flag: str, help: str, **more: Any) -> Any:
     return typer.Option(flag, help=help, rich_help_panel="Run", **more)
 
 
+def _job(jobs: Mapping[str, type[Kind]], task: str | None, asked: Any, source: Path | None) -> type[Kind]:
+    """The job of the command, of its ``--task``, or that a file asks for."""
+    named = {job.name: job for job in jobs.values()}
+    job = jobs[task] if task is not None else named.get(asked, next(iter(jobs.values())))
+    if asked not in (None, job.name):
+        raise ValueError(f"Expected options of the job {job.name} in {source}. Found job = {asked!r}.")
+    return job
+
+
 def finish(outcome: "Outcome", out: Path, again: str) -> None:
     """Stop here with a line that says how to go on, if a run was interrupted."""
     if outcome.status == "interrupted":
@@ -55,16 +103,8 @@ def finish(outcome: "Outcome", out: Path, again: str) -> None:
         raise Interrupted(f"stopped at {moment} with a checkpoint in {out}. Go on with: {again}")
 
 
-def _run(
-    job: type[Kind], file: Path | None, out: Path, resume: bool, quiet: bool, as_json: bool, given: dict[str, Any]
-) -> None:
-    options = given_options(job, given)
-    if "device" in options:
-        options["device"] = usable_device(options["device"])
-    if resume:
-        run, changes = _earlier(job, file, out, options)
-    else:
-        run, changes = _new(job, file, out, options), {}
+def _finish(job: type[Kind], out: Path, run: "Run", changes: dict[str, Any], quiet: bool, as_json: bool) -> None:
+    """Train, and say what came of it."""
     outcome = run.train(quiet=quiet, **changes)
     report = run.report()
     if as_json:
@@ -79,18 +119,18 @@ def _run(
     say(f"Run folder {out}, report {report}.")
 
 
-def _new(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> "Run":
-    if file is None:
+def _config(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> TrainingConfig:
+    """The options of a new run, with the presets of its job."""
+    if file is not None:
+        options["train"] = str(file)
+    if options.get("train") is None:
         raise typer.BadParameter("a training file is needed, unless a run is resumed", param_hint="FILE")
-    if "minutes" in options:
+    if options.get("minutes") is not None:
         options.setdefault("epochs", None)
-    config = configure(job.name, train=str(file), out=str(out), **options)
-    from widehead.runs import Run
-
-    return Run.new(config)
+    return configure(job.name, out=str(out), **options)
 
 
-def _earlier(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> tuple["Run", dict[str, Any]]:
+def _resumed(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> tuple["Run", dict[str, Any]]:
     """The run in ``out``, and those of the options that differ from its own."""
     from widehead.runs import Run
 
@@ -99,8 +139,8 @@ def _earlier(job: type[Kind], file: Path | None, out: Path, options: dict[str, A
         raise typer.BadParameter(
             f"the run in {out} is of the job {run.config.job}. Found {job.name}", param_hint="--resume"
         )
-    if file is not None and str(file.absolute()) != run.config.train:
-        raise typer.BadParameter(f"the run in {out} was trained on {run.config.train}. Found {file}", param_hint="FILE")
+    if file is not None:
+        options["train"] = str(file.absolute())
     return run, {name: value for name, value in options.items() if not _same(getattr(run.config, name), value)}
 
 

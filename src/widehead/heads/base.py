@@ -208,6 +208,10 @@ class Head(nn.Module):
         hidden = hidden.to(self.dtype)
         return torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1) if self.has_bias else hidden
 
+    def __repr__(self) -> str:
+        """One line; parts such as samplers and trees are named in `extra_repr`."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, num_classes={self.num_classes}"
 

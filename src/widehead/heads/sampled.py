@@ -87,7 +87,7 @@ class SampledHead(LinearHead):
         return positive, widened @ rows[nnz:].T
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, negatives={self.negatives}"
+        return f"{super().extra_repr()}, negatives={self.negatives}, sampler={type(self.sampler).__name__}"
 
 
 def accidental_hits(negatives: Tensor, targets: SparseTargets) -> Tensor:

@@ -51,6 +51,9 @@ class Job(Kind, ABC):
         if name is not None and not issubclass(JOBS[name], Job):
             JOBS[name] = cls
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{size:,} {name}' for name, size in self.sizes.items())})"
+
     @property
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
@@ -136,13 +139,15 @@ class Job(Kind, ABC):
 class JobData:
     """A job with the examples to train on and, if there are some, those to judge by.
 
-    ``reading`` says what was read of the training file, so that people see what was misread.
+    ``reading`` says what was read of the training file, so that people see what was misread; ``checksum`` is that of
+    the file, "" if there is none.
     """
 
     job: Job
     examples: Examples
     test: Test | None
     reading: str = ""
+    checksum: str = ""
 
 
 def job_named(name: str) -> type[Job]:

@@ -39,6 +39,10 @@ class Loss(ABC):
     #: whether `score` falls and then rises with o: the best classes are among those of the largest and smallest outputs
     ranks_both_ways: bool = False
 
+    def __repr__(self) -> str:
+        given = (f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({', '.join(given)})"
+
     @property
     def ranks_by(self) -> str | None:
         """The formula of `score` in the output o, for messages; None if classes are ranked by o itself."""

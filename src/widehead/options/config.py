@@ -7,9 +7,10 @@ are made of them.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,9 +48,10 @@ _DEVICE = Check(
     "auto, cpu, cuda or cuda:N",
     ("cpu", "cuda", "auto"),
 )
+_ANY_TEXT = Check(lambda v: isinstance(v, str), "a text")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrainingConfig:
     """Options of one run. `widehead.jobs.configure` makes one with the defaults of a job.
 
@@ -64,9 +66,8 @@ class TrainingConfig:
     preset: str | None = option(
         None, TEXT, "Defaults by name, instead of those that fit the other options:", "Run", resumed="moved"
     )
-    because: str = option(
-        "", Check(lambda v: isinstance(v, str), "a text"), "Why that preset.", "", resumed="moved", compare=False
-    )
+    because: str = option("", _ANY_TEXT, "Why that preset.", "", resumed="moved", compare=False)
+    train_checksum: str = option("", _ANY_TEXT, "Of the training file.", "", resumed="moved", compare=False)
     test: str | None = option(None, PATH, "File to evaluate on while training.", _DATA, resumed="moved")
     holdout: float = option(
         0.0, PROBABILITY, "Without --test: the part of the data that is held out to evaluate on.", _DATA
@@ -213,6 +214,11 @@ class TrainingConfig:
         if self.head_nesterov and self.head_momentum == 0.0:
             raise refusal("head_nesterov", "come with a head_momentum above 0", 0.0)
 
+    def __repr__(self) -> str:
+        """The options that are not their defaults."""
+        values = ((name, getattr(self, name)) for name, row in OPTIONS.items() if getattr(self, name) != row.default)
+        return f"TrainingConfig({', '.join(f'{name}={value!r}' for name, value in values)})"
+
     @property
     def has_probabilities(self) -> bool:
         """Whether the head defines log p."""
@@ -245,8 +251,7 @@ class TrainingConfig:
     @classmethod
     def from_options(cls, options: Mapping[str, Any], source: str = "options") -> TrainingConfig:
         """The options by name, lists for tuples; ValueError names ``source`` and what is wrong with it."""
-        if unknown := sorted(set(options) - set(OPTIONS)):
-            raise ValueError(f"Unknown option {unknown[0]!r} in {source}. Options are: {', '.join(OPTIONS)}.")
+        check_known(options, source)
         if missing := [name for name in ("job", "out") if name not in options]:
             raise ValueError(f"Option `{missing[0]}` is missing in {source}.")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
@@ -281,3 +286,11 @@ class TrainingConfig:
 
 #: the options by name, in the order of the fields
 OPTIONS = options_of(TrainingConfig)
+
+
+def check_known(options: Iterable[str], source: str) -> None:
+    """ValueError for the first name that is no option, with those that are like it."""
+    for name in options:
+        if name not in OPTIONS:
+            near = difflib.get_close_matches(str(name), OPTIONS, 3, cutoff=0.7) or OPTIONS
+            raise ValueError(f"Expected options that there are in {source}, such as {', '.join(near)}. Found {name!r}.")

@@ -42,20 +42,25 @@ class Preset:
         return _asks_for_exact_head(options) if self.without_exact_head else None
 
     def beside(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that go with these options, less those that belong to another head, loss or optimiser."""
-        values, own = dict(self.values), self.value("head")
-        head = options.get("head", own)
-        left: set[str] = set()
-        if head != own:
-            left |= {"head", "head_options"}
-        if "exact" in (head, own) and head != own:
-            left |= {"head_optimizer", "head_lr", *(name for name, row in OPTIONS.items() if row.exact)}
-        if "loss" in options and options["loss"] != values.get("loss"):
-            left.add("loss_options")
-        if "head_optimizer" in options and options["head_optimizer"] != values.get("head_optimizer"):
-            left |= {"head_lr", *(name for name, row in OPTIONS.items() if row.of_optimizers)}
-        values = {name: value for name, value in values.items() if name not in left}
-        return values if head == "exact" else {"head_optimizer": next(iter(PARAMETER_OPTIMIZERS)), **values}
+        """The values that go with these options."""
+        values = beside(self.values, options, self.value("head"))
+        exact = options.get("head", self.value("head")) == "exact"
+        return values if exact else {"head_optimizer": next(iter(PARAMETER_OPTIMIZERS)), **values}
+
+
+def beside(values: Mapping[str, Any], options: Mapping[str, Any], own: str) -> dict[str, Any]:
+    """Values for the head ``own``, less those that belong to another head, loss or optimiser than the options."""
+    head = options.get("head", own)
+    left: set[str] = set()
+    if head != own:
+        left |= {"head", "head_options"}
+    if "exact" in (head, own) and head != own:
+        left |= {"head_optimizer", "head_lr", *(name for name, row in OPTIONS.items() if row.exact)}
+    if "loss" in options and options["loss"] != values.get("loss"):
+        left.add("loss_options")
+    if "head_optimizer" in options and options["head_optimizer"] != values.get("head_optimizer"):
+        left |= {"head_lr", *(name for name, row in OPTIONS.items() if row.of_optimizers)}
+    return {name: value for name, value in values.items() if name not in left}
 
 
 def choose(presets: Sequence[Preset], options: Mapping[str, Any], name: str | None = None) -> tuple[Preset, str]:

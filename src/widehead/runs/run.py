@@ -13,20 +13,29 @@ from typing import Any
 
 from torch import Tensor
 
-from widehead.data import Batches
 from widehead.data.files import is_file, whole_file
 from widehead.devices import resolved
 from widehead.errors import CheckpointError, check_whole
 from widehead.heads import ExactHead
 from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named, open_folder
-from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.heads import needs_frequencies
 from widehead.runs.lock import locked
+from widehead.runs.replace import bring_back, check_replaceable, drop_aside, remove_run, set_aside
 from widehead.runs.rows import ids_of, linear_head, similar_classes
-from widehead.runs.start import built, check_cutoffs, check_finite, evaluator_of, fitting_cutoffs, read_data, said
+from widehead.runs.start import (
+    begun,
+    built,
+    check_cutoffs,
+    evaluator_of,
+    frequencies_of,
+    read_data,
+    said,
+    start_encoder,
+    trainer_of,
+)
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.sampling.base import checked_frequencies
 from widehead.training import Outcome, RunFolder, Trainer
@@ -35,11 +44,11 @@ from widehead.training.folder import expecting
 from widehead.training.log import Display, PlainDisplay, display_for
 from widehead.training.loop import OnLog
 from widehead.training.memory import keep_freed_memory
-from widehead.training.optimizers import make_head_optimizer
 from widehead.training.position import Position
 from widehead.training.state import Origin, restore_network
 
 _FREQUENCIES = "frequencies.safetensors"
+_FILES = ("train", "test", "labels")  # that may be elsewhere when a run goes on
 
 
 class Run:
@@ -67,7 +76,7 @@ class Run:
         self._made: list[Path] | None = None  # folders that a failure before the first checkpoint removes again
 
     @classmethod
-    def new(cls, config: TrainingConfig, data: Any = None) -> Run:
+    def new(cls, config: TrainingConfig, data: Any = None, *, overwrite: bool = False) -> Run:
         """Read the data of a new run, make its folder ``config.out`` and write its options there.
 
         Args:
@@ -75,26 +84,27 @@ class Run:
                 can be resumed from anywhere.
             data: training data in memory, if ``config.train`` is None: those that ``predict`` takes; for a classifier
                 a pair, documents and labels, as `documents_of` takes them.
+            overwrite: whether the run that is in the folder makes room. It stays beside it as .NAME.before until the
+                new one has finished, and comes back if that fails before its first checkpoint.
 
         Raises:
             DataError: a file cannot be read; nothing was written.
             CheckpointError: the folder holds something already, is in use by another process, or cannot be written to.
             ValueError: options that do not fit the job or its data; there is something at ``head_storage``.
         """
-        kind, config = job_named(config.job), config.with_absolute_paths()
-        kind.check(config)
-        if (data is None) == (config.train is None) and not kind.brings_data:
-            found = "neither" if data is None else "both"
-            raise ValueError(f"Option `train` should be a file, or data in memory be given. Found {found}.")
-        folder = RunFolder(Path(config.out))
-        folder.check_free()
-        check_storage_free(config)
-        read = read_data(config, data)
-        config = fitting_cutoffs(read.job.settled(config), read.job)
+        folder = RunFolder(Path(config.out).absolute())
+        check_replaceable(folder) if overwrite else folder.check_free()
+        config, read = begun(config, data)
         run = cls(folder, config, read, best=False, device=config.device)
-        run._made = folder.make()
-        with run._taken():
-            RunFolder.create(config)
+        if overwrite:
+            set_aside(folder)
+        try:
+            run._made = folder.make()
+            with run._taken():
+                RunFolder.create(config)
+        except BaseException:
+            bring_back(folder)
+            raise
         return run
 
     @classmethod
@@ -112,6 +122,11 @@ class Run:
         """
         folder, config, _ = open_folder(out)
         return cls(folder, config, source=data, best=best, device=resolved(device))
+
+    def __repr__(self) -> str:
+        config = self.config
+        how = f"head {config.head}" if config.loss is None else f"head {config.head}, {config.loss}"
+        return f"Run({str(self.folder.path)!r}: {config.job}, preset {config.preset}, width {config.width}, {how})"
 
     @cached_property
     def job(self) -> Job:
@@ -131,6 +146,7 @@ class Run:
         if self._data is None:
             self._data = read_data(self.config, self._in_memory())
             self.__dict__.pop("job", None)
+            self._check_content(self.config.train)
         return self._data
 
     @property
@@ -152,7 +168,8 @@ class Run:
         Args:
             quiet: show nothing on standard error.
             on_log: see `Trainer`.
-            changes: new values of limits and cadences, such as ``epochs=20``.
+            changes: new values of limits and cadences, such as ``epochs=20``; and files that were moved, such as
+                ``train=…``, which should have the content that the run began with.
 
         Raises:
             CheckpointError: another process trains the run, its checkpoint is damaged or from a run with other
@@ -161,14 +178,17 @@ class Run:
             NonFiniteError: see ``Trainer.run``.
             ValueError: a change of an option that cannot change.
         """
-        may = sorted(name for name, row in OPTIONS.items() if row.resumed == "new")
+        may = sorted({*_FILES, *(name for name, row in OPTIONS.items() if row.resumed == "new")})
         if fixed := sorted(set(changes) - set(may)):
             raise ValueError(f"A resumed run may change: {', '.join(may)}. Found {fixed[0]!r}.")
         with self._taken():
             self._prepare(dict(changes, out=str(self.folder.path)))
             display = display_for(quiet)
             try:
-                return self._trainer(display, on_log).run()
+                outcome = self._trainer(display, on_log).run()
+                if outcome.status == "finished":
+                    drop_aside(self.folder)
+                return outcome
             except BaseException:
                 if not self.folder.last_checkpoint.exists():  # nothing that was learnt is lost
                     with suppress(CheckpointError):
@@ -272,6 +292,7 @@ class Run:
                 for folder in self._made:
                     if folder.is_dir() and not any(folder.iterdir()):
                         folder.rmdir()
+                bring_back(self.folder)
             raise
 
     def _in_memory(self) -> Any:
@@ -293,11 +314,27 @@ class Run:
         if config.head_storage != before.head_storage:
             check_storage_free(config)
         self.config = config
+        if any(getattr(config, name) != getattr(before, name) for name in _FILES):  # read before that is written
+            self._data = read_data(config, self._in_memory())
+            self.__dict__.pop("job", None)
+            self._check_content(before.train)
         if config.head_storage == before.head_storage:
             drop_storage(config)
         if config != before:
             self.folder.write_config(config)
         self.__dict__.pop("_loaded", None)
+
+    def _check_content(self, known: str | None) -> None:
+        """CheckpointError unless the training data are those of the run, which knows them by that path."""
+        assert self._data is not None
+        kept, found, path = self.config.train_checksum, self._data.checksum, self.folder.path
+        if kept and kept != found:
+            raise CheckpointError(
+                f"The training data changed since the run {path} began. Expected the content that {known} had then. "
+                f"Found other content in {self.config.train}: name the file that has it, or start a new run."
+            )
+        if not kept and known != self.config.train:
+            raise CheckpointError(f"The run {path} does not say what {known} held: put that file back to go on.")
 
     def _trainer(self, display: Display, on_log: OnLog | None) -> Trainer:
         """A trainer in the state of the last checkpoint, or at the start."""
@@ -313,21 +350,10 @@ class Run:
         if not folder.last_checkpoint.exists():
             if config.preset is not None:
                 display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
-            if config.encoder_init != "random":
-                data.job.start(network.encoder, data.examples, config)
-                check_finite(network)
+            start_encoder(config, network, data)
         started = time.perf_counter() - begin
-        trainer = Trainer(
-            config,
-            network,
-            make_head_optimizer(config, network, data.examples, data.job.sgd_lr.get(str(config.loss))),
-            Batches(data.examples, config.batch_size, config.seed),
-            folder,
-            sizes=data.job.sizes,
-            evaluator=evaluator_of(config, network, data),
-            display=display,
-            on_log=on_log,
-        )
+        evaluator = evaluator_of(config, network, data)
+        trainer = trainer_of(config, network, data, folder, evaluator=evaluator, display=display, on_log=on_log)
         trainer.restore()
         trainer.state.position.seconds += started  # making the first weights is training too
         return trainer
@@ -341,7 +367,7 @@ class Run:
             tree = load_checkpoint(path)
             with expecting(path, "how often each class is a target"):
                 return checked_frequencies(tree["frequencies"], self.job.sizes["classes"])
-        made = class_frequencies(data.examples, data.job.sizes["classes"])
+        made = frequencies_of(self.config, data)
         self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
         return made
 
@@ -363,11 +389,3 @@ class Run:
                 network.head.consolidate()  # what is loaded is read
         with expecting(path, "where the run is"):
             return network.eval(), Position.of(tree["position"]).step
-
-
-def remove_run(path: Path) -> None:
-    """Remove a run's folder; CheckpointError, and all stays, if it holds other files or a process trains there."""
-    if path.is_dir():
-        with locked(path):
-            RunFolder(path).clear()
-        path.rmdir()

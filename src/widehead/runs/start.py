@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.data import Batches
 from widehead.data.files import listed, whole_file
 from widehead.errors import NonFiniteError
 from widehead.jobs import Job, JobData, build_network, configure
 from widehead.jobs.base import job_named
 from widehead.jobs.judging import LOWER_IS_BETTER
+from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.training import Evaluator
+from widehead.options.heads import needs_frequencies
+from widehead.runs.storage import check_storage_free
+from widehead.training import Evaluator, RunFolder, Trainer
+from widehead.training.optimizers import make_head_optimizer
+
+
+def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, JobData]:
+    """The options and the data of a new run, with what the data decide; raises as `Run.new`. Nothing is written."""
+    kind, config = job_named(config.job), config.with_absolute_paths()
+    kind.check(config)
+    if (data is None) == (config.train is None) and not kind.brings_data:
+        found = "neither" if data is None else "both"
+        raise ValueError(f"Option `train` should be a file, or data in memory be given. Found {found}.")
+    check_storage_free(config)
+    read = read_data(config, data)
+    config = fitting_cutoffs(read.job.settled(config), read.job)
+    return dataclasses.replace(config, train_checksum=read.checksum), read
 
 
 def read_data(config: TrainingConfig, data: Any = None) -> JobData:
@@ -27,7 +46,14 @@ def read_data(config: TrainingConfig, data: Any = None) -> JobData:
         paths = {name: getattr(config, name) for name in ("train", "test", "labels")}
         places: dict[str, Any] = {n: path and str(files.enter_context(whole_file(path))) for n, path in paths.items()}
         given = dataclasses.replace(config, **places)
-        return job_named(config.job).of(given, given.train if data is None else data)
+        read = job_named(config.job).of(given, given.train if data is None else data)
+        return read if given.train is None else dataclasses.replace(read, checksum=_checksum(given.train))
+
+
+def _checksum(path: str) -> str:
+    """Of all bytes of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def said(path: Path | str | None, reading: str) -> str:
@@ -43,6 +69,26 @@ def evaluator_of(config: TrainingConfig, network: WideNetwork, data: JobData) ->
     return Evaluator(
         lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in LOWER_IS_BETTER
     )
+
+
+def frequencies_of(config: TrainingConfig, data: JobData) -> Tensor | None:
+    """(D,) how often each class is a target of the data, if the head needs that."""
+    wanted = needs_frequencies(config.head, config.head_options)
+    return class_frequencies(data.examples, data.job.sizes["classes"]) if wanted else None
+
+
+def trainer_of(config: TrainingConfig, network: WideNetwork, data: JobData, folder: RunFolder, **more: Any) -> Trainer:
+    """A trainer of a network on the data of a run; ``more`` as `Trainer` takes it."""
+    optimizer = make_head_optimizer(config, network, data.examples, data.job.sgd_lr.get(str(config.loss)))
+    batches = Batches(data.examples, config.batch_size, config.seed)
+    return Trainer(config, network, optimizer, batches, folder, sizes=data.job.sizes, **more)
+
+
+def start_encoder(config: TrainingConfig, network: WideNetwork, data: JobData) -> None:
+    """Weights that are made from the training data, if the options say so; NonFiniteError if they are not finite."""
+    if config.encoder_init != "random":
+        data.job.start(network.encoder, data.examples, config)
+        check_finite(network)
 
 
 def built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> WideNetwork:

@@ -117,18 +117,24 @@ class RunFolder:
         """This folder and those above it that are not there, innermost first."""
         return [path for path in (self.path, *self.path.parents) if not path.exists()]
 
-    def clear(self) -> None:
-        """Remove a run, but for the lock; CheckpointError, and all stays, if the folder holds files of others too."""
-        temporary = {path.name for path in self.path.glob(".*.tmp")}  # what a kill leaves
-        ours = {*_FILES, *_FOLDERS, *temporary, LOCK}
-        if others := sorted({path.name for path in self.path.iterdir()} - ours):
+    def check_alone(self) -> None:
+        """CheckpointError if the folder holds files of others besides a run."""
+        if others := sorted({path.name for path in self.path.iterdir()} - {*_FILES, *_FOLDERS, *self._left(), LOCK}):
             raise CheckpointError(
                 f"The run folder {self.path} should hold a run alone. Found {others[0]}: choose another folder."
             )
-        for name in (*_FILES, *temporary):
+
+    def clear(self) -> None:
+        """Remove a run, but for the lock; CheckpointError, and all stays, if the folder holds files of others too."""
+        self.check_alone()
+        for name in (*_FILES, *self._left()):
             (self.path / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def _left(self) -> set[str]:
+        """Temporary files that a kill leaves."""
+        return {path.name for path in self.path.glob(".*.tmp")}
 
     def check_own(self) -> None:
         """CheckpointError if a run that writes here would write elsewhere: what it opens or enters is a link."""

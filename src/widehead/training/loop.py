@@ -4,6 +4,7 @@ A run that was killed and resumed ends with the same bits as one that was not, o
 threads: all that decides the next step is in the checkpoint. (With a limit in minutes, time decides too.)
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -166,6 +167,18 @@ class Trainer:
         status = "finished" if finished or self._ended else "interrupted"
         epochs = position.epochs(len(self.batches))
         return Outcome(status, position.step, epochs, position.seconds, dict(position.metrics))
+
+    def rehearse(self, seconds: float) -> list[float]:
+        """Make steps for so many seconds, three at least; how long each took. Nothing is written."""
+        begin, took = time.perf_counter(), list[float]()
+        for inputs, targets in itertools.chain.from_iterable(map(self.batches.epoch, itertools.count())):
+            before = time.perf_counter()
+            self._step(inputs, targets)
+            self._read()  # which waits for the device
+            took.append(time.perf_counter() - before)
+            if len(took) >= 3 and time.perf_counter() - begin > seconds:
+                break
+        return took
 
     def _done(self) -> float:
         return self.state.position.done(self.config, len(self.batches))
