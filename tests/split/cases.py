@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from support.properties import TABLE, Row, relative
-from torch import Tensor
+from torch import Tensor, nn
 
 import widehead as wh
 
@@ -177,3 +177,30 @@ def bytes_of_a_step(mesh: Any, classes: int) -> dict[str, int]:
         head(parts[mesh.get_local_rank()][0].float(), parts[mesh.get_local_rank()][1]).backward()
         optimizer.step()
     return dict(split.sent)
+
+
+def with_encoder(mesh: Any) -> dict[str, float]:
+    """An encoder in DistributedDataParallel, clipped with the head by one norm, and its twin that has all examples."""
+    rank, size = mesh.get_local_rank(), mesh.size()
+
+    def made(mesh: Any) -> tuple[nn.Module, wh.ExactHead]:
+        torch.manual_seed(5)
+        encoder = nn.Sequential(nn.Linear(4, 6), nn.Tanh()).double()
+        head = wh.ExactHead(6, 37, wh.losses.SphericalSoftmax(), mesh=mesh, dtype=torch.float64)
+        head.load_weight(torch.randn(37, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+        return encoder, head
+
+    (encoder, head), (other, whole) = made(mesh), made(None)
+    encoder = nn.parallel.DistributedDataParallel(encoder, process_group=mesh.get_group())
+    pairs = [(encoder, head), (other, whole)]
+    steppers = [wh.optim.Together(torch.optim.AdamW(a.parameters(), lr=0.02), wh.optim.Newton(b)) for a, b in pairs]
+    for step in range(10):
+        parts = batches(row_of("spherical softmax"), size, 3, 4, 37, step)
+        head(encoder(parts[rank][0]), parts[rank][1]).backward()
+        sum(whole(other(inputs), targets) for inputs, targets in parts).div(size).backward()
+        for (a, b), stepper in zip(pairs, steppers, strict=True):
+            nn.utils.clip_grad_norm_([*a.parameters(), *b.parameters()], 0.05)
+            stepper.step()
+            stepper.zero_grad()
+    off = [relative(a, b) for a, b in zip(encoder.parameters(), other.parameters(), strict=True)]
+    return {"encoder": max(off), "weight": relative(head.weight(), whole.weight())}
