@@ -25,6 +25,7 @@ ROOMS = (
         "widehead.bench",
         "widehead.report",
         "widehead.sampling",
+        "widehead.serving",
     ),
     *("widehead.cached", "widehead.cuda"),
     *("widehead.search", "widehead.factored", "widehead.versions", "widehead.arithmetic"),

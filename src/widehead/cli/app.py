@@ -11,6 +11,7 @@ from widehead.cli.demo import demo
 from widehead.cli.evaluate import evaluate
 from widehead.cli.export import export
 from widehead.cli.predict import predict
+from widehead.cli.serve import serve
 from widehead.cli.similar import similar
 from widehead.version import __version__
 
@@ -30,9 +31,11 @@ _HELP = """Trains networks with very many outputs, exactly, at a cost per exampl
 
     widehead similar runs/shop milk
 
+    widehead serve runs/shop
+
     widehead export runs/shop --format safetensors
 """
-_ORDER = ("demo", "train", "compare", "evaluate", "predict", "similar", "export", "bench")
+_ORDER = ("demo", "train", "compare", "evaluate", "predict", "similar", "serve", "export", "bench")
 
 
 class Commands(Group):
@@ -82,6 +85,6 @@ _GROUPS = {
 for _name, _text in _GROUPS.items():
     group = typer.Typer(cls=JobGroup, help=_text, context_settings=SETTINGS)
     app.add_typer(group, name=_name)
-for _command in (demo, evaluate, predict, similar, export):
+for _command in (demo, evaluate, predict, similar, serve, export):
     app.command(cls=Command, context_settings=SETTINGS)(_command)
 app.add_typer(bench, name="bench")

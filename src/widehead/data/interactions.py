@@ -172,7 +172,9 @@ def pair(train: Interactions, test: Interactions) -> Pair:
 def aligned(pairs: Pairs, items: Vocabulary | None = None, users: Sequence[str] | None = None) -> Interactions:
     """The matrix of the pairs, in the rows and columns given. The arrays of ``pairs`` are used up."""
     rows = pairs.users if users is None else list(users)
-    columns, column_of = _columns(pairs) if items is None else (items, Vocabulary(items.names).ids(pairs.items))
+    # Names that stand for unknown ones count as unknown here. To make a vocabulary takes a second for 10^6 names.
+    known = items if items is None or items.unknown is None else Vocabulary(items.names)
+    columns, column_of = _columns(pairs) if items is None or known is None else (items, known.ids(pairs.items))
     row_of = np.arange(len(rows)) if users is None else Vocabulary(rows).ids(pairs.users)
     unknown_users, unknown_items = np.flatnonzero(row_of < 0), np.flatnonzero(column_of < 0)
     unreachable = np.zeros(len(rows), dtype=np.int64)

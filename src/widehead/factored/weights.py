@@ -108,10 +108,25 @@ class FactoredWeights(WeightRecord):
     def factored(self) -> FactoredWeights:
         return self
 
+    @property
+    def _settled(self) -> bool:
+        """Whether all rows are up to date but for the shift."""
+        return self.versions.live == [self.versions.newest] and self.segment_steps == 0 and self.order == 1
+
+    def outputs(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """If rows are up to date in the CPU's memory, blocks are large and nothing is copied."""
+        values = self.values
+        if not self._settled or self.rows.is_narrow or self.rows.path is not None or values.device.type != "cpu":
+            return super().outputs(hidden)
+        constant = (hidden @ self.small.shift[: self.width])[:, None]
+        step = min(1 << 16, max(1 << 11, (1 << 20) // max(1, len(hidden))))
+        starts = range(0, len(values), step)
+        return ((self.first + start, (hidden @ values[start : start + step].T).add_(constant)) for start in starts)
+
     def blocks(self, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
         columns = slice(self.width) if columns is None else columns
         factor, shift = self.small.factor[:, columns], self.small.shift[columns]
-        settled = self.versions.live == [self.versions.newest] and self.segment_steps == 0 and self.order == 1
+        settled = self._settled
         for start, stop in self.rows.spans():
             if settled:
                 yield self.first + start, self.values[start:stop] + shift

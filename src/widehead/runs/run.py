@@ -22,6 +22,7 @@ from widehead.jobs.base import job_named, open_folder
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.heads import needs_frequencies
+from widehead.runs.index import RunIndex, build_index
 from widehead.runs.lock import locked
 from widehead.runs.replace import bring_back, check_replaceable, drop_aside, remove_run, set_aside
 from widehead.runs.rows import ids_of, linear_head, similar_classes
@@ -73,6 +74,7 @@ class Run:
     ) -> None:
         self.folder, self.config = folder, config
         self._data, self._source, self._best, self._device = data, source, best, device
+        self._indices: dict[tuple[str, float], RunIndex] = {}
         self._made: list[Path] | None = None  # folders that a failure before the first checkpoint removes again
 
     @classmethod
@@ -272,11 +274,17 @@ class Run:
 
         return write_report(self.folder.path, comparisons=comparisons, tables=tables)
 
-    def export(self, format: str, path: Path | str | None = None) -> Path:
+    def export(self, format: str, path: Path | str | None = None, **options: Any) -> Path:
         """Write the weights for other programs, as `widehead.runs.export.export` does."""
         from widehead.runs.export import export  # polars is slow to import
 
-        return export(self, format, path)
+        return export(self, format, path, **options)
+
+    def index(self, kind: str, recall: float = 0.95) -> RunIndex:
+        """An index of the classes, "ivf" or "hnsw", made once: see `widehead.runs.index.build_index`."""
+        if (kind, recall) not in self._indices:
+            self._indices[kind, recall] = build_index(self, kind, recall)
+        return self._indices[kind, recall]
 
     @contextmanager
     def _taken(self) -> Iterator[None]:
@@ -323,6 +331,7 @@ class Run:
         if config != before:
             self.folder.write_config(config)
         self.__dict__.pop("_loaded", None)
+        self._indices.clear()
 
     def _check_content(self, known: str | None) -> None:
         """CheckpointError unless the training data are those of the run, which knows them by that path."""
