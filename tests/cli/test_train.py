@@ -16,6 +16,7 @@ from support.cli_runs import FILES, JOBS, Called, assert_refused, call, tree
 from support.processes import ENVIRONMENT, PROGRAM, start, wait_for_steps
 
 from widehead.cli.options import _use_threads
+from widehead.runs import rehearsal
 
 Trained = dict[str, tuple[Path, Called]]
 
@@ -106,7 +107,10 @@ def test_a_file_that_is_not_there_and_one_for_a_resumed_run(data: Path) -> None:
 
 
 @pytest.mark.parametrize("job", FILES)
-def test_a_rehearsal_says_what_a_run_would_take_and_writes_nothing(job: str, trained: Trained, tmp_path: Path) -> None:
+def test_a_rehearsal_says_what_a_run_would_take_and_writes_nothing(
+    job: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "_SECONDS", 0.1)
     folder = trained[job][0]
     before = tree(folder)
     asked = [*JOBS[job], folder / "train.txt", "--out", folder / "new", "--at", "2", "--seed", "3", "--dry-run"]
@@ -128,7 +132,8 @@ def test_a_rehearsal_says_what_a_run_would_take_and_writes_nothing(job: str, tra
     assert "What the run would take" in shown.out
 
 
-def test_a_rehearsal_refuses_what_a_run_refuses(data: Path) -> None:
+def test_a_rehearsal_refuses_what_a_run_refuses(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "_SECONDS", 0.1)
     for more, what in (("--at", "61"), "--at"), (("--head-options", "x=1", "--head", "full"), "head-options"):
         assert_refused(call("train", "recommender", "train.txt", "--dry-run", *more), what)
     assert trained().code == 0

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import os
+import random
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -105,6 +111,70 @@ def test_the_bar_shows_status_and_lines() -> None:
 def test_the_display_fits_where_it_goes() -> None:
     assert type(display_for(quiet=True)) is Display
     assert isinstance(display_for(quiet=False), PlainDisplay)
+
+
+class ZMQInteractiveShell:
+    """The shell of a notebook; that of Colab is derived from it."""
+
+
+class Shell(ZMQInteractiveShell):
+    pass
+
+
+class Handle:
+    """Keeps what the line of a cell shows."""
+
+    shown: ClassVar[list[tuple[str, str]]] = []
+
+    def display(self, data: dict[str, str], raw: bool) -> None:
+        self.shown.append(("new", data["text/plain"]))
+
+    def update(self, data: dict[str, str], raw: bool) -> None:
+        self.shown.append(("anew", data["text/plain"]))
+
+
+@pytest.mark.parametrize("shell", [ZMQInteractiveShell, Shell])
+def test_a_notebook_has_one_line_that_is_written_anew(shell: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handle, "shown", [])
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(DisplayHandle=Handle))
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert type(display_for(quiet=True)) is Display
+    display = display_for(quiet=False)
+    for _ in range(3):
+        display.update(STATUS)
+    assert Handle.shown == [("new", f"██████░░░░░░░░░░░░░░░░░░  25% | {STATUS}")]
+    display.say("epoch 1")
+    display.update(dataclasses.replace(STATUS, done=1.0))
+    display.close()
+    assert [kind for kind, _ in Handle.shown] == ["new", "anew"]
+    assert stream.getvalue() == "epoch 1\n"
+
+
+def test_a_shell_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: io.StringIO()))
+    assert type(display_for(quiet=False)) is PlainDisplay
+
+
+def test_a_real_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    rng = random.Random(0)
+    (tmp_path / "train.txt").write_text("".join(f"u{n} i{rng.randrange(9)} i{rng.randrange(9)}\n" for n in range(40)))
+    code = (
+        "import widehead as wh\nfrom widehead.jobs import configure\n"
+        f"config = configure('recommender', train={str(tmp_path / 'train.txt')!r}, out={str(tmp_path / 'run')!r}, "
+        "encoder_lr=0.01, epochs=None, minutes=0.02, at=(2,))\n"
+        "run = wh.Run.new(config)\nrun.train()\nrun"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    outputs = notebook.cells[0].outputs
+    lines = [out.data["text/plain"] for out in outputs if out.output_type == "display_data"]
+    assert len(lines) == 1
+    assert "examples/s" in lines[0]
+    assert outputs[-1].data["text/plain"].startswith("Run(")
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])

@@ -91,6 +91,22 @@ def together(head: wh.ExactHead, encoder: nn.Module) -> torch.optim.Optimizer:
     return wh.optim.Together(torch.optim.AdamW(encoder.parameters()), wh.optim.Newton(head))
 
 
+def swapped(model: nn.Module, head: wh.ExactHead) -> nn.Module:
+    wh.swap_head(model, "lm_head", wh.SampledSoftmaxHead)
+    wh.restore_linear(model, "lm_head")
+    return model
+
+
+def estimators(texts: list[str], labels: list[list[str]], items: list[list[str]], folder: Path) -> None:
+    recommender = assert_type(wh.Recommender(width=64).fit(items), wh.Recommender)
+    ids, scores = recommender.recommend(items, 10)
+    assert ids.shape == scores.shape
+    recommender.save(folder)
+    assert_type(wh.Recommender.load(folder), wh.Recommender)
+    wh.MultiLabel(quiet=True).fit(texts, labels).predict(texts, 5)
+    wh.WordVectors(texts).most_similar("word", 10)
+
+
 def one_run(folder: Path) -> dict[str, float]:
     config = configure("recommender", train="train.txt", out=str(folder), width=64)
     assert_type(config, TrainingConfig)

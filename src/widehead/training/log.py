@@ -1,5 +1,6 @@
 """What a run tells: metrics.jsonl for programs, a progress bar or plain lines on standard error for people."""
 
+import importlib
 import json
 import math
 import os
@@ -162,11 +163,37 @@ class BarDisplay(Display):
         self._progress.stop()
 
 
+class NotebookDisplay(PlainDisplay):
+    """A line with a bar in the output of a notebook's cell, which is written anew; lines that are said stay there."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream, seconds=0.5)
+        self._line = importlib.import_module("IPython.display").DisplayHandle()
+        self._shown = False
+
+    def update(self, status: Status) -> None:
+        """The line anew, if the last one was long enough ago."""
+        if time.monotonic() < self._next and self._shown and status.done < 1.0:
+            return
+        full = round(24 * status.done)
+        text = {"text/plain": f"{'█' * full}{'░' * (24 - full)} {status.done:4.0%} | {status}"}
+        self._line.update(text, raw=True) if self._shown else self._line.display(text, raw=True)
+        self._shown, self._next = True, time.monotonic() + self.seconds
+
+
 def display_for(quiet: bool) -> Display:
-    """Nothing if ``quiet``, a bar if standard error is a terminal, plain lines elsewhere."""
+    """Nothing if ``quiet``, a bar if standard error is a terminal or in a notebook, plain lines elsewhere."""
     if quiet:
         return Display()
+    if _in_notebook():
+        return NotebookDisplay(sys.stderr)
     return BarDisplay(sys.stderr) if sys.stderr.isatty() else PlainDisplay(sys.stderr)
+
+
+def _in_notebook() -> bool:
+    """Whether IPython runs this for a notebook, also one of Colab's, whose shell is derived from Jupyter's."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 def _duration(seconds: float) -> str:
