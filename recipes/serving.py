@@ -1,5 +1,7 @@
 """A server under load, and how long an answer takes beside a plain product: a recommender of any size.
 
+python recipes/serving.py plant FOLDER --classes 1000000 --width 128
+    make such a run, FOLDER/run, with weights that are drawn and not learnt
 python recipes/serving.py load RUN --clients 50 --seconds 60 -- --index ivf
     so many clients ask as fast as they are answered; the server is killed after a third of the time and started again
 python recipes/serving.py latency RUN -- --index ivf
@@ -29,10 +31,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from provenance import append
 
+from widehead.jobs import configure
 from widehead.runs import Run
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 
 Question = tuple[dict[str, Any], list[str], list[float]]
 
@@ -210,18 +215,55 @@ def latency(run: Path, options: Sequence[str], count: int = 300, k: int = 10) ->
     return {**sizes, **figures, **ratio, "exit_code": server.stop(), "ready": server.ready}
 
 
+def plant(folder: Path, classes: int, width: int) -> dict[str, Any]:
+    """A run with weights that were drawn and not learnt: items of a thousand groups, and users of one group each.
+
+    An item's row is its group's direction plus as much of its own, times a length from 0.5 to 2; its embedding is
+    nearly the same. To train so many items would take an hour, and the server would do nothing else with them.
+    """
+    rng, groups = np.random.default_rng(0), 1_000
+    group_of = rng.permutation(classes) % groups
+    members = np.argsort(group_of, kind="stable").reshape(groups, -1)
+    folder.mkdir(parents=True)
+    with (folder / "train.txt").open("w") as lines:
+        for user, items in enumerate(members.reshape(-1, 10)):
+            more = rng.choice(members[user * 10 * groups // classes], 10)
+            lines.write(f"u{user} " + " ".join(map(str, dict.fromkeys([*items, *more]))) + "\n")
+    options = {"train": str(folder / "train.txt"), "out": str(folder / "run"), "width": width}
+    Run.new(configure("recommender", **options, encoder_lr=1e-3, epochs=None, minutes=1e-4, holdout=0.0)).train(
+        quiet=True
+    )
+    run = Run.open(folder / "run")
+    places = torch.tensor([int(name) for name in run.job.class_names])
+    directions, generator = torch.randn(groups, width), torch.Generator().manual_seed(0)
+    rows = directions[torch.from_numpy(group_of)[places]] + torch.randn(classes, width, generator=generator)
+    rows *= 0.5 + 1.5 * torch.rand(classes, 1, generator=generator)
+    run.network.head.load_weight(rows)
+    path = run.folder.last_checkpoint
+    tree = load_checkpoint(path)
+    tree["encoder"]["embeddings.weight"] = rows + 0.5 * torch.randn(classes, width, generator=generator)
+    tree["head"] = run.network.head.state_dict()
+    save_checkpoint(path, tree)
+    return {"classes": classes, "width": width, "groups": groups}
+
+
 def is_exact(options: Sequence[str]) -> bool:
     return "--index" not in options or "exact" in options
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("load", "latency"))
+    parser.add_argument("what", choices=("plant", "load", "latency"))
     parser.add_argument("run", type=Path)
+    parser.add_argument("--classes", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given, options = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
+    if given.what == "plant":
+        print(json.dumps(plant(given.run, given.classes, given.width)))
+        return
     before = os.getloadavg()[0]
     if given.what == "load":
         found = load(given.run, options, given.clients, given.seconds)

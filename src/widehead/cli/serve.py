@@ -9,7 +9,7 @@ import typer
 
 from widehead.cli.console import say
 from widehead.cli.errors import Interrupted
-from widehead.cli.options import BestOption, DeviceOption, RunArgument, usable_device
+from widehead.cli.options import BestOption, DeviceOption, RunArgument, ThreadsOption, usable_device
 
 _MS, _MIB = 1e-3, 1 << 20
 
@@ -24,9 +24,7 @@ def serve(
         Literal["exact", "ivf", "hnsw"], typer.Option("--index", help="Look at all classes, or at some by FAISS.")
     ] = "exact",
     recall: Annotated[float, typer.Option("--recall", help="recall@10 that an index should reach.")] = 0.95,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads that compute.", show_default="one a core")
-    ] = None,
+    threads: ThreadsOption = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Inputs that are answered at a time.")] = 64,
     wait: Annotated[float, typer.Option("--wait", min=0, help="Milliseconds that a batch waits for more inputs.")] = 0,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait; others get 503.")] = 256,
@@ -54,7 +52,7 @@ def serve(
     server: Server
     app = make_app(
         opened.config.job,
-        lambda: _service(opened, index, recall, threads),
+        lambda: _service(opened, index, recall),
         limits,
         failed=lambda: setattr(server, "should_exit", True),
         ready=lambda service: say(f"Ready: {service}"),
@@ -83,13 +81,9 @@ def _opened(run: Any, best: bool, device: str) -> Any:
     return Run.open(run, best=best, device=device)
 
 
-def _service(run: Any, index: str, recall: float, threads: int | None) -> Any:
-    import torch
-
+def _service(run: Any, index: str, recall: float) -> Any:
     from widehead.serving import Service
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     return Service(run, index, recall)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +17,80 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from widehead.errors import CheckpointError, DataError, RankingWarning, warn_user
+from widehead.errors import CheckpointError, DataError, RankingWarning, check_choice, check_whole, warn_user
 from widehead.heads import ExactHead
 from widehead.precision import in_full_precision
+from widehead.runs.index import KINDS
+from widehead.runs.onnx_file import require_onnx, write_onnx
 from widehead.runs.rows import class_rows, linear_head
 from widehead.runs.run import Run
+from widehead.search.tuning import check_part
 from widehead.training.folder import new_file
 
+_ENDINGS = {"torch": ".pt", "safetensors": ".safetensors", "word2vec": ".txt", "faiss": ".faiss", "onnx": ".onnx"}
 
-def export(run: Run, format: str, path: Path | str | None = None) -> Path:
+
+def export(
+    run: Run, format: str, path: Path | str | None = None, *, index: str = "flat", recall: float = 0.95, top: int = 10
+) -> Path:
     """Write the weights of a run for other programs.
 
     Args:
         format: "torch": a state_dict of the encoder and of the output layer as an nn.Linear. "safetensors": the same,
             with the classes' names. "word2vec": text, a name and its row of W on each line. "faiss": an index of the
-            rows by inner product.
+            rows by inner product. "onnx": a model from inputs to the best classes, ranked as by the run.
         path: the file; by default it is named after the run.
+        index: of "faiss": "flat" looks at all rows; "ivf" and "hnsw" at some, see `Run.index`, which says how many and
+            what they find.
+        recall: that such an index should reach.
+        top: classes that a model of "onnx" names.
 
     Returns:
         path.
 
-    RankingWarning, if the loss does not rank classes by the outputs themselves.
+    RankingWarning, if the loss does not rank classes by the outputs themselves, and the file does not say by what.
 
     Raises:
-        ValueError: another format.
-        DataError: the head has no row of weights for each class, or a package is not there.
+        ValueError: another format or index, or a number out of range.
+        DataError: the head has no row of weights for each class, an index cannot rank as its loss does, or a package is
+            not there.
         CheckpointError: the run is damaged, or the file cannot be written; what it held is as it was.
     """
-    if format not in _WRITERS:
-        raise ValueError(f"Parameter `format` should be one of {', '.join(_WRITERS)}. Found {format!r}.")
-    if format == "faiss" and importlib.util.find_spec("faiss") is None:
-        raise DataError('the format faiss needs FAISS: pip install "widehead[retrieval]"')
-    ending, write = _WRITERS[format]
-    path = Path(run.folder.path.absolute().name + ending if path is None else path)
-    head = linear_head(run)
+    if format not in _ENDINGS:
+        raise ValueError(f"Parameter `format` should be one of {', '.join(_ENDINGS)}. Found {format!r}.")
+    _check(format, index, recall, top)
+    path = Path(run.folder.path.absolute().name + _ENDINGS[format] if path is None else path)
+    head = run.network.head if format == "onnx" else linear_head(run)
+    writers: dict[str, Callable[[Run, Path], None]] = {
+        "torch": _write_torch,
+        "safetensors": _write_safetensors,
+        "word2vec": _write_word2vec,
+        "faiss": partial(_write_faiss, kind=index, wanted=recall),
+        "onnx": partial(write_onnx, k=top),
+    }
     with _output_file(path) as temporary:
-        in_full_precision(write)(run, temporary)
-    if isinstance(head, ExactHead) and (formula := head.loss.ranks_by) is not None:
+        in_full_precision(writers[format])(run, temporary)
+    if format != "onnx" and isinstance(head, ExactHead) and (formula := head.loss.ranks_by) is not None:
+        both = format == "faiss" and head.loss.ranks_both_ways
+        do = "search for h and for −h and rank what both find by that" if both else "apply that"
         warn_user(
             f"{path} holds rows w of weights, and {run.config.loss} ranks classes by {formula} with o = w·h, not by o: "
-            "apply that, or take Run.open(…).network.head.to_scorer(), a module that ranks as the run does.",
+            f"{do}, or take Run.open(…).network.head.to_scorer(), a module that ranks as the run does.",
             RankingWarning,
         )
     return path
+
+
+def _check(format: str, index: str, recall: float, top: int) -> None:
+    check_choice("index", index, ("flat", *KINDS))
+    check_part("recall", recall)
+    check_whole("top", top)
+    if index != "flat" and format != "faiss":
+        raise ValueError(f"Option `index` should be flat for other formats than faiss. Found {index} with {format}.")
+    if format == "faiss" and importlib.util.find_spec("faiss") is None:
+        raise DataError('the format faiss needs FAISS: pip install "widehead[retrieval]"')
+    if format == "onnx":
+        require_onnx()
 
 
 @contextmanager
@@ -122,8 +154,11 @@ def _write_word2vec(run: Run, path: Path) -> None:
             table.write_csv(file, include_header=False, separator=" ", quote_style="never")
 
 
-def _write_faiss(run: Run, path: Path) -> None:
+def _write_faiss(run: Run, path: Path, kind: str, wanted: float) -> None:
     """Inner products with the index are outputs; a bias is one more column (queries end in 1)."""
+    if kind != "flat":
+        run.index(kind, wanted).save(path)
+        return
     faiss: Any = importlib.import_module("faiss")
     head = linear_head(run)
     index = faiss.IndexFlatIP(head.in_features + head.has_bias)
@@ -147,12 +182,3 @@ def _state(run: Run) -> dict[str, Tensor]:
         if bias is not None:
             bias[start : start + len(rows)] = rows[:, -1]
     return {**state, "head.weight": weight}
-
-
-# Ending and writer of each format.
-_WRITERS: dict[str, tuple[str, Callable[[Run, Path], None]]] = {
-    "torch": (".pt", _write_torch),
-    "safetensors": (".safetensors", _write_safetensors),
-    "word2vec": (".txt", _write_word2vec),
-    "faiss": (".faiss", _write_faiss),
-}
