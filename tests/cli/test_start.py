@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,22 @@ INTERRUPTED = (
     "timer.start()\n"
     "main()"
 )
+
+
+def test_ctrl_c_in_an_import_that_swallows_it_comes_again(tmp_path: Path) -> None:
+    """A library may import what it needs late, and an import may catch everything."""
+    (tmp_path / "swallowing.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    (tmp_path / "late.py").write_text("def get():\n    import swallowing\n")
+    code = (
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport late, time, widehead.cli.errors as errors\n"
+        "from widehead.cli import main\n"
+        "def run(*_):\n    late.get()\n    time.sleep(30)\n"
+        "errors.run_guarded = run\nmain([])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=25)
+    assert (done.returncode, done.stderr) == (130, "widehead: interrupted.\n")
 
 
 @pytest.mark.parametrize("seed", range(5))
