@@ -92,7 +92,7 @@ def test_options_of_the_other_task(tmp_path: Path) -> None:
         (["predict", "RUN"], "FILE"),
         (["predict", "RUN", "x.txt", "--top", "0"], "--top"),
         (["export", "RUN"], "--format"),
-        (["export", "RUN", "--format", "onnx"], "onnx"),
+        (["export", "RUN", "--format", "pickle"], "pickle"),
         (["demo", "--epochs", "0"], "--epochs"),
         (["--loud"], "No such option: --loud"),
     ],

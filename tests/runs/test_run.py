@@ -45,7 +45,7 @@ def test_data_are_read_once_and_the_same_object_goes_on(tmp_path: Path, monkeypa
     assert run.report() == tmp_path / "run" / "report.html"
     assert run.export("torch", tmp_path / "run.pt").stat().st_size > 0
     with pytest.raises(ValueError, match="`format` should be one of torch"):
-        run.export("onnx")
+        run.export("pickle")
 
 
 def test_a_failure_before_the_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
