@@ -222,6 +222,13 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     assert type(model.lm_head) is nn.Linear
 
 
+def test_quantised_layers_are_refused() -> None:
+    model = Decoder()
+    model.lm_head.weight = nn.Parameter(torch.zeros(D, WIDTH, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(TypeError, match=r"floating point\. Found torch\.int8"):
+        wh.swap_head(model, "lm_head", wh.SampledSoftmaxHead)
+
+
 def test_what_is_no_head_or_no_layer_stays() -> None:
     model = Decoder()
     with pytest.raises(TypeError, match=r"head of widehead\. Found Linear"):

@@ -513,6 +513,21 @@ def test_zero_grad_of_the_model_drops_pending_steps() -> None:
         assert same(model, by_hand())
 
 
+def test_an_average_of_parameters_written_back_is_an_error() -> None:
+    """As Lightning's StochasticWeightAveraging does, which leaves W out: the encoder is averaged, and W is not."""
+    model = Model()
+    optimizer = Together(*parts_of(model))
+    trained(model, optimizer, 0, 2)
+    average = [p.detach().clone() for p in model.parameters()]
+    trained(model, optimizer, 2, 4)
+    model.to(torch.float64)
+    model.head.scores(data(2)[0])
+    for parameter, mean in zip(model.parameters(), average, strict=True):
+        parameter.detach().copy_(mean)
+    with pytest.raises(RuntimeError, match=r"copied or averaged into.*widehead\.heads\.AveragedModel"):
+        model.head.scores(data(2)[0])
+
+
 def test_a_frozen_head_lends_nothing_and_a_handle_without_owner_neither() -> None:
     model = Model()
     optimizer = Together(*parts_of(model))

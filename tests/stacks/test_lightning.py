@@ -12,6 +12,8 @@ from support.stacks import BATCH, Examples, Model, assert_same, by_hand, parts, 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from widehead.heads import AveragedModel
+
 lightning = pytest.importorskip("lightning", reason="make test-stacks installs it")
 
 
@@ -26,6 +28,9 @@ class Automatic(lightning.LightningModule):  # type: ignore[misc,name-defined]
         loss: Tensor = self.model(**batch)["loss"]
         self.log("loss", loss)
         return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        self.model(**batch)
 
     def configure_optimizers(self) -> Any:
         optimizer = together(self.model)
@@ -109,6 +114,31 @@ def test_it_goes_on_from_a_checkpoint(tmp_path: Path, kind: Any) -> None:
     begun.save_checkpoint(tmp_path / "begun.ckpt")
     trainer(tmp_path, 3).fit(second, loader(), ckpt_path=tmp_path / "begun.ckpt")
     assert_same(second.model.weights(), whole.model.weights())
+
+
+@pytest.mark.parametrize("name", ["StochasticWeightAveraging", "EMAWeightAveraging"])
+def test_averages_that_leave_w_out_are_errors(tmp_path: Path, name: str) -> None:
+    from lightning.pytorch import callbacks
+
+    callback = getattr(callbacks, name)(**({"swa_lrs": 0.01} if name[0] == "S" else {}))
+    module = Automatic()
+    with pytest.raises(RuntimeError, match=r"widehead\.heads\.AveragedModel"):
+        trainer(tmp_path, 6, callbacks=[callback]).fit(module, loader(), loader())
+
+
+def test_an_average_with_w_is_kept_by_a_callback(tmp_path: Path) -> None:
+    class Averaging(lightning.Callback):  # type: ignore[misc,name-defined]
+        def on_fit_start(self, _: Any, module: Any) -> None:
+            self.average = AveragedModel(module.model)
+
+        def on_train_batch_end(self, _: Any, module: Any, *__: Any) -> None:
+            self.average.update_parameters(module.model)
+
+    module, callback = Automatic(), Averaging()
+    trainer(tmp_path, 1, callbacks=[callback]).fit(module, loader())
+    of_steps = [by_hand(Examples().batches()[: n + 1]).weights() for n in range(6)]
+    for found, *single in zip(callback.average.module.weights(), *of_steps, strict=True):
+        assert torch.allclose(found, sum(single) / 6, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

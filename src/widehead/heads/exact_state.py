@@ -16,6 +16,7 @@ from widehead.cached import record_of
 from widehead.errors import KeptPrecisionWarning, warn_user
 from widehead.factored import WeightRecord
 from widehead.heads.base import Head
+from widehead.heads.handle import Handle
 from widehead.losses import Loss
 from widehead.precision import in_full_precision
 
@@ -35,6 +36,7 @@ class ExactState(Head):
 
     loss: Loss
     handle: nn.Parameter
+    _given_away: tuple[Tensor, int] | None
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__(in_features, num_classes)
@@ -108,8 +110,17 @@ class ExactState(Head):
             weights = self.weights.for_state()  # of what was put, if something was
         super()._save_to_state_dict(destination, prefix, keep_vars)
         del destination[prefix + "handle"]
-        rows = {"values": weights.values, "versions": weights.versions.versions}
+        rows = {"values": self._handed_out(weights.values), "versions": weights.versions.versions}
         destination.update({prefix + name: weights.as_saved(part) for name, part in rows.items()})
+
+    def _handed_out(self, values: Tensor) -> Tensor:
+        """The same memory as a tensor that counts the changes others make to it, and those alone."""
+        if values.is_inference() or self._weights.is_filled_in_place():
+            return values
+        if self._given_away is None or self._given_away[0].data_ptr() != values.data_ptr():
+            alias = values.data
+            self._given_away = alias, alias._version
+        return self._given_away[0]
 
     @in_full_precision
     def get_extra_state(self) -> Tensor:
@@ -201,12 +212,16 @@ class ExactState(Head):
     # -- averages -----------------------------------------------------------------------------------------------
 
     def _seal_anew(self, device: torch.device) -> None:
-        """A buffer with a number of this head alone: what averages or synchronises modules writes into it."""
+        """A buffer of numbers of this head alone: what averages or synchronises modules writes into it."""
         self._number = float(next(_numbers))
         device = torch.device("cpu") if device.type == "meta" else device
-        self._seal = torch.tensor(self._number, dtype=torch.float64, device=device)
+        # Whoever averages it with itself finds NaN, and NaN is what comes back if that is written into this head.
+        self._seal = torch.tensor([self._number, torch.inf], dtype=torch.float64, device=device)
         self.register_buffer("seal", self._seal, persistent=False)
         self._note_seal()
+        self._given_away = None
+        if isinstance(handle := self._parameters.get("handle"), Handle):
+            handle.note()
 
     def _note_seal(self) -> None:
         """Remember that the seal is whole as it is now, so that a GPU need not be asked again."""
@@ -215,14 +230,22 @@ class ExactState(Head):
 
     def check_untouched(self) -> None:
         """RuntimeError if a tool wrote into the buffers of this head, as copies of averages are written."""
-        if self._seal.item() != self._number:
+        if self._seal.tolist() != [self._number, torch.inf] or self._was_written():
             raise RuntimeError(
-                "The weights of this exact head should be changed by its optimiser alone. Found a buffer that another "
-                "module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel and other averages do: "
-                "W, which is no parameter, is not their average. Use widehead.heads.AveragedModel."
+                "The weights of this exact head should be changed by its optimiser alone. Found a buffer, a parameter "
+                "or a state that another module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel "
+                "and other averages do: W, which is no parameter, is not their average. Use "
+                "widehead.heads.AveragedModel."
             )
         if not self._seal.is_cpu:
             self._note_seal()
+
+    def _was_written(self) -> bool:
+        """Whether somebody wrote into what a state_dict holds, or into a handle that no optimiser has."""
+        given, handle = self._given_away, self._parameters["handle"]
+        return (given is not None and given[0]._version != given[1]) or (
+            isinstance(handle, Handle) and handle.was_written
+        )
 
     def accept_average(self) -> None:
         """Take it that the buffers were written into: W is going to be set."""
@@ -230,7 +253,7 @@ class ExactState(Head):
 
     def _widened(self, hidden: Tensor) -> Tensor:
         known = None if self._seal.is_cpu else self._sealed  # a look costs little on a CPU; a GPU is waited for
-        if known is None or known[0] is not self._seal or known[1] != self._seal._version:
+        if known is None or known[0] is not self._seal or known[1] != self._seal._version or self._was_written():
             self.check_untouched()
         return super()._widened(hidden)
 
@@ -239,9 +262,12 @@ class ExactState(Head):
             self._sealed = None  # what is judged is looked at, once: changes of .data are not counted
         return super().train(mode)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_given_away": None}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has another number, unless it is a copy of one that was written into."""
         super().__setstate__(state)
         self._sealed = None
-        if self._seal.item() == self._number:
+        if self._seal.tolist() == [self._number, torch.inf]:
             self._seal_anew(self._seal.device)

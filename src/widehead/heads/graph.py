@@ -82,7 +82,7 @@ class ExactFunction(torch.autograd.Function):
         if ctx.remember and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
             head.record(gradient)
         by_hidden, by_handle = ctx.needs_input_grad[:2]
-        of_handle = head.handle.detach() if by_handle else None  # empty
+        of_handle = torch.empty_like(head.handle) if by_handle else None  # no number
         return head.weights.by_hidden(gradient, ctx.read) if by_hidden else None, of_handle, None, None, None
 
 

@@ -27,13 +27,24 @@ class Handle(nn.Parameter):
     """
 
     _lender: tuple[weakref.ref[Lending], weakref.ref[object]]
+    _noted: int
 
     @staticmethod
     def of(head: Lending, owner: object) -> Handle:
         """In the place of the handle that the head has."""
         made = Handle(head.handle.detach(), head.handle.requires_grad)
         made._lender = weakref.ref(head), weakref.ref(owner)
+        made.note()
         return made
+
+    def note(self) -> None:
+        """Take it that it is whole as it is now."""
+        self._noted = self._version
+
+    @property
+    def was_written(self) -> bool:
+        """Whether somebody wrote into it since, as those do who average parameters: no optimiser has it."""
+        return self._version != self._noted
 
     @property
     def _head(self) -> Lending | None:

@@ -48,6 +48,10 @@ def swap_head(model: nn.Module, name: str, head: _H | Callable[..., _H], *, spar
     layer = model.get_submodule(name)
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"`{name}` should be an nn.Linear. Found {type(layer).__name__}.")
+    if not layer.weight.is_floating_point():
+        raise TypeError(
+            f"`{name}` should have weights of floating point. Found {layer.weight.dtype}, as of quantised ones."
+        )
     if isinstance(head, Head) and options:
         raise TypeError(f"Options should come with what makes a head. Found {sorted(options)} with one that is there.")
     _refuse_tied(model, name, layer)
