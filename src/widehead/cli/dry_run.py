@@ -8,12 +8,12 @@ from widehead.kinds import JOBS
 from widehead.options import OPTIONS, TrainingConfig
 
 if TYPE_CHECKING:
-    from widehead.runs.rehearsal import Rehearsal
+    from widehead.runs import Rehearsal
 
 
 def show_rehearsal(wanted: TrainingConfig, given: Mapping[str, str], overwrite: bool, as_json: bool) -> None:
     """Rehearse a run and show what was found; ``given`` says of options that were asked for where."""
-    from widehead.runs.rehearsal import rehearse
+    from widehead.runs import rehearse
 
     with working("Reading the data and timing some steps"):
         found = rehearse(wanted, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """Runs: a folder taken, trained in, used."""
 
 from widehead.runs.index import RunIndex
+from widehead.runs.rehearsal import Rehearsal, rehearse
 from widehead.runs.run import Run
 
-__all__ = ["Run", "RunIndex"]
+__all__ = ["Rehearsal", "Run", "RunIndex", "rehearse"]
