@@ -222,6 +222,18 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     assert type(model.lm_head) is nn.Linear
 
 
+@pytest.mark.parametrize("kind", ["exact", "sampled"])
+def test_a_model_without_memory_takes_a_head_and_then_its_state(kind: str) -> None:
+    trained = Decoder()
+    wh.swap_head(trained, "lm_head", MAKERS[kind])
+    with torch.device("meta"):
+        model = Decoder()
+        head = wh.swap_head(model, "lm_head", MAKERS[kind])
+    assert head.device.type == "meta"
+    model.load_state_dict(trained.state_dict(), assign=True)
+    assert torch.equal(model.lm_head.weight(), trained.lm_head.weight())
+
+
 def test_quantised_layers_are_refused() -> None:
     model = Decoder()
     model.lm_head.weight = nn.Parameter(torch.zeros(D, WIDTH, dtype=torch.int8), requires_grad=False)

@@ -124,3 +124,24 @@ def test_it_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
 
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert torch.equal(other.eval()(texts()).logits, model.eval()(texts()).logits)
+
+    class Swapped(transformers.GPT2LMHeadModel):  # type: ignore[misc,name-defined]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            wh.swap_head(self, "lm_head", HEADS[name])
+
+    assert torch.equal(Swapped.from_pretrained(tmp_path).eval()(texts()).logits, model(texts()).logits)
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_sparse_word_vectors_go_through_the_compiler(backend: str | None) -> None:
+    model = gpt2()
+    wh.swap_head(model, "lm_head", HEADS["full"])
+    call = loss_of if backend is None else torch.compile(loss_of, backend=backend)
+    call(model, texts()).backward()
+    gradient = model.transformer.wte.weight.grad
+    assert gradient.is_sparse
+    model.zero_grad()
+    model.transformer.wte.sparse = False
+    loss_of(model, texts()).backward()
+    assert torch.allclose(gradient.to_dense(), model.transformer.wte.weight.grad, atol=1e-6)

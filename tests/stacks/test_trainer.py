@@ -31,7 +31,10 @@ def trainer(folder: Path, model: Model, **options: Any) -> Any:
     }
     optimizers = together(model), None
     arguments = transformers.TrainingArguments(**given)
-    return transformers.Trainer(model=model, args=arguments, train_dataset=Examples(), optimizers=optimizers)
+    data = Examples()
+    return transformers.Trainer(
+        model=model, args=arguments, train_dataset=data, eval_dataset=data, optimizers=optimizers
+    )
 
 
 def test_it_is_the_loop_by_hand(tmp_path: Path) -> None:
@@ -79,6 +82,19 @@ def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     resumed = Model()
     trainer(tmp_path, resumed, **options).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     assert_same(resumed.weights(), whole.weights())
+
+
+def test_it_evaluates_compiles_and_keeps_the_best(tmp_path: Path) -> None:
+    model = Model()
+    options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    own = trainer(tmp_path, model, torch_compile=True, torch_compile_backend="eager", **options)
+    own.train()
+    best = Model()
+    best.load_state_dict({name.removeprefix("_orig_mod."): part for name, part in own.model.state_dict().items()})
+    with torch.no_grad():
+        loss = sum(float(best(x, labels)["loss"]) for x, labels in Examples().batches()) / 6
+    assert own.evaluate()["eval_loss"] == pytest.approx(loss, rel=1e-4)
+    assert_same(best.weights(), by_hand(Examples().batches(2)).weights(), exactly=False)
 
 
 def test_weight_decay_and_a_trainer_of_its_own_optimiser_leave_w_and_say_so(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def swap_head(model: nn.Module, name: str, head: _H | Callable[..., _H], *, spar
     _refuse_tied(model, name, layer)
     made: Any = head if isinstance(head, Head) else _made(head, layer, options)
     _check_fits(made, layer)
-    if hasattr(made, "load_weight"):
+    if hasattr(made, "load_weight") and not layer.weight.is_meta:  # as from_pretrained makes models, and fills them
         made.load_weight(layer.weight, layer.bias)
     made.train(layer.training).requires_grad_(layer.weight.requires_grad)
     model.set_submodule(name, made)
