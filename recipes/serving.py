@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from provenance import append
+from provenance import commit
 
 from widehead.jobs import configure
 from widehead.runs import Run
@@ -270,7 +270,7 @@ def main() -> None:
     else:
         found = latency(given.run, options)
     whole = {"what": given.what, "options": " ".join(options), **found, "load_before": before}
-    print(json.dumps(append("serving", whole), indent=1))
+    print(json.dumps({**whole, "commit": commit()}, indent=1))
 
 
 if __name__ == "__main__":

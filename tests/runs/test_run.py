@@ -10,6 +10,7 @@ import numpy as np
 import polars
 import pytest
 import scipy.sparse
+import torch
 from support.job_files import config_of
 
 import widehead as wh
@@ -129,3 +130,13 @@ def test_texts_in_memory_are_answered_as_files_are(tmp_path: Path, job: str, lin
         again = run.job.schema.text.transform(lines)  # type: ignore[attr-defined]
     assert [(answer.classes, answer.scores) for answer in run.predict(again, 3)] == expected
     assert list(run.predict([], 3)) == []
+
+
+def test_what_is_opened_has_all_rows_up_to_date(tmp_path: Path) -> None:
+    """A reader then copies none of them."""
+    wh.Run.new(config_of("recommender", tmp_path, epochs=1)).train(quiet=True)
+    weights = wh.Run.open(tmp_path / "run").network.head.weights
+    (found,) = (outputs for _, outputs in weights.outputs(torch.eye(8)))
+    assert weights.segment_steps == 0
+    assert weights.versions.live == [weights.versions.newest]
+    torch.testing.assert_close(found, weights.dense().T)

@@ -10,11 +10,19 @@ import pytest
 import scipy.sparse
 
 from widehead.errors import DataError
+from widehead.jobs import configure
 from widehead.runs import Run
 from widehead.serving import Ranked, Request, Row, Service
 
 INPUTS: dict[str, list[Any]] = {
-    "recommender": [["i0", "i1"], ["i13", "unheard", "i20"], ["i5"], ["i59", "i58", "i57"], ["unheard"]],
+    "recommender": [
+        ["i0", "i1"],
+        ["i0", "i1", "i0"],
+        ["i13", "unheard", "i20"],
+        ["i5"],
+        ["i59", "i58", "i57"],
+        ["unheard"],
+    ],
     "multilabel": ["t1x1 t1x2", "t4x0", "unheard", "t2x1 t3x1 t2x5"],
     "language-model": ["w1 w2 w3", ["w5", "w6"], "w19", "w3 unheard"],
     "word-embeddings": ["w1", ["w7"], "w1 w2"],
@@ -105,3 +113,32 @@ def test_an_index_says_what_it_finds(folders: dict[str, Path]) -> None:
     assert 0.9 < service.figures["recall@10"] <= 1.0
     assert "recall@10 " in str(service)
     assert "All classes are looked at" in str(Service(run))
+
+
+def test_a_recommender_with_ratings(tmp_path: Path) -> None:
+    lines = [f"u{u},i{(u + i) % 9},{1 + (u * i) % 5}" for u in range(30) for i in range(4)]
+    (tmp_path / "train.csv").write_text("user,item,rating\n" + "\n".join(lines))
+    config = configure(
+        "recommender", train=str(tmp_path / "train.csv"), out=str(tmp_path / "run"), width=4, ratings=True, at=(2,)
+    )
+    Run.new(config).train(quiet=True)
+    run = Run.open(tmp_path / "run")
+    inputs = [["i0", "i3", "i0"], ["i5"]]
+    (answer,) = Service(run).answer([Request("names", inputs, 3)])
+    assert not isinstance(answer, Exception)
+    agree(answer, run.predict([list(dict.fromkeys(one)) for one in inputs], 3))
+
+
+def test_a_job_of_words_in_its_own_way_takes_words_alone(folders: dict[str, Path]) -> None:
+    run = Run.open(folders["recommender"])
+
+    class Words(type(run.job)):  # type: ignore[misc]
+        def predict(self, network: Any, data: Any, k: int) -> Any:
+            return super().predict(network, [[word] for word in data], k)
+
+    run.job.__class__ = Words
+    asked = [Request("names", ["i3", "i4"], 3), Request("names", [["i3"]], 3), Request("rows", [Row([3])], 3)]
+    answers = Service(run).answer(asked)
+    agree(answers[0], run.predict(["i3", "i4"], 3))  # type: ignore[arg-type]
+    assert "Expected words or phrases. Found ['i3']" in str(answers[1])
+    assert "Expected words or phrases. Found Row" in str(answers[2])

@@ -63,8 +63,11 @@ def read_pairs(path: FilePath, block: int = 1 << 22) -> Pairs:
 
 
 def pairs_of_piece(piece: Piece) -> Pairs:
-    """The pairs of one piece, in its order."""
-    return _by_pieces([piece])
+    """The pairs of one piece, in its order; without threads, as it may be one line that a server is asked about."""
+    users, items = Codes(), Codes()
+    ratings = np.empty(0, dtype=np.int64) if piece.ratings is None else piece.ratings
+    columns = _user_ids(users, piece), items.add(piece.items), ratings
+    return _pairs(users.names(), items.names(), columns)
 
 
 def pairs_by_lines(path: FilePath) -> Pairs:

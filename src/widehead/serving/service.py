@@ -10,6 +10,7 @@ import numpy as np
 
 from widehead.data.sparse import csr_from_parts
 from widehead.errors import DataError
+from widehead.jobs import Job
 from widehead.models import WideNetwork
 from widehead.runs import Run
 
@@ -61,6 +62,7 @@ class Service:
         self.made = None if index == "exact" else run.index(index, recall)
         self.figures: dict[str, Any] = {"index": "exact"} if self.made is None else self.made.figures
         self.network = run.network if self.made is None else WideNetwork(run.network.encoder, self.made.top)
+        self._takes_rows = type(self.job).predict is Job.predict  # not words alone
         self._named = run.class_ids if self.job.exclude_inputs else None
 
     def __str__(self) -> str:
@@ -93,9 +95,24 @@ class Service:
         return [[self._cut(next(found), one, request) for one in request.inputs] for request in requests]
 
     def _predicted(self, inputs: list[Any], k: int) -> Any:
+        """Lists of names become rows here: to read them as a file or table is read would take milliseconds."""
+        if self._takes_rows and self._named is not None and all(isinstance(one, list) for one in inputs):
+            return self._predicted_rows([Row(self._ids(one)) for one in inputs], k)
+        if not self._takes_rows and not all(isinstance(one, str) for one in inputs):
+            raise DataError(f"Expected words or phrases. Found {inputs[0]!r}.")
+        return self._ranked(inputs, k)
+
+    def _ids(self, names: list[Any]) -> list[int]:
+        assert self._named is not None
+        found = (self._named.get(str(name)) for name in names)
+        return list(dict.fromkeys(i for i in found if i is not None))
+
+    def _ranked(self, inputs: Any, k: int) -> Any:
         return self.job.predict(self.network, inputs, min(k, self.num_classes))
 
     def _predicted_rows(self, rows: list[Row], k: int) -> Any:
+        if not self._takes_rows:
+            raise DataError(f"Expected words or phrases. Found {rows[0]!r}.")
         offsets = np.cumsum([0, *(len(row.ids) for row in rows)])
         columns = np.array([i for row in rows for i in row.ids], dtype=np.int64)
         values = np.array(
@@ -105,7 +122,7 @@ class Service:
             wrong = next(i for i in columns.tolist() if not 0 <= i < self.num_inputs)
             raise DataError(f"Expected ids in [0, {self.num_inputs:,}) of the run's inputs. Found {wrong}.")
         matrix = csr_from_parts(offsets, columns, values, (len(rows), self.num_inputs))
-        return self._predicted(matrix, k)
+        return self._ranked(matrix, k)
 
     def _cut(self, found: Any, one: Any, request: Request) -> Ranked:
         unknown: list[str] = []
