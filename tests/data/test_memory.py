@@ -67,6 +67,10 @@ def test_columns_stand_anywhere_and_numbers_are_names(make: Callable[[dict[Any, 
         ({"user": ["a"], "item": ["x"], "rating": [float("inf")]}, "'rating' that are finite"),
         ({"user": ["a"], "item": ["x"], "rating": ["good"]}, "'rating' that are numbers"),
         ({"user": ["a"]}, "columns such as user,item"),
+        (
+            {"milk": [1, 0], "bread": [0, 1], "jam": [1, 1], "tea": [0, 0]},
+            "'tea'; of a table with a column for each item",
+        ),
     ],
 )
 @pytest.mark.parametrize("make", MAKERS)

@@ -166,6 +166,13 @@ def test_few_documents_all_train() -> None:
     assert made(wh.MultiLabel, holdout=0.25).fit(["a b", "c d", "a c", "d d"], ["x", "y", "x", "y"]).run_.config.holdout
 
 
+def test_however_many_labels_are_likely() -> None:
+    groups = np.arange(200) % 2
+    Y = np.where(groups[:, None] == 0, np.arange(100) < 80, np.arange(100) >= 80).astype(int)
+    model = made(wh.MultiLabel, width=2).fit(np.eye(2)[groups], Y)
+    assert np.array_equal(model.predict(np.eye(2)), Y[:2])
+
+
 @pytest.mark.parametrize(
     ("X", "Y", "message"),
     [

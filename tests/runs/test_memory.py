@@ -157,6 +157,35 @@ def test_ratings_count_if_they_should(tmp_path: Path) -> None:
         wh.Run.new(configure("recommender", out=str(tmp_path / "no"), ratings=True, **small), [["a", "b"], ["a"]])
 
 
+def test_ratings_are_in_the_folder_too(tmp_path: Path) -> None:
+    ratings = np.array([[5, 1, 0], [0, 2, 4], [3, 3, 1]] * 10)
+    options: dict[str, Any] = {"ratings": True, "width": 2, "at": (1,), "encoder_lr": 0.01, "schedule": "constant"}
+    runs = []
+    for name, epochs in (("parts", 1), ("whole", 2)):
+        runs.append(wh.Run.new(configure("recommender", out=str(tmp_path / name), epochs=epochs, **options), ratings))
+        runs[-1].train(quiet=True)
+    wh.Run.open(tmp_path / "parts").train(quiet=True, epochs=2)
+    one, two = map(weights, runs)
+    assert all(torch.equal(one[part], two[part]) for part in one)
+    held = configure("recommender", out=str(tmp_path / "held"), epochs=1, holdout=0.3, **options)
+    wh.Run.new(held, ratings).train(quiet=True)
+    with pytest.raises(CheckpointError, match="data in memory"):  # what was held out is nowhere
+        wh.Run.open(tmp_path / "held").train(quiet=True, epochs=2)
+
+
+def test_cutoffs_that_nobody_asked_for_fit_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("".join(f"u{n} i{n % 5} i{(n + 1) % 5}\n" for n in range(20)))
+    files: dict[str, Any] = {"train": str(tmp_path / "few.txt"), "width": 2}
+    assert wh.Run.new(configure("recommender", out=str(tmp_path / "a"), **files)).config.at == (5,)
+    with pytest.raises(ValueError, match=r"number of classes, 5. Found 6"):
+        wh.Run.new(configure("recommender", out=str(tmp_path / "b"), at=(2, 6), **files))
+    texts = ["a b", "b c", "c a"] * 4
+    assert wh.Run.new(configure("multilabel", out=str(tmp_path / "c")), (texts, ["x", "y", "z"] * 4)).config.at == (
+        1,
+        3,
+    )
+
+
 def test_the_log_is_told_and_may_end_the_training(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
 

@@ -14,7 +14,7 @@ from widehead.data.labels import LabelSchema
 from widehead.data.pairs import Pairs, pairs_of_piece
 from widehead.data.pieces import Piece
 from widehead.data.sparse import CSR
-from widehead.data.tables import NAMES, named_columns
+from widehead.data.tables import NAMES, named_columns, names_shown
 from widehead.data.text import Tokens, words_of
 from widehead.errors import DataError
 
@@ -66,8 +66,8 @@ def row_names(count: int) -> list[str]:
 def pairs_of(data: Any) -> Pairs:
     """Users and items of a table, or of a list of items for each user.
 
-    The columns of a table are found by their names (user, item, rating and the like); without such names they are the
-    first two, and a third one the ratings.
+    The columns of a table are found by their names (user, item, rating and the like); without such names there should
+    be two, or a third one with ratings.
 
     Raises:
         DataError: something else, an empty cell, or a rating that is not finite.
@@ -135,9 +135,12 @@ def _list_piece(data: Any) -> Piece:
 def pair_cells(table: Any) -> list[tuple[str, np.ndarray]]:
     """Name and cells of a table's columns of users, items and, if it has one, ratings; DataError if it has none."""
     header = [str(name) for name in table.columns]
-    columns = named_columns(header) or list(range(min(3, len(header))))
-    if len(columns) < 2 or not hasattr(table, "shape"):
-        raise DataError(f"Expected a table with columns such as {NAMES}. Found {_shown(table)} with {header}.")
+    columns = named_columns(header) or list(range(len(header)))
+    if len(columns) not in (2, 3) or not hasattr(table, "shape"):
+        raise DataError(
+            f"Expected a table with columns such as {NAMES}. Found {type(table).__name__} with {names_shown(header)}; "
+            "of a table with a column for each item do table.to_numpy()."
+        )
     found = [(header[column], np.asarray(table[table.columns[column]])) for column in columns]
     if any(cells.ndim != 1 for _, cells in found):
         raise DataError(f"Expected a table whose columns have names of their own. Found {header}.")

@@ -123,7 +123,8 @@ class Recommender(kind.Recommender, Job):
 
     def kept(self, config: TrainingConfig) -> Interactions | None:
         """All pairs, unless some were held out."""
-        return self.train if config.test is not None or config.holdout == 0.0 else None
+        whole = config.test is not None or config.holdout == 0.0
+        return dataclasses.replace(self.train, has_ratings=self.ratings) if whole else None
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
