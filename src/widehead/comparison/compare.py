@@ -15,6 +15,7 @@ from widehead.comparison.results import Result
 from widehead.data.files import is_pipe
 from widehead.errors import CheckpointError, DataError, NonFiniteError
 from widehead.jobs.base import Job, job_named
+from widehead.kinds import configure
 from widehead.options import TrainingConfig
 from widehead.runs import Run
 from widehead.training import RunFolder, read_metrics
@@ -135,13 +136,16 @@ def _run(name: str, config: TrainingConfig, threads: int, quiet: bool) -> Result
 
 
 def _check_same(config: TrainingConfig) -> None:
-    """See that an earlier run of a contender had the same options."""
+    """See that an earlier run of a contender had the same options, but for those that its data decided."""
     folder = RunFolder(Path(config.out))
     if not folder.config_path.exists():
         return
     earlier, wanted = vars(RunFolder.open(config.out)[1]), vars(config.with_absolute_paths())
+    default = configure(config.job, train=config.train, out=config.out, preset=config.preset)
+    decided = {"because", "train_checksum", *(["width"] if config.width == 0 else [])}
+    decided |= {"at"} if config.at == default.at else set()
     for option, value in wanted.items():
-        if earlier[option] != value and option != "because":
+        if earlier[option] != value and option not in decided:
             raise CheckpointError(
                 f"The run in {config.out} was made with {option} = {earlier[option]!r}. Found {value!r}: choose "
                 "another folder, or remove that run."
