@@ -123,6 +123,14 @@ class OutputGradient:
         sums = self.sparse_sums
         return sums if self.constant is None else torch.add(sums, self.constant, alpha=self.read.num_classes)
 
+    @property
+    def may_cancel(self) -> bool:
+        """Whether N = σ1ᵀ + S may be far smaller than its parts, as if nearly all classes are targets of an example.
+
+        NNᵀ, and with it Q after a step, then has the rounding of the parts, while W has that of its own rows.
+        """
+        return self.constant is not None and 2 * self.read.targets.most >= self.read.num_classes
+
     def scaled(self, factor: Tensor | float) -> OutputGradient:
         """factor · T."""
         names = ("by_squared_norm", "sparse", "left", "others", "by_hidden", "constant", "example_weight")

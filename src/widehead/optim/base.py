@@ -175,17 +175,19 @@ class HeadOptimizer(torch.optim.Optimizer):
 
     def _make_steps(self) -> None:
         """Plan all of them, then write all of them."""
-        planned: list[tuple[FactoredHead, Any, dict[str, Any], dict[str, Any]]] = []
+        planned: list[tuple[FactoredHead, Any, dict[str, Any], dict[str, Any], bool]] = []
         for head, group, momentum in zip(self.heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
                 continue
             _check_momentum(head, momentum)
             change, state = self._plan(head, self._unscaled(head, gradient), group)
-            planned.append((head, change, group, state))
-        allowed = tuple(change.allowed for _, change, _, _ in planned if change.allowed is not None)
-        for head, change, group, state in planned:
+            planned.append((head, change, group, state, gradient.may_cancel))
+        allowed = tuple(change.allowed for _, change, _, _, _ in planned if change.allowed is not None)
+        for head, change, group, state, may_cancel in planned:
             written = head.weights.apply(change, allowed)
+            if may_cancel and not _is_captured():
+                head.weights.recount()  # costs no more than so many targets
             head.drop_pending()
             if state:
                 new = state if written is None else _chosen(written, state, self._state_before(head, group))

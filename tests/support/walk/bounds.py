@@ -9,6 +9,7 @@ Letters: u unit roundoff, q, s, a statistics, λ, σ, g their derivatives, T = �
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -38,7 +39,9 @@ NARROW = 2.0**-8
 # So many classes may all be targets of nearly every step.
 FEW = 3
 # in which q, s and a are wrong
-SIGNS = [(1.0, 1.0, 1.0), (-1.0, -1.0, -1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0)]
+SIGNS = list(itertools.product((1.0, -1.0), repeat=3))
+# Numbers of rows that are brought forward are 0 below this, in float64 too.
+SMALLEST = 1e-30
 # Squares of smaller numbers are 0, or have few bits.
 UNDERFLOW = {torch.float32: 1e-30, torch.float64: 1e-290}
 
@@ -120,7 +123,8 @@ class Bounds:
 
     def resting_momentum(self, twin: Twin) -> float:
         """‖M − M̂‖ of M that is only read."""
-        return ROWS[self.dtype] * self.unit * (self.stiffness * self._momentum_size(twin) + self.carried)
+        kept = self.stiffness * self._momentum_size(twin) + self.carried
+        return ROWS[self.dtype] * self.unit * kept + SMALLEST * twin.momentum.numel() ** 0.5
 
     @property
     def summed(self) -> float:
