@@ -63,7 +63,7 @@ def test_the_number_of_documents_decides(tmp_path: Path) -> None:
 
 
 def test_a_run_knows_what_the_data_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("widehead.jobs.multilabel._MANY", 10)
+    monkeypatch.setattr("widehead.kinds.multilabel.MANY", 10)
     outcome = Run.new(config(tmp_path, width=0, epochs=8)).train(quiet=True)
     assert outcome.metrics["precision@1"] > 0.8
     assert Run.open(tmp_path / "run").train(quiet=True, epochs=9).epoch == 9.0

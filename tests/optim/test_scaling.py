@@ -10,6 +10,7 @@ from support.small_head import WIDTH, data, make
 from torch.amp import GradScaler
 
 import widehead as wh
+from widehead.errors import NonFiniteError
 from widehead.optim import HeadOptimizer
 
 Made = Callable[[wh.ExactHead], HeadOptimizer]
@@ -168,3 +169,14 @@ def test_losses_that_no_scaler_scaled_are_stepped_whatever_they_weigh(options: d
         steps.step()
     assert torch.equal(head.weight(), twin.weight())
     assert head.weights.steps == 1
+
+
+@pytest.mark.parametrize("factor", [1e30, float("inf")])
+def test_a_loss_that_is_no_scalers_is_told_as_what_it_is_beside_a_scaler(factor: float) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    scaler.scale(torch.ones(()))
+    head = wh.ExactHead(4, 20, wh.losses.SquaredError())
+    optimizer = wh.optim.SGD(head, lr=0.1)
+    (head(torch.ones(3, 4), [[1], [2], [3]]) * factor).backward()
+    with pytest.raises(NonFiniteError):
+        optimizer.step()

@@ -7,7 +7,9 @@ from torch.amp import GradScaler
 
 from widehead.arithmetic import OutputGradient
 
-_FEWEST_PARTS = 64  # into which a loss may be divided before it is scaled, in gradient accumulation
+# A loss may be divided into so many parts before it is scaled, or be a sum of so many examples. What is larger, or
+# infinite, no scaler has made.
+_PARTS, _SUMMED = 64, 1 << 24
 
 
 class ScaledLosses:
@@ -29,7 +31,8 @@ class ScaledLosses:
         if self._scalers is None:  # torch keeps no list of them
             self._scalers = [weakref.ref(found) for found in gc.get_objects() if issubclass(type(found), GradScaler)]
         for scaler in filter(None, (reference() for reference in self._scalers)):
-            if scaler.is_enabled() and factor * _FEWEST_PARTS >= scaler.get_scale() > 1.0:
+            scale = scaler.get_scale() if scaler.is_enabled() else 0.0
+            if scale > 1.0 and scale / _PARTS <= factor <= scale * _SUMMED:
                 raise RuntimeError(
                     "A loss that GradScaler scaled should be stepped by it: scaler.step(optimizer). Found "
                     f"optimizer.step() with a gradient scaled by {factor:g}. The weights are unchanged."
