@@ -82,3 +82,59 @@ def in_data_parallel(mesh: Any) -> str:
     wrapped = nn.parallel.DistributedDataParallel(head, process_group=mesh.get_group())
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
     return _heard(lambda: wrapped(hidden.float(), targets), RuntimeError)
+
+
+def wrong_argument(mesh: Any, call: str) -> str:
+    """Of rank 1 alone; then all go on."""
+    rank, head = mesh.get_local_rank(), _head(mesh)
+    optimizer = wh.optim.SGD(head, lr=0.05)
+    hidden = torch.ones(2, 6)
+    ids = torch.tensor([1, 99 if rank == 1 else 2])
+    calls = {
+        "forward": lambda: head(hidden, ids),
+        "statistics": lambda: head.statistics(hidden, ids),
+        "scores": lambda: head.scores(hidden[:, :5] if rank == 1 else hidden),
+        "top_k": lambda: head.top_k(hidden, 40 if rank == 1 else 3),
+    }
+    message = _heard(calls[call], ValueError if rank == 1 else ProcessesError)
+    head(hidden, torch.tensor([1, 2])).backward()
+    optimizer.step()
+    return message
+
+
+def another_step(mesh: Any, what: str) -> str:
+    """Optimisers with other options; W and Q stay as they were."""
+    rank, head = mesh.get_local_rank(), _head(mesh)
+    made = {
+        "lr": lambda: wh.optim.SGD(head, lr=0.05 * (1 + rank)),
+        "decay": lambda: wh.optim.SGD(head, lr=0.05, weight_decay=5.0 * rank),
+        "momentum": lambda: wh.optim.SGD(head, lr=0.05, momentum=0.5 + 0.1 * rank),
+        "damping": lambda: wh.optim.Newton(head, damping=0.1 + rank),
+    }
+    optimizer, before = made[what](), head.weight()
+    hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[rank]
+    head(hidden.float(), targets).backward()
+    message = _heard(optimizer.step, ProcessesError)
+    assert torch.equal(head.weight(), before)
+    return message
+
+
+def drawn_anew(mesh: Any) -> torch.Tensor:
+    torch.manual_seed(mesh.get_local_rank())
+    head = _head(mesh, classes=9001)
+    head.reset_parameters()
+    return head.weight()
+
+
+def bad_state(mesh: Any) -> str:
+    """NaN in a state that rank 1 alone has."""
+    head = _head(mesh)
+    parts: dict[str, Any] = head.state_dict()
+    state = {name: part.full_tensor() if hasattr(part, "full_tensor") else part for name, part in parts.items()}
+    before = head.weight()
+    if mesh.get_local_rank() == 1:
+        state["values"][-1] = float("nan")
+    kind = RuntimeError if mesh.get_local_rank() == 1 else ProcessesError
+    message = _heard(lambda: head.load_state_dict(state), kind)
+    assert torch.equal(head.weight(), before)
+    return message

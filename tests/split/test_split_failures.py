@@ -89,3 +89,30 @@ def test_a_process_that_is_gone_ends_the_others(tmp_path: Path) -> None:
     for process in processes:
         process.join(30)
     assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize("call", ["forward", "statistics", "scores", "top_k"])
+def test_what_one_process_refuses_others_hear_of(several: Several, call: str) -> None:
+    first, wrong, last = several.run(3, failures.wrong_argument, call)
+    assert "Rank" not in wrong
+    assert first == last == f"Rank 1: {wrong}"
+
+
+@pytest.mark.parametrize("what", ["lr", "decay", "momentum", "damping"])
+def test_steps_that_are_not_alike(several: Several, what: str) -> None:
+    for message in several.run(2, failures.another_step, what):
+        assert "on rank 0 and" in message or "on rank 1 and" in message
+        assert "same options" in message
+
+
+def test_weights_that_are_drawn_anew(several: Several) -> None:
+    alone = several.run(1, failures.drawn_anew)[0]
+    for weight in several.run(3, failures.drawn_anew):
+        assert torch.equal(weight, alone)
+    assert not torch.equal(alone[:3000], alone[3001:6001])
+
+
+def test_a_state_that_one_process_refuses(several: Several) -> None:
+    other, refused = several.run(2, failures.bad_state)
+    assert "`values` of an exact head should be finite" in refused
+    assert other.startswith("Rank 1: `values` of an exact head should be finite")

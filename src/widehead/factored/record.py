@@ -113,6 +113,13 @@ class WeightRecord(ABC):
     def fresh(self, rows: Rows, order: int = 1) -> WeightRecord:
         """A record in the place of this one of other rows, which are W, or X with ``order`` 2; O(Dc²)."""
 
+    def draw(self, rows: Rows, std: float) -> None:
+        """Fill new rows with normal numbers."""
+        rows.draw(std)
+
+    def tell(self, fault: Exception) -> None:  # noqa: B027 - of most records nobody waits
+        """Say to whom it concerns that a method was given what it cannot take."""
+
     def agree(self, fault: str | None) -> None:
         """Raise ValueError if there is a fault in what was given."""
         if fault is not None:

@@ -18,11 +18,10 @@ from widehead.factored.record import WeightRecord
 from widehead.factored.weights import FactoredWeights
 from widehead.versions import Rows, RowVersions
 
+#: what has an entry for each class
+ROWS = ("values", "versions")
 #: every name that a state has; `boundaries` and `counters` hold the integers that are not tensors in the record
-_NAMES = (
-    *("values", "versions", "transforms", "corrections", "last_corrections"),
-    *("small", "added", "boundaries", "counters"),
-)
+_NAMES = (*(*ROWS, "transforms", "corrections", "last_corrections"), *("small", "added", "boundaries", "counters"))
 
 # In `boundaries` each row is (slot, group, successor or, if there is none, slot). A group ≥ 0 is a
 # tier, oldest slot first; the others wait or are swept. Slots that are behind have a second row.
@@ -110,6 +109,19 @@ def from_state(state: Mapping[str, Tensor], like: FactoredWeights) -> FactoredWe
     if rows.is_narrow and state["values"].dtype != rows.stored.dtype:  # they were rounded just now
         made.recount()
     return made
+
+
+def part_of(state: Mapping[str, Tensor], num_rows: int, rows: range) -> dict[str, Tensor]:
+    """The state of some of the ``num_rows`` rows; parts that are not there, or of other rows already, are left so."""
+    part = dict(state)
+    for name in ROWS:
+        found = part.get(name)
+        if isinstance(found, Tensor) and found.ndim and found.shape[0] == num_rows:
+            part[name] = found[rows.start : rows.stop]
+    if "counters" in part:
+        part["counters"], cursor = part["counters"].clone(), list(COUNTERS).index("cursor")
+        part["counters"][cursor] = (part["counters"][cursor] - rows.start).clamp(0, len(rows))
+    return part
 
 
 def recount_if_drifted(weights: WeightRecord) -> None:

@@ -22,6 +22,7 @@ from widehead.heads.contract import (
     named_classes,
     opaque,
     reduced,
+    told,
 )
 from widehead.heads.scorer import HeadScorer, Scorer
 from widehead.losses import mean_over_targets
@@ -52,6 +53,7 @@ class Head(nn.Module):
         self.num_classes = num_classes
 
     @opaque
+    @told
     @in_full_precision
     def forward(
         self,
@@ -98,6 +100,7 @@ class Head(nn.Module):
         """(m,) losses, anything finite if an example has none, and (m,) whether it has one; None if all have."""
 
     @opaque
+    @told
     @in_full_precision
     def scores(self, hidden: Tensor, class_ids: Tensor | SparseTargets | None = None) -> Tensor:
         """Scores of some classes, by which `top_k` ranks.
@@ -126,6 +129,7 @@ class Head(nn.Module):
         """(nnz,) scores of the classes that ``targets`` names for each example."""
 
     @opaque
+    @told
     @in_full_precision
     def log_prob(self, hidden: Tensor, class_ids: Tensor | SparseTargets) -> Tensor:
         """log p(class | hidden), normalised over all D classes; shapes as in `scores`.
@@ -154,6 +158,7 @@ class Head(nn.Module):
         return found if isinstance(class_ids, SparseTargets) else found.view(class_ids.shape)
 
     @opaque
+    @told
     @torch.no_grad()
     @in_full_precision
     def top_k(self, hidden: Tensor, k: int, *, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
@@ -181,6 +186,9 @@ class Head(nn.Module):
     def to_scorer(self) -> nn.Module:
         """An ordinary module whose outputs (…, D) are the head's scores, with a copy of the weights."""
         return HeadScorer(self)
+
+    def refused(self, error: Exception) -> None:
+        """Called if a method refuses what it was given, before the error is raised."""
 
     def monitors(self) -> dict[str, float]:
         """Figures of the last training step, by name, for a log."""

@@ -5,7 +5,7 @@ Letters: m examples; … their dimensions if they have several, lead in the code
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -33,6 +33,20 @@ def opaque(function: Callable[_P, _R]) -> Callable[_P, _R]:
         return (unseen if torch.compiler.is_compiling() else function)(*args, **kwargs)
 
     return wrapper
+
+
+def told(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
+    """The same method of a head, which tells the head if it refuses what it was given: other processes may wait."""
+
+    @wraps(method)
+    def telling(head: Any, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(head, *args, **kwargs)
+        except (TypeError, ValueError) as error:
+            head.refused(error)
+            raise
+
+    return telling
 
 
 def checked_hidden(hidden: Tensor, in_features: int, device: torch.device) -> tuple[Tensor, torch.Size]:

@@ -19,7 +19,7 @@ from widehead.arithmetic import Forward, OutputGradient
 from widehead.cached import record_of
 from widehead.errors import RankingWarning, warn_user
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
-from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque
+from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque, told
 from widehead.heads.exact_state import ExactState
 from widehead.heads.gate import Gate
 from widehead.heads.graph import ExactFunction
@@ -91,7 +91,7 @@ class ExactHead(ExactState):
         self.loss = loss
         self.has_bias = bias
         dtype = self._working_type(torch.get_default_dtype()) if dtype is None else _checked_dtype(dtype)
-        split = None if mesh is None else RowSplit(mesh, num_classes)
+        split = None if mesh is None else _split_by(mesh, num_classes, torch.empty(0, device=device).device)
         rows = Rows.empty(
             num_classes if split is None else len(split.rows),
             in_features + bias,
@@ -147,6 +147,7 @@ class ExactHead(ExactState):
         return self.loss.partials(*statistics, targets, self.num_classes)
 
     @opaque
+    @told
     @in_full_precision
     def statistics(self, hidden: Tensor, targets: TargetsLike) -> tuple[Tensor, Tensor, Tensor]:
         """Differentiable q = ‖o‖² (…), s = Σ_j o_j (…) and a = o at the targets (nnz,), in the targets' order.
@@ -178,6 +179,9 @@ class ExactHead(ExactState):
     def _remembers(self, hidden: Tensor) -> bool:
         """Whether a backward pass may follow."""
         return torch.is_grad_enabled() and (self.learns or hidden.requires_grad)
+
+    def refused(self, error: Exception) -> None:
+        self._weights.tell(error)
 
     # -- the pending step ---------------------------------------------------------------------------------------
 
@@ -355,6 +359,12 @@ def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
             "of the memory."
         )
     return dtype
+
+
+def _split_by(mesh: DeviceMesh, num_classes: int, device: torch.device) -> RowSplit:
+    if device.type == "meta":
+        raise ValueError("A head whose rows are split (`mesh`) should be made on its device. Found meta.")
+    return RowSplit(mesh, num_classes)
 
 
 def _checked_path(storage: str | os.PathLike[str] | None, device: torch.device) -> Path | None:

@@ -15,13 +15,13 @@ from widehead import factored
 from widehead.cached import record_of
 from widehead.errors import KeptPrecisionWarning, warn_user
 from widehead.factored import WeightRecord
+from widehead.factored.state import ROWS
 from widehead.heads.base import Head
 from widehead.heads.handle import Handle
 from widehead.losses import Loss
 from widehead.precision import in_full_precision
 
-_ROWS = ("values", "versions")
-_NAMES = (*_ROWS, "_extra_state")
+_NAMES = (*ROWS, "_extra_state")
 _numbers = itertools.count(1)
 
 
@@ -40,7 +40,7 @@ class ExactState(Head):
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__(in_features, num_classes)
-        self._buffers.update(dict.fromkeys(_ROWS))
+        self._buffers.update(dict.fromkeys(ROWS))
         self._given: Tensor | None = None  # an `_extra_state` that was not read yet
         self._told = False
         self._seal_anew(torch.device("cpu"))
@@ -77,7 +77,7 @@ class ExactState(Head):
     def _draw(self, device: torch.device) -> None:
         old = self._weights
         rows = old.rows if old.values.device == device else old.rows.empty_like(device=device)
-        rows.draw(self.loss.initial_std(self.in_features, self.num_classes))
+        old.draw(rows, self.loss.initial_std(self.in_features, self.num_classes))
         if old.order == 2:
             rows.stored[:, old.width :] = 0.0
         self._replace(old.fresh(rows, old.order))
@@ -135,7 +135,7 @@ class ExactState(Head):
 
     def _take_given(self) -> None:
         """Make the weights of what was put into the head; ValueError if it does not fit together."""
-        put = {name: tensor for name in _ROWS if (tensor := self._buffers[name]) is not None}
+        put = {name: tensor for name in ROWS if (tensor := self._buffers[name]) is not None}
         if self._given is None and self._weights.values.is_meta:
             # A head that was made without memory, and nobody knows its weights: these are memory that nobody wrote.
             device = next(iter(put.values())).device
@@ -146,7 +146,7 @@ class ExactState(Head):
         self._replace(factored.from_state({**factored.to_state(like), **like.own_state({**put, **rest})}, like))
 
     def _forget_given(self) -> None:
-        self._buffers.update(dict.fromkeys(_ROWS))
+        self._buffers.update(dict.fromkeys(ROWS))
         self._given = None
         self._seal_anew(self._weights.values.device)
 
@@ -164,6 +164,7 @@ class ExactState(Head):
             self._refuse_own_memory(state)
             self._replace(factored.from_state(state, self._weights.factored()))
         except (ValueError, OSError) as error:
+            self._weights.tell(error)
             error_msgs.append(str(error))
 
     def _refuse_own_memory(self, state: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ Letters: P processes, D classes, m examples of one process, M of all.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ _KINDS = ("float32", "float64")
 _NUMBERS = 4  # that a process tells at the beginning of an exchange
 _DRAWN = 1 << 12  # rows that are drawn together
 _WHAT = (
-    *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "load_weight"),
-    *("consolidate", "audit", "state_dict", "load_state_dict"),
+    *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "consolidate", "audit"),
+    "what it was given",
 )
 
 
@@ -55,9 +56,10 @@ class RowSplit:
             )
         self.mesh, self.num_rows = mesh, num_rows
         self.rank, self.size = mesh.get_local_rank(), mesh.size()
-        block = self.block = -(-num_rows // self.size)
-        self.first, self.end = min(self.rank * block, num_rows), min((self.rank + 1) * block, num_rows)
-        self.counts = [min((r + 1) * block, num_rows) - min(r * block, num_rows) for r in range(self.size)]
+        block = -(-num_rows // self.size)
+        bounds = [min(r * block, num_rows) for r in range(self.size + 1)]
+        self.first, self.end = bounds[self.rank : self.rank + 2]
+        self.counts = [end - first for first, end in itertools.pairwise(bounds)]
         self.sent: Counter[str] = Counter()
         self._group = mesh.get_group()
 
@@ -83,33 +85,33 @@ class RowSplit:
 
     # -- exchanges ----------------------------------------------------------------------------------------------
 
-    def meet(self, what: str, *numbers: int, like: Tensor, failure: BaseException | None = None) -> list[list[int]]:
+    def meet(self, what: str, *numbers: int, rows: Rows, failure: Exception | None = None) -> list[list[int]]:
         """The ``numbers`` of every process, by rank, once all of them have come here.
 
         Args:
             what: this process is doing.
-            like: rows of the head, for its width, type and device.
+            rows: those here, for their width, type and device.
             failure: why this process cannot go on.
 
         Raises:
-            ProcessesError: they are doing different things, or have different heads.
-            NonFiniteError: a process met one; it is named.
+            ProcessesError: one cannot go on; or they are doing different things, or have different heads.
+            NonFiniteError: one cannot go on because of it; it is named.
         """
-        form = (self.num_rows, like.shape[1], _KINDS.index(str(like.dtype).removeprefix("torch.")))
+        form = (self.num_rows, rows.width, _KINDS.index(str(rows.dtype).removeprefix("torch.")))
         filled = (*numbers, *[0] * (_NUMBERS - len(numbers)))  # as long whatever they do
         mine = [_WHAT.index(what), *form, failure is not None, *filled]
         given = torch.tensor(mine, dtype=torch.int64)
-        table = self._gathered(given.to(like.device), "numbers").view(self.size, -1).tolist()
+        table = self._gathered(given.to(rows.device), "numbers").view(self.size, -1).tolist()
+        if failed := [rank for rank, row in enumerate(table) if row[4]]:
+            self._fail(failed, failure)
         if any(row[:4] != table[0][:4] for row in table):
             raise ProcessesError(
                 "All processes of a head should call the same of its methods in the same order, and have the same "
                 f"head. Found {'; '.join(f'rank {rank}: {_named(row)}' for rank, row in enumerate(table))}."
             )
-        if failed := [rank for rank, row in enumerate(table) if row[4]]:
-            self._fail(failed, failure)
         return [row[5:] for row in table]
 
-    def _fail(self, ranks: list[int], failure: BaseException | None) -> None:
+    def _fail(self, ranks: list[int], failure: Exception | None) -> None:
         """Raise, on all processes, what went wrong on some of them."""
         told: list[Any] = [None] * self.size
         mine = None if failure is None else (isinstance(failure, NonFiniteError), str(failure))

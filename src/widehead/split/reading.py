@@ -17,6 +17,7 @@ from widehead.arithmetic.reference import GradientParts
 from widehead.errors import ProcessesError
 from widehead.split.processes import RowSplit
 from widehead.targets import SparseTargets
+from widehead.versions import Rows
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,26 @@ class Batch(NamedTuple):
     examples: list[int]
     counts: list[int]
 
+    def own(self, rank: int) -> slice:
+        """Which examples are those of one process."""
+        return _part(self.examples, rank)
+
+    def own_targets(self, rank: int) -> slice:
+        """Likewise of the targets."""
+        return _part(self.counts, rank)
+
+
+def _part(lengths: list[int], rank: int) -> slice:
+    begin = sum(lengths[:rank])
+    return slice(begin, begin + lengths[rank])
+
 
 def gather_batch(
-    split: RowSplit, rows: Tensor, hidden: Tensor, targets: SparseTargets, *, learns: bool, what: str = "forward"
+    split: RowSplit, rows: Rows, hidden: Tensor, targets: SparseTargets, *, learns: bool = False, what: str = "forward"
 ) -> Batch:
     """H and the targets of all processes: two messages, after the one in which all say how many there are."""
     has_values = targets.values is not None
-    table = split.meet(what, len(targets), targets.class_ids.numel(), has_values, learns, like=rows)
+    table = split.meet(what, len(targets), targets.class_ids.numel(), has_values, learns, rows=rows)
     examples, counts, valued, learning = (list(column) for column in zip(*table, strict=True))
     _check_alike(learning)
     joint = split.all_rows(hidden, examples, "hidden")

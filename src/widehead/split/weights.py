@@ -8,7 +8,9 @@ know what others do. What all know is Q and x̄, which they advance by the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,14 +18,15 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
-from widehead.errors import NonFiniteError
+from widehead.errors import NonFiniteError, ProcessesError
 from widehead.factored import Audit, Change, FactoredWeights, audit, output_gradient
-from widehead.factored.state import COUNTERS
+from widehead.factored.state import ROWS, part_of
 from widehead.split.processes import RowSplit
-from widehead.split.reading import Batch, JointForward, OwnForward, SplitArithmetic, gather_batch, no_targets
+from widehead.split.reading import JointForward, OwnForward, SplitArithmetic, gather_batch, no_targets
 from widehead.targets import SparseTargets
 from widehead.versions import Rows, RowVersions
 
+_ALIKE = 1e-2  # relative; machines round differently, and preconditioners make more of that
 _TRUTH_EVERY = 64  # steps from one copy of rank 0's Q and x̄ to the next
 
 
@@ -56,21 +59,31 @@ class SplitWeights(FactoredWeights):
     def fresh(self, rows: Rows, order: int = 1) -> SplitWeights:
         return SplitWeights.from_rows(rows, order, split=self.split)
 
+    def draw(self, rows: Rows, std: float) -> None:
+        self.split.draw(rows, std)
+
+    def _meet(self, what: str, *numbers: int, failure: Exception | None = None) -> list[list[int]]:
+        return self.split.meet(what, *numbers, rows=self.rows, failure=failure)
+
     def agree(self, fault: str | None) -> None:
         """Raise ProcessesError, on all processes, if one of them was given something with a fault."""
-        failure = None if fault is None else ValueError(fault)
-        self.split.meet("load_weight", like=self.values_like(self.small.value), failure=failure)
+        self._meet("what it was given", failure=None if fault is None else ValueError(fault))
+
+    def tell(self, fault: Exception) -> None:
+        """They hear of it in whatever they call next."""
+        with suppress(ProcessesError):
+            self._meet("what it was given", failure=fault)
 
     def whole(self, part: Tensor) -> Tensor:
+        self._meet("weight")
         return self.split.all_rows(part, self.split.counts, "rows")
 
     # -- passes -------------------------------------------------------------------------------------------------
 
     def forward(self, hidden: Tensor, targets: SparseTargets, *, learns: bool = True) -> OwnForward:
-        batch = gather_batch(self.split, self.values_like(hidden), hidden, targets, learns=learns)
-        joint = self._read(batch.hidden, batch.targets, batch.examples)
-        m, nnz = sum(batch.examples[: self.split.rank]), sum(batch.counts[: self.split.rank])
-        mine, named = slice(m, m + len(targets)), slice(nnz, nnz + targets.class_ids.numel())
+        batch = gather_batch(self.split, self.rows, hidden, targets, learns=learns)
+        joint, rank = self._read(batch.hidden, batch.targets, batch.examples), self.split.rank
+        mine = batch.own(rank)
         return OwnForward(
             joint.arithmetic,
             joint.hidden[mine],
@@ -79,20 +92,16 @@ class SplitWeights(FactoredWeights):
             joint.plan,
             joint.values,
             joint.squared_norm[mine],
-            joint.outputs[named],
+            joint.outputs[batch.own_targets(rank)],
             joint.num_classes,
             joint.revision,
             joint.layout,
             joint=joint,
-            begin=m,
+            begin=mine.start,
         )
 
-    def values_like(self, hidden: Tensor) -> Tensor:
-        """An empty (0, c) tensor in the working type, by which exchanges tell heads apart."""
-        return hidden.new_empty(0, self.rows.width)
-
     def read_again(self, hidden: Tensor, targets: SparseTargets) -> JointForward:
-        self.split.meet("reading again", like=self.values_like(hidden))
+        self._meet("reading again")
         return self._read(hidden, targets, [])
 
     def _read(self, hidden: Tensor, targets: SparseTargets, examples_of: list[int]) -> JointForward:
@@ -131,8 +140,8 @@ class SplitWeights(FactoredWeights):
         """
         assert isinstance(read, OwnForward)
         lam, constant, sparse, weight = (*parts, None)[:4]
-        split, like = self.split, self.values_like(lam)
-        table = split.meet("backward", len(lam), sparse.numel(), constant is not None, weight is not None, like=like)
+        split = self.split
+        table = self._meet("backward", len(lam), sparse.numel(), constant is not None, weight is not None)
         examples, counts, constants, weights = (list(column) for column in zip(*table, strict=True))
         columns = [lam]
         if any(constants):
@@ -164,12 +173,14 @@ class SplitWeights(FactoredWeights):
         skip: Tensor | None = None,
     ) -> Change:
         """As of one process; if it fails on one of them, it fails on all, and nothing is changed anywhere."""
-        change, failure = None, None
+        rule, change, failure = rule.known(), None, None
         try:
             change = super().plan(gradient, rule, hr, gram_hr, skip)
         except NonFiniteError as error:
             failure = NonFiniteError(f"{error}{_whose(gradient)}")
-        self.split.meet("step", like=self.values_like(gradient.read.hidden), failure=failure)
+        size = 0.0 if hr is None else float(torch.linalg.vector_norm(hr))
+        figures = (rule.gain[0], rule.mix[0][0], rule.mix[-1][-1], size)
+        _check_alike([_from_bits(row) for row in self._meet("step", *_bits(figures), failure=failure)])
         assert change is not None
         return change
 
@@ -191,10 +202,10 @@ class SplitWeights(FactoredWeights):
     # -- W ------------------------------------------------------------------------------------------------------
 
     def total(self, part: Tensor) -> Tensor:
+        self._meet("counting")
         return self.split.sum_(part, "sums")
 
     def recount(self) -> None:
-        self.split.meet("counting", like=self.values_like(self.small.value))
         self.unshared = None
         super().recount()
 
@@ -216,13 +227,13 @@ class SplitWeights(FactoredWeights):
         self.revision += 1
 
     def consolidate(self) -> None:
-        self.split.meet("consolidate", like=self.values_like(self.small.value))
+        self._meet("consolidate")
         super().consolidate()
         self._share_rounding()
 
     def audit(self) -> Audit:
         """The largest drift of all processes; boundaries, segments and rows are those of this one."""
-        self.split.meet("audit", like=self.values_like(self.small.value))
+        self._meet("audit")
         found = audit(self)
         names = ("gram", "column_sum", "inverse")
         drift = [*(getattr(found, name) for name in names), float(not found.finite)]
@@ -258,23 +269,14 @@ class SplitWeights(FactoredWeights):
 
     def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Of a head whose rows were split over other processes, or not at all: the part of this one."""
-        own = {name: self._own(part) if name in ("values", "versions") else part for name, part in state.items()}
-        if "counters" in own:
-            counters = own["counters"].clone()
-            cursor = list(COUNTERS).index("cursor")
-            counters[cursor] = (counters[cursor] - self.first).clamp(0, self.rows.num_rows)
-            own["counters"] = counters
-        return own
+        local = {name: self._local(part) if name in ROWS else part for name, part in state.items()}
+        return part_of(local, self.num_classes, self.split.rows)
 
-    def _own(self, part: Any) -> Any:
-        if not isinstance(part, Tensor) or part.ndim == 0:
+    def _local(self, part: Any) -> Any:
+        """Rows of a DTensor as a tensor: those here if it is split alike, else all."""
+        if not hasattr(part, "to_local"):
             return part
-        given: Any = part
-        if hasattr(given, "to_local"):
-            if part.shape[0] == self.num_classes and given.to_local().shape[0] == self.rows.num_rows:
-                return given.to_local()
-            part = given.full_tensor()
-        return part[self.first : self.split.end] if part.shape[0] == self.num_classes else part
+        return part.to_local() if part.device_mesh.size() == self.split.size else part.full_tensor()
 
     def is_filled_in_place(self) -> bool:
         """As torch.distributed.checkpoint does."""
@@ -287,14 +289,13 @@ class SplitWeights(FactoredWeights):
     ) -> tuple[Tensor, Tensor]:
         """Each process finds the best of its own rows for all examples, then those of its examples among all found."""
         given = no_targets(hidden) if banned is None else banned
-        batch = gather_batch(self.split, self.values_like(hidden), hidden, given, what="top_k", learns=False)
+        batch = gather_batch(self.split, self.rows, hidden, given, what="top_k")
         scores, ids = batch.hidden.new_full((len(batch.hidden), k), -torch.inf), batch.targets.offsets.new_zeros(1)
         ids = ids.expand(scores.shape).contiguous()
         if len(self.split.rows):
             found, places = super().best(batch.hidden, min(k, len(self.split.rows)), batch.targets, ranking)
             scores[:, : found.shape[1]], ids[:, : found.shape[1]] = found, places
-        mine = self._mine(batch)
-        width = len(batch.hidden)
+        mine, width = batch.own(self.split.rank), len(batch.hidden)
         scores = self.split.all_rows(scores, [width] * self.split.size, "scores").view(self.split.size, width, k)
         ids = self.split.all_rows(ids, [width] * self.split.size, "ids").view(self.split.size, width, k)
         candidates = scores[:, mine].transpose(0, 1).flatten(1)
@@ -302,14 +303,9 @@ class SplitWeights(FactoredWeights):
         return best, ids[:, mine].transpose(0, 1).flatten(1).gather(1, order)
 
     def all_outputs(self, hidden: Tensor) -> Tensor:
-        given = no_targets(hidden)
-        batch = gather_batch(self.split, self.values_like(hidden), hidden, given, what="scores", learns=False)
+        batch = gather_batch(self.split, self.rows, hidden, no_targets(hidden), what="scores")
         here = super().all_outputs(batch.hidden).T if self.split.rows else hidden.new_empty(0, len(batch.hidden))
-        return self.whole(here)[:, self._mine(batch)].T
-
-    def _mine(self, batch: Batch) -> slice:
-        begin = sum(batch.examples[: self.split.rank])
-        return slice(begin, begin + batch.examples[self.split.rank])
+        return self.whole(here)[:, batch.own(self.split.rank)].T
 
 
 def _whose(gradient: OutputGradient) -> str:
@@ -321,3 +317,24 @@ def _whose(gradient: OutputGradient) -> str:
     parts = read.hidden.split(read.examples_of)
     ranks = [str(rank) for rank, part in enumerate(parts) if not bool(torch.isfinite(part).all())]
     return f" Not finite are examples of rank {', '.join(ranks)}." if ranks else ""
+
+
+def _bits(numbers: Sequence[float]) -> tuple[int, ...]:
+    """Floats as whole numbers of as many bits, which an exchange takes."""
+    return struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
+
+
+def _from_bits(numbers: Sequence[int]) -> tuple[float, ...]:
+    return struct.unpack(f"{len(numbers)}d", struct.pack(f"{len(numbers)}q", *numbers))
+
+
+def _check_alike(steps: Sequence[Sequence[float]]) -> None:
+    """ProcessesError if processes would make other steps than one another, by more than their rounding may do."""
+    for found in zip(*steps, strict=True):
+        if max(found) - min(found) > _ALIKE * max(map(abs, found)):
+            low, high = found.index(min(found)), found.index(max(found))
+            raise ProcessesError(
+                "All processes of a head should make the same step. Found numbers of it that are "
+                f"{found[low]:g} on rank {low} and {found[high]:g} on rank {high}: give their optimisers the same "
+                "options, states and schedules. The weights are unchanged."
+            )
