@@ -81,3 +81,10 @@ def test_what_is_sent_does_not_depend_on_the_number_of_classes(several: Several)
     examples = 3 * (5 + 7)
     assert few[0]["SW"] == 4 * 8 * examples
     assert few[0]["hidden"] + few[1]["hidden"] == 2 * 3 * 4 * 8 * 7  # the shorter part is filled up
+
+
+def test_all_take_what_rank_0_knows_of_w_from_time_to_time(several: Several) -> None:
+    for rank, (before, after, parted) in enumerate(several.run(2, cases.told_the_truth)):
+        assert before > 1e-7
+        assert after < 1e-13
+        assert (parted > 1e-8) == (rank == 1)
