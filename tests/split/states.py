@@ -75,3 +75,15 @@ def stale(mesh: Any) -> str:
     except RuntimeError as error:
         return str(error)
     return ""
+
+
+def narrow(mesh: Any) -> float:
+    """Rows in bfloat16 with a shift, which a state adds to them: Q and w̄ are those of what is stored then."""
+    torch.manual_seed(7)
+    head = wh.ExactHead(WIDTH, D, row_of(LOSS).make(), bias=True, mesh=mesh, storage_dtype=torch.bfloat16)
+    optimizer = wh.optim.Newton(head)
+    train(head, optimizer, mesh.size(), mesh.get_local_rank(), range(12))
+    assert bool(head.weights.small.shift.any())
+    head.state_dict()
+    audit = head.audit()
+    return max(audit.gram, audit.column_sum)

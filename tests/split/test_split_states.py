@@ -52,3 +52,7 @@ def test_a_state_of_a_head_with_all_rows_is_taken_apart(several: Several, size: 
 def test_a_state_whose_memory_was_trained_on_is_refused(several: Several) -> None:
     for message in several.run(2, states.stale):
         assert "changed since" in message
+
+
+def test_a_state_of_rows_in_half_of_the_memory(several: Several) -> None:
+    assert max(several.run(2, states.narrow)) < 2e-6

@@ -39,7 +39,7 @@ def told(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any
     """The same method of a head, which tells the head if it refuses what it was given: other processes may wait."""
 
     @wraps(method)
-    def telling(head: Any, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def telling(head: Any, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return method(head, *args, **kwargs)
         except (TypeError, ValueError) as error:

@@ -246,17 +246,17 @@ class SplitWeights(FactoredWeights):
         """All rows of V are W, or X, and U = I, so that any other processes can go on from here; O(Dc²)."""
         self.consolidate()
         self._take_truth()
-        c, shift = self.small.columns, self.small.shift
-        shifts = torch.ones(1, device=self.rows.device) * bool(shift.any())
-        if float(self.split.largest_(shifts)):
-            for start, stop in self.rows.spans():
-                self.rows.put(start, self.values[start:stop].to(self.dtype) + shift)
-            if self.rows.is_narrow:
-                self.recount()
-        master = self.small.flushed().master
+        c, shift, master = self.small.columns, self.small.shift, self.small.flushed().master
+        is_shifted = torch.ones(1, device=self.rows.device) * bool(shift.any())
+        moved = bool(self.split.largest_(is_shifted))
+        for start, stop in self.rows.spans() if moved else ():
+            self.rows.put(start, self.values[start:stop].to(self.dtype) + shift)
         eye, zero = torch.eye(c, dtype=torch.float64, device=self.rows.device), torch.zeros_like(master[c])
         self.small = SmallState.joined(eye, zero, master[c + 1], master[c + 2 : 2 * c + 2], eye, self.dtype)
         self.versions = RowVersions.fresh(self.rows.num_rows, c, self.rows.zeros(0))
+        if moved and self.rows.is_narrow:  # they were rounded anew
+            self.recount()
+            self.revision += 1
         self.layout += 1
         self.lent = self.revision
         return self
