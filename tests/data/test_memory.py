@@ -157,3 +157,18 @@ def test_sentences() -> None:
     for wrong in ("the sea", [1], [["the", 1]], None):
         with pytest.raises(DataError, match="Expected"):
             list(sentences_of(wrong, "words"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"item": ["x", "y"], "visitor": ["a", "b"]},
+        {"visitor": ["a", "b"], "user": ["x", "y"]},
+        {"user_id": ["a", "b"], "thing": ["x", "y"], "rating": [1.0, 2.0]},
+    ],
+)
+@pytest.mark.parametrize("make", MAKERS)
+def test_half_a_header_is_refused(make: Callable[[dict[Any, Any]], Any], columns: dict[Any, Any]) -> None:
+    """As of files: the other column might be anything, and users would be items."""
+    with pytest.raises(DataError, match="columns such as user,item"):
+        read_interactions(make(columns))

@@ -141,6 +141,10 @@ def test_there_is_one_source_of_data(tmp_path: Path) -> None:
         wh.Run.new(configure("recommender", out=str(tmp_path / "run")))
     with pytest.raises(ValueError, match="Found both"):
         wh.Run.new(config_of("recommender", tmp_path), [["a", "b"]])
+    with pytest.raises(ValueError, match=r"no data for the job demo, which brings its own. Found list"):
+        wh.Run.new(configure("demo", out=str(tmp_path / "run")), [["a", "b"]])
+    with pytest.raises(DataError, match="Expected a pair, documents and their labels"):
+        wh.Run.new(configure("multilabel", out=str(tmp_path / "run")), np.ones((2, 3)))
 
 
 def test_ratings_count_if_they_should(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_runs_of_every_job_name_them(tmp_path: Path, job: str) -> None:
     assert len(next(run.similar(names[:1], 10_000)).classes) == len(run.job.class_names) - 1
     with pytest.raises(ValueError, match="`n` should be a whole number of at least 1"):
         run.similar(names, 0)
+    with pytest.raises(DataError, match=r"Expected a list of names. Found the text"):
+        run.similar(names[0])
 
 
 def test_a_head_without_rows_is_told(tmp_path: Path) -> None:

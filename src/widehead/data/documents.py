@@ -8,10 +8,15 @@ import numpy as np
 from widehead.data.files import FilePath
 from widehead.data.labelled_text import LabelLists, names_of
 from widehead.data.labels import LabelSchema, MultiLabel
-from widehead.data.memory import csr_of, features_of, is_matrix, lists_of, texts_of
+from widehead.data.memory import csr_of, features_of, is_matrix, lists_of, name_of, texts_of
 from widehead.data.sparse import CSR
 from widehead.data.text_features import TextFeatures
 from widehead.errors import DataError
+
+
+def is_pair(data: Any) -> bool:
+    """Whether data are two things, documents and their labels."""
+    return isinstance(data, tuple | list) and len(data) == 2
 
 
 def documents_of(
@@ -27,7 +32,7 @@ def documents_of(
     Args:
         inputs: (m, N) a matrix of features, or m texts.
         labels: (m, D) a matrix of zeros and ones, whose columns are the labels, called by their numbers; or the labels
-            of each document, a list or a single one, called by what ``str`` makes of them.
+            of each document, a list or a single one.
         schema: of the training documents, for others.
         labels_path: names of the labels, one a line: line i (from 0) names the label i.
         minimum_documents: words in fewer documents are no features.
@@ -39,6 +44,8 @@ def documents_of(
     lists = LabelLists() if columns is not None else _lists(labels)
     if schema is None:
         text, features = _fitted(inputs, minimum_documents)
+        if lists.keys.keys() == {"0", "1"} and len(lists.ids) == 2 * len(lists):
+            raise DataError("Expected labels that tell documents apart. Found 0 and 1 on each; do numpy.array(…).")
         keys = lists.by_frequency() if columns is None else None
         names = range(columns.shape[1]) if keys is None else keys
         shown = names_of("data in memory", map(str, names), labels_path)
@@ -79,15 +86,16 @@ def _lists(labels: Any) -> LabelLists:
     """Lists of labels; a document with a single label may have that alone."""
     single = (str, bytes)
     several = [row if isinstance(row, Iterable) and not isinstance(row, single) else [row] for row in labels]
-    rows, found = lists_of(several, "labels, one for each document"), LabelLists()
-    for row in rows:
-        if broken := [label for label in row if isinstance(label, float) and not label.is_integer()]:
-            raise DataError(f"Expected labels that are names or whole numbers. Found the continuous value {broken[0]}.")
-        found.add([str(label) for label in row])
-    lengths = set(map(len, rows))
-    if len(lengths) == 1 and min(lengths) > 2 and found.keys.keys() <= {"0", "1"}:
-        raise DataError(
-            "Expected a matrix of zeros and ones, or the labels of each document. Found lists of zeros and ones; do "
-            "numpy.array(…) if they say which labels there are."
-        )
+    found = LabelLists()
+    for row in lists_of(several, "labels, one for each document"):
+        found.add([_label(label) for label in row])
     return found
+
+
+def _label(label: Any) -> str:
+    name = name_of(label)
+    if name is None:
+        raise DataError(f"Expected a name or whole number for each label. Found an empty one, {label!r}.")
+    if isinstance(label, float | np.floating) and not label.is_integer():
+        raise DataError(f"Expected labels that are names or whole numbers. Found the continuous value {label}.")
+    return name

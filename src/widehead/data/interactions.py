@@ -114,8 +114,8 @@ def read_interactions(
 
     Args:
         data: the file, plain or compressed by gzip, xz or zstd; what `widehead.data.memory` takes; or what was read
-            before. The columns of a matrix are ``items`` in their order, its rows ``users``; if these are not given,
-            both are numbers.
+            before. The columns of a matrix are ``items`` in their order, its rows, as lists, ``users``; if these are
+            not given, both are numbers.
         items: the columns, if they are given; otherwise by number if all items are numbers, else by frequency.
         users: names of the rows, if they are given; otherwise in the order of the data.
 
@@ -127,7 +127,7 @@ def read_interactions(
     if is_matrix(data):
         return _of_matrix(data, items, users)
     if not is_file(data):
-        return aligned(pairs_of(data), items, users)
+        return aligned(pairs_of(data, users), items, users)
     return _of_file(data, items, users)
 
 

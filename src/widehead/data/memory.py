@@ -14,11 +14,12 @@ from widehead.data.labels import LabelSchema
 from widehead.data.pairs import Pairs, pairs_of_piece
 from widehead.data.pieces import Piece
 from widehead.data.sparse import CSR
-from widehead.data.tables import NAMES, named_columns, names_shown
+from widehead.data.tables import NAMES, half_named, named_columns, names_shown
 from widehead.data.text import Tokens, words_of
 from widehead.errors import DataError
 
 _SCIPY = "a scipy matrix, scipy.sparse.csr_matrix(…)"
+_ZEROS_AND_ONES = {"0", "1", "0.0", "1.0", "False", "True"}
 
 
 def is_matrix(data: Any) -> bool:
@@ -63,16 +64,19 @@ def row_names(count: int) -> list[str]:
     return list(map(str, range(count)))
 
 
-def pairs_of(data: Any) -> Pairs:
+def pairs_of(data: Any, users: Sequence[str] | None = None) -> Pairs:
     """Users and items of a table, or of a list of items for each user.
 
     The columns of a table are found by their names (user, item, rating and the like); without such names there should
     be two, or a third one with ratings.
 
+    Args:
+        users: names of those whom lists are of; their numbers if not given.
+
     Raises:
-        DataError: something else, an empty cell, or a rating that is not finite.
+        DataError: something else, an empty cell, a rating that is not finite, or lists of another number of users.
     """
-    return pairs_of_piece(_table_piece(data) if is_table(data) else _list_piece(data))
+    return pairs_of_piece(_table_piece(data) if is_table(data) else _list_piece(data, users))
 
 
 def texts_of(data: Any) -> list[str]:
@@ -117,7 +121,20 @@ def lists_of(data: Any, what: str) -> list[list[Any]]:
         if isinstance(row, str | bytes) or not isinstance(row, Iterable):
             raise DataError(f"Expected lists of {what}. Found {_shown(row)} among them; do [[…], […]].")
         rows.append(list(row))
+    if _are_indicators(rows):
+        raise DataError(
+            f"Expected lists of {what}. Found lists of zeros and ones; do numpy.array(…) if they are a matrix."
+        )
     return rows
+
+
+def _are_indicators(rows: list[list[Any]]) -> bool:
+    """Whether lists are the rows of a matrix of zeros and ones: one of them names the same twice."""
+    return (
+        len(set(map(len, rows))) == 1
+        and all(str(cell) in _ZEROS_AND_ONES for row in rows for cell in row)
+        and any(len(set(row)) < len(row) for row in rows)
+    )
 
 
 def _listed(data: Any, what: str) -> Iterable[Any]:
@@ -126,17 +143,20 @@ def _listed(data: Any, what: str) -> Iterable[Any]:
     return data
 
 
-def _list_piece(data: Any) -> Piece:
+def _list_piece(data: Any, users: Sequence[str] | None) -> Piece:
     rows = lists_of(data, "items, one for each user")
+    if users is not None and len(users) != len(rows):
+        raise DataError(f"Expected lists of {len(users):,} users. Found {len(rows):,} lists.")
+    names = _names(row_names(len(rows)) if users is None else users, "users")
     items = _names([item for row in rows for item in row], "items")
-    return Piece(_names(row_names(len(rows)), "users"), items, None, np.array([len(r) for r in rows], dtype=np.int64))
+    return Piece(names, items, None, np.array([len(r) for r in rows], dtype=np.int64))
 
 
 def pair_cells(table: Any) -> list[tuple[str, np.ndarray]]:
     """Name and cells of a table's columns of users, items and, if it has one, ratings; DataError if it has none."""
     header = [str(name) for name in table.columns]
     columns = named_columns(header) or list(range(len(header)))
-    if len(columns) not in (2, 3) or not hasattr(table, "shape"):
+    if len(columns) not in (2, 3) or half_named(header) or not hasattr(table, "shape"):
         raise DataError(
             f"Expected a table with columns such as {NAMES}. Found {type(table).__name__} with {names_shown(header)}; "
             "of a table with a column for each item do table.to_numpy()."
@@ -171,19 +191,19 @@ def _names(cells: Sequence[Any] | np.ndarray, column: str) -> Any:
     found = np.asarray(cells) if isinstance(cells, np.ndarray) else None
     if found is not None and found.dtype.kind in "iu":
         return polars.Series(found).cast(polars.String)
-    names = [_name(cell) for cell in (cells if found is None else found.tolist())]
+    names = [name_of(cell) for cell in (cells if found is None else found.tolist())]
     if None in names:
         raise DataError(f"Expected a name in each row of {column!r}. Found an empty cell in row {names.index(None)}.")
     return polars.Series(names, dtype=polars.String)
 
 
-def _name(cell: Any) -> str | None:
+def name_of(cell: Any) -> str | None:
     """What a cell is called; None if it is empty. pandas makes 17.0 of 17 if another cell of the column is empty."""
     if isinstance(cell, str):
         return cell or None
     if cell is None or str(cell) in ("<NA>", "NaT", "nan"):
         return None
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+    return str(int(cell)) if isinstance(cell, float | np.floating) and cell.is_integer() else str(cell)
 
 
 def _shown(data: Any) -> str:

@@ -116,9 +116,14 @@ def unnamed_columns(path: FilePath, line: int, first: list[str]) -> list[int]:
             f"{path}, line {line}: expected 2 or 3 columns (user, item[, rating]), or {header}. "
             f"Found {len(first)} columns: {names_shown(first)}."
         )
-    if _position(first, _USER) is not None or _position(first, _ITEM) is not None:
+    if half_named(first):
         raise DataError(f"{path}, line {line}: expected {header}. Found {names_shown(first)}.")
     return list(range(len(first)))
+
+
+def half_named(header: Sequence[str]) -> bool:
+    """Whether a header names users or items, but not both."""
+    return (_position(header, _USER) is None) != (_position(header, _ITEM) is None)
 
 
 def _position(header: Sequence[str], wanted: Sequence[str]) -> int | None:

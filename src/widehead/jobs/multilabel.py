@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
-from widehead.data.documents import documents_of
-from widehead.data.files import is_file, named
+from widehead.data.documents import documents_of, is_pair
+from widehead.data.files import is_file, named, shortened
 from widehead.data.memory import features_of
 from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError, DataError, check_whole
@@ -171,4 +171,8 @@ class Multilabel(kind.Multilabel, Job):
 
 def _documents(data: Any, **options: Any) -> MultiLabel:
     """Those of a file, or of a pair in memory."""
-    return read_multilabel(data, **options) if is_file(data) else documents_of(*data, **options)
+    if is_file(data):
+        return read_multilabel(data, **options)
+    if not is_pair(data):
+        raise DataError(f"Expected a pair, documents and their labels. Found {shortened(data)}; do (X, Y).")
+    return documents_of(*data, **options)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from torch import nn
 
 from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binary, pair, read_interactions, split_rows
-from widehead.data.files import listed, named
-from widehead.data.memory import is_matrix
+from widehead.data.files import is_file, listed, named
+from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData
@@ -63,6 +64,11 @@ class Recommender(kind.Recommender, Job):
     @property
     def class_names(self) -> Sequence[str]:
         return self.train.items.names
+
+    @cached_property
+    def user_ids(self) -> Mapping[str, int]:
+        """The rows of the training users by their names."""
+        return Vocabulary(self.train.users).as_dict
 
     @classmethod
     def interactions(cls, config: TrainingConfig, data: Any) -> Interactions:
@@ -174,29 +180,38 @@ class Recommender(kind.Recommender, Job):
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
 
-    def read_test(self, data: Any) -> RankingTest:
-        """Left out are users that training lacks, as nothing is known about them, and pairs that it has.
+    def read_test(self, data: Any, known: Interactions | None = None) -> RankingTest:
+        """Left out are users that are not known, as nothing is known about them, and pairs that are.
 
-        The rows of a matrix are the users of the training data.
+        The rows of a matrix are the users that are known, and so are lists.
+
+        Args:
+            known: users and the items that they have, in the columns of the run; None: the training data.
         """
-        rows = (self.train.items, self.train.users) if is_matrix(data) else (None, None)
-        both = pair(self.train, read_interactions(data, items=rows[0], users=rows[1]))
+        known = self.train if known is None else known
+        items = known.items if is_matrix(data) else None
+        users = None if is_file(data) or is_table(data) else known.users
+        both = pair(known, read_interactions(data, items=items, users=users))
         test = RankingTest(
-            *(self.train.matrix, both.new, both.test.unreachable),
-            exclude_inputs=True,
-            reading=str(both),
-            fits=both.fits,
+            *(known.matrix, both.new, both.test.unreachable), exclude_inputs=True, reading=str(both), fits=both.fits
         )
         if len(test.examples) == 0:
             raise DataError(
-                f"{named(data)}: expected users of the training data, such as {listed(self.train.users)}, with new "
+                f"{named(data)}: expected users of the training data, such as {listed(known.users)}, with new "
                 f"items. Found none of them to judge by: {both}"
             )
         return test
 
     def given(self, data: Any) -> Given:
         """Users and the items they have, of which those that the run does not know are left out."""
-        given = read_interactions(data, items=self.train.items)
+        return self._bags(read_interactions(data, items=self.train.items))
+
+    def known(self, rows: np.ndarray) -> Given:
+        """Users of the training data, by the numbers of their rows."""
+        users = [self.train.users[row] for row in rows]
+        return self._bags(dataclasses.replace(self.train, matrix=self.train.matrix[rows], users=users))
+
+    def _bags(self, given: Interactions) -> Given:
         return Given.bags(given.users, given.matrix if self.ratings else binary(given.matrix))
 
 

@@ -60,6 +60,7 @@ class Run:
     Attributes:
         folder: its paths.
         config: its options, with those that the data decide.
+        best: whether its weights are those of the best checkpoint, not the last one.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Run:
         device: str,
     ) -> None:
         self.folder, self.config = folder, config
-        self._data, self._source, self._best, self._device = data, source, best, device
+        self._data, self._source, self.best, self._device = data, source, best, device
         self._indices: dict[tuple[str, float], RunIndex] = {}
         self._made: list[Path] | None = None  # folders that a failure before the first checkpoint removes again
 
@@ -261,7 +262,7 @@ class Run:
             CheckpointError: the run is damaged.
         """
         check_whole("n", n)
-        classes, known = list(names), self.job.class_names
+        classes, known = names if isinstance(names, str) else list(names), self.job.class_names
         ids = ids_of(classes, self.class_ids)
         found = zip(classes, *similar_classes(linear_head(self), ids, n), strict=True)
         return (Prediction(name, [known[i] for i in best], scores.tolist()) for name, best, scores in found)
@@ -384,7 +385,7 @@ class Run:
     def _loaded(self) -> tuple[WideNetwork, int]:
         """The network of the checkpoint, and the steps it has seen."""
         config = dataclasses.replace(self.config, device=self._device, head_storage=None)
-        path = self.folder.best_checkpoint if self._best else self.folder.last_checkpoint
+        path = self.folder.best_checkpoint if self.best else self.folder.last_checkpoint
         job, tree = self.job, load_checkpoint(path)
         origin = Origin.of(config, job.sizes, self.folder.vocabulary_sums())
         origin.check(tree, path)  # before anything is made of the options and the other files

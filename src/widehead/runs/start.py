@@ -31,6 +31,10 @@ def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, Job
     """The options and the data of a new run, with what the data decide; raises as `Run.new`. Nothing is written."""
     kind, config = job_named(config.job), config.with_absolute_paths()
     kind.check(config)
+    if kind.brings_data and data is not None:
+        raise ValueError(
+            f"Expected no data for the job {config.job}, which brings its own. Found {type(data).__name__}."
+        )
     if (data is None) == (config.train is None) and not kind.brings_data:
         found = "neither" if data is None else "both"
         raise ValueError(f"Option `train` should be a file, or data in memory be given. Found {found}.")
