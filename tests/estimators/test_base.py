@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import json
@@ -190,3 +191,23 @@ def test_ctrl_c_leaves_what_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_paths_are_no_data() -> None:
     with pytest.raises(ValueError, match="list"):
         wh.Recommender(quiet=True).fit("train.txt")
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_the_best_weights_stay_the_best(kind: type[Estimator], tmp_path: Path) -> None:
+    """A copy of an estimator that uses the best checkpoint does so too."""
+    options = {"encoder_lr": 0.02, "epochs": 1, "schedule": "constant", "holdout": 0.2, "keep_best": True}
+    data = DATA[kind]
+    folder = made(kind, **options).fit(*data).save(tmp_path / "run")
+    shutil.copy(folder / "checkpoints" / "last.safetensors", tmp_path / "first")
+    wh.Run.open(folder, data=data if len(data) > 1 else data[0]).train(quiet=True, epochs=3)
+    shutil.copy(tmp_path / "first", folder / "checkpoints" / "best.safetensors")
+    best, last = (kind.load(folder, best=which) for which in (True, False))
+    assert best.run_.step < last.run_.step
+    assert copy.deepcopy(best).run_.step == best.run_.step
+    assert copy.deepcopy(last).run_.step == last.run_.step
+
+
+def test_an_estimator_has_a_fit() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Estimator()

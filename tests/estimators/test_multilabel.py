@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,3 +200,76 @@ def test_other_documents_than_those_of_training_are_told() -> None:
         model.predict(np.ones((2, 10)), 0)
     with pytest.raises(DataError, match="matrix of 6 labels"):
         made(wh.MultiLabel).fit(numbers()[0], np.eye(6, dtype=int)[numbers()[1]]).score(numbers()[0], numbers()[1])
+
+
+def columns(X: np.ndarray, order: list[int]) -> Any:
+    return polars.DataFrame(X[:, order], schema=[f"f{i}" for i in order])
+
+
+def test_columns_of_a_table_stand_as_for_training() -> None:
+    X, groups = numbers()
+    first, other = list(range(10)), [1, 0, *range(2, 10)]
+    model = made(wh.MultiLabel).fit(columns(X, first), groups)
+    assert model.feature_names_in_.tolist() == [f"f{i}" for i in range(10)]
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert (again.predict(columns(X, first)) == model.predict(X)).all()
+    asks = (again.predict, again.predict_proba, lambda x: again.score(x, groups), lambda x: again.evaluate((x, groups)))
+    for ask in (model.predict, *asks):
+        with pytest.raises(DataError, match=r"the 10 columns of the training documents.*'f1' in the place of 'f0'"):
+            ask(columns(X, other))
+    with pytest.raises(DataError, match="Found 9 columns"):
+        model.predict(columns(X, first[:9]))
+    model.fit(X, groups)
+    assert not hasattr(model, "feature_names_in_")
+    assert (model.predict(columns(X, other)) == model.predict(X[:, other])).all()
+
+
+def test_probabilities_are_of_the_weights_that_they_are_calibrated_for(tmp_path: Path) -> None:
+    options = {"encoder_lr": 0.02, "epochs": 3, "schedule": "constant", "evaluate_every": "1 epoch"}
+    model = made(wh.MultiLabel, **options).fit(TEXTS, LABELS)
+    folder = model.save(tmp_path / "run")
+    assert wh.MultiLabel.load(folder).predict_proba(TEXTS[:1]).shape == (1, 18)
+    wh.Run.open(folder, data=(TEXTS, LABELS)).train(quiet=True, epochs=4)
+    more = wh.MultiLabel.load(folder)
+    assert more.predict(TEXTS[:1], 2)[0].shape == (1, 2)
+    for ask in (more.predict, more.predict_proba):
+        with pytest.raises(ValueError, match=r"weights of step 51, which .* calibrated for. Found those of step 68"):
+            ask(TEXTS[:1])
+
+
+def test_what_is_likely_of_nothing_is_what_is_frequent() -> None:
+    """`predict` without k is `predict_proba` of at least a half, of documents of which nothing is known too."""
+    X, groups = numbers()
+    Y = np.stack([groups < 4, groups == 5, groups >= 0], axis=1).astype(int)
+    model = made(wh.MultiLabel).fit(X, Y)
+    asked = np.concatenate([X[:20], np.zeros((1, 10))])
+    assert np.array_equal(model.predict(asked), model.predict_proba(asked) >= 0.5)
+    assert model.predict(asked)[-1].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("Y", "message"),
+    [
+        ([["x"], ["y", None]], "a name or whole number for each label. Found an empty one, None"),
+        (["x", ""], "Found an empty one, ''"),
+        ([1.0, float("nan")], "Found an empty one, nan"),
+        (np.array([0.5, 2.0], dtype=np.float32), "continuous value 0.5"),
+        ([[0, 1], [1, 1]], r"lists of zeros and ones; do numpy\.array"),
+        ([[0, 1], [1, 0]], r"Found 0 and 1 on each; do numpy\.array"),
+    ],
+)
+def test_labels_that_are_none_are_refused(Y: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        made(wh.MultiLabel).fit(["a b", "b c"], Y)
+
+
+def test_whole_numbers_are_labels_however_they_are_written() -> None:
+    X, groups = numbers()
+    model = made(wh.MultiLabel).fit(X, groups.astype(np.float32))
+    assert model.classes_.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert model.score(X, groups) == model.score(X, groups.astype(float)) > 0.9
+
+
+def test_a_pair_is_asked_for() -> None:
+    with pytest.raises(DataError, match="Expected a pair, documents and their labels"):
+        fitted(wh.MultiLabel).evaluate([TEXTS, LABELS, TEXTS])

@@ -38,6 +38,9 @@ def test_ids_to_names(names: list[str], kind: str | None, expected: list[Any], e
         ([1, "a"], "str"),
         ([np.float32(1)], "float"),
         ([True], "bool"),
+        ([np.bool_(True), False], "bool"),
+        ([1, True], "str"),
+        (np.array([1, 2]), "int"),
         ([], "str"),
     ],
 )
@@ -48,3 +51,9 @@ def test_kinds(names: list[Any], kind: str) -> None:
 def test_padding() -> None:
     assert padded([np.array([[1]]), np.array([[2]])], 3, -1).tolist() == [[1, -1, -1], [2, -1, -1]]
     assert padded([], 2, -1).shape == (0, 2)
+
+
+def test_a_long_name_takes_the_memory_of_itself() -> None:
+    names = Names([*map(str, range(999)), "x" * 100_000], "str")
+    assert names.array.nbytes < 100_000
+    assert names.of(np.array([999, -1]))[0] == "x" * 100_000

@@ -166,3 +166,72 @@ def test_evaluate_is_of_the_training_users(by_number: Any, tmp_path: Path) -> No
     assert by_number.evaluate(tmp_path / "test.txt", (5,)) == found
     with pytest.raises(DataError, match=r"Expected 100 users. Found a matrix with 99 rows"):
         by_number.evaluate(rest[:99])
+
+
+@pytest.mark.parametrize("names", [range(1, 101), [f"anna{u}" for u in range(100)], [1000 - u for u in range(100)]])
+def test_users_of_a_table_are_called_as_there(names: Any) -> None:
+    """Numbers too: the user 1 of a table is not its second row."""
+    pairs = [(name, item) for name, row in zip(names, LIKES, strict=True) for item in row]
+    model = made(wh.Recommender).fit(polars.DataFrame(pairs, schema=["user", "item"], orient="row"))
+    assert model.users_.tolist() == list(names)
+    everyone = model.recommend(n=3)[0]
+    assert model.recommend([names[7], names[1]], 3)[0].tolist() == everyone[[7, 1]].tolist()
+    assert model.recommend(names[5], 3)[0].tolist() == everyone[5].tolist()
+    assert set(everyone[7]).isdisjoint(LIKES[7])
+    with pytest.raises(DataError, match=r"of the run's 100 users. Found '0'"):
+        model.recommend(0)
+
+
+def test_a_dense_row_is_no_list_of_users(by_number: Any) -> None:
+    row = matrix()[3].toarray()[0]
+    for wrong in (row, row.tolist(), row > 0):
+        with pytest.raises(DataError, match="users"):
+            by_number.recommend(wrong)
+    for wrong in (matrix().toarray().astype(int).tolist(), [[0, 1, 0, 1]], [[True, True]]):
+        with pytest.raises(DataError, match=r"lists of zeros and ones; do numpy\.array"):
+            by_number.recommend(wrong)
+        with pytest.raises(DataError, match=r"lists of zeros and ones; do numpy\.array"):
+            made(wh.Recommender).fit(wrong)
+    assert (by_number.recommend([[1, 0], [0, 1]], 2)[0] >= 0).all()
+
+
+def test_lists_to_evaluate_by_are_of_all_training_users() -> None:
+    """As rows of a matrix are: nobody knows whose a shorter list is."""
+    model = fitted(wh.Recommender)
+    rest = [[f"i{12 * (u % 5) + i}" for i in range(12) if f"i{12 * (u % 5) + i}" not in LIKES[u]] for u in range(100)]
+    assert model.evaluate(rest, (5,))["recall@5"] > 0.95
+    with pytest.raises(DataError, match=r"Expected lists of 100 users. Found 60 lists"):
+        model.evaluate(rest[40:], (5,))
+    names = [1000 - u for u in range(100)]
+    pairs = [(name, item) for name, row in zip(names, LIKES, strict=True) for item in row]
+    table = made(wh.Recommender).fit(polars.DataFrame(pairs, schema=["user", "item"], orient="row"))
+    assert table.evaluate(rest, (5,)) == model.evaluate(rest, (5,))
+
+
+def test_scores_by_what_should_be_recommended() -> None:
+    """In each form, by name if there are names; what users have is left out, and what nobody knows is missed."""
+    model = fitted(wh.Recommender)
+    rows = [["i0", "i1", "i2"], ["i12", "i13"], ["i24", "i25"]]
+    rest = [["i3", "i4"], ["i14", "i15"], ["i26"]]
+    users = ["a", "b", "c"]
+    tables = [
+        polars.DataFrame({"user": np.repeat(users, [len(r) for r in part]), "item": [i for r in part for i in r]})
+        for part in (rows, rest)
+    ]
+    expected = model.score(rows, rest)
+    assert model.score(*tables) == expected
+    assert model.score(tables[0], tables[1].reverse()) == expected
+    assert model.score(rows, [one + two for one, two in zip(rows, rest, strict=True)]) == expected
+    missed = model.score(rows, [[*row, "unheard"] for row in rest])
+    assert missed == pytest.approx(expected * (2 / 3 + 2 / 3 + 1 / 2) / 3)
+    with pytest.raises(DataError, match=r"Expected lists of 3 users. Found 2 lists"):
+        model.score(rows, rest[:2])
+    assert model.score(rows, [0, 1, 2]) == model.score(rows)
+
+
+def test_items_of_numbers_with_a_point_are_found_again() -> None:
+    pairs = {"user": [1.0, 1.0, 2.0, 2.0] * 4, "item": [0.5, 3.0, 0.5, 7.0] * 4}
+    model = made(wh.Recommender).fit(polars.DataFrame(pairs))
+    assert set(model.recommend([[0.5]], 2)[0][0]) == {3.0, 7.0}
+    assert model.similar(model.items_, 1)[0].shape == (3, 1)
+    assert model.explain(1, 7.0).items.tolist() == [0.5, 3.0] or model.explain(1, 7.0).items.tolist() == [3.0, 0.5]

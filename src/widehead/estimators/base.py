@@ -9,11 +9,12 @@ import sys
 import tarfile
 import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
@@ -29,7 +30,7 @@ from widehead.training.loop import OnLog
 _OWN: Mapping[str, Any] = {"quiet": None, "callbacks": (), "on_log": None}
 
 
-class Estimator:
+class Estimator(ABC):
     """A job as an object with ``fit``, of which scikit-learn's tools (clone, GridSearchCV, Pipeline) make use.
 
     Parameters are the options of the job by their names, all of them by keyword; None leaves one to the job's preset,
@@ -78,8 +79,9 @@ class Estimator:
         __init__.__signature__ = signature  # type: ignore[attr-defined]
         cls.__init__ = __init__  # type: ignore[method-assign]
 
-    def __init__(self, *data: Any, **options: Any) -> None:
-        raise TypeError(f"{type(self).__name__} should be a subclass with a job.")
+    if TYPE_CHECKING:  # each estimator has one of its own, which names its parameters: see `__init_subclass__`
+
+        def __init__(self, *data: Any, **options: Any) -> None: ...
 
     @classmethod
     def _own(cls) -> dict[str, Any]:
@@ -105,9 +107,9 @@ class Estimator:
         shown = ", ".join(f"{name}={value!r}" for name, value in changed.items() if value != own[name])
         return f"{type(self).__name__}({shown})"
 
+    @abstractmethod
     def fit(self, data: Any, /, *more: Any) -> Self:
         """Learn from data in memory."""
-        raise NotImplementedError
 
     def evaluate(self, test: Any, at: tuple[int, ...] | None = None) -> dict[str, float]:
         """Metrics on held-out data, a file or in memory, as `Run.evaluate` gives them and the command line too."""
@@ -151,16 +153,18 @@ class Estimator:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in ("run_", "_names")}
-        return {**state, "_bytes": _packed(self.run_.folder.path)} if hasattr(self, "run_") else state
+        if not hasattr(self, "run_"):
+            return state
+        return {**state, "_bytes": _packed(self.run_.folder.path), "_best": self.run_.best}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        packed = state.pop("_bytes", None)
+        packed, best = state.pop("_bytes", None), state.pop("_best", False)
         vars(self).update(state)
         if packed is not None:
             with _temporary_folder() as folder:
                 with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
                     archive.extractall(folder, filter="data")
-                self._take(_owning(Run.open(folder / "run")), self._learnt)
+                self._take(_owning(Run.open(folder / "run", best=best)), self._learnt)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "run_")
@@ -170,8 +174,12 @@ class Estimator:
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(sparse=True))
 
-    def _train(self, data: Any, **changes: Any) -> None:
-        """Learn from data in a temporary folder, with changes of parameters; KeyboardInterrupt if Ctrl-C ended it."""
+    def _train(self, data: Any, known: Mapping[str, Any], **changes: Any) -> None:
+        """Learn from data in a temporary folder, with changes of parameters; KeyboardInterrupt if Ctrl-C ended it.
+
+        Args:
+            known: what the run folder does not say of the data, as JSON holds it; "kind" is that of `Names`.
+        """
         given = {name: getattr(self, name) for name in self._own() if name not in _OWN}
         options = {name: _item(value) for name, value in given.items() if value is not None}
         options |= changes
@@ -182,7 +190,7 @@ class Estimator:
             quiet = not sys.stderr.isatty() if self.quiet is None else bool(self.quiet)
             with torch.random.fork_rng([]):
                 outcome = run.train(quiet=quiet, on_log=partial(_tell, self.on_log, tuple(self.callbacks)))
-            learnt = self._learn(run, data)
+            learnt = {**known, **self._learn(run)}
             self._take(_owning(Run.open(folder / "run", device=run.config.device)), learnt)
         if outcome.status == "interrupted":
             raise KeyboardInterrupt
@@ -194,12 +202,12 @@ class Estimator:
             raise kind(f"{type(self).__name__} should be fitted first. Found no run; call fit, or load a run folder.")
         return self.run_
 
-    def _learn(self, run: Run, data: Any) -> dict[str, Any]:
-        """What the run folder does not say of the data, as JSON holds it; "kind" is that of `Names`."""
+    def _learn(self, run: Run) -> dict[str, Any]:
+        """What else is to be known of a run, as JSON holds it."""
         return {}
 
     def _take(self, run: Run, learnt: Mapping[str, Any]) -> None:
-        """Be fitted by a run and by what ``_learn`` gave; by nothing, if the command line trained it."""
+        """Be fitted by a run and by what ``_train`` learnt; by nothing, if the command line trained it."""
         self.run_, self._learnt = run, dict(learnt)
         self._names = Names(run.job.class_names, self._learnt.get("kind"))
         vars(self).pop("n_features_in_", None)

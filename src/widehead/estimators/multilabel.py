@@ -10,7 +10,8 @@ import scipy.sparse
 import torch
 
 from widehead.data import RowExamples
-from widehead.data.memory import is_matrix
+from widehead.data.documents import is_pair
+from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR
 from widehead.errors import DataError, check_whole
 from widehead.estimators.base import Estimator
@@ -45,6 +46,7 @@ class MultiLabel(Estimator):
 
     job = Job.name
     holdout: float | None
+    feature_names_in_: np.ndarray
     _form: str  # of Y: "single", "lists", "sparse" or "dense"
     _calibration: Calibration | None
     _defaults: ClassVar = {"holdout": 0.1}
@@ -55,11 +57,17 @@ class MultiLabel(Estimator):
         Raises:
             DataError: the data are not what they should be. ValueError: an option does not fit.
         """
-        X, Y = _documents(X), _labels(Y)
-        count = Y.shape[0] if is_matrix(Y) else len(Y)
+        Y, columns = _labels(Y), _columns(X)
+        (kind, form), count = _kind_and_form(Y), Y.shape[0] if is_matrix(Y) else len(Y)
         few = count < _FEW and self.holdout == self._defaults["holdout"]
-        self._train((X, Y), **({"holdout": 0.0} if few else {}))
+        known = {"kind": kind, "form": form, "columns": columns}
+        self._train((_documents(X), Y), known, **({"holdout": 0.0} if few else {}))
         return self
+
+    def evaluate(self, test: Any, at: tuple[int, ...] | None = None) -> dict[str, float]:
+        """Metrics on held-out documents, a file or a pair (X, Y), as `Run.evaluate` gives them."""
+        self._fitted()
+        return super().evaluate((self._features(test[0]), _labels(test[1])) if is_pair(test) else test, at)
 
     @property
     def classes_(self) -> np.ndarray:
@@ -89,7 +97,7 @@ class MultiLabel(Estimator):
             return self._names.of(ids), scores
         if self._form == "single":
             ids = self._best(given, 1)[0][:, 0]
-            return self._names.of(np.where(ids < 0, int(np.argmax(self._job.counts)), ids))
+            return self._names.of(np.where(ids < 0, int(np.argmax(self._frequencies)), ids))
         ids = self._likely(given)
         if self._form == "lists":
             return [self._names.of(row[row >= 0]).tolist() for row in ids]
@@ -124,7 +132,7 @@ class MultiLabel(Estimator):
             DataError: the data are not what they should be, or no document has a label.
         """
         run = self._fitted()
-        test = run.job.read_test((_documents(X), _labels(Y)))
+        test = run.job.read_test((self._features(X), _labels(Y)))
         return test.metrics(run.network, ["precision@1"], None, run.config.seed)["precision@1"]
 
     @property
@@ -133,13 +141,29 @@ class MultiLabel(Estimator):
         assert isinstance(job, Job)
         return job
 
+    @property
+    def _frequencies(self) -> np.ndarray:
+        """(D,) in which part of the training documents each label is: its probability if nothing else is known."""
+        return self._job.counts / max(1, self._job.num_documents)
+
     def _order(self) -> np.ndarray:
         """(D,) the columns in the order of `classes_`, which scikit-learn wants sorted."""
         array = self._names.array
         return np.argsort(array, kind="stable") if self._form == "single" else np.arange(len(array))
 
     def _given(self, X: Any) -> Given:
-        return self._job.given(_documents(X))
+        return self._job.given(self._features(X))
+
+    def _features(self, X: Any) -> Any:
+        """Documents as the job takes them; DataError if a table has not the columns of the training documents."""
+        expected, found = self._learnt.get("columns"), _columns(X)
+        if expected is not None and found is not None and found != expected:
+            wrong = next((pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]), None)
+            place = f"{len(found):,} columns" if wrong is None else f"{wrong[1]!r} in the place of {wrong[0]!r}"
+            raise DataError(
+                f"Expected the {len(expected):,} columns of the training documents, in their order. Found {place}."
+            )
+        return _documents(X)
 
     def _best(self, given: Given, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(m, k) ids and scores of the best, −1 and −inf in places that no label takes."""
@@ -149,13 +173,18 @@ class MultiLabel(Estimator):
 
     def _likely(self, given: Given) -> np.ndarray:
         """(m, n) ids of the labels that are likelier than not, −1 in places that no label takes."""
-        calibration, k, classes = self._calibrated(), _FIRST, self._job.sizes["classes"]
+        calibration, classes = self._calibrated(), self._job.sizes["classes"]
+        k = min(_FIRST, classes)
         while True:
-            ids, scores = self._best(given, min(k, classes))
+            ids, scores = self._best(given, k)
             likely = calibration(scores) >= 0.5
-            if k >= classes or not likely[:, -1:].any():
-                return np.where(likely, ids, -1)
-            k *= 4
+            if k == classes or not likely[:, -1:].any():
+                break
+            k = min(4 * k, classes)
+        common = np.flatnonzero(self._frequencies >= 0.5)  # of documents of which nothing is known
+        found = np.pad(np.where(likely, ids, -1), ((0, 0), (0, max(0, len(common) - k))), constant_values=-1)
+        found[(ids < 0).all(axis=1), : len(common)] = common
+        return found
 
     def _probabilities(self, scores: torch.Tensor, hidden: torch.Tensor, known: np.ndarray) -> np.ndarray:
         single = self._form == "single"
@@ -165,7 +194,7 @@ class MultiLabel(Estimator):
                 found = self._fitted().network.head.log_prob(hidden, every).double().exp().cpu().numpy()
         else:
             found = self._calibrated()(scores.double().cpu().numpy())
-        found[~known] = self._job.counts / max(1, self._job.num_documents)
+        found[~known] = self._frequencies
         return found / found.sum(axis=1, keepdims=True) if single else found
 
     def _calibrated(self) -> Calibration:
@@ -174,21 +203,27 @@ class MultiLabel(Estimator):
                 "Expected a run with documents held out, which probabilities are calibrated on. Found none; do "
                 "MultiLabel(holdout=0.1).fit(X, Y)."
             )
+        if self._learnt["step"] != (step := self._fitted().step):
+            raise ValueError(
+                f"Expected the weights of step {self._learnt['step']:,}, which probabilities are calibrated for. Found "
+                f"those of step {step:,}: the run was trained further, or its best checkpoint is used; call fit."
+            )
         return self._calibration
 
-    def _learn(self, run: Run, data: Any) -> dict[str, Any]:
-        kind, form = _kind_and_form(data[1])
+    def _learn(self, run: Run) -> dict[str, Any]:
         calibration = _calibration(run, few=self.holdout == self._defaults["holdout"])
-        known = None if calibration is None else calibration.to_dict()
-        return {"kind": kind, "form": form, "calibration": known}
+        return {"calibration": None if calibration is None else calibration.to_dict(), "step": run.step}
 
     def _take(self, run: Run, learnt: Mapping[str, Any]) -> None:
         super()._take(run, learnt)
         schema, known = self._job.schema, learnt.get("calibration")
         self._form = learnt.get("form") or ("sparse" if schema.keys is None else "lists")
         self._calibration = None if known is None else Calibration.from_dict(known)
+        vars(self).pop("feature_names_in_", None)
         if schema.text is None:
             self.n_features_in_ = schema.num_features
+            if learnt.get("columns") is not None:
+                self.feature_names_in_ = np.array(learnt["columns"], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags
@@ -205,6 +240,12 @@ def _documents(X: Any) -> Any:
         return X
     numbers = isinstance(X, list | tuple) and len(X) and isinstance(X[0], list | tuple)
     return np.asarray(X) if numbers or hasattr(X, "__array__") else X
+
+
+def _columns(X: Any) -> list[str] | None:
+    """What the columns of a table of features are called, if they are called by texts."""
+    names = list(X.columns) if is_table(X) else []
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def _labels(Y: Any) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-_KINDS = {bool: "bool", int: "int", float: "float"}
+_KINDS: Mapping[str, tuple[type, ...]] = {  # a bool is an int to Python
+    "bool": (bool, np.bool_),
+    "int": (int, np.integer),
+    "float": (float, np.floating),
+}
 
 
 class Names:
@@ -36,20 +40,19 @@ class Names:
 
 def kind_of(names: Iterable[Any]) -> str:
     """The kind of some names, as `Names` takes it."""
-    kinds = {_kind(name) for name in names}
+    kinds = {_kind(found) for found in set(map(type, names))}
     return kinds.pop() if len(kinds) == 1 else "str"
 
 
-def _kind(name: Any) -> str:
-    plain = name.item() if hasattr(name, "item") else name
-    return _KINDS.get(type(plain), "str")
+def _kind(found: type) -> str:
+    return next((kind for kind, types in _KINDS.items() if issubclass(found, types)), "str")
 
 
 def _array(names: Sequence[str], kind: str) -> np.ndarray:
+    if kind == "str":  # of numpy's texts each would take as much memory as the longest
+        return np.array(names, dtype=object)
     if kind == "bool":
         return np.array([name == "True" for name in names], dtype=bool)
-    if kind == "str":
-        return np.array(names, dtype=np.str_) if len(names) else np.array([], dtype=np.str_)
     return np.array([int(name) if kind == "int" else float(name) for name in names], dtype=np.dtype(kind))
 
 

@@ -9,18 +9,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from widehead.data import Vocabulary, binary, split_rows
-from widehead.data.memory import is_matrix, is_table, lists_of, pair_cells
+from widehead.data import Interactions, split_rows
+from widehead.data.memory import is_matrix, is_table, lists_of, name_of, pair_cells
 from widehead.errors import DataError, check_number, check_whole
 from widehead.estimators.base import Estimator
-from widehead.estimators.names import kind_of, padded
+from widehead.estimators.names import Names, kind_of, padded
 from widehead.jobs.judging import Given, RankingTest, best_classes
 from widehead.jobs.recommender import Recommender as Job
 from widehead.models import BagEncoder
 from widehead.models.bag import unit_values
-from widehead.runs import Run
 from widehead.runs.rows import ids_of, linear_head, similar_classes
-from widehead.targets import SparseTargets
+from widehead.targets import SparseTargets, on_device
 
 
 class Explanation(NamedTuple):
@@ -63,8 +62,20 @@ class Recommender(Estimator):
         Raises:
             DataError: the data are not what they should be. ValueError: an option does not fit.
         """
-        self._train(data if is_matrix(data) or is_table(data) else lists_of(data, "items, one for each user"))
+        if is_matrix(data):
+            self._train(data, {"kind": "int", "features": data.shape[1]})
+        elif is_table(data):
+            users, items = (kind_of(cells) for _, cells in pair_cells(data)[:2])
+            self._train(data, {"kind": items, "users": users})
+        else:
+            lists = lists_of(data, "items, one for each user")
+            self._train(lists, {"kind": kind_of(chain.from_iterable(lists))})
         return self
+
+    @property
+    def users_(self) -> np.ndarray:
+        """(m,) what the training users are called, in the order of `recommend()`: numbers if the data had rows."""
+        return Names(self._job.train.users, self._learnt.get("users")).array
 
     @property
     def items_(self) -> np.ndarray:
@@ -76,8 +87,8 @@ class Recommender(Estimator):
 
         Args:
             rows: users, new ones too, by the items that they have: data as `fit` takes them, a matrix with the columns
-                of the training data. Or users of the training data: a number or a name, or a list of them; numbers are
-                rows of the training matrix. None: all of these.
+                of the training data (`items_`). Or users of the training data: one, or a list of them, as `users_` has
+                them; those of a matrix, or of lists, are the numbers of its rows. None: all of these.
             n: how many.
             exclude: whether items that the user has are left out.
 
@@ -110,8 +121,7 @@ class Recommender(Estimator):
             DataError: an item is not known; says which are like it. ValueError: n is below 1.
         """
         check_whole("n", n)
-        run, several = self._fitted(), [items] if _is_single(items) else list(items)
-        asked = ids_of([str(item) for item in several], run.class_ids, "items")
+        run, asked = self._fitted(), self._ids([items] if _is_single(items) else items)
         ids, scores = similar_classes(linear_head(run), asked, n)
         found = padded([ids.numpy()], n, -1), padded([scores.double().numpy()], n, -np.inf)
         return _as_asked(items, self._names.of(found[0]), found[1])
@@ -131,19 +141,19 @@ class Recommender(Estimator):
         run, given = self._fitted(), self._given(user)
         if given.rows.shape[0] != 1:
             raise DataError(f"Expected one user. Found {given.rows.shape[0]}.")
-        asked, encoder, head = ids_of([str(item)], run.class_ids, "items"), run.network.encoder, run.network.head
+        asked, encoder, head = self._ids([item]), run.network.encoder, run.network.head
         config = run.config
         if config.hidden or config.activation != "none" or not isinstance(encoder, BagEncoder):
             raise ValueError(
                 "Expected a linear encoder, whose scores are sums over items. Found hidden layers or an activation."
             )
-        bag, _ = next(given.batches())
+        bag = on_device(next(given.batches())[0], head.device)
         assert isinstance(bag, SparseTargets)
         with torch.no_grad():
             weights = unit_values(bag, bag.values_or_ones(head.dtype))
             parts = encoder.embeddings.weight[bag.class_ids] * weights[:, None]
             rows = torch.cat([parts, torch.zeros_like(parts[:1]), encoder(bag)])
-            scores = head.scores(rows, asked.expand(len(rows), 1)).double()[:, 0].cpu().numpy()
+            scores = head.scores(rows, asked.to(head.device).expand(len(rows), 1)).double()[:, 0].cpu().numpy()
         bias, score = float(scores[-2]), float(scores[-1])
         shares = scores[:-2] - bias
         if abs(shares.sum() + bias - score) > 1e-3 * (np.abs(shares).sum() + abs(score)):
@@ -159,44 +169,47 @@ class Recommender(Estimator):
 
         Args:
             data: users and what they have.
-            y: (m, N) matrix of what they should be recommended; if it is not given, part of what they have is hidden
-                (drawn by the option ``seed``) and should be found again. For new items of the training users see
-                `evaluate`.
+            y: what they should be recommended, in one of the forms of data; if it is not given, or one number or text
+                for each user, which is not looked at, part of what they have is hidden (drawn by the option ``seed``)
+                and should be found again. For new items of the training users see `evaluate`.
             hide: this part.
 
         Raises:
             DataError: the data are not what they should be, or nothing is left to judge by.
         """
         check_number("hide", hide, below=1.0)
-        run = self._fitted()
-        rows, config = self._given(data).rows, run.config
-        if y is None:
-            rows, relevant = split_rows(rows, hide, config.seed)
+        run, job, given = self._fitted(), self._job, self._given(data)
+        config, none = run.config, np.zeros(given.rows.shape[0], dtype=np.int64)
+        if y is None or (not is_matrix(y) and not is_table(y) and all(map(_is_single, y))):
+            test = RankingTest(*split_rows(given.rows, hide, config.seed), none, exclude_inputs=True)
         else:
-            relevant = binary(self._given(y).rows)
-        test = RankingTest(rows, relevant, np.zeros(rows.shape[0], dtype=np.int64), exclude_inputs=True)
+            test = job.read_test(y, Interactions(given.rows, list(given.names), job.train.items, none))
         if len(test.examples) == 0:
             raise DataError("Expected users with items to judge by. Found none.")
-        name = run.job.metric_names(config.at)[0]
+        name = job.metric_names(config.at)[0]
         return test.metrics(run.network, [name], None, config.seed)[name]
+
+    @property
+    def _job(self) -> Job:
+        job = self._fitted().job
+        assert isinstance(job, Job)
+        return job
 
     def _given(self, rows: Any) -> Given:
         """Users by their items, or those of the training data."""
-        job = self._fitted().job
-        assert isinstance(job, Job)
+        job = self._job
         if is_matrix(rows) or is_table(rows):
             return job.given(rows)
-        users = range(len(job.train.users)) if rows is None else [rows] if _is_single(rows) else list(rows)
-        if not len(users) or not all(map(_is_single, users)):
+        if rows is None:
+            return job.known(np.arange(len(job.train.users)))
+        users = [rows] if _is_single(rows) else list(rows)
+        if not users or not all(map(_is_single, users)):
             return job.given(users)
-        ids = [_user(user, job) for user in users]
-        matrix = job.train.matrix[np.array(ids, dtype=np.int64)]
-        return Given.bags([job.train.users[i] for i in ids], matrix if job.ratings else binary(matrix))
+        # Not `name_of`: numbers with a point are no users, but what some have.
+        return job.known(ids_of([str(user) for user in users], job.user_ids, "users").numpy())
 
-    def _learn(self, run: Run, data: Any) -> dict[str, Any]:
-        if is_matrix(data):
-            return {"kind": "int", "features": data.shape[1]}
-        return {"kind": kind_of(pair_cells(data)[1][1] if is_table(data) else chain.from_iterable(data))}
+    def _ids(self, items: Iterable[Any]) -> torch.Tensor:
+        return ids_of([name_of(item) or "" for item in items], self._fitted().class_ids, "items")
 
 
 def _as_asked(asked: Any, ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,12 +219,3 @@ def _as_asked(asked: Any, ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarr
 
 def _is_single(user: Any) -> bool:
     return isinstance(user, str) or not isinstance(user, Iterable)
-
-
-def _user(user: Any, job: Job) -> int:
-    """The row of a user of the training data: a number, or a name."""
-    if isinstance(user, str):
-        return int(ids_of([user], Vocabulary(job.train.users).as_dict, "users")[0])
-    if not 0 <= user < len(job.train.users):
-        raise DataError(f"Expected a user in [0, {len(job.train.users):,}), a row of the training data. Found {user}.")
-    return int(user)

@@ -10,9 +10,8 @@ import torch
 from torch.nn.functional import normalize
 
 from widehead.data import END, UNKNOWN
-from widehead.data.memory import sentences_of
-from widehead.data.text import Tokens
-from widehead.errors import check_whole
+from widehead.data.files import is_file, shortened
+from widehead.errors import DataError, check_whole
 from widehead.estimators.base import Estimator
 from widehead.jobs.word_embeddings import WordEmbeddings
 from widehead.runs.rows import class_rows, ids_of, linear_head, nearest_classes, rows_of
@@ -33,7 +32,6 @@ class WordVectors(Estimator):
 
     job = WordEmbeddings.name
     _data = ("sentences",)
-    tokens: Tokens | None
 
     def fit(self, sentences: Any, y: Any = None) -> Self:
         """Learn the words of sentences.
@@ -44,7 +42,9 @@ class WordVectors(Estimator):
         Raises:
             DataError: they are something else, or have no words. ValueError: an option does not fit.
         """
-        self._train(list(sentences_of(sentences, self.tokens or "words")))
+        if is_file(sentences):
+            raise DataError(f"Expected a list of sentences. Found {shortened(sentences)}; give its lines.")
+        self._train(sentences, {})
         return self
 
     @property
