@@ -15,6 +15,7 @@ from widehead.arithmetic import TORCH, Arithmetic, StepRule, find_compiled, usin
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.factored import FactoredWeights, from_state, to_state, unpack
 from widehead.factored.state import _NAMES as NAMES
+from widehead.factored.state import COUNTERS, part_of
 from widehead.targets import SparseTargets
 
 D, WIDTH = 60, 5
@@ -231,3 +232,16 @@ def test_values_that_lie_otherwise_in_memory_are_left_to_torch() -> None:
 def test_bytes_that_are_none_are_refused(given: object) -> None:
     with pytest.raises(ValueError, match="should be the bytes"):
         unpack(given)  # type: ignore[arg-type]
+
+
+def test_the_state_of_some_rows_is_swept_where_the_whole_was() -> None:
+    weights = FactoredWeights.from_dense(torch.randn(41, 3, dtype=torch.float64))
+    weights.versions.cursor = 25
+    state, name = to_state(weights), list(COUNTERS).index("cursor")
+    parts = [part_of(state, 41, rows) for rows in (range(10), range(21, 41), range(41, 41))]
+    assert [int(part["counters"][name]) for part in parts] == [10, 4, 0]
+    assert int(state["counters"][name]) == 25
+    for part, rows in zip(parts, (slice(10), slice(21, 41), slice(41, 41)), strict=True):
+        assert torch.equal(part["values"], state["values"][rows])
+        assert torch.equal(part["versions"], state["versions"][rows])
+        assert part["small"] is state["small"]
