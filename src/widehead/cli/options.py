@@ -58,6 +58,8 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 
 def usable_device(device: str) -> str:
     """The device to take, named if "auto" chose it; one that this machine lacks is refused before anything is read."""
+    if device == "cpu":
+        return device
     from widehead.devices import resolved, usable
 
     if device == "auto":
