@@ -78,6 +78,45 @@ def test_what_belongs_to_another_head_gives_way(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        (
+            "head-lr = 0.25\n[loss_options]\nunobserved_weight = 0.3",
+            ["--head-optimizer", "sgd", "--loss", "weighted-squared-error"],
+            {"head_lr": 0.25, "loss_options": {"unobserved_weight": 0.3}},
+        ),
+        ("head_momentum = 0.5", ["--head-optimizer", "sgd"], {"head_momentum": 0.5}),
+        ("[head_options]\nnegatives = 7", ["--head", "sampled"], {"head_options": {"negatives": 7}}),
+        ("head_momentum = 0.5\nhead_optimizer = 'sgd'", ["--head", "full"], {"head_momentum": 0.0}),
+        ("epochs = 3\nout = 'there'\nkeep_best = true", ["--no-keep-best"], {"epochs": 3, "keep_best": False}),
+        ("head_bias = true", [], {"head_bias": True}),
+    ],
+)
+def test_a_file_speaks_of_the_head_loss_and_optimiser_that_are_given(
+    text: str, given: list[str], expected: dict[str, Any], data: Path
+) -> None:
+    (data / "o.toml").write_text(text)
+    told = trained("--config", "o.toml", *given)
+    assert told.code == 0, told.err
+    config = config_of(data / "run")
+    assert {name: config[name] for name in expected} == expected
+
+
+def test_what_does_not_fit_the_head_that_is_given_is_refused_not_dropped(data: Path) -> None:
+    (data / "o.toml").write_text("[head_options]\nnegatives = 7")
+    assert_refused(trained("--config", "o.toml", "--head", "full"), "--head-options", "negatives")
+
+
+def test_a_flag_is_taken_back_when_a_run_goes_on(data: Path) -> None:
+    assert trained("--keep-best").code == 0
+    more = ["--resume", "--epochs", "2", "--quiet"]
+    assert call("train", "recommender", "--out", "run", *more).code == 0
+    assert config_of(data / "run")["keep_best"] is True
+    assert call("train", "recommender", "--out", "run", *more, "--no-keep-best").code == 0
+    assert config_of(data / "run")["keep_best"] is False
+
+
+@pytest.mark.parametrize(
     ("text", "parts"),
     [
         ("widht = 3", ["o.toml", "width", "'widht'"]),
@@ -86,6 +125,12 @@ def test_what_belongs_to_another_head_gives_way(data: Path) -> None:
         ("window = 3", ["job recommender", "'window'"]),
         ("job = 'multilabel'", ["job recommender", "'multilabel'"]),
         ("width = ", ["o.toml", "TOML"]),
+        ("out = 3", ["--out", "a path", "3"]),
+        ("out = ''", ["--out", "a path"]),
+        ("job = [1]", ["--job", "a name"]),
+        ("preset = ['svd']", ["--preset", "a name"]),
+        ("device = 3", ["--device", "cuda:N"]),
+        ("head-lr = 1.0\nhead_lr = 2.0", ["o.toml", "once"]),
         ("\xff", ["o.toml", "UTF-8"]),
     ],
 )
@@ -130,6 +175,19 @@ def test_a_rehearsal_says_what_a_run_would_take_and_writes_nothing(
     shown = call("train", *asked)
     assert "Nothing was written" in shown.err
     assert "What the run would take" in shown.out
+
+
+def test_a_rehearsal_says_who_asked_for_what(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for values of 0, flags that are taken back, and what time alone ends."""
+    monkeypatch.setattr(rehearsal, "_SECONDS", 0.1)
+    (data / "o.toml").write_text("keep_best = true\nseed = 0\nlog_every = 7\nepochs = 4")
+    asked = ["--encoder-lr", "0", "--minutes", "1", "--no-keep-best", "--config", "o.toml"]
+    options = json.loads(trained("--dry-run", *asked).out)["options"]
+    reasons = {name: option["because"] for name, option in options.items()}
+    given = dict.fromkeys(("encoder_lr", "minutes", "keep_best", "at"), "given")
+    expected = {**given, "seed": "o.toml", "log_every": "o.toml", "epochs": "minutes alone", "batch_size": "preset svd"}
+    assert {name: reasons[name] for name in expected} == expected
+    assert (options["epochs"]["value"], options["keep_best"]["value"]) == (None, False)
 
 
 def test_a_rehearsal_refuses_what_a_run_refuses(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,5 +87,5 @@ def _name(parameter: Any, ctx: Any) -> str:
     takes = parameter.metavar or parameter.display_type(ctx)
     if parameter.param_type_name == "argument":
         return takes
-    names = ", ".join(parameter.opts)
+    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
     return names if parameter.is_flag else f"{names} {takes}"

@@ -46,11 +46,11 @@ def build_command(
 
 
 def parameter(row: Option, *jobs: type[Kind]) -> Parameter:
-    """An option as a parameter of a command of these jobs; if it is not given, it is None, False or []."""
+    """An option as a parameter of a command of these jobs; if it is not given, it is None or []."""
     names = _presets(jobs) if row.name == "preset" else row.check.names
     declared = typer.Option(
-        False if row.kind is bool else None,
-        row.flag,
+        None,
+        f"{row.flag}/--no-{row.flag[2:]}" if row.kind is bool else row.flag,
         help=row.help + _shown_default(row, jobs),
         metavar=row.metavar,
         rich_help_panel=row.panel,
@@ -58,8 +58,7 @@ def parameter(row: Option, *jobs: type[Kind]) -> Parameter:
         parser=whole_numbers if row.kind is tuple else None,
         autocompletion=one_of(names) if names else None,
     )
-    annotations: dict[type, Any] = {bool: bool, dict: list[str]}
-    annotation = annotations.get(row.kind, row.kind | None)
+    annotation: Any = list[str] if row.kind is dict else row.kind | None
     return Parameter(row.name, Parameter.KEYWORD_ONLY, default=declared, annotation=annotation)
 
 
@@ -84,7 +83,7 @@ def given_options(job: type[Kind], given: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for row in OPTIONS.values():
         value = given.get(row.name)
-        if value is None or value is False or value == []:
+        if value is None or value == []:
             continue
         if not _takes(job, row):
             others = [other.name for other in JOBS.values() if other.command and _takes(other, row)]

@@ -60,8 +60,9 @@ def job_command(name: str) -> Any:
             raise typer.BadParameter("not with --config, --overwrite or --dry-run", param_hint="--resume")
         asked = {} if config is None else read_options(config)
         job = _job(jobs, task, asked.pop("job", None), config)
-        options = given_options(job, given)
-        place = out or Path(asked.pop("out", Path("runs") / job.name))
+        options = mine = given_options(job, given)
+        asked_place = asked.pop("out", Path("runs") / job.name)
+        place = out or Path(asked_place)
         if not resume:
             options = merged(asked, options, job, str(config))
         if "device" in options:
@@ -71,7 +72,9 @@ def job_command(name: str) -> Any:
             return
         wanted = _config(job, file, place, options)
         if dry_run:
-            sources = {name: "given" if given.get(name) else str(config) for name in options}
+            sources = {name: "given" if name in mine else str(config) for name in options}
+            if wanted.epochs is None:
+                sources.setdefault("epochs", "minutes alone")
             show_rehearsal(wanted, sources, overwrite, as_json)
             return
         from widehead.runs import Run
@@ -121,13 +124,11 @@ def _finish(job: type[Kind], out: Path, run: "Run", changes: dict[str, Any], qui
 
 def _config(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> TrainingConfig:
     """The options of a new run, with the presets of its job."""
-    if file is not None:
-        options["train"] = str(file)
-    if options.get("train") is None:
+    train = options.get("train") if file is None else str(file)
+    if train is None:
         raise typer.BadParameter("a training file is needed, unless a run is resumed", param_hint="FILE")
-    if options.get("minutes") is not None:
-        options.setdefault("epochs", None)
-    return configure(job.name, out=str(out), **options)
+    by_time = {} if options.get("minutes") is None else {"epochs": None}
+    return configure(job.name, **{**by_time, **options, "train": train, "out": str(out)})
 
 
 def _resumed(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> tuple["Run", dict[str, Any]]:

@@ -39,7 +39,7 @@ class Preset:
         for name in self.stands_on:
             if name in options and _plain(options[name]) != self.value(name):
                 return name
-        return _asks_for_exact_head(options) if self.without_exact_head else None
+        return asks_for_exact_head(options) if self.without_exact_head else None
 
     def beside(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The values that go with these options."""
@@ -79,7 +79,7 @@ def choose(presets: Sequence[Preset], options: Mapping[str, Any], name: str | No
     return presets[-1], because
 
 
-def _asks_for_exact_head(options: Mapping[str, Any]) -> str | None:
+def asks_for_exact_head(options: Mapping[str, Any]) -> str | None:
     """The option by which the exact head is asked for: the head, or what only that one has."""
     if "head" in options:
         return "head" if options["head"] == "exact" else None
