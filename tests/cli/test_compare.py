@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.cli_runs import assert_refused, call, recommender_files
+from support.contending import compare_module, in_this_process
 
 COMMON = ["--width", "8", "--batch-size", "16", "--encoder-lr", "0.02", "--at", "6", "--quiet"]
 
@@ -21,7 +22,8 @@ def arguments(folder: Path, *more: str) -> list[str]:
     return ["compare", "recommender", *files, *COMMON, *more]
 
 
-def test_the_table_and_the_verdict(tmp_path: Path) -> None:
+def test_the_table_and_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "_contend", in_this_process)
     heads = ["--heads", "exact,small=sampled", "--epochs", "2", "--set", "small:negatives=5"]
     called = call(*arguments(tmp_path, *heads))
     assert called.code == 0, called
@@ -66,7 +68,9 @@ def test_wrong_options_are_refused_before_anything_is_done(more: list[str], mess
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_goes_on_with_resume(number: signal.Signals, tmp_path: Path) -> None:
+def test_interrupted_it_goes_on_with_resume(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The contender at work leaves a checkpoint, and what was not begun is not begun."""
     given = arguments(tmp_path, "--heads", "exact,full", "--minutes", "0.05", "--checkpoint-every", "1 epoch")
     program = [sys.executable, "-c", "from widehead.cli import main; main()", *given]
@@ -82,6 +86,9 @@ def test_interrupted_it_goes_on_with_resume(number: signal.Signals, tmp_path: Pa
     assert "Traceback" not in err
     assert "interrupted" in (tmp_path / "out" / "results.jsonl").read_text()
     assert not (tmp_path / "out" / "full").exists()
+    if number == signal.SIGTERM:  # what is left is the same
+        return
+    monkeypatch.setattr(compare_module, "_contend", in_this_process)
     assert call(*given, "--resume").code == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["finished", "finished"]

@@ -61,7 +61,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(number: signal.Signal
     if number == signal.SIGTERM:
         return
     step = json.loads(told)["step"]
-    again = start("train", "recommender", "--out", out, "--resume", "--minutes", "0.05", "--json")
+    again = start("train", "recommender", "--out", out, "--resume", "--minutes", "0.01", "--json")
     told, _ = again.communicate(timeout=60)
     assert again.returncode == 0
     assert json.loads(told)["step"] >= step

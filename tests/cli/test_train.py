@@ -281,7 +281,7 @@ def test_a_moved_file_is_taken_if_its_content_is_the_same(job: str, trained: Tra
     config["train"], config["test"] = str(tmp_path / "gone.txt"), str(tmp_path / "gone-too.txt")
     (run / "config.json").write_text(json.dumps(config))
     (tmp_path / "there" / "train.txt").rename(moved)
-    again = ["train", *JOBS[job], "--out", run, "--resume", "--quiet", "--epochs", "13"]
+    again = ["train", *JOBS[job], "--out", run, "--resume", "--quiet", "--epochs", str(config["epochs"] + 1)]
     test = ["--test", tmp_path / "there" / "test.txt"]
     assert_refused(call(*again), "gone.txt")
 
@@ -293,7 +293,7 @@ def test_a_moved_file_is_taken_if_its_content_is_the_same(job: str, trained: Tra
     done = call(*again, moved, *test)
     assert done.code == 0, done.err
     assert config_of(run)["train"] == str(moved)
-    assert call(*again[:-1], "14").code == 0  # it is known now
+    assert call(*again[:-1], str(config["epochs"] + 2)).code == 0  # it is known now
 
 
 def test_a_file_that_changed_in_its_place_is_refused(data: Path) -> None:

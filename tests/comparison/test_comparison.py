@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.contending import in_this_process
 from support.job_files import FILES
 
 from widehead.comparison import (
@@ -92,10 +93,13 @@ def test_a_comparison_needs_something_to_judge_by(tmp_path: Path) -> None:
         compare(made, tmp_path / "out", quiet=True)
 
 
-def test_the_folder_holds_all_and_finished_contenders_are_not_trained_again(tmp_path: Path) -> None:
+def test_the_folder_holds_all_and_finished_contenders_are_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, out = configs(tmp_path), tmp_path / "out"
     first = compare({"exact": made["exact"]}, out, quiet=True)
     lines: list[str] = []
+    monkeypatch.setattr(compare_module, "_contend", in_this_process)
     results = compare(made, out, quiet=True, say=lines.append)
     assert [r.name for r in results] == ["exact", "taylor", "full"]
     assert results[0] == first[0]
@@ -115,7 +119,8 @@ def test_the_folder_holds_all_and_finished_contenders_are_not_trained_again(tmp_
         compare(changed, out, quiet=True)
 
 
-def test_a_contender_that_diverges_does_not_end_the_comparison(tmp_path: Path) -> None:
+def test_a_contender_that_diverges_does_not_end_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "_contend", in_this_process)
     made, out = configs(tmp_path), tmp_path / "out"
     bad = dataclasses.replace(made["exact"], head_optimizer="sgd", head_lr=1e12)
     results = compare({"exact": bad, "full": made["full"]}, out, quiet=True)

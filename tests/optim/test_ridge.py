@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import widehead as wh
 
 
+@settings(max_examples=40)
 @given(
     d=st.integers(1, 9),
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=4),
