@@ -81,7 +81,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pairs") / "pairs"
 
 
-@settings(max_examples=600)
+@settings(max_examples=250)
 @given(
     start=STARTS,
     separator=st.sampled_from([",", "\t", " "]),
@@ -106,7 +106,7 @@ def test_any_table_or_list(
     assert_same(path, size)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(
     header=st.sampled_from([[], ["user", "item"], ["item", "note", "user", "rating"]]),
     names=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=30),
