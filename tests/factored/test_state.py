@@ -15,7 +15,7 @@ from widehead.arithmetic import TORCH, Arithmetic, StepRule, find_compiled, usin
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.factored import FactoredWeights, from_state, to_state, unpack
 from widehead.factored.state import _NAMES as NAMES
-from widehead.factored.state import COUNTERS, part_of
+from widehead.factored.state import part_of
 from widehead.targets import SparseTargets
 
 D, WIDTH = 60, 5
