@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from support.small_head import data, make
+from support.small_head import WIDTH, data, make
+from torch import Tensor, nn
 
 import widehead as wh
+
+SAID = r"copied or averaged into.*widehead\.heads\.AveragedModel"
 
 
 def trained(steps: int) -> Any:
@@ -71,3 +76,128 @@ def test_a_seal_averaged_with_itself_and_written_back_is_seen() -> None:
     head.seal.data.copy_(seal)
     with pytest.raises(RuntimeError, match="averaged into"):
         head.scores(data(3)[0].float())
+
+
+# -- parameters by hand ------------------------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.head = nn.Linear(WIDTH, WIDTH), make(wh.losses.ZLoss(), torch.float32)
+
+
+def optimizers_of(model: Model, kind: str = "apart") -> list[torch.optim.Optimizer]:
+    parts = [torch.optim.AdamW(model.parameters(), weight_decay=0.1), wh.optim.Newton(model.head)]
+    return parts if kind == "apart" else [wh.optim.Together(*parts)]
+
+
+def steps(model: Model, optimizers: list[torch.optim.Optimizer], first: int, last: int) -> None:
+    for seed in range(first, last):
+        hidden, ids = data(6, seed)
+        model.head(model.encoder(hidden.float()), ids).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def blended_by(blend: Callable[[Tensor, Tensor], object]) -> Callable[[Any, Any], None]:
+    def blended(average: Any, model: Any) -> None:
+        for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
+            blend(mean, parameter)
+
+    return blended
+
+
+BLENDS: dict[str, Callable[[Any, Any], None]] = {
+    "mul and add": blended_by(lambda mean, p: mean.mul_(0.9).add_(p, alpha=0.1)),
+    "of .data": blended_by(lambda mean, p: mean.data.mul_(0.9).add_(p.data, alpha=0.1)),
+    "lerp": blended_by(lambda mean, p: mean.lerp_(p, 0.1)),
+    "copy": blended_by(lambda mean, p: mean.copy_(0.9 * mean + 0.1 * p)),
+    "copy of .data": blended_by(lambda mean, p: mean.data.copy_(0.9 * mean.data + 0.1 * p.data)),
+    "detached": blended_by(lambda mean, p: mean.detach().copy_(p.detach())),
+    "another .data": blended_by(lambda mean, p: setattr(mean, "data", 0.9 * mean.data + 0.1 * p.data)),
+    "foreach": lambda average, model: torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 0.1),
+    "foreach of .data": lambda average, model: torch._foreach_copy_(
+        [p.data for p in average.parameters()], [p.data for p in model.parameters()]
+    ),
+    "as one vector": lambda average, model: nn.utils.vector_to_parameters(
+        nn.utils.parameters_to_vector(model.parameters()), average.parameters()
+    ),
+}
+
+
+@pytest.mark.parametrize("blend", BLENDS.values(), ids=BLENDS)
+@pytest.mark.parametrize("kind", ["apart", "together"])
+@pytest.mark.parametrize("back", [False, True], ids=["in a copy", "back into the model"])
+def test_an_average_of_parameters_by_hand_is_an_error(blend: Callable[[Any, Any], None], kind: str, back: bool) -> None:
+    model = Model()
+    average = copy.deepcopy(model)
+    optimizers = optimizers_of(model, kind)
+    steps(model, optimizers, 0, 3)
+    with torch.no_grad():
+        blend(*((model, copy.deepcopy(model)) if back else (average, model)))
+    head, hidden = (model if back else average).head, data(3)[0].float()
+    file = io.BytesIO()
+    torch.save(head, file)
+    file.seek(0)
+    uses: list[Callable[[], object]] = [
+        lambda: head.eval().scores(hidden),
+        lambda: head.train()(hidden, torch.arange(3)),
+        lambda: head.state_dict(),
+        lambda: head.to_linear(),
+        lambda: head.to_scorer(),
+        lambda: head.to(torch.float64),
+        lambda: copy.deepcopy(head).top_k(hidden, 2),
+        lambda: torch.load(file, weights_only=False).top_k(hidden, 2),
+    ]
+    for use in uses:
+        with pytest.raises(RuntimeError, match=SAID):
+            use()
+    head.load_weight(model.head.weight())  # somebody sees to W
+    head.scores(hidden)
+    if not back:
+        steps(model, optimizers, 3, 4)
+        model.head.scores(hidden)
+
+
+@pytest.mark.parametrize("kind", ["apart", "together"])
+def test_what_is_no_average_is_none(kind: str) -> None:
+    """Initialisation, optimisers of torch over all parameters, moves, copies, loads, frozen parameters."""
+    model = Model()
+    for start in (nn.init.zeros_, nn.init.normal_, lambda p: p.data.uniform_(-0.1, 0.1)):
+        model.to("cpu")
+        for parameter in model.parameters():
+            start(parameter)
+    hidden = data(3)[0].float()
+    model.head.scores(hidden)
+    optimizers = optimizers_of(model, kind)
+    steps(model, optimizers, 0, 3)
+    if kind == "apart":
+        others = [
+            torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1, foreach=True),
+            torch.optim.Adam(model.parameters(), fused=True, weight_decay=0.1),
+            torch.optim.Adagrad(model.parameters()),
+        ]
+        steps(model, [*others, *optimizers], 3, 5)
+    model.requires_grad_(False).requires_grad_(True)
+    model.to("cpu").float()
+    model.share_memory()
+    other = copy.deepcopy(model)
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    model.zero_grad()
+    kept = [p.data.clone() for p in model.parameters()]
+    for one in (model, other, pickle.loads(pickle.dumps(model))):  # noqa: S301
+        steps(one, optimizers_of(one, kind), 5, 6)
+        one.head.scores(hidden)
+        one.head.to_scorer()
+    assert kept[-1].numel() == 0
+
+
+def test_a_head_made_in_inference_mode_is_read() -> None:
+    with torch.inference_mode():
+        head = make(wh.losses.ZLoss(), torch.float32)
+        head.load_state_dict(copy.deepcopy(head.state_dict()))
+        copy.deepcopy(head).to("cpu").scores(data(3)[0].float())
+        head.to_linear()

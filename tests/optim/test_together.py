@@ -140,6 +140,40 @@ def test_a_step_that_is_refused_changes_nothing() -> None:
     assert optimizer.parts[0].state == {}
 
 
+@EVERY
+@pytest.mark.parametrize("bad", [0, 1])
+def test_several_optimisers_of_heads_make_all_their_steps_or_none(name: str, bad: int) -> None:
+    torch.manual_seed(0)
+    encoder, heads = nn.Linear(WIDTH, WIDTH).double(), [make(), make(wh.losses.SphericalSoftmax())]
+    made = [OPTIMIZERS[name](head, 0.01) for head in heads]
+    optimizer = Together(torch.optim.SGD(encoder.parameters(), lr=0.1), Together(made[0]), made[1])
+    called: list[int] = []
+    for part in made:
+        part.register_step_post_hook(lambda *_: called.append(1))
+    for fails in (True, False):
+        hidden, ids = data(6)
+        sum(head(encoder(hidden), ids) for head in heads).backward()
+        before = [encoder.weight.detach().clone(), *(head.weight() for head in heads)]
+        if fails:
+            heads[bad].scale_pending(float("nan"))
+            with pytest.raises(NonFiniteError):
+                optimizer.step()
+        else:
+            optimizer.step()
+        after = [encoder.weight, *(head.weight() for head in heads)]
+        assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [fails] * 3
+        assert [part.state == {} for part in made] == [fails or name == "sgd"] * 2
+        optimizer.zero_grad()
+    assert called == [1, 1]
+
+
+def test_a_together_in_another_clips_nothing_by_itself() -> None:
+    model = Model()
+    inner = Together(*parts_of(model), max_grad_norm=0.1)
+    with pytest.raises(ValueError, match=r"max_grad_norm = 0\.1: give it to the outer one"):
+        Together(inner, torch.optim.SGD([torch.zeros(1)]))
+
+
 # -- schedules ---------------------------------------------------------------------------------------------------
 
 SCHEDULES: dict[str, Callable[[Any], Any]] = {
@@ -206,6 +240,10 @@ CLIPPED: dict[str, Callable[[Model, Together], object]] = {
     ),
     "method": lambda _, optimizer: optimizer.clip_grad_norm_(0.05),
     "option": lambda _, optimizer: setattr(optimizer, "max_grad_norm", 0.05),
+    "our function, over all": lambda model, _: wh.optim.clip_grad_norm_(model.parameters(), model.head, 0.05),
+    "our function, of groups": lambda model, optimizer: wh.optim.clip_grad_norm_(
+        [p for group in optimizer.param_groups for p in group["params"]], [model.head], 0.05
+    ),
     "norm first": lambda model, _: nn.utils.clip_grads_with_norm_(
         list(model.parameters()), 0.05, nn.utils.get_total_norm([p.grad for p in model.parameters()])
     ),
@@ -229,6 +267,34 @@ def test_every_way_of_clipping_clips_by_the_norm_of_both(way: Callable[..., obje
         optimizer.zero_grad()
     assert same(model, by_hand(clip=0.05), rtol=1e-9)
     assert not same(model, by_hand(), rtol=1e-3)
+
+
+NORMS: dict[str, Callable[[list[Any], float], object]] = {
+    "clip": lambda params, order: nn.utils.clip_grad_norm_(params, 0.1, norm_type=order),
+    "foreach": lambda params, order: nn.utils.clip_grad_norm_(params, 0.1, norm_type=order, foreach=True),
+    "total": lambda params, order: nn.utils.get_total_norm([p.grad for p in params], order),
+    "each": lambda params, order: [p.grad.norm(order) for p in params],
+    "keyword": lambda params, order: [torch.linalg.vector_norm(p.grad, ord=order) for p in params],
+    "torch.norm": lambda params, order: [torch.norm(p.grad, p=order) for p in params],
+}
+
+
+@pytest.mark.parametrize("way", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_of_another_order_are_refused_and_pending_steps_stay(way: Any, dtype: torch.dtype) -> None:
+    model = Model(dtype)
+    optimizer = Together(*parts_of(model))
+    model(*batch(model, 1)).backward()
+    before = model.head.grad_norm()
+    for params in (list(model.parameters()), [p for group in optimizer.param_groups for p in group["params"]]):
+        for order in (1.0, 3, float("inf"), 0.0):
+            if not (order == 0.0 and way is NORMS["foreach"]):
+                with pytest.raises(ValueError, match=r"norm of order 2.*max_grad_norm"):
+                    way(params, order)
+        assert torch.equal(model.head.grad_norm(), before)
+        way(params, 2)
+        way(params, 2.0)
+        before = model.head.grad_norm()
 
 
 def test_clipping_by_value_is_refused_and_pending_steps_stay() -> None:
@@ -430,7 +496,10 @@ def test_what_is_written_into_the_state_reaches_the_part() -> None:
         optimizer.state[parameter] = {name: copy.deepcopy(number) for name, number in value.items()}
     optimizer.state[model.encoder.weight]["exp_avg"].zero_()
     assert not optimizer.parts[0].state[model.encoder.weight]["exp_avg"].any()
+    assert model.encoder.weight in optimizer.state
     optimizer.state.clear()
+    assert model.encoder.weight not in optimizer.state
+    assert torch.zeros(1) not in optimizer.state
     assert [len(part.state) for part in optimizer.parts] == [0, 0]
 
 
@@ -445,9 +514,13 @@ def test_groups_are_live_and_can_be_added() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.01, 0.5]
     optimizer.param_groups[0]["lr"] = 0.25
     assert optimizer.parts[0].param_groups[0]["lr"] == 0.25
+    optimizer.add_param_group({"params": model.head.parameters()})  # as callbacks that unfreeze a module do
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 2, 2, 0]
+    trained(model, optimizer, 0, 2)
+    optimizer.param_groups[0]["lr"] = 0.25
     with pytest.raises(ValueError, match="more than one parameter group"):
         optimizer.add_param_group({"params": model.encoder.parameters()})
-    assert len(optimizer.param_groups) == 3
+    assert len(optimizer.param_groups) == 4
 
 
 def test_a_parameter_or_a_head_of_two_parts_is_refused() -> None:
@@ -540,7 +613,7 @@ def test_a_frozen_head_lends_nothing_and_a_handle_without_owner_neither() -> Non
     assert model.head.handle.grad.numel() == 2
     del optimizer
     gc.collect()
-    assert model.head.handle.grad.numel() == 0
+    assert model.head.handle.grad is None
     with pytest.warns(NoOptimizerWarning):
         model(*batch(model, 1)).backward()
     torch.optim.AdamW(model.parameters()).step()
@@ -570,3 +643,54 @@ def test_a_second_together_takes_the_place_of_the_first() -> None:
     del first
     model(*batch(model, 1)).backward()
     assert model.head.handle.grad is not None
+
+
+def test_the_first_together_goes_on_when_the_second_is_gone() -> None:
+    """As in a notebook that tried another one, or in a search of learning rates."""
+    model = Model()
+    first = Together(*parts_of(model))
+    second = Together(torch.optim.SGD(model.parameters(), lr=0.1), wh.optim.SGD(model.head))
+    del second
+    gc.collect()
+    for seed in range(4):
+        model(*batch(model, seed)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        first.step()
+        first.zero_grad()
+    assert same(model, by_hand(clip=0.05), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        torch.optim.AdamW,
+        lambda p: torch.optim.AdamW(p, foreach=False, weight_decay=0.0),
+        lambda p: torch.optim.SGD(p, lr=0.1),
+        lambda p: torch.optim.Adagrad(p),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_an_optimiser_beside_it_that_has_the_handle_is_told(kind: Callable[[Any], Any], before: bool) -> None:
+    model = Model()
+    other = kind(model.parameters()) if before else None
+    optimizer = Together(wh.optim.Newton(model.head))
+    other = other or kind(model.parameters())
+    model(*batch(model, 1)).backward()
+    with pytest.raises(RuntimeError, match=r"handle of an exact head .* if p is not head\.handle"):
+        other.step()
+    optimizer.step()
+
+
+def test_a_gradient_that_is_set_is_refused() -> None:
+    """p.grad = p.grad * 0.1, of those who clip by hand: it would be lost."""
+    model = Model()
+    optimizer = Together(*parts_of(model))
+    for parameter in (model.head.handle, optimizer.param_groups[1]["params"][0]):
+        model(*batch(model, 1)).backward()
+        for value in (parameter.grad * 0.1, torch.zeros_like(parameter)):
+            with pytest.raises(TypeError, match=r"come from backward\(\)"):
+                parameter.grad = value
+        parameter.grad *= 0.5
+        assert torch.allclose(model.head.grad_norm(), model.head.handle.grad.norm())
+        parameter.grad = None
+        assert model.head.pending_gradient() is None

@@ -105,6 +105,16 @@ def test_schedules_bfloat16_and_clipping_by_value(tmp_path: Path) -> None:
         by_value.fit(Automatic(), loader())
 
 
+@pytest.mark.parametrize("order", [1, "inf"])
+def test_fabric_clips_by_no_other_norm(order: Any) -> None:
+    fabric = lightning.Fabric(accelerator="cpu")
+    bare = Model()
+    model, optimizer = fabric.setup(bare, together(bare))
+    fabric.backward(model(*Examples().batches()[0])["loss"])
+    with pytest.raises(ValueError, match="norm of order 2"):
+        fabric.clip_gradients(model, optimizer, max_norm=0.1, norm_type=order)
+
+
 @pytest.mark.parametrize("kind", [Automatic, Manual])
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path, kind: Any) -> None:
     whole, first, second = kind(), kind(), kind()
@@ -124,6 +134,20 @@ def test_averages_that_leave_w_out_are_errors(tmp_path: Path, name: str) -> None
     module = Automatic()
     with pytest.raises(RuntimeError, match=r"widehead\.heads\.AveragedModel"):
         trainer(tmp_path, 6, callbacks=[callback]).fit(module, loader(), loader())
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+@pytest.mark.parametrize("kind", [Automatic, Manual])
+def test_an_average_that_is_copied_back_at_the_end_is_an_error_too(tmp_path: Path, buffers: bool, kind: Any) -> None:
+    """Without a validation, in which it would have been seen."""
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    module = kind()
+    with pytest.raises(RuntimeError, match=r"widehead\.heads\.AveragedModel"):
+        trainer(tmp_path, 2, callbacks=[EMAWeightAveraging(use_buffers=buffers)]).fit(module, loader())
+    for use in (lambda: module.model(*Examples().batches()[0]), module.state_dict, module.model.head.to_scorer):
+        with pytest.raises(RuntimeError, match=r"widehead\.heads\.AveragedModel"):
+            use()
 
 
 def test_an_average_with_w_is_kept_by_a_callback(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class ExactHead(ExactState):
             raise
         self.monitor = LearningRateMonitor()
         #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
-        self.handle = nn.Parameter(torch.empty(0, device=rows.device, dtype=dtype))
+        self.handle = Handle.of(self, nn.Parameter(torch.empty(0, device=rows.device, dtype=dtype)))
         self._pending = Pending()
         self._gate = Gate()
 
@@ -168,6 +168,7 @@ class ExactHead(ExactState):
         """The statistics, or the losses that are known with their derivatives, in autograd's graph."""
         if self.learns:
             self._pending.before_forward(self)
+            self._watch_handle()
         # A view, because of a leaf torch does not tell whether a backward pass reaches it.
         return ExactFunction.apply(hidden, self.handle.view_as(self.handle), self, read, known)
 
@@ -203,7 +204,22 @@ class ExactHead(ExactState):
 
     def lend_handle(self, owner: object) -> None:
         """As long as ``owner`` lives, give the handle `lent_norm` as its gradient; `Together` asks for it."""
-        self.handle = Handle.of(self, owner)
+        self._pending.lend_to(owner)
+
+    @property
+    def lends_handle(self) -> bool:
+        """Whether some owner asked for that."""
+        return self._pending.is_lent
+
+    def set_gradient(self, value: Tensor | None) -> None:
+        """What programs do that set the gradient of a parameter: None drops the pending step."""
+        if value is None:
+            self.drop_pending()
+        elif not self._pending.has_lent(value):  # as p.grad *= 0.5 sets it
+            raise TypeError(
+                "The gradient of an exact head should come from backward(). Found another; None drops it, and mul_ "
+                "scales it in place."
+            )
 
     @in_full_precision
     def lent_norm(self) -> Tensor | None:
@@ -295,6 +311,7 @@ class ExactHead(ExactState):
         return Scorer(self._linear(), None if self.loss.ranks_by is None else self.loss)
 
     def _linear(self) -> nn.Linear:
+        self.check_untouched()
         return linear_of(*self._dense())
 
     @in_full_precision

@@ -149,6 +149,7 @@ class ExactState(Head):
         self._buffers.update(dict.fromkeys(ROWS))
         self._given = None
         self._seal_anew(self._weights.values.device)
+        self._watch_handle()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         _, strict, missing_keys, unexpected_keys, error_msgs = rest
@@ -221,7 +222,15 @@ class ExactState(Head):
         self.register_buffer("seal", self._seal, persistent=False)
         self._note_seal()
         self._given_away = None
-        if isinstance(handle := self._parameters.get("handle"), Handle):
+        if (parameter := self._parameters.get("handle")) is not None:  # tools put ordinary ones there
+            self._parameters["handle"] = handle = Handle.of(self, parameter)
+            if isinstance(handle, Handle) and handle.is_noted:
+                handle.note()
+
+    def _watch_handle(self) -> None:
+        """Count from now on who writes into the handle."""
+        handle = self._parameters["handle"]
+        if isinstance(handle, Handle) and not handle.is_noted:
             handle.note()
 
     def _note_seal(self) -> None:
@@ -242,7 +251,7 @@ class ExactState(Head):
             self._note_seal()
 
     def _was_written(self) -> bool:
-        """Whether somebody wrote into what a state_dict holds, or into a handle that no optimiser has."""
+        """Whether somebody wrote into what a state_dict holds, or into the handle."""
         given, handle = self._given_away, self._parameters["handle"]
         return (given is not None and given[0]._version != given[1]) or (
             isinstance(handle, Handle) and handle.was_written
@@ -270,5 +279,7 @@ class ExactState(Head):
         """A copy has another number, unless it is a copy of one that was written into."""
         super().__setstate__(state)
         self._sealed = None
-        if self._seal.tolist() == [self._number, torch.inf]:
+        self._parameters["handle"] = Handle.of(self, self.handle)
+        if self._seal.tolist() == [self._number, torch.inf] and not self._was_written():
             self._seal_anew(self._seal.device)
+            self._watch_handle()

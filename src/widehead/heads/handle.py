@@ -1,4 +1,4 @@
-"""What stands for W among the parameters of a model, if one optimiser steps them all."""
+"""What stands for W among the parameters of a model."""
 
 from __future__ import annotations
 
@@ -7,64 +7,89 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-_own: Any = Tensor.grad
+_data: Any = Tensor.data
+_WRITTEN = -1  # no version of a tensor
 
 
 class Lending(Protocol):
     """What a handle needs of its head."""
 
-    handle: nn.Parameter
-
+    @property
+    def lends_handle(self) -> bool: ...
     def lent_norm(self) -> Tensor | None: ...
-    def drop_pending(self) -> None: ...
+    def set_gradient(self, value: Tensor | None) -> None: ...
 
 
 class Handle(nn.Parameter):
-    """An empty parameter whose gradient, while its owner lives, has the norm of its head's.
+    """An empty parameter, which shows what programs do to the parameters of a model.
 
-    So programs that clip the parameters of a model by their norm, or forget their gradients, do the same to the head's.
-    Copies and pickles are ordinary parameters: who owns a copy of the head says so anew.
+    While its head lends it, its gradient has the norm of W's: programs that clip the parameters of a model by their
+    norm, or forget their gradients, do the same to the head's. Else it has no gradient, and optimisers pass it by. So
+    nobody but who averages parameters, or sets them, writes into it. Before the first training pass that is who
+    initialises them; `note` begins to count.
     """
 
-    _lender: tuple[weakref.ref[Lending], weakref.ref[object]]
-    _noted: int
+    _lender: weakref.ref[Lending] | None = None
+    _noted: int | None = None
 
     @staticmethod
-    def of(head: Lending, owner: object) -> Handle:
-        """In the place of the handle that the head has."""
-        made = Handle(head.handle.detach(), head.handle.requires_grad)
-        made._lender = weakref.ref(head), weakref.ref(owner)
-        made.note()
+    def of(head: Any, like: Any) -> Any:
+        """``like``, as the handle of ``head`` (`Lending`); tensors of other classes stay what they are."""
+        if type(like.detach()) is not Tensor:
+            return like
+        made = like if isinstance(like, Handle) else Handle(like.detach(), like.requires_grad)
+        if made._lender is None or made._lender() is None:  # a shallow copy of a head has the handle of that
+            made._lender = weakref.ref(head)
         return made
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether changes are counted."""
+        return self._noted is not None
 
     def note(self) -> None:
         """Take it that it is whole as it is now."""
-        self._noted = self._version
+        self._noted = None if self.is_inference() else self._version  # nobody counts changes of inference tensors
 
     @property
     def was_written(self) -> bool:
-        """Whether somebody wrote into it since, as those do who average parameters: no optimiser has it."""
-        return self._version != self._noted
+        """Whether somebody wrote into it since."""
+        return self._noted is not None and self._noted != self._version
 
     @property
     def _head(self) -> Lending | None:
-        head, owner = self._lender
-        return None if owner() is None else head()
+        head = None if self._lender is None else self._lender()
+        return head if head is not None and head.lends_handle else None
 
     @property
     def grad(self) -> Tensor | None:
-        """(2,) or None; what autograd left, if there is no owner."""
-        return _own.__get__(self) if (head := self._head) is None else head.lent_norm()
+        """(2,) or None."""
+        return None if (head := self._head) is None else head.lent_norm()
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if (head := self._head) is None or value is not None:
-            _own.__set__(self, value)
-        else:
-            head.drop_pending()
+        if (head := self._head) is not None:
+            head.set_gradient(value)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
-        return memo.setdefault(id(self), nn.Parameter(self.detach().clone(), self.requires_grad))
+    @property
+    def data(self) -> Tensor:
+        """The same memory; what is written there is counted, which it is not in torch's."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        _data.__set__(self, value)
+        self._noted = None if self._noted is None else _WRITTEN
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
+        return memo.setdefault(id(self), _copied(self.detach().clone(), self.requires_grad, self.was_written))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return nn.Parameter(self.detach(), self.requires_grad).__reduce_ex__(protocol)
+        return _copied, (self.detach(), self.requires_grad, self.was_written)
+
+
+def _copied(data: Tensor, requires_grad: bool, was_written: bool) -> Handle:
+    """A copy, which is no head's yet."""
+    made = Handle(data, requires_grad)
+    made._noted = _WRITTEN if was_written else None
+    return made

@@ -16,12 +16,38 @@ _MANY = 1000  # more than anybody would add up
 _PARTS = 0.28, 0.96  # of a norm of 1: if both are clipped by value, their ratio is another
 
 
+class LentNorm(Tensor):
+    """(2,) in the place of a gradient that nobody formed: of the same norm, and not of the same other norms."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name.endswith("norm"):
+            _check_order(args[1] if len(args) > 1 else kwargs.get("ord", kwargs.get("p", 2)))
+        elif name.endswith("_") and isinstance(args[0], Tensor) and args[0].numel() == 0:
+            raise RuntimeError(
+                "The handle of an exact head should be in no other optimiser beside a `Together`. Found one that makes "
+                "a step of it: give it [p for p in model.parameters() if p is not head.handle]."
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
+
+
+def _check_order(order: Any) -> None:
+    if order not in (2, "fro", None):
+        raise ValueError(
+            f"The gradient of an exact head should be clipped by its norm of order 2: it is never formed. Found order "
+            f"{order}: clip the encoder's parameters by that, and the head by max_grad_norm of its optimiser."
+        )
+
+
 class Pending:
     """Gradients at the same W, in a list until somebody reads them. Copies and pickles have no optimiser yet."""
 
     def __init__(self) -> None:
         self._parts: list[OutputGradient] = []
         self._optimizers: WeakSet[Any] = WeakSet()
+        self._owners: WeakSet[Any] = WeakSet()
         self._is_ignored = False
         self._lent: tuple[Tensor, Tensor] | None = None
         self._is_alone = False
@@ -38,6 +64,15 @@ class Pending:
         """From now on there is an optimiser, as long as others hold it."""
         self._optimizers.add(optimizer)
         self._is_ignored = False
+
+    def lend_to(self, owner: object) -> None:
+        """As long as others hold ``owner``, the handle has a gradient."""
+        self._owners.add(owner)
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether there is an owner."""
+        return len(self._owners) > 0
 
     def before_forward(self, head: nn.Module) -> None:
         """Warn, once, if what earlier passes left is for nobody, of which nothing is kept from then on.
@@ -101,8 +136,12 @@ class Pending:
                 return None
             norm = gradient.norm()
             lent = torch.stack([norm * part for part in _PARTS])
-            self._lent = lent, lent.clone()
+            self._lent = lent, lent.clone().as_subclass(LentNorm)
         return self._lent[1]
+
+    def has_lent(self, value: Tensor) -> bool:
+        """Whether this is what `lent_norm` gave."""
+        return self._lent is not None and self._lent[1] is value
 
     def _settle(self) -> None:
         """Do to ∇W what was done to its norm."""

@@ -1,17 +1,19 @@
 """What all optimisers of exact heads share: groups, pending steps, clipping, steps that happen whole or not at all."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from widehead.arithmetic import OutputGradient, StepRule, is_known
 from widehead.errors import check_number
-from widehead.optim.clipping import clip_factor
+from widehead.optim.clipping import check_limit, clip_factor
 from widehead.optim.heads import FactoredHead, StandIn, as_heads
 from widehead.optim.scaling import ScaledLosses
 from widehead.precision import in_full_precision
@@ -36,6 +38,31 @@ class Proposal:
     state: dict[str, Any] = field(default_factory=dict)
 
 
+class Planned(NamedTuple):
+    """A step of a head that nothing was written of yet."""
+
+    optimizer: HeadOptimizer
+    head: FactoredHead
+    group: dict[str, Any]
+    change: Any
+    state: dict[str, Any]
+    may_cancel: bool
+
+
+@torch.no_grad()
+@in_full_precision
+def make_steps(optimizers: Sequence[HeadOptimizer]) -> None:
+    """Make the pending steps of several optimisers: plan all of them, then write all of them."""
+    with ExitStack() as stack:
+        heads = [head for optimizer in optimizers for head in optimizer.heads]
+        for head in sorted(heads, key=id):  # so that two optimisers never wait for each other
+            stack.enter_context(head.at_work())
+        steps = [step for optimizer in optimizers for step in optimizer._planned()]
+        allowed = tuple(step.change.allowed for step in steps if step.change.allowed is not None)
+        for step in steps:
+            step.optimizer._write(step, allowed)
+
+
 class HeadOptimizer(torch.optim.Optimizer):
     """Base of the optimisers of exact heads.
 
@@ -56,9 +83,7 @@ class HeadOptimizer(torch.optim.Optimizer):
         stand_ins = [StandIn.of(head) for head in as_heads(heads)]
         check_number("lr", 0.0 if lr is None else lr)
         check_number("weight_decay", options["weight_decay"])
-        limit = options["max_grad_norm"]
-        if limit is not None and not limit > 0.0:
-            raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {limit}.")
+        check_limit(options["max_grad_norm"])
         groups = [
             {"params": [stand_in], "lr": self.default_lr(stand_in.head, options) if lr is None else lr}
             for stand_in in stand_ins
@@ -148,7 +173,6 @@ class HeadOptimizer(torch.optim.Optimizer):
             head.drop_pending()
 
     @torch.no_grad()
-    @in_full_precision
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make the exact step of every head that has one pending: all of them or, if one fails, none.
 
@@ -167,31 +191,28 @@ class HeadOptimizer(torch.optim.Optimizer):
         if is_known(found := getattr(self, "found_inf", 0.0)) and bool(found):
             self.zero_grad()
             return loss
-        with ExitStack() as stack:
-            for head in sorted(self.heads, key=id):  # so that two optimisers never wait for each other
-                stack.enter_context(head.at_work())
-            self._make_steps()
+        make_steps([self])
         return loss
 
-    def _make_steps(self) -> None:
-        """Plan all of them, then write all of them."""
-        planned: list[tuple[FactoredHead, Any, dict[str, Any], dict[str, Any], bool]] = []
+    def _planned(self) -> Iterator[Planned]:
+        """The steps of all heads that have one pending."""
         for head, group, momentum in zip(self.heads, self.param_groups, self._momentum, strict=True):
             gradient = head.pending_gradient()
             if gradient is None:
                 continue
             _check_momentum(head, momentum)
             change, state = self._plan(head, self._unscaled(head, gradient), group)
-            planned.append((head, change, group, state, gradient.may_cancel))
-        allowed = tuple(change.allowed for _, change, _, _, _ in planned if change.allowed is not None)
-        for head, change, group, state, may_cancel in planned:
-            written = head.weights.apply(change, allowed)
-            if may_cancel and not _is_captured():
-                head.weights.recount()  # costs no more than so many targets
-            head.drop_pending()
-            if state:
-                new = state if written is None else _chosen(written, state, self._state_before(head, group))
-                self.state[group["params"][0]] = new
+            yield Planned(self, head, group, change, state, gradient.may_cancel)
+
+    def _write(self, planned: Planned, allowed: tuple[Tensor, ...]) -> None:
+        head, group, state = planned.head, planned.group, planned.state
+        written = head.weights.apply(planned.change, allowed)
+        if planned.may_cancel and not _is_captured():
+            head.weights.recount()  # costs no more than so many targets
+        head.drop_pending()
+        if state:
+            new = state if written is None else _chosen(written, state, self._state_before(head, group))
+            self.state[group["params"][0]] = new
 
     def _unscaled(self, head: FactoredHead, gradient: OutputGradient) -> OutputGradient:
         """As it is without GradScaler, which tells its scale in its own `step`, unless it has unscaled already."""

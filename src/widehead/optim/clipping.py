@@ -9,6 +9,12 @@ from torch.nn.utils import get_total_norm
 from widehead.optim.heads import FactoredHead, as_heads
 
 
+def check_limit(max_grad_norm: float | None) -> None:
+    """ValueError if it is no norm to clip by."""
+    if max_grad_norm is not None and not max_grad_norm > 0.0:
+        raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {max_grad_norm}.")
+
+
 def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
     """() the factor of torch.nn.utils.clip_grad_norm_: min(1, max_norm / (norm + 1e-6))."""
     return (max_norm / (norm + 1e-6)).clamp_max(1.0)
@@ -25,8 +31,10 @@ def clip_grad_norm_(
     Returns:
         () the norm before clipping.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
     taking_part = as_heads(heads)
+    handles = {id(head.handle) for head in taking_part}  # they and stand-ins would count a head twice
+    others = [p for p in parameters if id(p) not in handles and getattr(p, "head", None) not in taking_part]
+    gradients = [p.grad for p in others if p.grad is not None]
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
     # Norms of what is split over processes (FSDP2) are of the whole, and are not stacked with others before they are.
     split = [g for g in dense if hasattr(g, "full_tensor")]

@@ -32,6 +32,7 @@ class FactoredHead(Protocol):
     def grad_norm(self) -> Tensor: ...
     def lent_norm(self) -> Tensor | None: ...
     def lend_handle(self, owner: object) -> None: ...
+    def set_gradient(self, value: Tensor | None) -> None: ...
     def register_optimizer(self, optimizer: torch.optim.Optimizer) -> None: ...
 
 
@@ -64,9 +65,7 @@ class StandIn(Tensor):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None:
-            raise TypeError("The gradient of an exact head should come from backward(). Found another; None drops it.")
-        self.head.drop_pending()
+        self.head.set_gradient(value)
 
 
 def as_heads(heads: FactoredHead | Iterable[FactoredHead]) -> list[FactoredHead]:
@@ -94,7 +93,7 @@ def _found(given: Any, head: Any) -> str:
     if isinstance(head, dict):
         return f"{kind}: give the heads themselves, not parameter groups"
     if isinstance(head, Tensor):
-        return f"{kind}: give the head itself, not its parameters"
+        return "a Parameter: give the head itself, not its parameters"
     if hasattr(head, "num_classes") and hasattr(head, "sparse"):
         rows, dense = "wh.optim.RowAdam", "torch.optim.Adam"
         return f"{kind}, whose weights are parameters: {rows if head.sparse else dense}(head.parameters()) trains it"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widehead.optim.base import HeadOptimizer
-from widehead.optim.clipping import clip_grad_norm_
+from widehead.optim.base import HeadOptimizer, make_steps
+from widehead.optim.clipping import check_limit, clip_grad_norm_
 from widehead.optim.heads import FactoredHead, StandIn
 
 _BY_PARAMETER = {"params", "param_names"}
@@ -23,8 +23,9 @@ class Together(torch.optim.Optimizer):
     Its parameter groups are those of its parts, one part's after the other's, and not copies: what a scheduler
     writes there is what the parts read. While it lives, each head's ``handle``, one of the parameters of the model, has
     as its gradient what stands for the head's: clipping ``model.parameters()`` by their norm clips encoder and heads by
-    their norm together, and ``model.zero_grad()`` drops pending steps. No other optimiser should have the handle; where
-    one of the parts has it, as of ``AdamW(model.parameters())``, it is taken out.
+    their norm together, and ``model.zero_grad()`` drops pending steps. No other optimiser should have the handle, and
+    the step of one that has it is refused; where one of the parts has it, as of ``AdamW(model.parameters())``, it is
+    taken out.
 
     Args:
         optimizers: the parts, such as torch.optim.AdamW(encoder.parameters()), wh.optim.Newton(head), and
@@ -33,7 +34,7 @@ class Together(torch.optim.Optimizer):
 
     Raises:
         TypeError: a part is no optimiser, or one that calls a closure several times in a step.
-        ValueError: a parameter or a head belongs to two parts; or there is no part.
+        ValueError: a parameter or a head belongs to two parts; there is no part; or one that clips by itself.
 
     >>> from widehead import ExactHead, losses, optim
     >>> encoder, head = torch.nn.Linear(2, 4), ExactHead(4, 30, losses.SphericalSoftmax())
@@ -50,18 +51,22 @@ class Together(torch.optim.Optimizer):
             if not isinstance(part, torch.optim.Optimizer) or isinstance(part, torch.optim.LBFGS):
                 known = "optimisers that make a step of one gradient, as torch.optim.AdamW(…) and wh.optim.Newton(head)"
                 raise TypeError(f"Expected {known}. Found {type(part).__name__}.")
-        if max_grad_norm is not None and not max_grad_norm > 0.0:
-            raise ValueError(f"Parameter `max_grad_norm` should be above 0. Found {max_grad_norm}.")
+        check_limit(max_grad_norm)
         if not optimizers:
             raise ValueError("There should be optimisers to put together. Found none.")
-        common = set.intersection(*(set(part.defaults) for part in optimizers))  # what a scheduler may cycle
-        defaults = {name: value for name, value in optimizers[0].defaults.items() if name in common}
-        self.__setstate__({"parts": optimizers, "max_grad_norm": max_grad_norm, "defaults": defaults})
+        parts = tuple(part for given in optimizers for part in _parts_of(given))
+        common = set.intersection(*(set(part.defaults) for part in parts))  # what a scheduler may cycle
+        defaults = {name: value for name, value in parts[0].defaults.items() if name in common}
+        self.__setstate__({"parts": parts, "max_grad_norm": max_grad_norm, "defaults": defaults})
 
     @property
     def heads(self) -> list[FactoredHead]:
         """Those whose steps it makes."""
-        return [head for part in self.parts if isinstance(part, HeadOptimizer | Together) for head in part.heads]
+        return [head for part in self._of_heads for head in part.heads]
+
+    @property
+    def _of_heads(self) -> list[HeadOptimizer]:
+        return [part for part in self.parts if isinstance(part, HeadOptimizer)]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -79,12 +84,13 @@ class Together(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._check_distinct()
-        self._leave_out({id(head.handle) for head in self.heads})
+        self._leave_out()
         for head in self.heads:
             head.lend_handle(self)
 
-    def _leave_out(self, handles: set[int]) -> None:
+    def _leave_out(self) -> None:
         """Take parameters that stand for heads, in the model, out of the groups of torch's optimisers."""
+        handles = {id(head.handle) for head in self.heads}
         for part in self.parts:
             for group in part.param_groups:
                 for handle in [p for p in group["params"] if id(p) in handles]:
@@ -106,6 +112,7 @@ class Together(torch.optim.Optimizer):
         """Add a group to the first part that is no optimiser of heads, as in torch."""
         part = next((part for part in self.parts if not isinstance(part, HeadOptimizer)), self.parts[0])
         part.add_param_group(param_group)
+        self._leave_out()
         try:
             self._check_distinct()
         except ValueError:
@@ -120,14 +127,14 @@ class Together(torch.optim.Optimizer):
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Clip all gradients, sparse ones and those of heads included, by their norm together; () the norm before."""
-        params = [p for group in self.param_groups for p in group["params"] if not isinstance(p, StandIn)]
+        params = [p for group in self.param_groups for p in group["params"]]
         return clip_grad_norm_(params, self.heads, max_norm)
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make the step of every part; of heads first, as they may refuse theirs.
 
         Raises:
-            NonFiniteError: NaN or infinity in some head's step; no part of torch was stepped.
+            NonFiniteError: NaN or infinity in some head's step; no part was stepped.
         """
         loss = None
         if closure is not None:
@@ -135,6 +142,8 @@ class Together(torch.optim.Optimizer):
                 loss = closure()
         if self.max_grad_norm is not None:
             self.clip_grad_norm_(self.max_grad_norm)
+        if len(self._of_heads) > 1:
+            make_steps(self._of_heads)  # and their own step() finds nothing pending
         for part in sorted(self.parts, key=lambda part: not isinstance(part, HeadOptimizer)):
             part.step()
         return loss
@@ -168,6 +177,18 @@ class Together(torch.optim.Optimizer):
         return states
 
 
+def _parts_of(given: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    """One part, or those of a `Together`."""
+    if not isinstance(given, Together):
+        return (given,)
+    if given.max_grad_norm is not None:
+        raise ValueError(
+            f"A `Together` in another should clip nothing. Found max_grad_norm = {given.max_grad_norm}: give it to the "
+            "outer one."
+        )
+    return given.parts
+
+
 class _States(MutableMapping[Any, Any]):
     """The states of several optimisers by parameter; what is written goes to the one that has the parameter."""
 
@@ -183,6 +204,9 @@ class _States(MutableMapping[Any, Any]):
 
     def __delitem__(self, parameter: Any) -> None:
         del self._owners[parameter].state[parameter]
+
+    def __contains__(self, parameter: object) -> bool:
+        return any(parameter in part.state for part in self._parts)  # asking makes none, as [] would
 
     def __iter__(self) -> Iterator[Any]:
         return (parameter for part in self._parts for parameter in part.state)
