@@ -56,8 +56,14 @@ def optimizer_of(model: Any) -> wh.optim.Together:
 class WithTargets(transformers.Trainer):  # type: ignore[misc,name-defined]
     """The loss is the head's, of hidden layers and the words that follow."""
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        return loss_of(model, inputs["input_ids"])
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **options: Any) -> Any:
+        if return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, **options)
+        return loss_of(model, inputs["labels"])
 
 
 def test_a_tied_model_is_refused_and_the_way_out_works() -> None:
@@ -84,8 +90,8 @@ def test_it_generates_what_it_did(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-@pytest.mark.parametrize("clip", [0.0, 0.5])
-def test_trainer_trains_what_a_loop_trains(name: str, clip: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("clip", "passes"), [(0.0, 1), (0.5, 1), (0.0, 4)])
+def test_trainer_trains_what_a_loop_trains(name: str, clip: float, passes: int, tmp_path: Path) -> None:
     ends = []
     for by_trainer in (True, False):
         model = gpt2().double()  # Adam makes much of the rounding of gradients that are 0, as those of keys' biases
@@ -96,13 +102,20 @@ def test_trainer_trains_what_a_loop_trains(name: str, clip: float, tmp_path: Pat
             arguments = transformers.TrainingArguments(
                 output_dir=str(tmp_path), per_device_train_batch_size=8, num_train_epochs=2, max_grad_norm=clip,
                 lr_scheduler_type="constant", save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-                train_sampling_strategy="sequential", seed=5,
+                train_sampling_strategy="sequential", seed=5, gradient_accumulation_steps=passes,
             )  # fmt: skip
             data = [{"input_ids": row, "labels": row} for row in texts()]
-            WithTargets(model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None)).train()
+            trainer = WithTargets(
+                model=model, args=arguments, train_dataset=data, eval_dataset=data, optimizers=(optimizer, None)
+            )
+            trainer.train()
+            with torch.no_grad():
+                expected = model(texts(), labels=texts()).loss
+            assert trainer.evaluate()["eval_loss"] == pytest.approx(float(expected), rel=1e-6)
         else:
-            for ids in texts().split(8) * 2:
-                loss_of(model, ids).backward()
+            for of_step in texts().split(8 * passes) * 2:
+                for ids in of_step.split(8):
+                    (loss_of(model, ids) / passes).backward()
                 if clip:
                     optimizer.clip_grad_norm_(clip)
                 optimizer.step()
