@@ -1,6 +1,6 @@
 """GPT-2 with 200,000 words: what a step costs with a dense last layer, with a head, and with sparse word vectors too.
 
-    python recipes/gpt2.py [--words 200000] [--width 256] [--layers 2] [--batch 4] [--length 32] [--rounds 9] [--tiny]
+    python recipes/gpt2.py [--words 200000] [--width 256] [--layers 4] [--batch 8] [--length 64] [--rounds 9] [--tiny]
 
 Needs transformers (pip install widehead[stacks]). Random weights and words; each step is forward, backward and
 optimisers. The steps take turns in one process, and the medians are appended to recipes/results/gpt2.jsonl, one line.
@@ -69,7 +69,7 @@ def with_head(model: Any, kind: Any, *, sparse: bool) -> Callable[[Tensor], obje
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"words": 200_000, "width": 256, "layers": 2, "batch": 4, "length": 32, "rounds": 9}
+    defaults = {"words": 200_000, "width": 256, "layers": 4, "batch": 8, "length": 64, "rounds": 9}
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--tiny", action="store_true", help="to see that it runs; nothing is stored")

@@ -191,21 +191,23 @@ PASS = Claim(
 
 GPT2 = Claim(
     "One step of GPT-2 with 200,000 words",
-    "GPT-2 of transformers with random weights, two layers of width 256, 4 × 32 words a batch; a step is forward, "
-    "backward and optimisers. The dense model has AdamW; the others the sampled softmax with 2,000 negatives or the "
-    "exact head, put in by `swap_head`, with dense or sparse gradients of the word vectors (AdamW or RowAdam). The "
-    "steps took turns.",
-    "python recipes/gpt2.py",
+    "GPT-2 of transformers with random weights, layers of width 256; a step is forward, backward and optimisers. The "
+    "dense model has AdamW; the others the sampled softmax with 2,000 negatives or the exact head, put in by "
+    "`swap_head`, with dense or sparse gradients of the word vectors (AdamW or RowAdam). The steps took turns.",
+    "python recipes/gpt2.py\npython recipes/gpt2.py --layers 2 --batch 4 --length 32",
     (
         Table(
             "recipes/results/gpt2.jsonl",
             (
+                Column("layers", "layers"),
+                Column("texts a batch", "batch"),
+                Column("words a text", "length"),
                 Column("dense, s", "seconds_a_step.dense", 1, ".2f"),
                 Column("sampled softmax", "seconds_a_step.head", 1, ".2f"),
                 Column("with sparse word vectors", "seconds_a_step.head and rows", 1, ".3f"),
                 Column("exact head with sparse word vectors", "seconds_a_step.exact", 1, ".3f"),
             ),
-            {"layers": 2},
+            {"words": 200_000},
         ),
     ),
 )
