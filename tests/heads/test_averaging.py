@@ -201,3 +201,28 @@ def test_a_head_made_in_inference_mode_is_read() -> None:
         head.load_state_dict(copy.deepcopy(head.state_dict()))
         copy.deepcopy(head).to("cpu").scores(data(3)[0].float())
         head.to_linear()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_head_that_is_moved_keeps_its_handle_and_pending_steps(overwrite: bool) -> None:
+    """Whether or not torch makes new parameters then: optimisers and clipping know the one that was there."""
+    torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+    try:
+        model = Model()
+        optimizer = wh.optim.Together(wh.optim.Newton(model.head))
+        handle = model.head.handle
+        model.head(data(6)[0].float(), data(6)[1]).backward()
+        norm = model.head.grad_norm()
+        assert torch.allclose(handle.grad.norm(), norm)
+        for move in (lambda head: head.float(), lambda head: head.to("cpu"), lambda head: head.share_memory()):
+            move(model.head)
+            assert torch.equal(model.head.grad_norm(), norm)
+        model.head.double()
+        assert model.head.pending_gradient() is None
+        model.head(data(6)[0], data(6)[1]).backward()
+        assert model.head.handle is handle
+        assert handle.dtype == torch.float64
+        assert torch.allclose(handle.grad.norm(), model.head.grad_norm())
+        optimizer.step()
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)

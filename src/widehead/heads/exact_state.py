@@ -186,7 +186,12 @@ class ExactState(Head):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.check_untouched()
         weights = self.weights
-        super()._apply(fn, recurse)
+        handle = self._parameters.pop("handle")  # its gradient stands for another, and is no number to be cast
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._parameters["handle"] = handle
+        self._parameters["handle"] = _moved(handle, fn)
         probe = fn(torch.empty(0, device=weights.values.device, dtype=weights.dtype))
         self._seal_anew(probe.device)
         if weights.values.is_meta and not probe.is_meta:
@@ -283,3 +288,12 @@ class ExactState(Head):
         if self._seal.tolist() == [self._number, torch.inf] and not self._was_written():
             self._seal_anew(self._seal.device)
             self._watch_handle()
+
+
+def _moved(handle: Any, fn: Callable[[Tensor], Tensor]) -> nn.Parameter:
+    """The same parameter, as optimisers may have it, unless it gets memory or is of another class of tensors."""
+    there = fn(handle.detach())
+    if not isinstance(handle, Handle) or type(there) is not Tensor or there.is_meta != handle.is_meta:
+        return nn.Parameter(there, handle.requires_grad)
+    handle.data = there
+    return handle

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 _data: Any = Tensor.data
+_grad: Any = Tensor.grad
 _WRITTEN = -1  # no version of a tensor
 
 
@@ -79,6 +80,7 @@ class Handle(nn.Parameter):
     @data.setter
     def data(self, value: Tensor) -> None:
         _data.__set__(self, value)
+        _grad.__set__(self, None)  # autograd's, which is empty: of the device and type before
         self._noted = None if self._noted is None else _WRITTEN
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
