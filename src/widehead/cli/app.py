@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from widehead.cli import torchrun
 from widehead.cli.bench import bench
 from widehead.cli.commands import SETTINGS, Command, Group
 from widehead.cli.demo import demo
@@ -71,11 +72,17 @@ app = typer.Typer(name="widehead", cls=Commands, help=_HELP, context_settings=SE
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """The help text is that of ``app``."""
+    if torchrun.size() > 1 and ctx.invoked_subcommand != "train":
+        raise typer.BadParameter(
+            f"`widehead train` runs in several processes. Found `widehead {ctx.invoked_subcommand}`: start it without "
+            "torchrun"
+        )
 
 
 _GROUPS = {

@@ -10,10 +10,12 @@ from typing import Any
 
 import typer
 
+from widehead.cli import torchrun
 from widehead.cli.console import say
-from widehead.errors import CheckpointError, DataError, NonFiniteError, WideheadWarning
+from widehead.errors import CheckpointError, DataError, NonFiniteError, ProcessesError, WideheadWarning
 
-_CUT_SHORT, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+_BUG = _CUT_SHORT = 1
+_BAD_INPUT, _INTERRUPTED = 2, 130
 
 
 class Interrupted(Exception):
@@ -34,15 +36,16 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
             _abandon_output()
             return _CUT_SHORT
         except Interrupted as error:
-            return _say(str(error), _INTERRUPTED)
+            return _end(str(error), _INTERRUPTED)
         except Exception as error:
             line = _line(error)
             if line is None:
+                torchrun.ended(_BUG)
                 raise
             _abandon_output()
-            return _say(f"error: {line}", _BAD_INPUT)
+            return _end(f"error: {line}", _BAD_INPUT)
     if code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-        return _say("interrupted.", _INTERRUPTED)
+        return _end("interrupted.", _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
@@ -50,7 +53,7 @@ def _line(error: Exception) -> str | None:
     """The line for an error that is not our bug; None for a bug."""
     if isinstance(error, typer.TyperException):
         return f"{error.format_message().strip()} (see --help)"
-    if isinstance(error, DataError | CheckpointError | NonFiniteError):
+    if isinstance(error, DataError | CheckpointError | NonFiniteError | ProcessesError):
         return str(error)
     if isinstance(error, OSError):
         return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
@@ -79,17 +82,27 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
-def _say(text: str, code: int) -> int:
-    say(f"widehead: {' '.join(text.split())}")
+def _end(text: str, code: int) -> int:
+    """Say why the program ends; of several processes the first to end says it, and all end with its code."""
+    is_first, code = torchrun.ended(code)
+    if is_first:
+        where = f"rank {torchrun.rank()}: " if torchrun.size() > 1 and code != _INTERRUPTED else ""
+        _say(f"{where}{text}")
     return code
+
+
+def _say(text: str) -> None:
+    say(f"widehead: {' '.join(text.split())}")
 
 
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """A warning of the library is for users: one line. Others keep the place in the code that they come from."""
+    if not torchrun.is_first():  # others are warned of the same
+        return
     if issubclass(category, WideheadWarning):
-        _say(f"warning: {message}", 0)
+        _say(f"warning: {message}")
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 

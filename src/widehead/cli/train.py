@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from widehead.cli import torchrun
 from widehead.cli.completion import one_of
 from widehead.cli.config_file import merged, read_options
 from widehead.cli.console import say, show_json, show_metrics
@@ -63,12 +64,16 @@ def job_command(name: str) -> Any:
         options = mine = given_options(job, given)
         asked_place = asked.pop("out", Path("runs") / job.name)
         place = out or Path(asked_place)
+        if dry_run and torchrun.size() > 1:
+            raise typer.BadParameter("it runs in one process: start it without torchrun", param_hint="--dry-run")
+        mesh = torchrun.joined()
+        resume = resume or torchrun.goes_on(place)
         if not resume:
             options = merged(asked, options, job, str(config))
         if "device" in options:
             options["device"] = usable_device(options["device"])
         if resume:
-            _finish(job, place, *_resumed(job, file, place, options), quiet, as_json)
+            _finish(job, place, *_resumed(job, file, place, options, mesh), quiet, as_json)
             return
         wanted = _config(job, file, place, options)
         if dry_run:
@@ -79,7 +84,9 @@ def job_command(name: str) -> Any:
             return
         from widehead.runs import Run
 
-        _finish(job, place, Run.new(wanted, overwrite=overwrite), {}, quiet, as_json)
+        run = Run.new(wanted, overwrite=overwrite, mesh=mesh)
+        torchrun.began(place)
+        _finish(job, place, run, {}, quiet, as_json)
 
     help = "\n\n".join(job.help for job in jobs.values())
     options = [parameter(row, *jobs.values()) for row in options_of(*jobs.values())]
@@ -109,11 +116,17 @@ def finish(outcome: "Outcome", out: Path, again: str) -> None:
 def _finish(job: type[Kind], out: Path, run: "Run", changes: dict[str, Any], quiet: bool, as_json: bool) -> None:
     """Train, and say what came of it."""
     outcome = run.train(quiet=quiet, **changes)
+    if outcome.status == "finished":
+        torchrun.finished(out)
+    task = f" --task {job.task}" if job.task != next(iter(jobs_of(job.command))) else ""
+    again = f"{torchrun.again()} train {job.command}{task} --out {shlex.quote(str(out))} --resume"
+    if not torchrun.is_first():
+        finish(outcome, out, again)
+        return
     report = run.report()
     if as_json:
         show_json({**vars(outcome), "metrics": dict(outcome.metrics), "out": str(out), "report": str(report)})
-    task = f" --task {job.task}" if job.task != next(iter(jobs_of(job.command))) else ""
-    finish(outcome, out, f"widehead train {job.command}{task} --out {shlex.quote(str(out))} --resume")
+    finish(outcome, out, again)
     if as_json:
         return
     if outcome.metrics:
@@ -131,11 +144,13 @@ def _config(job: type[Kind], file: Path | None, out: Path, options: dict[str, An
     return configure(job.name, **{**by_time, **options, "train": train, "out": str(out)})
 
 
-def _resumed(job: type[Kind], file: Path | None, out: Path, options: dict[str, Any]) -> tuple["Run", dict[str, Any]]:
+def _resumed(
+    job: type[Kind], file: Path | None, out: Path, options: dict[str, Any], mesh: Any
+) -> tuple["Run", dict[str, Any]]:
     """The run in ``out``, and those of the options that differ from its own."""
     from widehead.runs import Run
 
-    run = Run.open(out)
+    run = Run.open(out, mesh=mesh)
     if run.config.job != job.name:
         raise typer.BadParameter(
             f"the run in {out} is of the job {run.config.job}. Found {job.name}", param_hint="--resume"

@@ -1,7 +1,7 @@
 """Batches of (inputs, targets): shuffled by seed and epoch, prepared by a thread, resumable at any batch."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeAlias
 
@@ -72,17 +72,26 @@ class Batches:
         batch_size: examples of a batch; the last one of an epoch may be smaller.
         seed: of the shuffling. The order of epoch n depends on (seed, n) alone.
         prefetch: how many batches a thread prepares ahead; 0: no thread.
+        share: which of so many examples of a batch are made here, if other processes make the others; None for all.
 
     Raises:
         ValueError: a parameter is out of range.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int = 0, *, prefetch: int = 4) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int = 0,
+        *,
+        prefetch: int = 4,
+        share: Callable[[int], slice] | None = None,
+    ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             if value < least:
                 raise ValueError(f"Parameter `{name}` should be at least {least}. Found {value}.")
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
-        self.prefetch = prefetch
+        self.prefetch, self.share = prefetch, share
 
     def __len__(self) -> int:
         """Batches of one epoch."""
@@ -104,6 +113,8 @@ class Batches:
         An error while a batch is prepared is raised here. Closing the iterator (or dropping it) stops the thread.
         """
         rows = self.rows(n, start)
+        if (share := self.share) is not None:
+            rows = (chosen[share(len(chosen))] for chosen in rows)
         return _ahead(self.examples, rows, self.prefetch) if self.prefetch else map(self.examples.batch, rows)
 
 

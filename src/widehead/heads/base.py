@@ -99,6 +99,10 @@ class Head(nn.Module):
     def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor | None]:
         """(m,) losses, anything finite if an example has none, and (m,) whether it has one; None if all have."""
 
+    def num_counted(self, targets: SparseTargets) -> int:
+        """How many of the examples have a loss, over which the mean is."""
+        return int((targets.counts > 0).sum())
+
     @opaque
     @told
     @in_full_precision

@@ -132,6 +132,9 @@ class ExactHead(ExactState):
             losses = self.loss(*read.statistics(), targets, self.num_classes)
         return losses, targets.counts > 0 if self.loss.needs_targets else None
 
+    def num_counted(self, targets: SparseTargets) -> int:
+        return super().num_counted(targets) if self.loss.needs_targets else len(targets)
+
     def _read(self, hidden: Tensor, targets: SparseTargets) -> Forward:
         learns = torch.is_grad_enabled() and self.learns
         with self.at_work() if learns else self._gate:

@@ -20,6 +20,7 @@ from widehead.heads.base import Head
 from widehead.heads.handle import Handle
 from widehead.losses import Loss
 from widehead.precision import in_full_precision
+from widehead.split import SplitWeights, draw_as_one
 
 _NAMES = (*ROWS, "_extra_state")
 _numbers = itertools.count(1)
@@ -73,6 +74,14 @@ class ExactState(Head):
     def reset_parameters(self) -> None:
         """Draw W anew, as for a new head; the momentum, if there is one, begins at 0."""
         self._draw(self.weights.values.device)
+
+    def draw_as_one(self, state: Tensor) -> None:
+        """Draw W anew as one process with all rows does, from a state of torch's generator, which then goes on."""
+        old = self._weights
+        assert isinstance(old, SplitWeights)
+        std = self.loss.initial_std(self.in_features, self.num_classes)
+        torch.set_rng_state(draw_as_one(old.split, old.rows, std, state))
+        self._replace(old.fresh(old.rows, old.order))
 
     def _draw(self, device: torch.device) -> None:
         old = self._weights

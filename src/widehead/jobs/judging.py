@@ -16,6 +16,7 @@ from widehead.devices import moved
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
+from widehead.split import Peers
 from widehead.targets import Inputs, SparseTargets, TargetsLike, on_device
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
@@ -23,6 +24,8 @@ LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
 
 BATCH = 256
 """Examples that are judged or answered at a time."""
+
+ALONE = Peers()
 
 _ALL_SCORES = 1 << 25  # numbers in a block of scores of all classes
 
@@ -38,8 +41,14 @@ class Test(Protocol):
     reading: str
     fits: bool
 
-    def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
-        """Metrics by name, such as "recall@20"; rankings over at most so many examples, drawn by ``seed``."""
+    def metrics(
+        self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int, peers: Peers = ALONE
+    ) -> dict[str, float]:
+        """Metrics by name, such as "recall@20"; rankings over at most so many examples, drawn by ``seed``.
+
+        Args:
+            peers: the processes that have parts of the network; each judges a share of the examples.
+        """
 
 
 class RankingTest:
@@ -79,17 +88,19 @@ class RankingTest:
         return self._inputs[np.setdiff1d(np.arange(self._inputs.shape[0]), self._kept)]
 
     @torch.no_grad()
-    def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
+    def metrics(
+        self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int, peers: Peers = ALONE
+    ) -> dict[str, float]:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
         evaluation = Evaluation(names, self.propensities)
         device = _ready(network)
-        for rows in _chunks(_sample(len(self.examples), at_most, seed), BATCH):
+        for rows in _chunks(_sample(len(self.examples), at_most, seed), BATCH, peers):
             inputs, relevant = self.examples.batch(rows)
             inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None
             best = _top(network, network.hidden(inputs), evaluation.depth, excluded)[1]
             evaluation.add_ranked(best, relevant.to(device), moved([self.unreachable[rows]], device)[0])
-        return evaluation.result()
+        return evaluation.result(peers.sums)
 
 
 @dataclass
@@ -101,25 +112,29 @@ class WordTest:
     fits: bool = True
 
     @torch.no_grad()
-    def metrics(self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int) -> dict[str, float]:
+    def metrics(
+        self, network: WideNetwork, names: Sequence[str], at_most: int | None, seed: int, peers: Peers = ALONE
+    ) -> dict[str, float]:
         """Metrics by name. The perplexity is over all examples, rankings over at most so many, drawn by ``seed``."""
         evaluation = Evaluation(names)
         device = _ready(network)
         if "perplexity" in names:
-            for inputs, targets in self._batches(np.arange(len(self.examples)), BATCH, device):
+            for inputs, targets in self._batches(np.arange(len(self.examples)), BATCH, device, peers):
                 evaluation.add_log_probs(network.head.log_prob(network.hidden(inputs), targets))
         sample = _sample(len(self.examples), at_most, seed)
-        for inputs, targets in self._batches(sample, BATCH, device):
+        for inputs, targets in self._batches(sample, BATCH, device, peers):
             if evaluation.depth > 0:
                 evaluation.add_ranked(_top(network, network.hidden(inputs), evaluation.depth)[1], targets)
         if "mean_rank" in names:
             size = max(1, _ALL_SCORES // network.head.num_classes)
-            for inputs, targets in self._batches(sample, size, device):
+            for inputs, targets in self._batches(sample, size, device, peers):
                 evaluation.add_scores(network.head.scores(network.hidden(inputs)), targets)
-        return evaluation.result()
+        return evaluation.result(peers.sums)
 
-    def _batches(self, rows: np.ndarray, size: int, device: torch.device) -> Iterator[tuple[Inputs, SparseTargets]]:
-        for chunk in _chunks(rows, size):
+    def _batches(
+        self, rows: np.ndarray, size: int, device: torch.device, peers: Peers
+    ) -> Iterator[tuple[Inputs, SparseTargets]]:
+        for chunk in _chunks(rows, size, peers):
             inputs, targets = self.examples.batch(chunk)
             yield on_device(inputs, device), targets.to(device)
 
@@ -205,5 +220,7 @@ def _sample(n: int, at_most: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, at_most, replace=False))
 
 
-def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (rows[i : i + size] for i in range(0, len(rows), size))
+def _chunks(rows: np.ndarray, size: int, peers: Peers = ALONE) -> Iterator[np.ndarray]:
+    """At most ``size`` rows at a time, or this process's share of as many for each, which may be none."""
+    together = (rows[i : i + size * peers.size] for i in range(0, len(rows), size * peers.size))
+    return (chunk[peers.share(len(chunk))] for chunk in together)

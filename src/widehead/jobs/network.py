@@ -26,11 +26,14 @@ def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
     )
 
 
-def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None = None) -> WideNetwork:
-    """A new network for a job, its weights drawn from ``config.seed``.
+def build_network(
+    job: Job, config: TrainingConfig, frequencies: Tensor | None = None, mesh: Any = None
+) -> WideNetwork:
+    """A new network for a job, its weights drawn from ``config.seed``; those of one process, whatever ``mesh`` is.
 
     Args:
         frequencies: (D,) how often each class is a target, for the heads of which `needs_frequencies` says so.
+        mesh: the processes that the head's rows are split over, each of which has the whole encoder.
 
     Raises:
         ValueError: options that the head cannot have with so many classes.
@@ -47,9 +50,14 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
         options["storage_dtype"] = torch.bfloat16 if config.head_storage_dtype == "bfloat16" else None
     if needs_frequencies(config.head, config.head_options):
         options["frequencies"] = frequencies
+    if mesh is not None:
+        options["mesh"] = mesh
+    state = torch.get_rng_state()
     head = HEADS[config.head](
         config.width, job.sizes["classes"], bias=config.head_bias, device=config.device, dtype=dtype, **options
     )
+    if mesh is not None:
+        head.draw_as_one(state)
     return WideNetwork(encoder, head)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -143,8 +143,11 @@ class Evaluation:
         ranks = ranks_of(scores, targets)
         self._add("mean_rank", ranks.sum(), ranks.numel())
 
-    def result(self) -> dict[str, float]:
+    def result(self, total: Callable[..., list[float]] | None = None) -> dict[str, float]:
         """Each metric by its name; NaN if nothing was counted for it. A device is waited for here, once.
+
+        Args:
+            total: makes the sums of several processes, each with examples of its own, of those of this one.
 
         Raises:
             ValueError: something that was added to a device was wrong. On the CPU that is told when it is added.
@@ -154,7 +157,8 @@ class Evaluation:
         for text, is_wrong in zip(self._wrong, numbers[len(flat) :], strict=True):
             if is_wrong:
                 raise ValueError(text)
-        pairs = zip(self.names, numbers[: len(flat) : 2], numbers[1 : len(flat) : 2], strict=True)
+        sums = numbers[: len(flat)] if total is None else total(*numbers[: len(flat)])
+        pairs = zip(self.names, sums[::2], sums[1::2], strict=True)
         means = {name: above / below if below else math.nan for name, above, below in pairs}
         if "perplexity" in means:
             means["perplexity"] = float(torch.tensor(-means["perplexity"], dtype=torch.float64).exp())

@@ -10,7 +10,8 @@ from torch.nn.utils import get_total_norm
 
 from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam
-from widehead.optim.rows import coalesced
+from widehead.optim.rows import RowOptimizer, coalesced
+from widehead.split import Peers
 
 
 class EncoderOptimizer:
@@ -65,6 +66,20 @@ class EncoderOptimizer:
         """Forget the gradients."""
         for part in self.parts:
             part.zero_grad()
+
+    def average(self, peers: Peers) -> None:
+        """Give all processes the average of their gradients, dense or sparse, so that their parameters stay the same."""
+        if peers.size == 1:
+            return
+        sparse = {id(p) for part in self.parts if isinstance(part, RowOptimizer) for p in part.param_groups[0]["params"]}
+        rows = [p for p in self.parameters if id(p) in sparse]
+        dense = [p for p in self.parameters if id(p) not in sparse]
+        found = peers.average([torch.zeros_like(p) if p.grad is None else p.grad for p in dense])
+        for parameter, gradient in zip(dense, found, strict=True):
+            parameter.grad = gradient
+        for parameter in rows:
+            gradient = torch.sparse_coo_tensor(size=parameter.shape) if parameter.grad is None else parameter.grad
+            parameter.grad = peers.average_rows(coalesced(gradient))
 
     def gradient_norm(self) -> Tensor | None:
         """() Euclidean norm of all gradients, not finite if one of them or its square is not; None of none."""

@@ -9,7 +9,7 @@ from widehead.names import HEADS
 # Parameters that other options or the data give.
 _GIVEN = frozenset(
     {"in_features", "num_classes", "loss", "bias", "frequencies", "device", "dtype"}
-    | {"storage", "storage_owner", "storage_dtype"}
+    | {"storage", "storage_owner", "storage_dtype", "mesh"}
 )
 _WITHOUT_FREQUENCIES = ("log-uniform", "uniform", "quadratic")  # samplers that have no use for them
 
@@ -23,3 +23,8 @@ def needs_frequencies(head: str, options: Mapping[str, Any]) -> bool:
     """Whether a head with these options is made with the frequencies of the classes."""
     takes = "frequencies" in inspect.signature(HEADS[head]).parameters
     return takes and options.get("sampler") not in _WITHOUT_FREQUENCIES
+
+
+def split_heads() -> list[str]:
+    """Those whose rows several processes can have."""
+    return [name for name, head in HEADS.items() if "mesh" in inspect.signature(head).parameters]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from widehead.data.files import is_file, whole_file
@@ -30,6 +31,7 @@ from widehead.runs.start import (
     begun,
     built,
     check_cutoffs,
+    check_split,
     evaluator_of,
     frequencies_of,
     read_data,
@@ -39,6 +41,7 @@ from widehead.runs.start import (
 )
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.sampling.base import checked_frequencies
+from widehead.split import Peers
 from widehead.training import Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
@@ -47,6 +50,9 @@ from widehead.training.loop import OnLog
 from widehead.training.memory import keep_freed_memory
 from widehead.training.position import Position
 from widehead.training.state import Origin, restore_network
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _FREQUENCIES = "frequencies.safetensors"
 _FILES = ("train", "test", "labels")  # that may be elsewhere when a run goes on
@@ -72,14 +78,18 @@ class Run:
         source: Any = None,
         best: bool,
         device: str,
+        peers: Peers | None = None,
     ) -> None:
         self.folder, self.config = folder, config
+        self._peers = peers or Peers()
         self._data, self._source, self.best, self._device = data, source, best, device
         self._indices: dict[tuple[str, float], RunIndex] = {}
         self._made: list[Path] | None = None  # folders that a failure before the first checkpoint removes again
 
     @classmethod
-    def new(cls, config: TrainingConfig, data: Any = None, *, overwrite: bool = False) -> Run:
+    def new(
+        cls, config: TrainingConfig, data: Any = None, *, overwrite: bool = False, mesh: DeviceMesh | None = None
+    ) -> Run:
         """Read the data of a new run, make its folder ``config.out`` and write its options there.
 
         Args:
@@ -89,29 +99,51 @@ class Run:
                 a pair, documents and labels, as `documents_of` takes them.
             overwrite: whether the run that is in the folder makes room. It stays beside it as .NAME.before until the
                 new one has finished, and comes back if that fails before its first checkpoint.
+            mesh: the processes that the rows of the head are split over, each of which calls all methods that train.
+                Only the first writes; all read the data, and see the folder.
 
         Raises:
             DataError: a file cannot be read; nothing was written.
             CheckpointError: the folder holds something already, is in use by another process, or cannot be written to.
             ValueError: options that do not fit the job or its data; there is something at ``head_storage``.
+            ProcessesError: another process raised one of these; or it read other data.
         """
-        folder = RunFolder(Path(config.out).absolute())
-        check_replaceable(folder) if overwrite else folder.check_free()
-        config, read = begun(config, data)
-        run = cls(folder, config, read, best=False, device=config.device)
-        if overwrite:
-            set_aside(folder)
-        try:
-            run._made = folder.make()
-            with run._taken():
-                RunFolder.create(config)
-        except BaseException:
-            bring_back(folder)
-            raise
+        folder, peers = RunFolder(Path(config.out).absolute()), Peers(mesh)
+        with peers.alike():
+            if peers.size > 1:
+                check_split(config)
+            if peers.is_first:
+                check_replaceable(folder) if overwrite else folder.check_free()
+            config, read = begun(config, data)
+        peers.check_same("training data", f"{dict(read.job.sizes)}, check sum {read.checksum}")
+        run = cls(folder, config, read, best=False, device=config.device, peers=peers)
+        with peers.alike():
+            if peers.is_first:
+                run._begin(overwrite)
         return run
 
+    def _begin(self, overwrite: bool) -> None:
+        """Make the folder, and write the options there."""
+        if overwrite:
+            set_aside(self.folder)
+        try:
+            self._made = self.folder.make()
+            with self._taken():
+                RunFolder.create(self.config)
+        except BaseException:
+            bring_back(self.folder)
+            raise
+
     @classmethod
-    def open(cls, out: Path | str, *, data: Any = None, best: bool = False, device: str = "cpu") -> Run:
+    def open(
+        cls,
+        out: Path | str,
+        *,
+        data: Any = None,
+        best: bool = False,
+        device: str = "cpu",
+        mesh: DeviceMesh | None = None,
+    ) -> Run:
         """The run in a folder, to be used or trained further. Its weights are read when they are first needed.
 
         Args:
@@ -119,12 +151,16 @@ class Run:
             data: the training data, if they were in memory and the run is to be trained further.
             best: whether the weights are those of the best checkpoint, not the last one.
             device: to evaluate and predict on; "auto": cuda if it is usable.
+            mesh: the processes that train it further, as in ``new``; another number of them than before, or one alone
+                without a mesh, goes on with the same weights.
 
         Raises:
             CheckpointError: there is no run, or its config.json is damaged.
         """
-        folder, config, _ = open_folder(out)
-        return cls(folder, config, source=data, best=best, device=resolved(device))
+        peers = Peers(mesh)
+        with peers.alike():
+            folder, config, _ = open_folder(out)
+        return cls(folder, config, source=data, best=best, device=resolved(device), peers=peers)
 
     def __repr__(self) -> str:
         config = self.config
@@ -186,10 +222,10 @@ class Run:
             raise ValueError(f"A resumed run may change: {', '.join(may)}. Found {fixed[0]!r}.")
         with self._taken():
             self._prepare(dict(changes, out=str(self.folder.path)))
-            display = display_for(quiet)
+            display = display_for(quiet or not self._peers.is_first)
             try:
                 outcome = self._trainer(display, on_log).run()
-                if outcome.status == "finished":
+                if outcome.status == "finished" and self._peers.is_first:
                     drop_aside(self.folder)
                 return outcome
             except BaseException:
@@ -290,6 +326,9 @@ class Run:
     @contextmanager
     def _taken(self) -> Iterator[None]:
         """The folder is this process's; a failure of a new run before its first checkpoint removes it."""
+        if not self._peers.is_first:
+            yield
+            return
         self.folder.check_own()
         try:
             with locked(self.folder.path):
@@ -318,18 +357,21 @@ class Run:
 
     def _prepare(self, changes: Mapping[str, Any]) -> None:
         """Options as they stand in the folder, with changes; data; and no file where rows are to be kept."""
-        _, before, _ = open_folder(self.folder.path)
-        config = dataclasses.replace(before, **changes).with_absolute_paths()
-        if config.head_storage != before.head_storage:
-            check_storage_free(config)
-        self.config = config
-        if any(getattr(config, name) != getattr(before, name) for name in _FILES):  # read before that is written
-            self._data = read_data(config, self._in_memory())
-            self.__dict__.pop("job", None)
-            self._check_content(before.train)
+        with self._peers.alike():
+            _, before, _ = open_folder(self.folder.path)
+            config = dataclasses.replace(before, **changes).with_absolute_paths()
+            if self._peers.size > 1:
+                check_split(config)
+            if config.head_storage != before.head_storage:
+                check_storage_free(config)
+            self.config = config
+            if any(getattr(config, name) != getattr(before, name) for name in _FILES):  # read before that is written
+                self._data = read_data(config, self._in_memory())
+                self.__dict__.pop("job", None)
+                self._check_content(before.train)
         if config.head_storage == before.head_storage:
             drop_storage(config)
-        if config != before:
+        if config != before and self._peers.is_first:
             self.folder.write_config(config)
         self.__dict__.pop("_loaded", None)
         self._indices.clear()
@@ -349,21 +391,29 @@ class Run:
     def _trainer(self, display: Display, on_log: OnLog | None) -> Trainer:
         """A trainer in the state of the last checkpoint, or at the start."""
         keep_freed_memory()
-        config, data, folder = self.config, self.data, self.folder
-        data.job.save(folder)
-        network = built(data.job, config, self._frequencies(data))
+        config, folder, peers = self.config, self.folder, self._peers
+        with peers.alike():
+            data = self.data
+            if peers.is_first:
+                data.job.save(folder)
+        frequencies = self._frequencies(data)
+        network = built(data.job, config, frequencies, peers.mesh)
+        if peers.size > 1:
+            display.say(f"{peers.size} processes, {torch.get_num_threads()} threads each.")
         if data.reading:
             display.say(said(config.train, data.reading))
         if data.test is not None and data.test.reading:
             display.say(said(config.test, data.test.reading))
         begin = time.perf_counter()
-        if not folder.last_checkpoint.exists():
+        if not peers.said_by_first(folder.last_checkpoint.exists()):
             if config.preset is not None:
                 display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
-            start_encoder(config, network, data)
-        started = time.perf_counter() - begin
-        evaluator = evaluator_of(config, network, data)
-        trainer = trainer_of(config, network, data, folder, evaluator=evaluator, display=display, on_log=on_log)
+            start_encoder(config, network, data, peers)
+        started = peers.said_by_first(time.perf_counter() - begin)
+        evaluator = evaluator_of(config, network, data, peers)
+        trainer = trainer_of(
+            config, network, data, folder, peers=peers, evaluator=evaluator, display=display, on_log=on_log
+        )
         trainer.restore()
         trainer.state.position.seconds += started  # making the first weights is training too
         return trainer
@@ -377,8 +427,10 @@ class Run:
             tree = load_checkpoint(path)
             with expecting(path, "how often each class is a target"):
                 return checked_frequencies(tree["frequencies"], self.job.sizes["classes"])
-        made = frequencies_of(self.config, data)
-        self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
+        with self._peers.alike():
+            made = frequencies_of(self.config, data)
+            if self._peers.is_first:
+                self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
         return made
 
     @cached_property

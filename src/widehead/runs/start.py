@@ -16,13 +16,14 @@ from widehead.data.files import listed, whole_file
 from widehead.errors import NonFiniteError
 from widehead.jobs import Job, JobData, build_network, configure
 from widehead.jobs.base import job_named
-from widehead.jobs.judging import LOWER_IS_BETTER
+from widehead.jobs.judging import ALONE, LOWER_IS_BETTER
 from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.options.heads import needs_frequencies
+from widehead.options.heads import needs_frequencies, split_heads
 from widehead.runs.storage import check_storage_free
+from widehead.split import Peers
 from widehead.training import Evaluator, RunFolder, Trainer
 from widehead.training.optimizers import make_head_optimizer
 
@@ -42,6 +43,16 @@ def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, Job
     read = read_data(config, data)
     config = fitting_cutoffs(read.job.settled(config), read.job)
     return dataclasses.replace(config, train_checksum=read.checksum), read
+
+
+def check_split(config: TrainingConfig) -> None:
+    """Raise ValueError if several processes cannot make the run."""
+    if config.head not in (heads := split_heads()):
+        raise refusal("head", f"be {' or '.join(heads)} in several processes", config.head)
+    if config.device != "cpu":
+        raise refusal("device", "be cpu in several processes", config.device)
+    if config.head_storage is not None:
+        raise refusal("head_storage", "be left out in several processes", config.head_storage)
 
 
 def read_data(config: TrainingConfig, data: Any = None) -> JobData:
@@ -65,13 +76,17 @@ def said(path: Path | str | None, reading: str) -> str:
     return f"Read: {reading}" if path is None else f"Read {listed([Path(path).name])}: {reading}"
 
 
-def evaluator_of(config: TrainingConfig, network: WideNetwork, data: JobData) -> Evaluator | None:
+def evaluator_of(
+    config: TrainingConfig, network: WideNetwork, data: JobData, peers: Peers = ALONE
+) -> Evaluator | None:
     test = data.test
     if test is None:
         return None
     names = data.job.metric_names(config.at)
     return Evaluator(
-        lambda: test.metrics(network, names, config.rank_at_most, config.seed), names[0], names[0] in LOWER_IS_BETTER
+        lambda: test.metrics(network, names, config.rank_at_most, config.seed, peers),
+        names[0],
+        names[0] in LOWER_IS_BETTER,
     )
 
 
@@ -81,23 +96,36 @@ def frequencies_of(config: TrainingConfig, data: JobData) -> Tensor | None:
     return class_frequencies(data.examples, data.job.sizes["classes"]) if wanted else None
 
 
-def trainer_of(config: TrainingConfig, network: WideNetwork, data: JobData, folder: RunFolder, **more: Any) -> Trainer:
+def trainer_of(
+    config: TrainingConfig,
+    network: WideNetwork,
+    data: JobData,
+    folder: RunFolder,
+    *,
+    peers: Peers = ALONE,
+    **more: Any,
+) -> Trainer:
     """A trainer of a network on the data of a run; ``more`` as `Trainer` takes it."""
     optimizer = make_head_optimizer(config, network, data.examples, data.job.sgd_lr.get(str(config.loss)))
-    batches = Batches(data.examples, config.batch_size, config.seed)
-    return Trainer(config, network, optimizer, batches, folder, sizes=data.job.sizes, **more)
+    share = peers.share if peers.size > 1 else None
+    batches = Batches(data.examples, config.batch_size, config.seed, share=share)
+    return Trainer(config, network, optimizer, batches, folder, sizes=data.job.sizes, peers=peers, **more)
 
 
-def start_encoder(config: TrainingConfig, network: WideNetwork, data: JobData) -> None:
-    """Weights that are made from the training data, if the options say so; NonFiniteError if they are not finite."""
+def start_encoder(config: TrainingConfig, network: WideNetwork, data: JobData, peers: Peers = ALONE) -> None:
+    """Weights that are made from the training data, if the options say so; NonFiniteError if they are not finite.
+
+    All processes compute them, and then take those of the first: machines may round in other ways.
+    """
     if config.encoder_init != "random":
         data.job.start(network.encoder, data.examples, config)
         check_finite(network)
+    peers.take_from_first([*network.encoder.parameters(), *network.encoder.buffers()])
 
 
-def built(job: Job, config: TrainingConfig, frequencies: Tensor | None) -> WideNetwork:
+def built(job: Job, config: TrainingConfig, frequencies: Tensor | None, mesh: Any = None) -> WideNetwork:
     try:
-        return build_network(job, config, frequencies)
+        return build_network(job, config, frequencies, mesh)
     except OSError as error:
         raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from widehead import mapped
 from widehead.errors import CheckpointError
+from widehead.split import telling
 from widehead.training.folder import atomic_write, expecting
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -50,6 +51,9 @@ _NO_SUM = b"00000000"
 def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     """Write ``tree`` to ``path``, in the place of what was there.
 
+    If rows of a tensor are split over processes (DTensor, `Shard(0)`), all of them call this and the first one writes,
+    what one process would: it has a block of others' rows at a time.
+
     Raises:
         CheckpointError: the file cannot be written, as on a full disk; what was at ``path`` is still there, whole.
         TypeError: the tree holds something else than dicts, lists, tuples, tensors, numbers, texts and None.
@@ -58,6 +62,12 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     structure = _pack(tree, "", tensors)
     # The widest numbers first, so that each lies at a multiple of its size.
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
+    split = next((tensor for tensor in tensors.values() if _is_split(tensor)), None)
+    if split is not None and split.device_mesh.get_local_rank() > 0:
+        for tensor in tensors.values():
+            for _ in _split_pieces(tensor) if _is_split(tensor) else ():
+                pass
+        return
     with atomic_write(path) as file:
         _write(file, tensors, json.dumps(structure, separators=(",", ":")))
 
@@ -85,7 +95,7 @@ def _write(file: BinaryIO, tensors: dict[str, Tensor], structure: str) -> None:
     file.write(start)
     total = zlib.crc32(start)
     for tensor in tensors.values():
-        for piece in _pieces(tensor):
+        for piece in _split_pieces(tensor) if _is_split(tensor) else _pieces(tensor):
             file.write(piece)
             total = zlib.crc32(piece, total)
     # The sum covers the whole file with zeros in the sum's own place.
@@ -104,6 +114,30 @@ def _header(tensors: dict[str, Tensor], structure: str) -> bytes:
         offset = end
     header = json.dumps(entries, separators=(",", ":")).encode()
     return header + b" " * (-len(header) % 8)
+
+
+def _is_split(tensor: Any) -> bool:
+    return hasattr(tensor, "to_local")
+
+
+def _split_pieces(tensor: Any) -> Iterator[memoryview]:
+    """The bytes of the rows that all processes have, in the first one; the others send it theirs."""
+    group, rank = tensor.device_mesh.get_group(), tensor.device_mesh.get_local_rank()
+    here, size = tensor.to_local().detach(), tensor.device_mesh.size()
+    most = -(-tensor.shape[0] // size)
+    step = max(1, _CHUNK // max(1, math.prod(tensor.shape[1:]) * tensor.element_size()))
+    for owner in range(size):
+        count = max(0, min(most, tensor.shape[0] - owner * most))
+        for start in range(0, count, step):
+            shape = (min(step, count - start), *tensor.shape[1:])
+            block = here[start : start + shape[0]] if rank == owner else here.new_empty(shape if rank == 0 else 0)
+            with telling():
+                if owner > 0 and rank == owner:
+                    distributed.send(block.contiguous(), group=group, group_dst=0)
+                elif owner > 0 and rank == 0:
+                    distributed.recv(block, group=group, group_src=owner)
+            if rank == 0:
+                yield from _pieces(block)
 
 
 def _pieces(tensor: Tensor) -> Iterator[memoryview]:

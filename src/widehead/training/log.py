@@ -26,13 +26,18 @@ class MetricsLog:
     "head_share" (part of the time that the head took: forward, backward and step), "head_lr", "encoder_lr" and the
     monitors of the head and of its optimiser, by their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind
     "evaluation" adds one key a metric. A number that is not finite is written as null.
+
+    Args:
+        path: None if another process writes the log; then nothing happens here.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line; CheckpointError if the file cannot be written."""
+        if self.path is None:
+            return
         line = json.dumps({name: _finite(value) for name, value in record.items()})
         try:
             with open(self.path, "a", encoding="utf-8", opener=_own) as file:
@@ -42,7 +47,7 @@ class MetricsLog:
 
     def cut(self, step: int) -> None:
         """Leave out every line past ``step``, and a last one that a kill cut short."""
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         with atomic_write(self.path) as file:

@@ -21,6 +21,7 @@ from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import HeadOptimizer
 from widehead.options import TrainingConfig
 from widehead.options.intervals import Interval
+from widehead.split import Peers
 from widehead.targets import Inputs, SparseTargets, on_device
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
@@ -83,6 +84,8 @@ class Trainer:
         sizes: what the network was built for ("inputs", "classes"), kept in checkpoints and checked on return.
         evaluator: how to judge, or None.
         display: what people see; nothing by default.
+        peers: the processes that have the head's rows, each of which gives the network its share of every batch. Only
+            the first writes; all of them hear of a signal that one heard.
         on_log: is called with the network and each record of the log; if it returns true, training ends there, with a
             checkpoint.
 
@@ -102,6 +105,7 @@ class Trainer:
         evaluator: Evaluator | None = None,
         display: Display | None = None,
         on_log: OnLog | None = None,
+        peers: Peers | None = None,
     ) -> None:
         if len(batches) == 0:
             raise ValueError("There should be at least one example to train on. Found none.")
@@ -109,10 +113,12 @@ class Trainer:
         self.evaluator = evaluator
         self._display = display or Display()
         self._on_log, self._ended = on_log, False
-        self._log = MetricsLog(folder.metrics_path)
+        self.peers = peers or Peers()
+        self._interruption, self._stops = Interruption(), False
+        self._log = MetricsLog(folder.metrics_path if self.peers.is_first else None)
         self._evaluate_every = Interval.parse(config.evaluate_every)
         self._checkpoint_every = Interval.parse(config.checkpoint_every)
-        self._lap = self._shown = 0.0
+        self._lap = self._shown = self._unsaid = self._seconds = 0.0
         self._figures: dict[str, float] = {}
         # Numbers of the steps since the last look at them: step, what it is, () the number on the device.
         self._unread: list[tuple[int, str, Tensor]] = []
@@ -136,7 +142,7 @@ class Trainer:
         Raises:
             CheckpointError: the checkpoint or the log is damaged, or of another run.
         """
-        if self.folder.last_checkpoint.exists():
+        if self.peers.said_by_first(self.folder.last_checkpoint.exists()):
             self.state.restore(self.folder.last_checkpoint)
             if (batch := self.state.position.batch) >= len(self.batches):
                 raise CheckpointError(
@@ -154,13 +160,13 @@ class Trainer:
             CheckpointError: a checkpoint or the log could not be written; the last checkpoint is still valid.
         """
         stops = finished = self._done() >= 1.0
-        with Interruption() as interruption:
+        with self._interruption:
             self._lap = time.perf_counter()
             while not stops:
                 for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
                     self._step(inputs, targets)
                     finished = self._done() >= 1.0
-                    stops = self._between_steps(finished, interruption)
+                    stops = self._between_steps(finished)
                     if stops:
                         break
         position = self.state.position
@@ -189,6 +195,7 @@ class Trainer:
     def _step(self, inputs: Inputs, targets: SparseTargets) -> None:
         inputs, targets = _on(self.state.device, inputs, self.network.head.prepare_targets(targets))
         self.network.train()
+        self.peers.seed_step(self.config.seed, self.state.position.step)
         self.state.encoder_optimizer.zero_grad()
         self.state.head_optimizer.zero_grad()
         hidden = self.network.hidden(inputs)
@@ -196,20 +203,57 @@ class Trainer:
         if hidden.requires_grad:
             # The head's share of the backward pass ends when the gradient reaches the hidden layer.
             hidden.register_hook(lambda gradient: self._clock.add(begin, self._clock.mark()))
-        loss = self.network.head(hidden, targets)
-        self._note(_LOSS, loss.detach())
+        loss, examples = (self._loss if self.peers.size == 1 else self._part_of_loss)(hidden, targets)
         loss.backward()
         if not hidden.requires_grad:
             self._clock.add(begin, self._clock.mark())
         self._change_weights()
-        now = time.perf_counter()
-        self.state.position.count(len(targets), now - self._lap, len(self.batches))
-        self._lap = now
+        self.state.position.count(examples, self._spent(), len(self.batches))
         for scheduler in self.state.schedulers:
             scheduler.step()
 
+    def _loss(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, int]:
+        """The mean loss of a batch, and its examples."""
+        loss = self.network.head(hidden, targets)
+        self._note(_LOSS, loss.detach())
+        return loss, len(targets)
+
+    def _part_of_loss(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, int]:
+        """This process's part of that mean, P times, as heads and encoders train the mean of what processes have.
+
+        All hear here what one of them may know alone: how long the first worked, and who was asked to stop.
+        """
+        head = self.network.head
+        loss = head(hidden, targets, reduction="sum")
+        counts = head.num_counted(targets)
+        asked = self._interruption.requested or self._ended
+        told = self.peers.sums(float(loss.detach()), counts, len(targets), asked, self._until_now())
+        total, counted, examples, stops, self._seconds = told
+        self._stops = stops > 0
+        self._note(_LOSS, torch.tensor(total / max(counted, 1.0), dtype=torch.float64))
+        return loss * (self.peers.size / max(counted, 1.0)), int(examples)
+
+    def _lapsed(self) -> float:
+        """Seconds of training since the last call."""
+        now = time.perf_counter()
+        lapsed, self._lap = now - self._lap, now
+        return lapsed
+
+    def _until_now(self) -> float:
+        """Those that were not told to the others, of the first process, whose clock counts for all."""
+        return (self._unsaid + self._lapsed()) * self.peers.is_first
+
+    def _spent(self) -> float:
+        """Those of a step that ends."""
+        lapsed = self._lapsed()
+        if self.peers.size == 1:
+            return lapsed
+        self._unsaid = lapsed
+        return self._seconds
+
     def _change_weights(self) -> None:
         """Make the steps of head and encoder, or neither."""
+        self.state.encoder_optimizer.average(self.peers)
         norm = self.state.encoder_optimizer.gradient_norm()
         if norm is not None:
             self._note(_NORM, norm)
@@ -249,7 +293,7 @@ class Trainer:
             "limits on gradient norms help."
         )
 
-    def _between_steps(self, finished: bool, interruption: Interruption) -> bool:
+    def _between_steps(self, finished: bool) -> bool:
         """Show, log, evaluate and save, each if it is time; whether the run stops here, which is then saved."""
         position = self.state.position
         logs = position.step % self.config.log_every == 0 or finished
@@ -264,7 +308,8 @@ class Trainer:
         if evaluates:
             self._evaluate()
         # Asked once a step, so that no run stops without its checkpoint.
-        stops = finished or self._ended or interruption.requested
+        asked = self._stops if self.peers.size > 1 else self._ended or self._interruption.requested
+        stops = finished or asked
         if stops or self._due(self._checkpoint_every, position.seconds - position.saved_seconds):
             self._read()  # nor saved
             position.saved_seconds = position.seconds

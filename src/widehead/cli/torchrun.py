@@ -1,0 +1,107 @@
+"""The program as one of several processes that torchrun started: who talks, and how all of them end alike."""
+
+import os
+import signal
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from widehead.errors import ProcessesError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+_WAIT = timedelta(seconds=20)  # for what a process says that ends
+_MARK = ".torchrun.tmp"  # in a run folder: who began the run
+
+
+def size() -> int:
+    """How many processes there are; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and talks."""
+    return size() == 1 or rank() == 0
+
+
+def rank() -> int:
+    """Of this process."""
+    return int(os.environ["RANK"])
+
+
+def joined() -> "DeviceMesh | None":
+    """The processes, once all of them are here; None if this is the only one."""
+    if size() == 1:
+        return None
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+
+    signal.signal(signal.SIGTERM, _interrupted)  # torchrun's, when one of them has ended
+    try:
+        distributed.init_process_group("gloo")
+    except RuntimeError as error:
+        raise ProcessesError(f"All {size()} processes should have met. Found: {error}") from error
+    return init_device_mesh("cpu", (size(),))
+
+
+def _interrupted(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def ended(code: int) -> tuple[bool, int]:
+    """Say to the others that the program ends with ``code``: whether this is the first to end, and the code of that."""
+    if size() == 1:
+        return True, code
+    from torch import distributed
+
+    try:
+        store: Any = (
+            distributed.distributed_c10d._get_default_store()
+            if distributed.is_initialized()
+            else next(distributed.rendezvous("env://", timeout=_WAIT))[0]
+        )
+        store.set_timeout(_WAIT)
+        if store.add("widehead/ended", 1) == 1:
+            store.set("widehead/code", str(code))
+            return True, code
+        return False, int(store.get("widehead/code"))
+    except (RuntimeError, ValueError):  # who keeps it is gone
+        return True, code
+
+
+def began(out: Path) -> None:
+    """Note in a new run's folder that these processes began it, so that they may be started again."""
+    if size() > 1 and is_first():
+        (out / _MARK).write_text(_launcher(), encoding="utf-8")
+
+
+def finished(out: Path) -> None:
+    """Nobody needs that note any more."""
+    if is_first():
+        (out / _MARK).unlink(missing_ok=True)
+
+
+def goes_on(out: Path) -> bool:
+    """Whether torchrun started the processes again, and they began the run in ``out`` before, as rank 0 finds."""
+    if size() == 1 or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return False
+    from torch import distributed
+
+    mark = out / _MARK
+    told = [mark.exists() and mark.read_text(encoding="utf-8") == _launcher() and (out / "config.json").exists()]
+    distributed.broadcast_object_list(told, 0)
+    return bool(told[0])
+
+
+def _launcher() -> str:
+    """The process of torchrun on the machine of rank 0."""
+    return f"{os.environ['TORCHELASTIC_RUN_ID']}: process {os.getppid()} on {socket.gethostname()}\n"
+
+
+def again() -> str:
+    """What stands before the arguments of a command that goes on."""
+    if size() == 1:
+        return "widehead"
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m widehead"

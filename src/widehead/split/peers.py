@@ -1,0 +1,153 @@
+"""The processes that train one run together: what they tell one another besides rows of W.
+
+Letters: P processes, m examples of a batch of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from widehead.errors import ProcessesError
+from widehead.split.processes import RowSplit, _telling
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from widehead.versions import Rows
+
+_BLOCK = 1 << 18  # numbers that are drawn together, a multiple of the 16 that torch makes at a time
+
+
+class Peers:
+    """The processes of a mesh, each of which makes the same run; or this one alone, which then asks nobody.
+
+    Args:
+        mesh: of one dimension; None for one process.
+
+    Attributes:
+        rank: of this process, below ``size`` P.
+        is_first: whether this is the one that writes and talks.
+    """
+
+    def __init__(self, mesh: DeviceMesh | None = None) -> None:
+        self.mesh = mesh
+        self._split = None if mesh is None else RowSplit(mesh, mesh.size())
+        self.rank, self.size = (0, 1) if self._split is None else (self._split.rank, self._split.size)
+        self.is_first = self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """Which of ``count`` things in a row are this process's."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    # -- what all do alike --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """What fails in one process fails in all, once all have left the block, in which nobody asks others.
+
+        Raises:
+            ProcessesError: it failed in another process; says in which, and why.
+        """
+        failure = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            failure = error
+        told = self._told(None if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        if (failed := next((rank for rank, text in enumerate(told) if text is not None), None)) is not None:
+            raise ProcessesError(f"Rank {failed}: {told[failed]}")
+
+    def check_same(self, what: str, found: Any) -> None:
+        """Raise ProcessesError, on all, if ``found`` differs between them."""
+        told = self._told(str(found))
+        if len(set(told)) > 1:
+            other = next(text for text in told if text != told[0])
+            raise ProcessesError(
+                f"All processes should have the same {what}. Found {told[0]} on rank 0 and {other} on rank "
+                f"{told.index(other)}."
+            )
+
+    def _told(self, mine: Any) -> list[Any]:
+        """What each process says, by rank."""
+        if self._split is None:
+            return [mine]
+        told: list[Any] = [None] * self.size
+        with _telling():
+            distributed.all_gather_object(told, mine, group=self._split.mesh.get_group())
+        return told
+
+    def said_by_first(self, mine: Any) -> Any:
+        """What rank 0 says in the place of ``mine``."""
+        return self._told(mine)[0]
+
+    # -- numbers ------------------------------------------------------------------------------------------------
+
+    def sums(self, *numbers: float) -> list[float]:
+        """Each number summed over the processes, the same bits on all."""
+        if self._split is None:
+            return list(numbers)
+        return self._split.sum_(torch.tensor(numbers, dtype=torch.float64), "numbers").tolist()
+
+    @torch.no_grad()
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Write what rank 0 has into ``tensors``."""
+        for tensor in tensors if self._split is not None else ():
+            self._split.from_first_(tensor.data)
+
+    def average(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Dense gradients, averaged over the processes; each alone is one message less than it is large."""
+        if self._split is None or not gradients:
+            return gradients
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        parts = self._split.sum_(flat, "gradients").div_(self.size).split([g.numel() for g in gradients])
+        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+
+    def average_rows(self, gradient: Tensor) -> Tensor:
+        """The average of gradients that are sparse in their rows, each row named once; the same bits on all."""
+        if self._split is None:
+            return gradient
+        ids, rows = gradient._indices()[0], gradient._values()
+        counts = [int(count) for count in self._told(ids.numel())]
+        all_ids = self._split.all_rows(ids, counts, "gradients")
+        all_rows = self._split.all_rows(rows, counts, "gradients").div_(self.size)
+        return torch.sparse_coo_tensor(all_ids[None], all_rows, gradient.shape, check_invariants=False).coalesce()
+
+    # -- chance -------------------------------------------------------------------------------------------------
+
+    def seed_step(self, seed: int, step: int) -> None:
+        """Draws of this step, such as dropout's, are its own and this process's, whatever was drawn before.
+
+        So a run that goes on is the run that did not stop. One process goes on with its generator instead.
+        """
+        if self._split is not None:
+            entropy = np.random.SeedSequence([seed, step, self.rank, self.size])
+            torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+def draw_as_one(split: RowSplit, rows: Rows, std: float, state: Tensor) -> Tensor:
+    """Give rows the numbers that one process would draw from a generator; what follows them in it is returned.
+
+    Each process draws all of them, and keeps its own.
+
+    Args:
+        state: of torch's generator of the CPU, the same everywhere; and so is what is returned.
+    """
+    generator, width = torch.Generator(), rows.width
+    generator.set_state(state)
+    step = max(16, _BLOCK // width // 16 * 16)
+    starts = range(0, max(1, split.num_rows - 16), step)  # torch draws fewer than 16 numbers in another way
+    for number, start in enumerate(starts):
+        stop = split.num_rows if number + 1 == len(starts) else start + step
+        drawn = torch.empty(stop - start, width, dtype=rows.dtype).normal_(std=std, generator=generator)
+        first, end = max(start, split.first), min(stop, split.end)
+        if first < end:
+            rows.put(first - split.first, drawn[first - start : end - start].to(rows.device))
+    return generator.get_state()
