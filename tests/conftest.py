@@ -16,6 +16,7 @@ settings.load_profile("widehead")
 pytest.register_assert_rewrite("support")
 
 from support.played import Device, now_played, played_cuda  # noqa: E402  (its asserts are rewritten)
+from support.several import Several  # noqa: E402
 
 # WIDEHEAD_TEST_DEVICE=cuda on a machine without a card: the CPU plays one.
 PLAYS = os.environ.get("WIDEHEAD_TEST_DEVICE", "cpu").startswith("cuda") and not torch.cuda.is_available()
@@ -50,3 +51,10 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"WIDEHEAD_DATA should name a folder. Found {folder}.")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def several() -> Iterator[Several]:
+    made = Several()
+    yield made
+    made.close()

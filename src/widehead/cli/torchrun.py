@@ -55,12 +55,13 @@ def ended(code: int) -> tuple[bool, int]:
     if size() == 1:
         return True, code
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     try:
         store: Any = (
             distributed.distributed_c10d._get_default_store()
             if distributed.is_initialized()
-            else next(distributed.rendezvous("env://", timeout=_WAIT))[0]
+            else next(rendezvous("env://", timeout=_WAIT))[0]
         )
         store.set_timeout(_WAIT)
         if store.add("widehead/ended", 1) == 1:

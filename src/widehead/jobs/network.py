@@ -26,9 +26,7 @@ def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
     )
 
 
-def build_network(
-    job: Job, config: TrainingConfig, frequencies: Tensor | None = None, mesh: Any = None
-) -> WideNetwork:
+def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None = None, mesh: Any = None) -> WideNetwork:
     """A new network for a job, its weights drawn from ``config.seed``; those of one process, whatever ``mesh`` is.
 
     Args:

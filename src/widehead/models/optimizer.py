@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 
 from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam
-from widehead.optim.rows import RowOptimizer, coalesced
+from widehead.optim.rows import coalesced
 from widehead.split import Peers
 
 
@@ -68,18 +68,12 @@ class EncoderOptimizer:
             part.zero_grad()
 
     def average(self, peers: Peers) -> None:
-        """Give all processes the average of their gradients, dense or sparse, so that their parameters stay the same."""
+        """Give all processes the average of their gradients, dense or sparse, so that parameters stay the same."""
         if peers.size == 1:
             return
-        sparse = {id(p) for part in self.parts if isinstance(part, RowOptimizer) for p in part.param_groups[0]["params"]}
-        rows = [p for p in self.parameters if id(p) in sparse]
-        dense = [p for p in self.parameters if id(p) not in sparse]
-        found = peers.average([torch.zeros_like(p) if p.grad is None else p.grad for p in dense])
-        for parameter, gradient in zip(dense, found, strict=True):
+        found = [p.grad if p.grad is None else _once(p.grad) for p in self.parameters]
+        for parameter, gradient in zip(self.parameters, peers.average(self.parameters, found), strict=True):
             parameter.grad = gradient
-        for parameter in rows:
-            gradient = torch.sparse_coo_tensor(size=parameter.shape) if parameter.grad is None else parameter.grad
-            parameter.grad = peers.average_rows(coalesced(gradient))
 
     def gradient_norm(self) -> Tensor | None:
         """() Euclidean norm of all gradients, not finite if one of them or its square is not; None of none."""
@@ -116,9 +110,11 @@ def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
 
 def _values(parameter: Tensor) -> Tensor:
     """The numbers of a gradient, to be changed in place; a sparse one is made to hold each row once."""
-    gradient: Tensor | None = parameter.grad
-    assert gradient is not None
-    if not gradient.is_sparse:
-        return gradient
-    parameter.grad = coalesced(gradient)
-    return parameter.grad._values()
+    assert parameter.grad is not None
+    parameter.grad = _once(parameter.grad)
+    return parameter.grad._values() if parameter.grad.is_sparse else parameter.grad
+
+
+def _once(gradient: Tensor) -> Tensor:
+    """A gradient that holds each row once, if it is sparse in them."""
+    return coalesced(gradient) if gradient.is_sparse else gradient

@@ -76,9 +76,7 @@ def said(path: Path | str | None, reading: str) -> str:
     return f"Read: {reading}" if path is None else f"Read {listed([Path(path).name])}: {reading}"
 
 
-def evaluator_of(
-    config: TrainingConfig, network: WideNetwork, data: JobData, peers: Peers = ALONE
-) -> Evaluator | None:
+def evaluator_of(config: TrainingConfig, network: WideNetwork, data: JobData, peers: Peers = ALONE) -> Evaluator | None:
     test = data.test
     if test is None:
         return None
@@ -97,13 +95,7 @@ def frequencies_of(config: TrainingConfig, data: JobData) -> Tensor | None:
 
 
 def trainer_of(
-    config: TrainingConfig,
-    network: WideNetwork,
-    data: JobData,
-    folder: RunFolder,
-    *,
-    peers: Peers = ALONE,
-    **more: Any,
+    config: TrainingConfig, network: WideNetwork, data: JobData, folder: RunFolder, *, peers: Peers = ALONE, **more: Any
 ) -> Trainer:
     """A trainer of a network on the data of a run; ``more`` as `Trainer` takes it."""
     optimizer = make_head_optimizer(config, network, data.examples, data.job.sgd_lr.get(str(config.loss)))

@@ -5,7 +5,7 @@ Letters: P processes, m examples of a batch of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from widehead.versions import Rows
 
+_NONE, _DENSE = -1, 1 << 62  # in the place of a number of rows
 _BLOCK = 1 << 18  # numbers that are drawn together, a multiple of the 16 that torch makes at a time
 
 
@@ -99,26 +100,45 @@ class Peers:
     @torch.no_grad()
     def take_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Write what rank 0 has into ``tensors``."""
-        for tensor in tensors if self._split is not None else ():
-            self._split.from_first_(tensor.data)
+        if self._split is not None:
+            for tensor in tensors:
+                self._split.from_first_(tensor.data)
 
-    def average(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Dense gradients, averaged over the processes; each alone is one message less than it is large."""
-        if self._split is None or not gradients:
-            return gradients
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        parts = self._split.sum_(flat, "gradients").div_(self.size).split([g.numel() for g in gradients])
-        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+    def average(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The averages of all processes' gradients, the same bits on all; None only if all have none.
 
-    def average_rows(self, gradient: Tensor) -> Tensor:
-        """The average of gradients that are sparse in their rows, each row named once; the same bits on all."""
-        if self._split is None:
-            return gradient
-        ids, rows = gradient._indices()[0], gradient._values()
-        counts = [int(count) for count in self._told(ids.numel())]
+        Dense ones are one message. One that is sparse in its rows, each of them once, is two.
+        """
+        split = self._split
+        assert split is not None
+        table = self._kinds(gradients)
+        made: list[Tensor | None] = [None] * len(parameters)
+        dense = [i for i, counts in enumerate(table) if max(counts) == _DENSE]
+        if dense:
+            parts = [torch.zeros_like(parameters[i]) if (g := gradients[i]) is None else g for i in dense]
+            flat = split.sum_(torch.cat([part.flatten() for part in parts]), "gradients").div_(self.size)
+            for i, part in zip(dense, flat.split([part.numel() for part in parts]), strict=True):
+                made[i] = part.view_as(parameters[i])
+        for i, counts in enumerate(table):
+            if _NONE < max(counts) < _DENSE:
+                made[i] = self._average_rows(parameters[i], gradients[i], [max(0, count) for count in counts])
+        return made
+
+    def _kinds(self, gradients: Sequence[Tensor | None]) -> list[list[int]]:
+        """What each process has of each gradient: none, all, or how many rows."""
+        kinds = [_NONE if g is None else g._indices().shape[1] if g.is_sparse else _DENSE for g in gradients]
+        assert self._split is not None
+        told = self._split.all_rows(torch.tensor([kinds], dtype=torch.int64), [1] * self.size, "gradients")
+        return told.T.tolist()
+
+    def _average_rows(self, parameter: Tensor, gradient: Tensor | None, counts: list[int]) -> Tensor:
+        assert self._split is not None
+        ids, rows = parameter.new_empty(0, dtype=torch.int64), parameter.new_empty(0, *parameter.shape[1:])
+        if gradient is not None:
+            ids, rows = gradient._indices()[0], gradient._values()
         all_ids = self._split.all_rows(ids, counts, "gradients")
         all_rows = self._split.all_rows(rows, counts, "gradients").div_(self.size)
-        return torch.sparse_coo_tensor(all_ids[None], all_rows, gradient.shape, check_invariants=False).coalesce()
+        return torch.sparse_coo_tensor(all_ids[None], all_rows, parameter.shape, check_invariants=False).coalesce()
 
     # -- chance -------------------------------------------------------------------------------------------------
 

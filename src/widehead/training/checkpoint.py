@@ -62,7 +62,7 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     structure = _pack(tree, "", tensors)
     # The widest numbers first, so that each lies at a multiple of its size.
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
-    split = next((tensor for tensor in tensors.values() if _is_split(tensor)), None)
+    split: Any = next((tensor for tensor in tensors.values() if _is_split(tensor)), None)
     if split is not None and split.device_mesh.get_local_rank() > 0:
         for tensor in tensors.values():
             for _ in _split_pieces(tensor) if _is_split(tensor) else ():

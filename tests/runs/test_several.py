@@ -1,0 +1,125 @@
+"""Runs of several processes: those of one process, in whatever number they go on, and what all refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import several_runs
+from support.cli_runs import JOBS
+from support.several import Several
+
+from widehead.runs import Run
+
+TIMINGS = ("seconds", "examples_per_second", "head_share")
+# Without dropout, as the units that are dropped are others in another number of processes.
+CASES: dict[str, dict[str, Any]] = {
+    "recommender": {"preset": "trained", "input_dropout": 0.0},
+    "language-model": {"dropout": 0.0},
+    "word-embeddings": {},
+    "multilabel": {"preset": "trained", "input_dropout": 0.0, "dropout": 0.0, "encoder_max_grad_norm": 0.1},
+}
+
+
+def state_of(out: Path) -> list[torch.Tensor]:
+    network = Run.open(out).network
+    return [network.head.weight(), *network.encoder.state_dict().values()]
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def assert_near(out: Path, beside: Path, limit: float = 1e-9, kinds: tuple[str, ...] = ("train", "evaluation")) -> None:
+    for found, expected in zip(state_of(out), state_of(beside), strict=True):
+        assert float((found - expected).abs().max()) <= limit * float(expected.abs().max())
+    logs = ([record for record in log_of(place) if record["kind"] in kinds] for place in (out, beside))
+    for record, known in zip(*logs, strict=True):
+        assert record.pop("kind") == known.pop("kind")
+        assert record == pytest.approx(known, rel=1e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_two_processes_make_the_run_of_one(several: Several, tmp_path: Path, job: str) -> None:
+    several_runs.make_files(job, tmp_path)
+    several_runs.begin(None, job, tmp_path, "one", CASES[job])
+    answers = several.run(2, several_runs.begin, job, tmp_path, "two", CASES[job])
+    assert answers[0] == answers[1]  # the encoders too, to the last bit
+    assert answers[0][0] is not None
+    assert_near(tmp_path / "two", tmp_path / "one")
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
+
+
+def test_the_default_recommender(several: Several, tmp_path: Path) -> None:
+    several_runs.make_files("recommender", tmp_path)
+    more = {"preset": "svd", "encoder_lr": 0.0}
+    several_runs.begin(None, "recommender", tmp_path, "one", more)
+    several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)
+    assert_near(tmp_path / "three", tmp_path / "one")
+
+
+def test_it_goes_on_in_another_number_of_processes(several: Several, tmp_path: Path) -> None:
+    job, more = "recommender", {**CASES["recommender"], "schedule": "constant", "batch_size": 33}  # a last batch of one
+    several_runs.make_files(job, tmp_path)
+    several_runs.begin(None, job, tmp_path, "one", {**more, "epochs": 4})
+    several.run(2, several_runs.begin, job, tmp_path, "all", more)
+    several_runs.go_on(None, tmp_path, "all", {"epochs": 2})
+    several.run(3, several_runs.go_on, tmp_path, "all", {"epochs": 3})
+    several.run(4, several_runs.go_on, tmp_path, "all", {"epochs": 4})
+    assert_near(tmp_path / "all", tmp_path / "one", kinds=("evaluation",))
+
+
+def test_a_run_that_died_is_that_which_did_not(several: Several, tmp_path: Path) -> None:
+    job = "recommender"
+    more = {"preset": "trained", "input_dropout": 0.5, "dropout": 0.2, "dtype": "float32", "epochs": 3, "log_every": 1}
+    more |= {"checkpoint_every": "3 steps", "keep_best": True, "head_max_grad_norm": 1.0}
+    several_runs.make_files(job, tmp_path)
+    several.run(3, several_runs.begin, job, tmp_path, "whole", more)
+    several.run(3, several_runs.begin, job, tmp_path, "dies", more, 5)
+    shutil.copytree(tmp_path / "dies", tmp_path / "alone")
+    several.run(3, several_runs.go_on, tmp_path, "dies", {}, 4)
+    several.run(3, several_runs.go_on, tmp_path, "dies", {})
+    assert all(map(torch.equal, state_of(tmp_path / "dies"), state_of(tmp_path / "whole")))
+    assert log_of(tmp_path / "dies") == log_of(tmp_path / "whole")
+    several_runs.go_on(None, tmp_path, "alone", {})
+    assert not all(map(torch.equal, state_of(tmp_path / "alone"), state_of(tmp_path / "whole")))
+
+
+def test_what_one_process_cannot_do_no_process_does(several: Several, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        several_runs.make_files("recommender", folder)
+    more = {"preset": "trained"}
+    (folders[1] / "train.txt").write_text((folders[0] / "train.txt").read_text() + "u0 i3\n")
+    found = several.run(2, several_runs.refused, "recommender", folders, str(tmp_path / "run"), more)
+    assert found[0] == found[1]
+    assert found[0][0] == "ProcessesError"
+    assert "the same training data. Found {'inputs': 60, 'classes': 60}, check sum" in found[0][1]
+    (folders[1] / "train.txt").unlink()
+    (mine, told), (theirs, said) = several.run(
+        2, several_runs.refused, "recommender", folders, str(tmp_path / "run"), more
+    )
+    assert (mine, theirs, told) == ("ProcessesError", "DataError", f"Rank 1: {said}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"head": "hierarchical", "loss": None}, "`head` should be exact"),
+        ({"device": "cuda"}, "`device` should be cpu"),
+    ],
+)
+def test_options_of_one_process(several: Several, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    several_runs.make_files("recommender", tmp_path)
+    found = several.run(2, several_runs.refused, "recommender", [tmp_path] * 2, "run", {"preset": "trained", **more})
+    assert found[0] == found[1]
+    assert found[0][0] == "ValueError"
+    assert said in found[0][1]
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,74 @@
+"""Runs that several processes make together, as functions of their mesh, or one alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from support.cli_runs import FILES
+from widehead.errors import ProcessesError
+from widehead.jobs import configure
+from widehead.runs import Run
+from widehead.training import Outcome
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "recommender": {"width": 8, "batch_size": 17, "at": (6,), "loss": "squared-error", "encoder_lr": 0.02},
+    "language-model": {"width": 16, "batch_size": 128, "at": (1, 10), "loss": "spherical-softmax"},
+    "word-embeddings": {"width": 16, "subsample": None, "at": (1, 10)},
+    "multilabel": {"width": 12, "hidden": (16,), "batch_size": 97, "at": (1, 2), "loss": "spherical-softmax"},
+}
+
+
+def make_files(job: str, folder: Path) -> None:
+    FILES[job](folder)
+
+
+def config_of(job: str, folder: Path, out: str, **more: Any) -> Any:
+    given = {**OPTIONS[job], "dtype": "float64", "epochs": 1, "evaluate_every": "1 epoch", **more}
+    files = {"train": str(folder / "train.txt"), "test": str(folder / "test.txt"), "out": str(folder / out)}
+    return configure(job, **{**given, **files})
+
+
+def begin(mesh: Any, job: str, folder: Path, out: str, more: dict[str, Any], stop: int | None = None) -> Any:
+    """A new run; it dies after ``stop`` records of its log, if there is one."""
+    run = Run.new(config_of(job, folder, out, **more), mesh=mesh)
+    return _trained(run, stop)
+
+
+def go_on(mesh: Any, folder: Path, out: str, changes: dict[str, Any], stop: int | None = None) -> Any:
+    return _trained(Run.open(folder / out, mesh=mesh), stop, **changes)
+
+
+class Killed(Exception):
+    """In the place of a kill: nothing is written after it."""
+
+
+def _trained(run: Run, stop: int | None, **changes: Any) -> Any:
+    """What the run came to, and the bits of the encoder here."""
+    records, bits = [], []
+
+    def on_log(network: Any, record: Any) -> None:
+        records.append(record)
+        state = torch.cat([part.flatten() for part in network.encoder.state_dict().values()])
+        bits.append(hashlib.blake2b(state.numpy().tobytes()).hexdigest())
+        if len(records) == stop:
+            raise Killed
+
+    try:
+        outcome: Outcome | None = run.train(quiet=True, on_log=on_log, **changes)
+    except Killed:
+        outcome = None
+    return (None if outcome is None else (outcome.step, dict(outcome.metrics))), bits
+
+
+def refused(mesh: Any, job: str, folders: list[Path], out: str, more: dict[str, Any]) -> tuple[str, str]:
+    """What the run is refused with; each process has its own data."""
+    config = config_of(job, folders[mesh.get_local_rank()], out, **more)
+    try:
+        Run.new(config, mesh=mesh).train(quiet=True)
+    except (ValueError, ProcessesError) as error:
+        return type(error).__name__, str(error)
+    return "", ""
