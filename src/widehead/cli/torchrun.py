@@ -57,6 +57,7 @@ def ended(code: int) -> tuple[bool, int]:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would change the code
     try:
         store: Any = (
             distributed.distributed_c10d._get_default_store()
