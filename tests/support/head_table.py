@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import widehead as wh
-from widehead.heads.base import LinearHead
+from widehead.heads.linear import LinearHead
 from widehead.heads.normalized import NormalizedHead
 
 D, WIDTH, M = 60, 8, 6

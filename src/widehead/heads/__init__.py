@@ -2,11 +2,12 @@
 
 from widehead.heads.adaptive import AdaptiveSoftmaxHead
 from widehead.heads.averaging import AveragedModel
-from widehead.heads.base import Head, LinearHead, ParameterHead
+from widehead.heads.base import Head, ParameterHead
 from widehead.heads.black_out import BlackOutHead
 from widehead.heads.exact import ExactHead
 from widehead.heads.full_softmax import FullSoftmaxHead
 from widehead.heads.hierarchical import HierarchicalSoftmaxHead
+from widehead.heads.linear import LinearHead
 from widehead.heads.negative_sampling import NegativeSamplingHead
 from widehead.heads.noise_contrastive import NoiseContrastiveHead
 from widehead.heads.retrieved import RetrievedSoftmaxHead

@@ -7,27 +7,16 @@ O = HWᵀ outputs.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from widehead.errors import check_whole
-from widehead.heads.contract import (
-    Reduction,
-    checked_hidden,
-    checked_targets,
-    checked_weight,
-    linear_of,
-    named_classes,
-    opaque,
-    reduced,
-    told,
-)
-from widehead.heads.scorer import HeadScorer, Scorer
+from widehead.heads.contract import Reduction, checked_hidden, checked_targets, named_classes, opaque, reduced, told
+from widehead.heads.scorer import HeadScorer
 from widehead.losses import mean_over_targets
 from widehead.precision import in_full_precision
-from widehead.search.exhaustive import products, streaming_top_k
 from widehead.targets import SparseTargets, TargetsLike
 
 
@@ -270,95 +259,3 @@ def first_rows(
     nn.init.normal_(values, std=(3.0 * in_features) ** -0.5)
     values[:, in_features:] = 0.0
     return nn.Parameter(values)
-
-
-class LinearHead(ParameterHead):
-    """A head with one row of weights a class: o = HWᵀ + b, p = softmax(o) if it has probabilities.
-
-    The parameter ``table`` (D, d), or (D, d + 1) with the bias as last column, holds W. Scores are the outputs.
-
-    Args:
-        in_features: d.
-        num_classes: D.
-        bias: an additional output weight for a hidden unit that is always 1.
-        device, dtype: as in torch.
-    """
-
-    #: rows of W that are read at a time on the CPU
-    rows_at_once = 1 << 14
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        bias: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(in_features, num_classes)
-        self.has_bias = bias
-        self.table = first_rows(num_classes, in_features, bias, device, dtype)
-
-    def _rows(self, class_ids: Tensor) -> Tensor:
-        """Rows of the table in the shape of ``class_ids`` + (width,); their gradient is sparse if ``sparse``."""
-        return nn.functional.embedding(class_ids, self.table, sparse=self.sparse and torch.is_grad_enabled())
-
-    def _target_outputs(self, widened: Tensor, targets: SparseTargets) -> Tensor:
-        """(nnz,) outputs of the targets."""
-        return torch.linalg.vecdot(widened[targets.example_ids], self._rows(targets.class_ids))
-
-    def _output_blocks(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Outputs of all classes, a block of classes at a time."""
-        return products(self._widened(hidden), self.table, self.rows_at_once)
-
-    def _all_scores(self, hidden: Tensor) -> Tensor:
-        return self._widened(hidden) @ self.table.T
-
-    def _scores_at(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        return self._target_outputs(self._widened(hidden), targets)
-
-    @opaque
-    @in_full_precision
-    def log_normalizer(self, hidden: Tensor) -> Tensor:
-        """(…) log Σ_j exp(o_j), over all classes, of ``hidden`` (…, d)."""
-        rows, lead = checked_hidden(hidden, self.in_features, self.device)
-        return self._log_normalizer(rows).view(lead)
-
-    def _log_normalizer(self, hidden: Tensor) -> Tensor:
-        """(m,), a block of classes at a time."""
-        total = torch.full((hidden.shape[0],), -torch.inf, dtype=self.dtype, device=hidden.device)
-        for _, outputs in self._output_blocks(hidden):
-            total = torch.logaddexp(total, torch.logsumexp(outputs, dim=1))
-        return total
-
-    def _log_probs(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        if not self.has_probabilities:
-            raise TypeError(f"{type(self).__name__} defines no probabilities, so there is no log_prob.")
-        return self._scores_at(hidden, targets) - self._log_normalizer(hidden)[targets.example_ids]
-
-    def _best(self, hidden: Tensor, k: int, banned: SparseTargets | None) -> tuple[Tensor, Tensor]:
-        return streaming_top_k(self._output_blocks(hidden), k, banned)
-
-    def weight(self) -> Tensor:
-        """A dense copy of W, (num_classes, in_features)."""
-        return self.table.detach()[:, : self.in_features].clone()
-
-    def bias(self) -> Tensor | None:
-        """A copy of the bias, (num_classes,), or None."""
-        return self.table.detach()[:, self.in_features].clone() if self.has_bias else None
-
-    def to_linear(self) -> nn.Linear:
-        """An ordinary nn.Linear with the same weights."""
-        return linear_of(self.weight(), self.bias())
-
-    def to_scorer(self) -> Scorer:
-        return Scorer(self.to_linear())
-
-    @torch.no_grad()
-    def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros if None)."""
-        self.table.copy_(checked_weight(weight, bias, self.table, self.has_bias))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bias={self.has_bias}"

@@ -39,8 +39,8 @@ class BlackOutHead(SampledHead):
     default_alpha = 0.4
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        ids = self.sampler.sample(self.negatives)
-        positive, negative = self._outputs(self._widened(hidden), targets, ids)
+        drawn = self.sampler.sample(self.negatives)
+        positive, negative, ids = self._outputs(self._widened(hidden), targets, drawn)
         positive = positive - self.sampler.log_prob(targets.class_ids).to(positive.dtype)
         negative = negative - self.sampler.log_prob(ids).to(negative.dtype)
         negative = left_out(negative, accidental_hits(ids, targets))

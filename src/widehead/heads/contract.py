@@ -43,7 +43,9 @@ def told(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any
         try:
             return method(head, *args, **kwargs)
         except (TypeError, ValueError) as error:
-            head.refused(error)
+            if not hasattr(error, "_was_told"):  # by a method that this one called
+                error._was_told = True  # type: ignore[union-attr]
+                head.refused(error)
             raise
 
     return telling

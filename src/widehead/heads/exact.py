@@ -28,7 +28,7 @@ from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
 from widehead.precision import in_full_precision
-from widehead.split import RowSplit, SplitWeights
+from widehead.split import SplitWeights, split_by
 from widehead.targets import SparseTargets, TargetsLike
 from widehead.versions import Rows
 
@@ -91,7 +91,7 @@ class ExactHead(ExactState):
         self.loss = loss
         self.has_bias = bias
         dtype = self._working_type(torch.get_default_dtype()) if dtype is None else _checked_dtype(dtype)
-        split = None if mesh is None else _split_by(mesh, num_classes, torch.empty(0, device=device).device)
+        split = None if mesh is None else split_by(mesh, num_classes, torch.empty(0, device=device).device)
         rows = Rows.empty(
             num_classes if split is None else len(split.rows),
             in_features + bias,
@@ -379,12 +379,6 @@ def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
             "of the memory."
         )
     return dtype
-
-
-def _split_by(mesh: DeviceMesh, num_classes: int, device: torch.device) -> RowSplit:
-    if device.type == "meta":
-        raise ValueError("A head whose rows are split (`mesh`) should be made on its device. Found meta.")
-    return RowSplit(mesh, num_classes)
 
 
 def _checked_path(storage: str | os.PathLike[str] | None, device: torch.device) -> Path | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from widehead.heads.base import Head, LinearHead
+from widehead.heads.base import Head
 from widehead.heads.exact import ExactHead
+from widehead.heads.linear import LinearHead
 from widehead.losses import Loss
 from widehead.search import Index
 from widehead.targets import SparseTargets, TargetsLike

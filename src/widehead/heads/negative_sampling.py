@@ -37,7 +37,7 @@ class NegativeSamplingHead(SampledHead):
     default_negatives = 10
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        ids = self.sampler.sample(self.negatives)
-        positive, negative = self._outputs(self._widened(hidden), targets, ids)
+        drawn = self.sampler.sample(self.negatives)
+        positive, negative, ids = self._outputs(self._widened(hidden), targets, drawn)
         negative = left_out(negative, accidental_hits(ids, targets))
         return mean_over_targets(softplus(-positive), targets) + softplus(negative).sum(1)

@@ -6,6 +6,7 @@ Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q th
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from widehead.heads.sampled import SampledHead
 from widehead.losses import mean_over_targets
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class NoiseContrastiveHead(SampledHead):
@@ -38,7 +42,7 @@ class NoiseContrastiveHead(SampledHead):
         negatives, sampler, frequencies, alpha: as in `SampledHead`; 100 negatives if None (10 to 100 are usual),
             "log-uniform" without frequencies, and alpha 1, as in Mnih and Teh.
         log_normalizer: log Z; None for log D, so that outputs of 0 say that all classes are alike.
-        bias, sparse, device, dtype: as in `SampledHead`.
+        bias, sparse, mesh, device, dtype: as in `SampledHead`.
 
     Raises:
         TypeError, ValueError: wrong options.
@@ -64,6 +68,7 @@ class NoiseContrastiveHead(SampledHead):
         log_normalizer: float | None = None,
         bias: bool = False,
         sparse: bool = True,
+        mesh: DeviceMesh | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -76,16 +81,18 @@ class NoiseContrastiveHead(SampledHead):
             alpha=alpha,
             bias=bias,
             sparse=sparse,
+            mesh=mesh,
             device=device,
             dtype=dtype,
         )
         self.fixed_log_normalizer = math.log(num_classes) if log_normalizer is None else float(log_normalizer)
         if not math.isfinite(self.fixed_log_normalizer):
             raise ValueError(f"Parameter `log_normalizer` should be finite. Found {log_normalizer}.")
+        self._check_alike(self.fixed_log_normalizer)
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        noise = self.sampler.sample(self.negatives)
-        positive, negative = self._outputs(self._widened(hidden), targets, noise)
+        drawn = self.sampler.sample(self.negatives)
+        positive, negative, noise = self._outputs(self._widened(hidden), targets, drawn)
         told = softplus(self._log_noise(targets.class_ids, positive) - positive)
         mistaken = softplus(negative - self._log_noise(noise, negative))
         return mean_over_targets(told, targets) + mistaken.sum(1)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from widehead.errors import check_choice, check_number, check_whole
-from widehead.heads.base import LinearHead
 from widehead.heads.contract import checked_hidden
-from widehead.heads.full_softmax import full_outputs
+from widehead.heads.full_outputs import full_outputs
 from widehead.heads.gumbel import lazy_gumbel_sample
+from widehead.heads.linear import LinearHead
 from widehead.heads.tail import Complement, Drawn, uniform_tail
 from widehead.heads.upkeep import IndexKind, Upkeep
 from widehead.losses import mean_over_targets

@@ -5,16 +5,19 @@ Letters: m examples, D classes, d width, n negatives, nnz targets in all; H (m, 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from widehead.errors import check_choice, check_whole
-from widehead.heads.base import LinearHead
+from widehead.heads.linear import LinearHead
 from widehead.sampling import LogUniformSampler, Sampler, UniformSampler, UnigramSampler
 from widehead.sampling.base import Frequencies, checked_frequencies
 from widehead.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class SampledHead(LinearHead):
@@ -35,6 +38,9 @@ class SampledHead(LinearHead):
         alpha: power of the frequencies, for "unigram".
         bias: an additional output weight for a hidden unit that is always 1.
         sparse: whether the gradient is sparse, as in torch.nn.Embedding.
+        mesh: as in `LinearHead`. Rank 0 draws the negatives, which all processes share, so that losses are those of one
+            process with the examples of all and rank 0's seed. The rows of targets and negatives travel, each once, and
+            their gradients.
         device, dtype: as in torch.
 
     Raises:
@@ -57,14 +63,17 @@ class SampledHead(LinearHead):
         alpha: float | None = None,
         bias: bool = False,
         sparse: bool = True,
+        mesh: DeviceMesh | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        super().__init__(in_features, num_classes, bias=bias, mesh=mesh, device=device, dtype=dtype)
         self.sparse = sparse
         self.negatives = self.default_negatives if negatives is None else negatives
         check_whole("negatives", self.negatives)
-        self.sampler: Any = self._make_sampler(sampler, frequencies, self.default_alpha if alpha is None else alpha)
+        alpha = self.default_alpha if alpha is None else alpha
+        self.sampler: Any = self._make_sampler(sampler, frequencies, alpha)
+        self._check_alike(self.negatives, self.sampler, alpha, frequencies)
 
     def _make_sampler(self, name: str | None, frequencies: Frequencies | None, alpha: float) -> Sampler:
         if name is None:
@@ -79,12 +88,15 @@ class SampledHead(LinearHead):
             raise ValueError(f'Parameter `frequencies` is of no use to the sampler "{name}". Leave it out.')
         return (LogUniformSampler if name == "log-uniform" else UniformSampler)(self.num_classes, device=self.device)
 
-    def _outputs(self, widened: Tensor, targets: SparseTargets, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """(nnz,) outputs of the targets and (m, n) of ``negatives`` (n,), from one read of the table."""
-        rows = self._rows(torch.cat([targets.class_ids, negatives]))
-        nnz = targets.class_ids.numel()
-        positive: Tensor = torch.linalg.vecdot(widened[targets.example_ids], rows[:nnz])
-        return positive, widened @ rows[nnz:].T
+    def _outputs(self, widened: Tensor, targets: SparseTargets, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(nnz,) outputs of the targets, (m, n) of negatives, and their ids (n,), from one read of the table.
+
+        Args:
+            negatives: (n,) as drawn here; what comes back are those of rank 0, if there are several processes.
+        """
+        ids, _, negatives, rows = self._joint_rows(targets.class_ids, negatives)
+        positive: Tensor = torch.linalg.vecdot(widened[targets.example_ids], rows[: len(ids)])
+        return positive, widened @ rows[len(ids) :].T, negatives
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, negatives={self.negatives}, sampler={type(self.sampler).__name__}"

@@ -6,6 +6,7 @@ Letters: m examples, D classes, n negatives, nnz targets in all; o outputs, q th
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from widehead.losses import mean_over_targets
 from widehead.sampling import QuadraticSampler
 from widehead.sampling.base import Frequencies
 from widehead.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class SampledSoftmaxHead(SampledHead):
@@ -43,7 +47,7 @@ class SampledSoftmaxHead(SampledHead):
             `widehead.sampling.QuadraticSampler`, which follows the outputs themselves.
         frequencies, alpha: as in `SampledHead`; "in-batch" needs frequencies too, alpha is 0.75 if None.
         refresh_every: training steps between two trees, for "quadratic".
-        bias, sparse, device, dtype: as in `SampledHead`.
+        bias, sparse, mesh, device, dtype: as in `SampledHead`.
 
     Raises:
         TypeError, ValueError: wrong options.
@@ -68,6 +72,7 @@ class SampledSoftmaxHead(SampledHead):
         refresh_every: int = 300,
         bias: bool = False,
         sparse: bool = True,
+        mesh: DeviceMesh | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -75,6 +80,11 @@ class SampledSoftmaxHead(SampledHead):
             check_choice("sampler", sampler, ("log-uniform", "uniform", "unigram", "in-batch", "quadratic"))
         if sampler == "quadratic" and frequencies is not None:
             raise ValueError('Parameter `frequencies` is of no use to the sampler "quadratic". Leave it out.')
+        if sampler == "quadratic" and mesh is not None:
+            raise ValueError(
+                'The sampler "quadratic" has a tree of all rows, so they should not be split over processes (`mesh`). '
+                'Take "log-uniform", "unigram" or "in-batch", or leave out the mesh.'
+            )
         super().__init__(
             in_features,
             num_classes,
@@ -84,10 +94,12 @@ class SampledSoftmaxHead(SampledHead):
             alpha=1.0 if sampler == "in-batch" else alpha,
             bias=bias,
             sparse=sparse,
+            mesh=mesh,
             device=device,
             dtype=dtype,
         )
         self.in_batch = sampler == "in-batch"
+        self._check_alike(sampler)
         if sampler == "quadratic":
             width = in_features + bias
             self.sampler = QuadraticSampler(num_classes, width, refresh_every=refresh_every, device=device, dtype=dtype)
@@ -106,21 +118,20 @@ class SampledSoftmaxHead(SampledHead):
         widened = self._widened(hidden)
         if self.in_batch:
             return self._against_the_batch(widened, targets)
-        ids, log_q = self._draw(widened)
-        positive, negative = self._outputs(widened, targets, ids)
+        if isinstance(self.sampler, QuadraticSampler):
+            drawn, log_q = self.sampler.sample(self.negatives, widened.detach(), self.table.detach())
+            positive, negative, ids = self._outputs(widened, targets, drawn)
+        else:
+            positive, negative, ids = self._outputs(widened, targets, self.sampler.sample(self.negatives))
+            log_q = self.sampler.log_prob(ids)
         negative = negative - (math.log(self.negatives) + log_q).to(negative.dtype)
         return positive, left_out(negative, accidental_hits(ids, targets))
 
-    def _draw(self, widened: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self.sampler, QuadraticSampler):
-            return self.sampler.sample(self.negatives, widened.detach(), self.table.detach())
-        ids = self.sampler.sample(self.negatives)
-        return ids, self.sampler.log_prob(ids)
-
     def _against_the_batch(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        ids = targets.class_ids
-        outputs = widened @ self._rows(ids).T
-        positive = outputs[targets.example_ids, torch.arange(ids.numel(), device=ids.device)]
+        ids, begin, _, rows = self._joint_rows(targets.class_ids, of_all=True)
+        outputs = widened @ rows.T
+        own = torch.arange(begin, begin + targets.class_ids.numel(), device=ids.device)
+        positive = outputs[targets.example_ids, own]
         others = (ids.numel() - targets.counts).clamp_min(1)  # draws: targets that are not the example's own
         expected = others.to(torch.float64).log()[:, None] + self.sampler.log_prob(ids)
         return positive, left_out(outputs - expected.to(outputs.dtype), accidental_hits(ids, targets))

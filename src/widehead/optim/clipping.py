@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from widehead.optim.heads import FactoredHead, as_heads
+from widehead.optim.rows import values_of
 
 
 def check_limit(max_grad_norm: float | None) -> None:
@@ -35,7 +36,7 @@ def clip_grad_norm_(
     handles = {id(head.handle) for head in taking_part}  # they and stand-ins would count a head twice
     others = [p for p in parameters if id(p) not in handles and getattr(p, "head", None) not in taking_part]
     gradients = [p.grad for p in others if p.grad is not None]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    dense = [values_of(g) for g in gradients]
     # Norms of what is split over processes (FSDP2) are of the whole, and are not stacked with others before they are.
     split = [g for g in dense if hasattr(g, "full_tensor")]
     norms = [get_total_norm(split).full_tensor()] if split else []  # type: ignore[attr-defined]

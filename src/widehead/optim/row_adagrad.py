@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from widehead.optim.rows import RowOptimizer
+from widehead.split import local
 
 
 class RowAdagrad(RowOptimizer):
@@ -33,8 +35,8 @@ class RowAdagrad(RowOptimizer):
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state["sum"] = parameter.new_zeros(parameter.shape[0])
-        flat = gradient.flatten(1)
-        state["sum"].index_add_(0, ids, flat.square().mean(1))
-        factors = group["lr"] / (state["sum"].index_select(0, ids).sqrt() + group["eps"])
-        parameter.index_add_(0, ids, (flat * -factors[:, None]).view_as(gradient))
+            state["sum"] = torch.zeros_like(parameter[(slice(None), *[0] * (parameter.ndim - 1))])
+        flat, sums = gradient.flatten(1), local(state["sum"])
+        sums.index_add_(0, ids, flat.square().mean(1))
+        factors = group["lr"] / (sums.index_select(0, ids).sqrt() + group["eps"])
+        local(parameter).index_add_(0, ids, (flat * -factors[:, None]).view_as(gradient))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from widehead.errors import check_number
 from widehead.optim.rows import RowOptimizer
+from widehead.split import local
 
 # Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
 # memory is mapped anew in each step.
@@ -43,14 +44,15 @@ class RowAdam(RowOptimizer):
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state["step"] += 1
+        means, squares, parameter = local(state["exp_avg"]), local(state["exp_avg_sq"]), local(parameter)
         first, second = group["betas"]
         length = group["lr"] * math.sqrt(1.0 - second ** state["step"]) / (1.0 - first ** state["step"])
         # A GPU has no use for blocks.
         count = max(1, ids.numel() if ids.is_cuda else self.numbers_at_once // max(1, parameter[:1].numel()))
         for rows, g in zip(ids.split(count), gradient.split(count), strict=True):
-            mean = state["exp_avg"].index_select(0, rows).lerp_(g, 1.0 - first)
-            state["exp_avg"].index_copy_(0, rows, mean)
-            square = state["exp_avg_sq"].index_select(0, rows).mul_(second).addcmul_(g, g, value=1.0 - second)
-            state["exp_avg_sq"].index_copy_(0, rows, square)
+            mean = means.index_select(0, rows).lerp_(g, 1.0 - first)
+            means.index_copy_(0, rows, mean)
+            square = squares.index_select(0, rows).mul_(second).addcmul_(g, g, value=1.0 - second)
+            squares.index_copy_(0, rows, square)
             root = square.sqrt_().add_(group["eps"])
             parameter.index_copy_(0, rows, parameter.index_select(0, rows).addcdiv_(mean, root, value=-length))

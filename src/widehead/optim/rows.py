@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from widehead.errors import check_number
+from widehead.split import local
 
 
 class RowOptimizer(torch.optim.Optimizer, ABC):
@@ -78,7 +79,7 @@ class RowGradient(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
             if func is torch.linalg.vector_norm:
-                args = coalesced(args[0])._values(), *args[1:]
+                args = values_of(args[0]), *args[1:]
             return func(*args, **(kwargs or {}))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
@@ -93,6 +94,7 @@ def _make_clippable(parameter: Tensor) -> None:
 
 def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
     """(n,) distinct row ids and their (n, …) gradients; TypeError names the ``optimizer`` that needs them sparse."""
+    gradient = local(gradient)
     if not gradient.is_sparse or gradient.sparse_dim() != 1:
         raise TypeError(
             f"{optimizer} should be given parameters with gradients that are sparse in their rows. Found a gradient "
@@ -101,6 +103,18 @@ def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
         )
     gradient = coalesced(gradient)
     return gradient._indices()[0], gradient._values()
+
+
+def values_of(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, dense, whose norms are its own: of a sparse one each row once."""
+    if not gradient.is_sparse:
+        return gradient
+    values = coalesced(local(gradient))._values()
+    if not hasattr(gradient, "device_mesh"):
+        return values
+    from torch.distributed.tensor import DTensor  # it takes long to import
+
+    return DTensor.from_local(values, gradient.device_mesh, gradient.placements, run_check=False)  # type: ignore[attr-defined]
 
 
 def coalesced(gradient: Tensor) -> Tensor:

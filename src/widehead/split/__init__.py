@@ -1,8 +1,29 @@
 """Rows of W split over the processes of torch.distributed: the same equations, each process with a part of the rows."""
 
+from widehead.split.outputs import best_of_all, best_of_found, outputs_of_all
 from widehead.split.peers import Peers, draw_as_one
-from widehead.split.processes import RowSplit
+from widehead.split.processes import Form, RowSplit, split_by
 from widehead.split.processes import _telling as telling
+from widehead.split.reading import check_alike, gather_batch, no_targets
+from widehead.split.tables import draw_table, first_table, like, local
 from widehead.split.weights import SplitWeights
 
-__all__ = ["Peers", "RowSplit", "SplitWeights", "draw_as_one", "telling"]
+__all__ = [
+    "Form",
+    "Peers",
+    "RowSplit",
+    "SplitWeights",
+    "best_of_all",
+    "best_of_found",
+    "check_alike",
+    "draw_as_one",
+    "draw_table",
+    "first_table",
+    "gather_batch",
+    "like",
+    "local",
+    "no_targets",
+    "outputs_of_all",
+    "split_by",
+    "telling",
+]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, distributed
@@ -21,13 +21,36 @@ if TYPE_CHECKING:
 
     from widehead.versions import Rows
 
-_KINDS = ("float32", "float64")
+_KINDS = ("float32", "float64", "bfloat16", "float16")
 _NUMBERS = 4  # that a process tells at the beginning of an exchange
 _DRAWN = 1 << 12  # rows that are drawn together
 _WHAT = (
     *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "consolidate", "audit"),
-    "what it was given",
+    *("what it was given", "reading rows", "drawing"),
 )
+
+
+class Formed(Protocol):
+    """What a process says of its rows at the beginning of an exchange."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
+class Form(NamedTuple):
+    """That of rows which are a tensor."""
+
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, table: Tensor) -> Form:
+        return cls(table.shape[1], table.dtype, table.device)
 
 
 class RowSplit:
@@ -74,18 +97,37 @@ class RowSplit:
 
     def draw(self, rows: Rows, std: float) -> None:
         """Normal numbers by rank 0's seed, the same for a class whatever P is."""
-        seed = torch.randint(2**62, (1,), device=rows.device)
-        generator, begin = torch.Generator(rows.device), int(self.from_first_(seed))
+        for start, made in self.drawn(rows, std):
+            rows.put(start, made)
+
+    def drawn(self, form: Formed, std: float) -> Iterator[tuple[int, Tensor]]:
+        """The same as pairs (first row of those here, (n, width) numbers)."""
+        seed = torch.randint(2**62, (1,), device=form.device)
+        generator, begin = torch.Generator(form.device), int(self.from_first_(seed))
         for start in range(self.first - self.first % _DRAWN, self.end, _DRAWN):
             generator.manual_seed(begin + start)
-            made = torch.empty(_DRAWN, rows.width, dtype=rows.dtype, device=rows.device)
+            made = torch.empty(_DRAWN, form.width, dtype=form.dtype, device=form.device)
             made.normal_(std=std, generator=generator)
-            here = made[max(0, self.first - start) : self.end - start]
-            rows.put(max(start, self.first) - self.first, here)
+            yield max(start, self.first) - self.first, made[max(0, self.first - start) : self.end - start]
+
+    # -- tensors of rows ----------------------------------------------------------------------------------------
+
+    def tensor(self, part: Tensor) -> Tensor:
+        """The rows here as a DTensor of all rows, with the same memory."""
+        from torch.distributed.tensor import DTensor, Shard  # it takes long to import
+
+        shape = torch.Size([self.num_rows, *part.shape[1:]])
+        return DTensor.from_local(part, self.mesh, [Shard(0)], run_check=False, shape=shape, stride=part.stride())
+
+    def part_of(self, given: Any) -> Any:
+        """Of a DTensor the rows here if it is split alike, else all rows; other tensors as they are."""
+        if not hasattr(given, "to_local"):
+            return given
+        return given.to_local() if given.device_mesh.size() == self.size else given.full_tensor()
 
     # -- exchanges ----------------------------------------------------------------------------------------------
 
-    def meet(self, what: str, *numbers: int, rows: Rows, failure: Exception | None = None) -> list[list[int]]:
+    def meet(self, what: str, *numbers: int, rows: Formed, failure: Exception | None = None) -> list[list[int]]:
         """The ``numbers`` of every process, by rank, once all of them have come here.
 
         Args:
@@ -110,6 +152,22 @@ class RowSplit:
                 f"head. Found {'; '.join(f'rank {rank}: {_named(row)}' for rank, row in enumerate(table))}."
             )
         return [row[5:] for row in table]
+
+    def tell(self, fault: Exception, rows: Formed) -> None:
+        """The others hear in whatever they call next that this process refuses something."""
+        with suppress(ProcessesError):
+            self.meet("what it was given", rows=rows, failure=fault)
+
+    def check_same(self, made: str) -> None:
+        """Raise ProcessesError, on all processes, if ``made`` is not the same text on all."""
+        told: list[Any] = [None] * self.size
+        with _telling():
+            distributed.all_gather_object(told, made, group=self._group)
+        if len(set(told)) > 1:
+            raise ProcessesError(
+                "All processes should make the same head. Found "
+                f"{'; '.join(f'rank {told.index(text)}: {text}' for text in dict.fromkeys(told))}."
+            )
 
     def _fail(self, ranks: list[int], failure: Exception | None) -> None:
         """Raise, on all processes, what went wrong on some of them."""
@@ -141,12 +199,14 @@ class RowSplit:
 
     def largest_(self, part: Tensor) -> Tensor:
         """``part``, in place, the largest of all processes by entry."""
+        self.sent["largest"] += part.numel() * part.element_size()
         with _telling():
             distributed.all_reduce(part, distributed.ReduceOp.MAX, group=self._group)
         return part
 
     def from_first_(self, part: Tensor) -> Tensor:
         """``part``, in place, as the process of rank 0 has it."""
+        self.sent["of rank 0"] += part.numel() * part.element_size()
         with _telling():
             distributed.broadcast(part, group=self._group, group_src=0)
         return part
@@ -158,6 +218,13 @@ class RowSplit:
             with _telling():
                 distributed.all_gather(list(found.chunk(self.size)), part, group=self._group)
         return found
+
+
+def split_by(mesh: DeviceMesh, num_rows: int, device: torch.device) -> RowSplit:
+    """ValueError if there is no memory to split."""
+    if device.type == "meta":
+        raise ValueError("A head whose rows are split (`mesh`) should be made on its device. Found meta.")
+    return RowSplit(mesh, num_rows)
 
 
 def _named(row: Sequence[int]) -> str:

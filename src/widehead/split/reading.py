@@ -15,9 +15,8 @@ from torch.nn.functional import pad
 from widehead.arithmetic import Arithmetic, Forward, SmallState, TargetPlan
 from widehead.arithmetic.reference import GradientParts
 from widehead.errors import ProcessesError
-from widehead.split.processes import RowSplit
+from widehead.split.processes import Formed, RowSplit
 from widehead.targets import SparseTargets
-from widehead.versions import Rows
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,19 @@ def _part(lengths: list[int], rank: int) -> slice:
 
 
 def gather_batch(
-    split: RowSplit, rows: Rows, hidden: Tensor, targets: SparseTargets, *, learns: bool = False, what: str = "forward"
+    split: RowSplit,
+    rows: Formed,
+    hidden: Tensor,
+    targets: SparseTargets,
+    *,
+    learns: bool = False,
+    what: str = "forward",
 ) -> Batch:
     """H and the targets of all processes: two messages, after the one in which all say how many there are."""
     has_values = targets.values is not None
     table = split.meet(what, len(targets), targets.class_ids.numel(), has_values, learns, rows=rows)
     examples, counts, valued, learning = (list(column) for column in zip(*table, strict=True))
-    _check_alike(learning)
+    check_alike(learning)
     joint = split.all_rows(hidden, examples, "hidden")
     # The numbers of targets and the class ids of a process are one message: as whole numbers, one after the other.
     whole = torch.cat([targets.counts, targets.class_ids])
@@ -116,7 +121,7 @@ def no_targets(hidden: Tensor) -> SparseTargets:
     return SparseTargets._trusted(whole[:0], whole, None)
 
 
-def _check_alike(learning: list[int]) -> None:
+def check_alike(learning: list[int]) -> None:
     if len(set(learning)) > 1:
         who = {bool(flag): learning.index(flag) for flag in learning}
         raise ProcessesError(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
 from widehead.errors import NonFiniteError, ProcessesError
 from widehead.factored import Audit, Change, FactoredWeights, audit, output_gradient
 from widehead.factored.state import ROWS, part_of
+from widehead.split.outputs import best_of_all, outputs_of_all
 from widehead.split.processes import RowSplit
-from widehead.split.reading import JointForward, OwnForward, SplitArithmetic, gather_batch, no_targets
+from widehead.split.reading import JointForward, OwnForward, SplitArithmetic, gather_batch
 from widehead.targets import SparseTargets
 from widehead.versions import Rows, RowVersions
 
@@ -70,9 +71,7 @@ class SplitWeights(FactoredWeights):
         self._meet("what it was given", failure=None if fault is None else ValueError(fault))
 
     def tell(self, fault: Exception) -> None:
-        """They hear of it in whatever they call next."""
-        with suppress(ProcessesError):
-            self._meet("what it was given", failure=fault)
+        self.split.tell(fault, self.rows)
 
     def whole(self, part: Tensor) -> Tensor:
         self._meet("weight")
@@ -262,21 +261,12 @@ class SplitWeights(FactoredWeights):
         return self
 
     def as_saved(self, part: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor, Shard  # it takes long to import
-
-        shape = torch.Size([self.num_classes, *part.shape[1:]])
-        return DTensor.from_local(part, self.split.mesh, [Shard(0)], shape=shape, stride=part.stride())
+        return self.split.tensor(part)
 
     def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Of a head whose rows were split over other processes, or not at all: the part of this one."""
-        local = {name: self._local(part) if name in ROWS else part for name, part in state.items()}
+        local = {name: self.split.part_of(part) if name in ROWS else part for name, part in state.items()}
         return part_of(local, self.num_classes, self.split.rows)
-
-    def _local(self, part: Any) -> Any:
-        """Rows of a DTensor as a tensor: those here if it is split alike, else all."""
-        if not hasattr(part, "to_local"):
-            return part
-        return part.to_local() if part.device_mesh.size() == self.split.size else part.full_tensor()
 
     def is_filled_in_place(self) -> bool:
         """As torch.distributed.checkpoint does."""
@@ -288,24 +278,11 @@ class SplitWeights(FactoredWeights):
         self, hidden: Tensor, k: int, banned: SparseTargets | None, ranking: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Each process finds the best of its own rows for all examples, then those of its examples among all found."""
-        given = no_targets(hidden) if banned is None else banned
-        batch = gather_batch(self.split, self.rows, hidden, given, what="top_k")
-        scores, ids = batch.hidden.new_full((len(batch.hidden), k), -torch.inf), batch.targets.offsets.new_zeros(1)
-        ids = ids.expand(scores.shape).contiguous()
-        if len(self.split.rows):
-            found, places = super().best(batch.hidden, min(k, len(self.split.rows)), batch.targets, ranking)
-            scores[:, : found.shape[1]], ids[:, : found.shape[1]] = found, places
-        mine, width = batch.own(self.split.rank), len(batch.hidden)
-        scores = self.split.all_rows(scores, [width] * self.split.size, "scores").view(self.split.size, width, k)
-        ids = self.split.all_rows(ids, [width] * self.split.size, "ids").view(self.split.size, width, k)
-        candidates = scores[:, mine].transpose(0, 1).flatten(1)
-        best, order = candidates.topk(k, dim=1)
-        return best, ids[:, mine].transpose(0, 1).flatten(1).gather(1, order)
+        find = partial(super().best, ranking=ranking)
+        return best_of_all(self.split, self.rows, hidden, k, banned, find)
 
     def all_outputs(self, hidden: Tensor) -> Tensor:
-        batch = gather_batch(self.split, self.rows, hidden, no_targets(hidden), what="scores")
-        here = super().all_outputs(batch.hidden).T if self.split.rows else hidden.new_empty(0, len(batch.hidden))
-        return self.whole(here)[:, batch.own(self.split.rank)].T
+        return outputs_of_all(self.split, self.rows, hidden, super().all_outputs)
 
 
 def _whose(gradient: OutputGradient) -> str:

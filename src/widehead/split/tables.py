@@ -1,0 +1,45 @@
+"""Parameters whose rows are split over processes: DTensors, `Shard(0)`.
+
+So torch's optimisers keep their states likewise, torch's clipping finds the norm of the whole, and
+torch.distributed.checkpoint takes both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from widehead.split.processes import Form, Formed, RowSplit
+
+
+def first_table(split: RowSplit, form: Formed, std: float, filled: int) -> nn.Parameter:
+    """Normal numbers in the first ``filled`` columns, zeros in the others."""
+    values = torch.zeros(len(split.rows), form.width, dtype=form.dtype, device=form.device)
+    draw_table(split, values, std, filled)
+    return nn.Parameter(split.tensor(values))
+
+
+def draw_table(split: RowSplit, values: Tensor, std: float, filled: int) -> None:
+    """The same into rows that are there."""
+    for start, made in split.drawn(Form(filled, values.dtype, values.device), std):
+        values[start : start + len(made), :filled] = made
+
+
+@torch.no_grad()
+def local(table: Tensor) -> Tensor:
+    """The rows here, without a gradient; of a tensor that is not split all of it."""
+    return table.to_local() if hasattr(table, "to_local") else table.detach()
+
+
+def like(table: Any, part: Tensor) -> Tensor:
+    """A DTensor split as ``table`` is, with ``part`` as what is here, which may be sparse."""
+    from torch.distributed.tensor import DTensor  # it takes long to import
+
+    if not part.is_sparse:
+        return DTensor(part, table._spec, requires_grad=False)
+    # To autograd it is an ordinary tensor, which adds several up by DTensor's addition, and that adds what is here.
+    made = Tensor._make_wrapper_subclass(DTensor, table.shape, table.stride(), dtype=part.dtype, device=part.device)
+    made._local_tensor, made._spec = part, table._spec
+    return made
