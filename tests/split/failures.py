@@ -17,7 +17,7 @@ def _head(mesh: Any, **options: Any) -> wh.ExactHead:
     return wh.ExactHead(options.pop("d", 6), options.pop("classes", 37), wh.losses.SquaredError(), mesh=mesh, **options)
 
 
-def _heard(call: Any, kind: type[Exception]) -> str:
+def heard(call: Any, kind: type[Exception] | tuple[type[Exception], ...]) -> str:
     try:
         call()
     except kind as error:
@@ -41,7 +41,7 @@ def not_finite(mesh: Any, optimizer: str) -> str:
         if step != 3:
             steps.step()
             continue
-        message = _heard(steps.step, NonFiniteError)
+        message = heard(steps.step, NonFiniteError)
         assert torch.equal(head.weight(), before)
         steps.zero_grad()
     assert not torch.equal(head.weight(), before)
@@ -53,18 +53,18 @@ def another_order(mesh: Any) -> str:
     head = _head(mesh)
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
     loss = head(hidden.float().requires_grad_(), targets)
-    return _heard(head.audit if mesh.get_local_rank() == 1 else loss.backward, ProcessesError)
+    return heard(head.audit if mesh.get_local_rank() == 1 else loss.backward, ProcessesError)
 
 
 def one_does_not_train(mesh: Any) -> str:
     head = _head(mesh).train(mesh.get_local_rank() != 1)
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
-    return _heard(lambda: head(hidden.float(), targets), ProcessesError)
+    return heard(lambda: head(hidden.float(), targets), ProcessesError)
 
 
 def another_head(mesh: Any, option: str) -> str:
     options = {"classes": {"classes": 38}, "width": {"d": 7}, "dtype": {"dtype": torch.float64}}[option]
-    return _heard(lambda: _head(mesh, **(options if mesh.get_local_rank() == 1 else {})), ProcessesError)
+    return heard(lambda: _head(mesh, **(options if mesh.get_local_rank() == 1 else {})), ProcessesError)
 
 
 def wrong_weight(mesh: Any) -> str:
@@ -72,7 +72,7 @@ def wrong_weight(mesh: Any) -> str:
     head = _head(mesh)
     before, weight = head.weight(), torch.zeros(37, 6)
     weight[-1] = float("nan")
-    message = _heard(lambda: head.load_weight(weight), ProcessesError)
+    message = heard(lambda: head.load_weight(weight), ProcessesError)
     assert torch.equal(head.weight(), before)
     return message
 
@@ -81,7 +81,7 @@ def in_data_parallel(mesh: Any) -> str:
     head = _head(mesh)
     wrapped = nn.parallel.DistributedDataParallel(head, process_group=mesh.get_group())
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
-    return _heard(lambda: wrapped(hidden.float(), targets), RuntimeError)
+    return heard(lambda: wrapped(hidden.float(), targets), RuntimeError)
 
 
 def wrong_argument(mesh: Any, call: str) -> str:
@@ -96,7 +96,7 @@ def wrong_argument(mesh: Any, call: str) -> str:
         "scores": lambda: head.scores(hidden[:, :5] if rank == 1 else hidden),
         "top_k": lambda: head.top_k(hidden, 40 if rank == 1 else 3),
     }
-    message = _heard(calls[call], ValueError if rank == 1 else ProcessesError)
+    message = heard(calls[call], ValueError if rank == 1 else ProcessesError)
     head(hidden, torch.tensor([1, 2])).backward()
     optimizer.step()
     return message
@@ -114,7 +114,7 @@ def another_step(mesh: Any, what: str) -> str:
     optimizer, before = made[what](), head.weight()
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[rank]
     head(hidden.float(), targets).backward()
-    message = _heard(optimizer.step, ProcessesError)
+    message = heard(optimizer.step, ProcessesError)
     assert torch.equal(head.weight(), before)
     return message
 
@@ -135,6 +135,6 @@ def bad_state(mesh: Any) -> str:
     if mesh.get_local_rank() == 1:
         state["values"][-1] = float("nan")
     kind = RuntimeError if mesh.get_local_rank() == 1 else ProcessesError
-    message = _heard(lambda: head.load_state_dict(state), kind)
+    message = heard(lambda: head.load_state_dict(state), kind)
     assert torch.equal(head.weight(), before)
     return message

@@ -20,7 +20,9 @@ HEADS: dict[str, Callable[..., Any]] = {
     "full": wh.FullSoftmaxHead,
     "sampled": lambda d, n, **rest: wh.SampledSoftmaxHead(d, n, negatives=7, **rest),
     "sampled, dense": lambda d, n, **rest: wh.SampledSoftmaxHead(d, n, negatives=7, sparse=False, **rest),
-    "in-batch": lambda d, n, **rest: wh.SampledSoftmaxHead(d, n, sampler="in-batch", frequencies=frequencies(n), **rest),
+    "in-batch": lambda d, n, **rest: wh.SampledSoftmaxHead(
+        d, n, sampler="in-batch", frequencies=frequencies(n), **rest
+    ),
     "noise-contrastive": lambda d, n, **rest: wh.NoiseContrastiveHead(d, n, negatives=7, **rest),
     "negative sampling": lambda d, n, **rest: wh.NegativeSamplingHead(d, n, frequencies=frequencies(n), **rest),
     "blackout": lambda d, n, **rest: wh.BlackOutHead(d, n, negatives=7, frequencies=frequencies(n), **rest),
@@ -126,4 +128,37 @@ def outputs_off(
         reads["evaluated"] = lambda head, h: head(h, targets)
     split_ids = split.top_k(hidden, k)[1]
     with torch.no_grad():
-        return {name: relative(read(split, hidden), read(whole, hidden.double())) for name, read in reads.items()}
+        pairs = {name: (read(split, hidden), read(whole, hidden.double())) for name, read in reads.items()}
+    return {name: float((one - other).norm() / (1.0 + other.norm())) for name, (one, other) in pairs.items()}
+
+
+class Model(nn.Module):
+    """An encoder and a head that is not split, whose forward gives the loss."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.encoder = nn.Linear(WIDTH, WIDTH, dtype=torch.float64)
+        if head == "adaptive":
+            self.head: Any = wh.AdaptiveSoftmaxHead(WIDTH, 37, div_value=2.0, dtype=torch.float64)
+        else:
+            self.head = wh.HierarchicalSoftmaxHead(WIDTH, 37, tree=head, sparse=False, dtype=torch.float64)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, targets: wh.SparseTargets) -> Tensor:
+        return self.head(self.encoder(x), targets)
+
+
+def tree_in_data_parallel(mesh: Any, head: str) -> float:
+    size, rank = mesh.size(), mesh.get_local_rank()
+    model, whole = Model(head), Model(head)
+    unused = head == "adaptive"
+    parallel = nn.parallel.DistributedDataParallel(model, process_group=mesh.get_group(), find_unused_parameters=unused)
+    steppers = [torch.optim.SGD(one.parameters(), lr=0.3) for one in (model, whole)]
+    for step in range(8):
+        parts = batches(row_of("squared"), size, 1, WIDTH, 37, step)
+        parallel(*parts[rank]).backward()
+        (sum(whole(*part) for part in parts) / size).backward()
+        for stepper in steppers:
+            stepper.step()
+            stepper.zero_grad()
+    return max(relative(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))

@@ -36,10 +36,11 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         frequencies: (D,) how frequent each class is, in any unit; None: ids are sorted already, most frequent first.
             Their order is part of the state_dict.
         bias: a bias of the short list and the clusters' outputs (``head_bias`` in torch).
+        mesh: none; such a head is not split over processes (docs/distributed.md).
         device, dtype: as in torch.
 
     Raises:
-        ValueError: a size, cutoff, div_value or frequency that is none, or a cluster that would have no unit.
+        ValueError: a mesh, a size, cutoff, div_value or frequency that is none, or a cluster that would have no unit.
 
     >>> _ = torch.manual_seed(0)
     >>> head = AdaptiveSoftmaxHead(16, 1000)
@@ -60,10 +61,11 @@ class AdaptiveSoftmaxHead(NormalizedHead):
         div_value: float = 4.0,
         frequencies: Frequencies | None = None,
         bias: bool = False,
+        mesh: None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes)
+        super().__init__(in_features, num_classes, mesh)
         if num_classes < 2:
             raise ValueError("Parameter `num_classes` should be at least 2 for an adaptive softmax. Found 1.")
         check_number("div_value", div_value, 1.0)

@@ -317,6 +317,7 @@ class ExactHead(ExactState):
         self.check_untouched()
         return linear_of(*self._dense())
 
+    @told
     @in_full_precision
     def load_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Set W to ``weight`` (num_classes, in_features), copied, and the bias to ``bias`` (zeros if None).

@@ -48,10 +48,11 @@ class HierarchicalSoftmaxHead(NormalizedHead):
             neighbouring ids, or a balanced binary tree. The tree that arises is part of the state_dict.
         bias: an additional weight of every node for a hidden unit that is always 1.
         sparse: whether gradients are sparse, as in `SampledHead`.
+        mesh: none; such a head is not split over processes (docs/distributed.md).
         device, dtype: as in torch.
 
     Raises:
-        ValueError: a size or frequency that is none, or another word for ``tree``.
+        ValueError: a mesh, a size or frequency that is none, or another word for ``tree``.
 
     >>> _ = torch.manual_seed(0)
     >>> head = HierarchicalSoftmaxHead(8, 1000, tree="huffman")
@@ -75,10 +76,11 @@ class HierarchicalSoftmaxHead(NormalizedHead):
         frequencies: Frequencies | None = None,
         bias: bool = False,
         sparse: bool = True,
+        mesh: None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes)
+        super().__init__(in_features, num_classes, mesh)
         check_choice("tree", tree, get_args(Tree))
         self.tree, self.sparse = tree, sparse
         self.has_bias = bias

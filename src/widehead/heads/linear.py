@@ -17,7 +17,6 @@ from widehead.heads.base import ParameterHead, first_rows
 from widehead.heads.contract import check_shapes, checked_hidden, checked_weight, linear_of, opaque, told
 from widehead.heads.full_outputs import full_outputs, scores_of_all
 from widehead.heads.joint_rows import JointRows, joint_rows
-from widehead.heads.processes import in_several, refuse_data_parallel
 from widehead.heads.scorer import Scorer
 from widehead.precision import in_full_precision
 from widehead.search.exhaustive import products, streaming_top_k
@@ -47,7 +46,6 @@ class LinearHead(ParameterHead):
     rows_at_once = 1 << 14
     #: outputs that are worked on at a time on a CPU, of all classes: 16 MiB in float32
     outputs_at_once = 1 << 22
-    _is_alone = False
 
     def __init__(
         self,
@@ -67,6 +65,7 @@ class LinearHead(ParameterHead):
             return
         probe = torch.empty(0, device=device, dtype=dtype)
         self.split = split_by(mesh, num_classes, probe.device)
+        self._check_alike(bias, str(probe.dtype))
         form = Form(in_features + bias, probe.dtype, probe.device)
         self.table = first_table(self.split, form, self._first_std, in_features)
         self.table.requires_grad_()
@@ -223,12 +222,6 @@ class LinearHead(ParameterHead):
     def refused(self, error: Exception) -> None:
         if self.split is not None:
             self.split.tell(error, Form.of(self.table))
-
-    def _counted_losses(self, hidden: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
-        if self.split is not None and not self._is_alone and self.training and in_several():
-            refuse_data_parallel(self)
-            self._is_alone = True
-        return super()._counted_losses(hidden, targets)
 
     def extra_repr(self) -> str:
         split = "" if self.split is None else f", processes={self.split.size}"

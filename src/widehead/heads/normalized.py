@@ -25,6 +25,15 @@ class NormalizedHead(ParameterHead):
     log p of a class costs that class's path through the tree only.
     """
 
+    def __init__(self, in_features: int, num_classes: int, mesh: object = None) -> None:
+        super().__init__(in_features, num_classes)
+        if mesh is not None:
+            raise ValueError(
+                f"The weights of {type(self).__name__} belong to a tree of classes, and are not split over processes. "
+                "Found a `mesh`: leave it out, and put encoder and head as one model into DistributedDataParallel "
+                "(docs/distributed.md)."
+            )
+
     #: log-probabilities that top_k holds at a time on the CPU: 64 MiB in float32
     log_probs_at_once = 1 << 24
 

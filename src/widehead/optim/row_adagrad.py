@@ -35,7 +35,7 @@ class RowAdagrad(RowOptimizer):
     def _change(self, parameter: Tensor, ids: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state["sum"] = torch.zeros_like(parameter[(slice(None), *[0] * (parameter.ndim - 1))])
+            state["sum"] = torch.zeros_like(parameter.flatten(1)[:, 0] if parameter.ndim > 1 else parameter)
         flat, sums = gradient.flatten(1), local(state["sum"])
         sums.index_add_(0, ids, flat.square().mean(1))
         factors = group["lr"] / (sums.index_select(0, ids).sqrt() + group["eps"])

@@ -59,7 +59,8 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            found = [(p, _sparse_rows(p.grad, type(self).__name__)) for p in group["params"] if p.grad is not None]
+            given = [p for p in group["params"] if p.grad is not None]
+            found = [(p, _sparse_rows(p.grad, type(self).__name__, group["lr"])) for p in given]
             for parameter, (ids, gradient) in found:
                 self._change(parameter, ids, gradient, group)
         return loss
@@ -92,9 +93,14 @@ def _make_clippable(parameter: Tensor) -> None:
         gradient.__class__ = RowGradient  # a sparse tensor has no storage that torch makes a subclass of
 
 
-def _sparse_rows(gradient: Tensor, optimizer: str) -> tuple[Tensor, Tensor]:
-    """(n,) distinct row ids and their (n, …) gradients; TypeError names the ``optimizer`` that needs them sparse."""
+def _sparse_rows(gradient: Tensor, optimizer: str, lr: float) -> tuple[Tensor, Tensor]:
+    """(n,) distinct row ids and their (n, …) gradients; TypeError names the ``optimizer`` that needs them sparse.
+
+    Of a dense gradient none if ``lr`` is 0: so torch.distributed.checkpoint has states made, to be loaded into.
+    """
     gradient = local(gradient)
+    if gradient.layout == torch.strided and lr == 0.0:
+        return torch.empty(0, dtype=torch.int64, device=gradient.device), gradient[:0]
     if not gradient.is_sparse or gradient.sparse_dim() != 1:
         raise TypeError(
             f"{optimizer} should be given parameters with gradients that are sparse in their rows. Found a gradient "

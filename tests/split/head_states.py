@@ -1,0 +1,120 @@
+"""What runs in each process: states of heads with parameters and of their optimisers, and clipping by torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from split.cases import batches, row_of
+from split.heads import HEADS, WIDTH, both, optimizer_of
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+import widehead as wh
+
+D = 41
+
+
+def made(mesh: Any, head: str, optimizer: str) -> tuple[Any, Any]:
+    torch.manual_seed(7)
+    options = {} if mesh is None else {"mesh": mesh}
+    one = HEADS[head](WIDTH, D, bias=True, **options)
+    return one, optimizer_of(one, optimizer)
+
+
+def train(head: Any, optimizer: Any, size: int, rank: int, steps: range) -> None:
+    for step in steps:
+        hidden, targets = batches(row_of("squared"), size, 3, WIDTH, D, step)[rank]
+        optimizer.zero_grad()
+        head(hidden.float(), targets).backward()
+        optimizer.step()
+
+
+def whole(part: Any) -> Tensor:
+    return part.full_tensor() if hasattr(part, "full_tensor") else part
+
+
+def numbers(head: Any, optimizer: Any) -> list[Tensor]:
+    """W, the bias, and all tensors of the optimiser."""
+    state = optimizer.state[head.table]
+    tensors = [whole(state[name]) for name in sorted(state) if isinstance(state[name], Tensor)]
+    steps = [torch.tensor(float(state["step"]))] if "step" in state else []
+    return [head.weight(), head.bias(), *(one for one in tensors if one.ndim), *steps]
+
+
+def saved(mesh: Any, head: str, optimizer: str, folder: str) -> list[Tensor]:
+    one, stepper = made(mesh, head, optimizer)
+    train(one, stepper, mesh.size(), mesh.get_local_rank(), range(6))
+    state, of_optimizer = get_state_dict(one, stepper)
+    dcp.save({"head": state, "optimizer": of_optimizer}, checkpoint_id=folder, process_group=mesh.get_group())
+    return numbers(one, stepper)
+
+
+def loaded(mesh: Any, head: str, optimizer: str, folder: str, again: str) -> list[Tensor]:
+    """In other processes, or in one without a mesh; saved once more, and trained on."""
+    one, stepper = made(mesh, head, optimizer)
+    group = {} if mesh is None else {"process_group": mesh.get_group()}
+    parts = dict(zip(("head", "optimizer"), get_state_dict(one, stepper), strict=True))
+    dcp.load(parts, checkpoint_id=folder, **group)
+    set_state_dict(one, stepper, model_state_dict=parts["head"], optim_state_dict=parts["optimizer"])
+    found = [part.clone() for part in numbers(one, stepper)]
+    parts = dict(zip(("head", "optimizer"), get_state_dict(one, stepper), strict=True))
+    dcp.save(parts, checkpoint_id=again, **group)
+    train(one, stepper, 1 if mesh is None else mesh.size(), 0 if mesh is None else mesh.get_local_rank(), range(2))
+    assert not torch.equal(one.weight(), found[0])
+    return found
+
+
+def taken_apart(mesh: Any, head: str, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """A state of a head with all rows, by load_state_dict; and what a head with all rows makes of that of this one."""
+    one, other = made(mesh, head, "sgd")[0], made(None, head, "sgd")[0]
+    one.load_state_dict(state)
+    other.load_state_dict(one.state_dict())
+    return one.weight(), other.weight(), {name: whole(part) for name, part in one.state_dict().items()}
+
+
+def clipped_by_torch(mesh: Any) -> list[float]:
+    """The norm that torch finds, alone and as a head with all rows has it, and how far gradients are apart then."""
+    rank, size = mesh.get_local_rank(), mesh.size()
+    split, other = both(mesh, "full", D, torch.float64, False)
+    parts = batches(row_of("squared"), size, 3, WIDTH, D, 0)
+    split(*parts[rank]).backward()
+    (sum(other(*part) for part in parts) / size).backward()
+    norms = [torch.nn.utils.clip_grad_norm_(one.parameters(), 0.01) for one in (split, other)]
+    off = whole(split.table.grad) - other.table.grad
+    return [float(whole(norms[0]) - norms[1]), float(off.abs().max())]
+
+
+def scaled(mesh: Any) -> list[bool]:
+    """An infinity in the gradient of rank 1's rows alone: no process makes the step."""
+    split = both(mesh, "full", D, torch.float32, False)[0]
+    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD(split.parameters(), lr=0.1)
+    scaler.scale(split(*batches(row_of("squared"), mesh.size(), 3, WIDTH, D, 0)[mesh.get_local_rank()])).backward()
+    if mesh.get_local_rank() == 1:
+        split.table.grad.to_local()[0] = torch.inf
+    before = split.weight()
+    scaler.step(optimizer)
+    return [torch.equal(split.weight(), before)]
+
+
+def drawn(mesh: Any, head: str) -> tuple[Tensor, Tensor, bool]:
+    """First weights, and those drawn anew."""
+    torch.manual_seed(3 + mesh.get_local_rank())
+    one = HEADS[head](WIDTH, 9001, bias=True, mesh=mesh)
+    first = one.weight()
+    torch.manual_seed(8 + mesh.get_local_rank())
+    one.reset_parameters()
+    return first, one.weight(), bool((one.bias() == 0).all())
+
+
+def bytes_of_a_step(mesh: Any, head: str, classes: int) -> dict[str, int]:
+    torch.manual_seed(0)
+    options = {"sampler": "uniform"} if "sampled" in head else {}
+    kind = {"full": wh.FullSoftmaxHead, "sampled": wh.SampledSoftmaxHead}[head]
+    one = kind(8, classes, mesh=mesh, **options, **({"negatives": 7} if options else {}))
+    one.split.sent.clear()
+    for step in range(3):
+        hidden, targets = batches(row_of("squared"), mesh.size(), 5, 8, 300, step)[mesh.get_local_rank()]
+        one(hidden.float().requires_grad_(), targets).backward()
+    return dict(one.split.sent)
