@@ -26,5 +26,5 @@ def needs_frequencies(head: str, options: Mapping[str, Any]) -> bool:
 
 
 def split_heads() -> list[str]:
-    """Those whose rows several processes can have."""
-    return [name for name, head in HEADS.items() if "mesh" in inspect.signature(head).parameters]
+    """Those of runs in several processes, whose first weights do not depend on how many there are."""
+    return [name for name, head in HEADS.items() if hasattr(head, "draw_as_one")]
