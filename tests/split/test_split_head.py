@@ -80,6 +80,7 @@ def test_what_is_sent_does_not_depend_on_the_number_of_classes(several: Several)
     # Two messages of all examples' rows: 8 numbers of H, and of SW, each with 4 bytes.
     examples = 3 * (5 + 7)
     assert few[0]["SW"] == 4 * 8 * examples
+    assert few[0]["sums over examples"] == 3 * 4 * 3 * 8 * 8  # examples are more than the width
     assert few[0]["hidden"] + few[1]["hidden"] == 2 * 3 * 4 * 8 * 7  # the shorter part is filled up
 
 

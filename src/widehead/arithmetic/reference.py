@@ -18,6 +18,7 @@ from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import StepMade
 from widehead.arithmetic.step_rule import StepRule
+from widehead.arithmetic.sums import ExampleSums, parts_of_sums
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
@@ -94,6 +95,12 @@ class Arithmetic:
         left = torch.cat(parts if constant is None else [*parts, constant[:, None]], dim=1)
         others = left @ small.value[: left.shape[1], :d]
         return GradientParts(left, others, torch.addcmul(others, by_squared_norm[:, None], read.hidden_gram), None)
+
+    def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
+        """Sums over the examples, of which `step` is made if they are more than d."""
+        found = parts_of_sums(gradient, small, hr, slice(None))
+        square = gradient.read.plan.gram_times(gradient.sparse, hr).T @ hr if named else torch.zeros_like(found[0])
+        return ExampleSums(*found, square)
 
     def step(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None

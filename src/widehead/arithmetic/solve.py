@@ -22,22 +22,25 @@ class Solution:
     Attributes:
         rows: (m, order·d) C.
         left: (p, order·d), right: (p, d) with p = m, or d if the system is d × d.
-        gram: (d, d) HᵀΛHr if the system is d × d, otherwise None.
         contraction: see `Figures`.
     """
 
     rows: Tensor
     left: Tensor
     right: Tensor
-    gram: Tensor | None = None
     contraction: Tensor | float = 0.0  # nothing is inverted
 
 
-def solve(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor) -> Solution | None:
+def solve(
+    gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, curvature: Tensor | None = None
+) -> Solution | None:
     """C = Hr f̂ U_new⁻¹ by Woodbury and the push-through identity; None if p is singular, and no U⁻¹ is possible.
 
     C = (I + κHrHᵀΛ)⁻¹ Hr(φ⊗I)U⁻¹ if m ≤ d, and Hr(I + κHᵀΛHr)⁻¹(φ⊗I)U⁻¹ otherwise. If the system is singular
     the result is infinite or NaN, which the caller meets as ill conditioned.
+
+    Args:
+        curvature: (d, d) HᵀΛHr, if it is known; nobody asks for it if m ≤ d.
     """
     inverse = rule.inverse()
     if inverse is None:
@@ -46,7 +49,9 @@ def solve(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tenso
     hidden, lam = gradient.read.hidden, gradient.by_squared_norm
     m, d = hidden.shape
     if m > d:
-        return _solve_by_columns(hidden, lam, hr, small.inverse, phi)
+        curvature = hidden.T @ (lam[:, None] * hr) if curvature is None else curvature
+        symmetric = hr is hidden and bool((lam >= 0.0).all())
+        return _solve_by_columns(curvature, hr, small.inverse, phi, symmetric=symmetric)
     if rule.order == 1:
         given, scale = hr @ small.inverse, phi[0]
     else:
@@ -55,7 +60,7 @@ def solve(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tenso
         rows = given * scale
         return Solution(rows, lam[:, None] * rows, hidden)
     rows, left, contraction = _solve_by_examples(hr @ hidden.T, lam, given, phi[0], scale)
-    return Solution(rows, left, hidden, contraction=contraction)
+    return Solution(rows, left, hidden, contraction)
 
 
 def _solve_by_examples(
@@ -90,17 +95,17 @@ def _solve_by_examples(
     return rows, rows * lam[:, None], contraction
 
 
-def _solve_by_columns(hidden: Tensor, lam: Tensor, hr: Tensor, inverse: Tensor, phi: tuple[float, ...]) -> Solution:
+def _solve_by_columns(
+    curvature: Tensor, hr: Tensor, inverse: Tensor, phi: tuple[float, ...], *, symmetric: bool
+) -> Solution:
     """C = Hr·X, X = (I + κB)⁻¹(φ⊗I)U⁻¹, B = HᵀΛHr (d, d); HᵀΛC = BX."""
-    d = hidden.shape[1]
-    gram = hidden.T @ (lam[:, None] * hr)
-    system = gram * phi[0]
+    d = len(curvature)
+    system = curvature * phi[0]
     system.diagonal().add_(1.0)
-    symmetric = hr is hidden and bool((lam >= 0.0).all())
     solved = spd_inverse(system) if symmetric else None
     solved = torch.linalg.inv_ex(system).inverse if solved is None else solved
     inner = solved @ combined(inverse.split(d), phi)
-    return Solution(hr @ inner, inner, gram.T, gram, _contraction(solved))
+    return Solution(hr @ inner, inner, curvature.T, _contraction(solved))
 
 
 def _contraction(inverse: Tensor) -> Tensor:

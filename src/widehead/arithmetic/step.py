@@ -14,6 +14,7 @@ from widehead.arithmetic.gradient import OutputGradient
 from widehead.arithmetic.small_state import SmallState, mix_blocks
 from widehead.arithmetic.solve import Solution, solve
 from widehead.arithmetic.step_rule import StepRule
+from widehead.arithmetic.sums import ExampleSums, times_rows
 
 _TINY_GAIN = 1e-30  # a smaller f is not divided by
 
@@ -56,9 +57,14 @@ class StepMade(NamedTuple):
 
 def step(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None) -> StepMade:
     """See `Arithmetic.step`."""
-    gram_hr = gradient.gram_times(hr) if gram_hr is None else gram_hr
-    solution = solve(gradient, rule, small, hr)
-    made = _new_small_state(gradient, rule, small, hr, gram_hr, solution)
+    if len(hr) > hr.shape[1]:
+        sums = gradient.read.arithmetic.sums(gradient, small, hr, named=gram_hr is None)
+        solution = solve(gradient, rule, small, hr, sums.curvature)
+        made = _state_by_columns(gradient, rule, small, hr, sums, gram_hr, solution)
+    else:
+        gram_hr = gradient.gram_times(hr) if gram_hr is None else gram_hr
+        solution = solve(gradient, rule, small, hr)
+        made = _state_by_examples(gradient, rule, small, hr, gram_hr, solution)
     if solution is None:
         return StepMade(made, None, None, None)
     rows = rows_in_segment(gradient, solution.rows)
@@ -101,14 +107,14 @@ def _block_norms(matrix: Tensor, k: int) -> Tensor:
     return norms.mul_(d**-0.5)
 
 
-def _new_small_state(
+def _state_by_examples(
     gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor, solution: Solution | None
 ) -> SmallState:
     """U ← U(p⊗I) + U_wHᵀΛHr f̂, with ω, x̄ and Q likewise (`_fill_dense_part`), and U⁻¹ ← p̂⁻¹(U⁻¹ − EHᵀΛC); f̂ = f⊗I.
 
     E = (I, 0)ᵀ are the columns of W. Each is a product with Hr or H; for plain SGD all are one product.
     """
-    old, c, d = small.added, small.columns, hr.shape[1]
+    old, c = small.added, small.columns
     left = hr.new_empty(hr.shape[0], 3 * c + 2)
     dense = left[:, : 2 * c + 2]
     _fill_dense_part(dense, gradient, rule, small, gram_hr)
@@ -118,14 +124,49 @@ def _new_small_state(
         torch.mul(solution.left, -inverse[0][0] / rule.gain[0], out=left[:, 2 * c + 2 :])
         return small.with_added(torch.addmm(old, left.T, hr, alpha=rule.gain[0]))
     added = old.clone() if rule.keeps else torch.zeros_like(old)
-    if solution is not None and solution.gram is not None:  # the d × d form of U_wHᵀΛHr, as m > d
-        _add_product(added[:c], small.factor[:, :d], solution.gram, rule.gain)
-        _add_product(added[c : 2 * c + 2], dense[:, c:].T, hr, rule.gain)
-    else:
-        _add_product(added[: 2 * c + 2], dense.T, hr, rule.gain)
+    _add_product(added[: 2 * c + 2], dense.T, hr, rule.gain)
     if solution is not None and inverse is not None:
         _add_product(added[2 * c + 2 :], solution.left.T, solution.right, tuple(-row[0] for row in inverse))
     return small.advanced(rule, added)
+
+
+def _state_by_columns(
+    gradient: OutputGradient,
+    rule: StepRule,
+    small: SmallState,
+    hr: Tensor,
+    sums: ExampleSums,
+    gram_hr: Tensor | None,
+    solution: Solution | None,
+) -> SmallState:
+    """The same from sums over the examples, which are more than d: products of d × d numbers are nearly all there is.
+
+    ZᵀHr = (p⊗I)ᵀ(TX)ᵀHr + ½ f̂ᵀ HrᵀTTᵀHr.
+    """
+    old, c, d = small.added, small.columns, hr.shape[1]
+    added, inverse = old.clone() if rule.keeps else torch.zeros_like(old), rule.inverse()
+    _add_product(added[:c], small.factor[:, :d], sums.curvature, rule.gain)
+    by_rows = hr.new_empty(c + 2, d)
+    torch.mm(_by_means(gradient, c).T, hr, out=by_rows[:2])
+    square = sums.square(gradient, small, hr) if gram_hr is None else gram_hr.T @ hr
+    mix_blocks(sums.by_outputs, rule.mix, 0, by_rows[2:])
+    for block, gain in zip(by_rows[2:].split(d), rule.gain, strict=True):
+        block.add_(square, alpha=0.5 * gain)
+    for block, number in zip(added[c : 2 * c + 2].split(d, dim=1), rule.gain, strict=True):
+        block.add_(by_rows, alpha=number)
+    if solution is not None and inverse is not None:
+        _add_product(added[2 * c + 2 :], solution.left.T, solution.right, tuple(-row[0] for row in inverse))
+    return small.advanced(rule, added)
+
+
+def _by_means(gradient: OutputGradient, columns: int) -> Tensor:
+    """(m, 2) ΛHω + σ and T1: what Hr is multiplied with for ω and x̄."""
+    products = gradient.read.products[:, columns : columns + 2]
+    out = products * gradient.by_squared_norm[:, None]
+    if gradient.constant is not None:
+        out[:, 0] += gradient.constant
+    out[:, 1] += gradient.constant_sums
+    return out
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, numbers: tuple[float, ...]) -> None:
@@ -151,14 +192,6 @@ def _fill_dense_part(out: Tensor, gradient: OutputGradient, rule: StepRule, smal
     if rule.keeps:
         torch.add(gradient.by_hidden, gram_hr, alpha=0.5 * rule.gain[0], out=out[:, c + 2 :])
         return
-    by_rows = [gradient.by_hidden] if rule.order == 1 else [gradient.by_hidden, _by_momentum(gradient, small)]
-    mix_blocks(torch.cat(by_rows, dim=1), rule.mix, 1, out[:, c + 2 :])
+    mix_blocks(times_rows(gradient, small), rule.mix, 1, out[:, c + 2 :])
     for block, gain in zip(out[:, c + 2 :].split(d, dim=1), rule.gain, strict=True):
         block.add_(gram_hr, alpha=0.5 * gain)
-
-
-def _by_momentum(gradient: OutputGradient, small: SmallState) -> Tensor:
-    """(m, d) TM, as ∇H = TW with M in the place of W."""
-    d = gradient.read.hidden.shape[1]
-    others = gradient.read.others(gradient.left, small, slice(d, None))
-    return others.addcmul_(gradient.by_squared_norm[:, None], gradient.read.products[:, -d:])

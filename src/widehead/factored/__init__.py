@@ -6,7 +6,7 @@ from widehead.factored.packing import pack, unpack
 from widehead.factored.reading import accumulate, forward, output_gradient
 from widehead.factored.record import WeightRecord
 from widehead.factored.state import from_state, recount_if_drifted, to_state
-from widehead.factored.step import Change, apply_step, plan_step
+from widehead.factored.step import Change, apply_step, check_size, plan_step
 from widehead.factored.weights import FactoredWeights
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "accumulate",
     "apply_step",
     "audit",
+    "check_size",
     "dense_curvature",
     "forward",
     "from_state",

@@ -69,7 +69,7 @@ def plan_step(
     """
     assert weights.order == rule.order, "the record should keep momentum exactly if the rule has it"
     rule = rule.known()
-    _check_size(rule, weights.dtype)
+    check_size(rule, weights.dtype)
     hr = gradient.read.hidden if hr is None else hr
     made = gradient.read.arithmetic.step(gradient, rule, weights.small, hr, gram_hr)
     change = _in_segment(weights, gradient, rule, made)
@@ -184,7 +184,8 @@ def _closing(
     return Change(weights.revision, read.written, rows, small, closes=True, basis=rule.basis())
 
 
-def _check_size(rule: StepRule, dtype: torch.dtype) -> None:
+def check_size(rule: StepRule, dtype: torch.dtype) -> None:
+    """NonFiniteError if the numbers of the rule are too large."""
     largest = torch.finfo(dtype).max ** 0.5  # squares enter the step
     if not rule.is_finite or max(abs(gain) for gain in rule.gain) >= largest:
         raise NonFiniteError(

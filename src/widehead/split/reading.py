@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from widehead.arithmetic import Arithmetic, Forward, SmallState, TargetPlan
+from widehead.arithmetic import Arithmetic, Forward, OutputGradient, SmallState, TargetPlan
 from widehead.arithmetic.reference import GradientParts
+from widehead.arithmetic.sums import ExampleSums, parts_of_sums
 from widehead.errors import ProcessesError
 from widehead.split.processes import Formed, RowSplit
 from widehead.targets import SparseTargets
@@ -152,3 +153,14 @@ class SplitArithmetic(Arithmetic):
         left = torch.cat(parts if constant is None else [*parts, constant[:, None]], dim=1)
         others = read.others(left, small, slice(d))
         return GradientParts(left, others, torch.addcmul(others, by_squared_norm[:, None], read.hidden_gram), None)
+
+    def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
+        """One message of (2d + c)·d numbers: each process sees to a part of the examples, and to its own rows."""
+        (m, d), c, split, read = hr.shape, small.columns, self.split, gradient.read
+        assert isinstance(read, JointForward)
+        part = slice(m * split.rank // split.size, m * (split.rank + 1) // split.size)
+        found = [*parts_of_sums(gradient, small, hr, part)]
+        if named:
+            found.append(read.own.gram_times(gradient.sparse[read.chosen], hr).T @ hr)
+        found = list(split.sum_(torch.cat(found), "sums over examples").split([d, c, d][: len(found)]))
+        return ExampleSums(*found, *([] if named else [torch.zeros_like(found[0])]))

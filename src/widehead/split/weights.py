@@ -19,7 +19,7 @@ from torch import Tensor
 
 from widehead.arithmetic import Forward, OutputGradient, SmallState, StepRule
 from widehead.errors import NonFiniteError, ProcessesError
-from widehead.factored import Audit, Change, FactoredWeights, audit, output_gradient
+from widehead.factored import Audit, Change, FactoredWeights, audit, check_size, output_gradient
 from widehead.factored.state import ROWS, part_of
 from widehead.split.outputs import best_of_all, outputs_of_all
 from widehead.split.processes import RowSplit
@@ -172,16 +172,17 @@ class SplitWeights(FactoredWeights):
         skip: Tensor | None = None,
     ) -> Change:
         """As of one process; if it fails on one of them, it fails on all, and nothing is changed anywhere."""
-        rule, change, failure = rule.known(), None, None
-        try:
-            change = super().plan(gradient, rule, hr, gram_hr, skip)
-        except NonFiniteError as error:
-            failure = NonFiniteError(f"{error}{_whose(gradient)}")
+        rule = rule.known()
         size = 0.0 if hr is None else float(torch.linalg.vector_norm(hr))
         figures = (rule.gain[0], rule.mix[0][0], rule.mix[-1][-1], size)
+        failure = _failure(lambda: check_size(rule, self.dtype))
         _check_alike([_from_bits(row) for row in self._meet("step", *_bits(figures), failure=failure)])
-        assert change is not None
-        return change
+        made: list[Change] = []
+        failure = _failure(lambda: made.append(super(SplitWeights, self).plan(gradient, rule, hr, gram_hr, skip)))
+        if failure is not None:
+            failure = NonFiniteError(f"{failure}{_whose(gradient)}")
+        self._meet("step", failure=failure)
+        return made[0]
 
     def apply(self, change: Change, others: tuple[Tensor, ...] = ()) -> None:
         super().apply(change, others)
@@ -283,6 +284,15 @@ class SplitWeights(FactoredWeights):
 
     def all_outputs(self, hidden: Tensor) -> Tensor:
         return outputs_of_all(self.split, self.rows, hidden, super().all_outputs)
+
+
+def _failure(work: Callable[[], None]) -> NonFiniteError | None:
+    """The error that it raises, for the others to hear of."""
+    try:
+        work()
+    except NonFiniteError as error:
+        return error
+    return None
 
 
 def _whose(gradient: OutputGradient) -> str:
