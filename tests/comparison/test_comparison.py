@@ -25,7 +25,7 @@ from widehead.comparison import (
     write_comparison,
 )
 from widehead.comparison.page import _curves, _settings
-from widehead.errors import CheckpointError
+from widehead.errors import CheckpointError, UnstableStepWarning
 from widehead.options import TrainingConfig
 
 compare_module = importlib.import_module("widehead.comparison.compare")  # the room has a function of that name
@@ -123,7 +123,8 @@ def test_a_contender_that_diverges_does_not_end_the_comparison(tmp_path: Path, m
     monkeypatch.setattr(compare_module, "_contend", in_this_process)
     made, out = configs(tmp_path), tmp_path / "out"
     bad = dataclasses.replace(made["exact"], head_optimizer="sgd", head_lr=1e12)
-    results = compare({"exact": bad, "full": made["full"]}, out, quiet=True)
+    with pytest.warns(UnstableStepWarning):
+        results = compare({"exact": bad, "full": made["full"]}, out, quiet=True)
     assert results[0].status.startswith("failed: Training stopped at step")
     assert [r.name for r in ranked(results)] == ["full", "exact"]
     assert "What failed" in write_comparison(out, made, results).read_text()

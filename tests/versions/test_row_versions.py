@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from widehead.arithmetic.interface import SLOTS
@@ -100,6 +100,7 @@ def test_rows_are_what_the_dense_matrix_is(plan: list[tuple[str, int | list[int]
 
 @settings(max_examples=15)
 @given(st.lists(EVENTS, max_size=80), st.lists(EVENTS, max_size=40))
+@example([("correct", 0), ("touch", [])], [("upkeep", 0)])
 def test_a_record_read_back_goes_on_bit_for_bit(
     before: list[tuple[str, int | list[int]]], after: list[tuple[str, int | list[int]]]
 ) -> None:
