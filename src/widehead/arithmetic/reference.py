@@ -18,7 +18,7 @@ from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import StepMade
 from widehead.arithmetic.step_rule import StepRule
-from widehead.arithmetic.sums import ExampleSums, parts_of_sums
+from widehead.arithmetic.sums import ExampleSums, curvature_of, other_rows
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
@@ -98,9 +98,9 @@ class Arithmetic:
 
     def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
         """Sums over the examples, of which `step` is made if they are more than d."""
-        found = parts_of_sums(gradient, small, hr, slice(None))
-        square = gradient.read.plan.gram_times(gradient.sparse, hr).T @ hr if named else torch.zeros_like(found[0])
-        return ExampleSums(*found, square)
+        curvature, by_others = curvature_of(gradient, hr), other_rows(gradient, small).T @ hr
+        square = gradient.read.plan.gram_times(gradient.sparse, hr).T @ hr if named else torch.zeros_like(curvature)
+        return ExampleSums(curvature, by_others, square)
 
     def step(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None

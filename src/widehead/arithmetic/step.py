@@ -148,8 +148,9 @@ def _state_by_columns(
     _add_product(added[:c], small.factor[:, :d], sums.curvature, rule.gain)
     by_rows = hr.new_empty(c + 2, d)
     torch.mm(_by_means(gradient, c).T, hr, out=by_rows[:2])
-    square = sums.square(gradient, small, hr) if gram_hr is None else gram_hr.T @ hr
-    mix_blocks(sums.by_outputs, rule.mix, 0, by_rows[2:])
+    by_outputs = sums.by_outputs(small)
+    square = sums.square(gradient, hr, by_outputs) if gram_hr is None else gram_hr.T @ hr
+    mix_blocks(by_outputs, rule.mix, 0, by_rows[2:])
     for block, gain in zip(by_rows[2:].split(d), rule.gain, strict=True):
         block.add_(square, alpha=0.5 * gain)
     for block, number in zip(added[c : 2 * c + 2].split(d, dim=1), rule.gain, strict=True):

@@ -22,22 +22,25 @@ class ExampleSums:
 
     Attributes:
         curvature: (d, d) B = HᵀΛHr.
-        by_outputs: (c, d) (TX)ᵀHr.
+        by_others: (c, d) (NX)ᵀHr.
         named: (d, d) HrᵀSSᵀHr, or zeros if nobody asked.
     """
 
     curvature: Tensor
-    by_outputs: Tensor
+    by_others: Tensor
     named: Tensor
 
-    def square(self, gradient: OutputGradient, small: SmallState, hr: Tensor) -> Tensor:
+    def by_outputs(self, small: SmallState) -> Tensor:
+        """(c, d) (TX)ᵀHr, as TX = ΛHQ + NX."""
+        return torch.addmm(self.by_others, small.gram[:, : len(self.curvature)], self.curvature)
+
+    def square(self, gradient: OutputGradient, hr: Tensor, by_outputs: Tensor) -> Tensor:
         """(d, d) HrᵀTTᵀHr.
 
-        TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = TW − ½ΛHQ, so it is GᵀB + BᵀG + HrᵀNNᵀHr with G = YᵀHr = (TW)ᵀHr − ½QB.
+        TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = NW + ½ΛHQ = ½(TW + NW), so it is GᵀB + BᵀG + HrᵀNNᵀHr with G = YᵀHr.
         """
         d = hr.shape[1]
-        half = torch.addmm(self.by_outputs[:d], small.gram[:d, :d], self.curvature, alpha=-0.5)
-        out = half.T @ self.curvature
+        out = torch.lerp(self.by_others[:d], by_outputs[:d], 0.5).T @ self.curvature
         out = out.add_(out.T.clone()).add_(self.named)
         if gradient.constant is not None:
             means = torch.stack([gradient.constant, gradient.constant_sums, gradient.sparse_sums])
@@ -46,17 +49,24 @@ class ExampleSums:
         return out
 
 
-def parts_of_sums(gradient: OutputGradient, small: SmallState, hr: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-    """B (d, d) and (TX)ᵀHr (c, d) of some of the examples."""
-    lam, hidden, right = gradient.by_squared_norm[part], gradient.read.hidden[part], hr[part]
-    return hidden.T @ (lam[:, None] * right), times_rows(gradient, small, part).T @ right
+def curvature_of(gradient: OutputGradient, hr: Tensor, part: slice = slice(None)) -> Tensor:
+    """(d, d) HᵀΛHr of some of the examples."""
+    return gradient.read.hidden[part].T @ (gradient.by_squared_norm[part, None] * hr[part])
 
 
-def times_rows(gradient: OutputGradient, small: SmallState, part: slice = slice(None)) -> Tensor:
+def other_rows(gradient: OutputGradient, small: SmallState) -> Tensor:
+    """(m, c) NX: NW and, with momentum, NM."""
+    d = gradient.read.hidden.shape[1]
+    if small.columns == d:
+        return gradient.others
+    return torch.cat([gradient.others, gradient.read.others(gradient.left, small, slice(d, None))], dim=1)
+
+
+def times_rows(gradient: OutputGradient, small: SmallState) -> Tensor:
     """(m, c) TX: TW = ∇H and, with momentum, TM, as TW with M in the place of W."""
     d = gradient.read.hidden.shape[1]
     if small.columns == d:
-        return gradient.by_hidden[part]
-    others = gradient.read.others(gradient.left[part], small, slice(d, None))
-    others.addcmul_(gradient.by_squared_norm[part, None], gradient.read.products[part, -d:])
-    return torch.cat([gradient.by_hidden[part], others], dim=1)
+        return gradient.by_hidden
+    others = gradient.read.others(gradient.left, small, slice(d, None))
+    others.addcmul_(gradient.by_squared_norm[:, None], gradient.read.products[:, -d:])
+    return torch.cat([gradient.by_hidden, others], dim=1)

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from widehead.arithmetic import Arithmetic, Forward, OutputGradient, SmallState, TargetPlan
 from widehead.arithmetic.reference import GradientParts
-from widehead.arithmetic.sums import ExampleSums, parts_of_sums
+from widehead.arithmetic.sums import ExampleSums, curvature_of
 from widehead.errors import ProcessesError
 from widehead.split.processes import Formed, RowSplit
 from widehead.targets import SparseTargets
@@ -155,12 +155,18 @@ class SplitArithmetic(Arithmetic):
         return GradientParts(left, others, torch.addcmul(others, by_squared_norm[:, None], read.hidden_gram), None)
 
     def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
-        """One message of (2d + c)·d numbers: each process sees to a part of the examples, and to its own rows."""
-        (m, d), c, split, read = hr.shape, small.columns, self.split, gradient.read
+        """One message of (2d + c)·d numbers: each process sees to a part of the examples, and to its own rows.
+
+        Nothing in it is of Q or x̄, which a process may have rounded in another way: rank 0's stay its own.
+        """
+        m, c, split, read = len(hr), small.columns, self.split, gradient.read
         assert isinstance(read, JointForward)
         part = slice(m * split.rank // split.size, m * (split.rank + 1) // split.size)
-        found = [*parts_of_sums(gradient, small, hr, part)]
+        found = [curvature_of(gradient, hr, part), gradient.left[part, :c].T @ hr[part]]  # of SX
         if named:
             found.append(read.own.gram_times(gradient.sparse[read.chosen], hr).T @ hr)
-        found = list(split.sum_(torch.cat(found), "sums over examples").split([d, c, d][: len(found)]))
-        return ExampleSums(*found, *([] if named else [torch.zeros_like(found[0])]))
+        told = split.sum_(torch.cat(found), "sums over examples").split([len(one) for one in found])
+        curvature, by_others, square = (*told, torch.zeros_like(told[0]))[:3]
+        if gradient.constant is not None:
+            by_others = torch.addr(by_others, small.column_sum, gradient.constant @ hr)
+        return ExampleSums(curvature, by_others, square)
