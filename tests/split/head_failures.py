@@ -97,13 +97,17 @@ def not_there(mesh: Any) -> list[str]:
     """What a split head refuses in all processes."""
     full, sampled = made(mesh, "full"), made(mesh, "sampled")
     hidden, ids = torch.ones(2, WIDTH, requires_grad=True), torch.tensor([1, 2])
+    sampled(hidden, ids).backward()
     losses = [(one(hidden, ids), one.table) for one in (full, sampled)]
     twice = [partial(torch.autograd.grad, *pair, create_graph=True) for pair in losses]
     return [
         heard(full.scores(hidden).sum().backward, RuntimeError),
         *(heard(call, RuntimeError) for call in twice),
         heard(lambda: wh.SampledSoftmaxHead(WIDTH, D, sampler="quadratic", mesh=mesh), ValueError),
+        heard(lambda: wh.RetrievedSoftmaxHead(WIDTH, D, tail_kind="cells", mesh=mesh), ValueError),
         heard(lambda: wh.FullSoftmaxHead(WIDTH, D, mesh=mesh, device="meta"), ValueError),
+        heard(lambda: made(mesh, "retrieved").sample(hidden), ValueError),
+        heard(torch.optim.Adagrad(sampled.parameters()).step, TypeError),
     ]
 
 

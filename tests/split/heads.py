@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,10 @@ HEADS: dict[str, Callable[..., Any]] = {
     ),
     "noise-contrastive": lambda d, n, **rest: wh.NoiseContrastiveHead(d, n, negatives=7, **rest),
     "negative sampling": lambda d, n, **rest: wh.NegativeSamplingHead(d, n, frequencies=frequencies(n), **rest),
+    "retrieved": lambda d, n, **rest: wh.RetrievedSoftmaxHead(d, n, retrieved=4, tail=4, **rest),
+    "retrieved for each": lambda d, n, **rest: wh.RetrievedSoftmaxHead(
+        d, n, retrieved=3, tail=3, shared=False, index="exhaustive", **rest
+    ),
     "blackout": lambda d, n, **rest: wh.BlackOutHead(d, n, negatives=7, frequencies=frequencies(n), **rest),
 }
 SPARSE: dict[str, Callable[..., Any]] = {
@@ -55,11 +59,14 @@ def both(mesh: Any, head: str, classes: int, dtype: torch.dtype, bias: bool) -> 
     return split, whole
 
 
-def whole_losses(whole: Any, hidden: list[Tensor], targets: list[wh.SparseTargets], seed: int) -> list[Tensor]:
+def whole_losses(
+    whole: Any, hidden: Sequence[Tensor], targets: Sequence[wh.SparseTargets], seed: int | None
+) -> list[Tensor]:
     """The loss of each process by a head that has all of their examples in one batch."""
-    torch.manual_seed(seed)
+    if seed is not None:
+        torch.manual_seed(seed)
     every = wh.SparseTargets.from_lists([ids for one in targets for ids in one.to_lists()])
-    losses = whole(torch.cat(hidden), every, reduction="none").split([len(one) for one in hidden])
+    losses = whole(torch.cat(list(hidden)), every, reduction="none").split([len(one) for one in hidden])
     return [part.sum() / max(1, int((one.counts > 0).sum())) for part, one in zip(losses, targets, strict=True)]
 
 
@@ -162,3 +169,16 @@ def tree_in_data_parallel(mesh: Any, head: str) -> float:
             stepper.step()
             stepper.zero_grad()
     return max(relative(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
+
+
+def estimates(mesh: Any) -> float:
+    """Ẑ of a retrieved softmax beside Z, in standard errors, with an index that misses classes on each process."""
+    torch.manual_seed(5)
+    head = wh.RetrievedSoftmaxHead(WIDTH, 3000, retrieved=40, tail=60, index="ivf", recall=0.3, mesh=mesh)
+    generator = torch.Generator().manual_seed(mesh.get_local_rank())
+    head.load_weight(1.5 * torch.randn(3000, WIDTH, generator=torch.Generator().manual_seed(9)))
+    hidden, target = torch.randn(1, WIDTH, generator=generator), torch.tensor([7])
+    with torch.no_grad():
+        ratios = torch.stack([head(hidden, target) for _ in range(150)]).double().exp()
+        expected = head.eval()(hidden, target).double().exp()
+    return float((ratios.mean() - expected).abs() / (ratios.std() / len(ratios) ** 0.5))

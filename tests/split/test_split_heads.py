@@ -63,8 +63,10 @@ def test_a_state_of_a_head_that_has_all_rows_is_taken_apart(several: Several) ->
         assert set(state) == set(head.state_dict())
 
 
-def test_clipping_by_torch_is_by_the_norm_of_the_whole(several: Several) -> None:
-    for off in several.run(3, head_states.clipped_by_torch):
+@pytest.mark.parametrize("order", [2.0, 1.0, float("inf")])
+@pytest.mark.parametrize("head", ["full", "sampled"])
+def test_clipping_by_torch_is_by_the_norm_of_the_whole(several: Several, head: str, order: float) -> None:
+    for off in several.run(3, head_states.clipped_by_torch, head, order):
         assert max(map(abs, off)) < 1e-12
 
 
@@ -106,3 +108,8 @@ def test_a_tree_in_data_parallel(several: Several, head: str) -> None:
 def test_a_tree_is_not_split(head: Any) -> None:
     with pytest.raises(ValueError, match="leave it out, and put encoder and head as one model into Distributed"):
         head(16, 100, mesh="a mesh")
+
+
+def test_indices_that_miss_classes_leave_the_normalizer_unbiased(several: Several) -> None:
+    pytest.importorskip("faiss")
+    assert max(several.run(2, heads.estimates)) < 4.0

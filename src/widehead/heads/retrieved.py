@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from widehead.errors import check_choice, check_number, check_whole
 from widehead.heads.contract import checked_hidden
-from widehead.heads.full_outputs import full_outputs
 from widehead.heads.gumbel import lazy_gumbel_sample
 from widehead.heads.linear import LinearHead
 from widehead.heads.tail import Complement, Drawn, uniform_tail
 from widehead.heads.upkeep import IndexKind, Upkeep
 from widehead.losses import mean_over_targets
+from widehead.split import Form, best_of_found, gather_batch, local
 from widehead.targets import SparseTargets, starts_run
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class RetrievedSoftmaxHead(LinearHead):
@@ -76,6 +79,9 @@ class RetrievedSoftmaxHead(LinearHead):
             (rows without structure would be searched nearly all, and Ẑ is unbiased at any recall).
         refresh_every: training steps between refreshes of the index.
         drift_limit: `drift` above which it is refreshed earlier.
+        mesh: as in `LinearHead`: each process has an index of its rows, and finds classes for the examples of all; the
+            best are taken, and rank 0 draws the tail. Found exactly (``index="exhaustive"``), they are those of one
+            process with all examples. Not with a tail of "cells".
         bias, sparse, device, dtype: as in `SampledHead`.
 
     Raises:
@@ -98,10 +104,16 @@ class RetrievedSoftmaxHead(LinearHead):
         drift_limit: float = 0.4,
         bias: bool = False,
         sparse: bool = True,
+        mesh: DeviceMesh | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        if tail_kind == "cells" and mesh is not None:
+            raise ValueError(
+                'A tail of "cells" follows the index of all rows, so they should not be split over processes (`mesh`). '
+                'Take tail_kind="uniform", or leave out the mesh.'
+            )
+        super().__init__(in_features, num_classes, bias=bias, mesh=mesh, device=device, dtype=dtype)
         default = math.ceil((_SHARED if shared else _OWN) * math.sqrt(num_classes))
         self.retrieved = default if retrieved is None else retrieved
         self.tail = default if tail is None else tail
@@ -114,6 +126,7 @@ class RetrievedSoftmaxHead(LinearHead):
         self.sparse = sparse and not self.is_full
         self.upkeep = Upkeep(index, recall, refresh_every, drift_limit, tail_kind == "cells")
         self._reset_monitors()
+        self._check_alike(self.retrieved, self.tail, shared)
 
     def _reset_monitors(self) -> None:
         #: () std(Ẑ)/Z of the last training step, mean over the batch, from its tail terms
@@ -126,13 +139,10 @@ class RetrievedSoftmaxHead(LinearHead):
         return {"relative_std": float(self.relative_std)}
 
     def _losses(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        widened = self._widened(hidden)
         if self.is_full:
-            normalizer, outputs = full_outputs(widened, self.table, targets)
-        elif self.shared:
-            normalizer, outputs = self._shared(widened, targets)
+            normalizer, outputs = self._full_outputs(hidden, targets)
         else:
-            normalizer, outputs = self._each(widened, targets)
+            normalizer, outputs = (self._shared if self.shared else self._each)(self._widened(hidden), targets)
         return mean_over_targets(normalizer[targets.example_ids] - outputs, targets)
 
     # -- one set of classes for the batch -----------------------------------------------------------------------
@@ -140,11 +150,14 @@ class RetrievedSoftmaxHead(LinearHead):
     def _shared(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
         """log Ẑ (m,) and outputs of targets (nnz,); S' and T are the batch's, so one matrix product does."""
         with torch.no_grad():
-            scores, found = self._search(widened, self._per_query(widened.shape[0]))
-            members = torch.cat([_heaviest(scores, found, self.retrieved), targets.class_ids])
-            drawn = self._draw(members[None], widened)
-            ids, log_weights, repeats = _merged(members, drawn)
-        terms = torch.addmm(log_weights, widened, self._rows(ids).T)
+            scores, found, of_all, own = self._search(widened, targets)
+            members = torch.cat([_heaviest(scores, found, self.retrieved), of_all.class_ids])
+            ids, log_weights, repeats = _merged(members, self._draw(members[None], widened))
+        _, _, ids, rows = self._joint_rows(ids[:0], ids)
+        with torch.no_grad():
+            log_weights, repeats = self._of_first(log_weights, ids.shape), self._of_first(repeats, ids.shape)
+            scores, found = scores[own], found[own]
+        terms = torch.addmm(log_weights, widened, rows.T)
         normalizer = torch.logsumexp(terms, dim=1)
         with torch.no_grad():
             self._note_shared_error(terms, normalizer, repeats)
@@ -169,27 +182,50 @@ class RetrievedSoftmaxHead(LinearHead):
     def _each(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor]:
         """log Ẑ (m,) and outputs of targets (nnz,); S' and T are each example's own."""
         with torch.no_grad():
-            scores, found = self._search(widened, self.retrieved)
-            own = Complement(torch.cat([found, _padded(targets)], dim=1), self.num_classes)
-            drawn = self._draw(own.ordered, widened)
-        ids = torch.cat([own.ordered.clamp_min(0), drawn.ids], dim=1)
+            scores, found, of_all, own = self._search(widened, targets)
+            sets = Complement(torch.cat([found, _padded(of_all)], dim=1), self.num_classes)
+            drawn = self._draw(sets.ordered, widened)
+            drawn_ids = self._of_first(drawn.ids, drawn.ids.shape)[own]
+            log_weights = self._of_first(drawn.log_weights, drawn.ids.shape)[own]
+            scores, found, ordered = scores[own], found[own], sets.ordered[own]
+        ids = torch.cat([ordered.clamp_min(0), drawn_ids], dim=1)
         outputs = torch.bmm(self._rows(ids), widened[:, :, None]).squeeze(2)
-        members = own.ordered.shape[1]
-        kept = outputs[:, :members].masked_fill(~own.first, -torch.inf)
-        tail = outputs[:, members:] + drawn.log_weights
+        members = ordered.shape[1]
+        kept = outputs[:, :members].masked_fill(~sets.first[own], -torch.inf)
+        tail = outputs[:, members:] + log_weights
         normalizer = torch.logsumexp(torch.cat([kept, tail], dim=1), dim=1)
         with torch.no_grad():
             parts = (tail - normalizer[:, None]).exp()
             self._note_error(parts.square().mean(1) - parts.mean(1).square())
-            columns = torch.searchsorted(own.ordered, found)
+            columns = torch.searchsorted(ordered, found)
             self._note_drift(scores, outputs.gather(1, columns), found >= 0)
         return normalizer, self._target_outputs(widened, targets)
 
     # -- search and tail ----------------------------------------------------------------------------------------
 
-    def _search(self, widened: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        scores, found = self.upkeep.search(self.table, widened, k, self.drift)
-        return scores.to(widened.dtype), found
+    def _search(self, widened: Tensor, targets: SparseTargets) -> tuple[Tensor, Tensor, SparseTargets, slice]:
+        """Scores and classes (M, k) that are found for the examples of all processes, their targets, which are here."""
+        if self.split is None:
+            found = self._search_here(widened, self._wanted(len(widened)))
+            return *found, targets, slice(None)
+        batch = gather_batch(self.split, Form.of(self.table), widened, targets, what="reading rows")
+        every = slice(len(batch.hidden))
+        scores, ids = best_of_found(self.split, batch.hidden, self._wanted(every.stop), self._search_here, every)
+        return scores, ids.masked_fill(scores == -torch.inf, -1), batch.targets, batch.own(self.split.rank)
+
+    def _search_here(self, widened: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, found = self.upkeep.search(local(self.table), widened, k, self.drift)
+        first = 0 if self.split is None else self.split.first
+        return scores.to(widened.dtype), torch.where(found >= 0, found + first, found)
+
+    def _wanted(self, m: int) -> int:
+        return self._per_query(m) if self.shared else self.retrieved
+
+    def _of_first(self, part: Tensor, shape: torch.Size) -> Tensor:
+        """What rank 0 has, so that rounding elsewhere does not tell."""
+        if self.split is None:
+            return part
+        return self.split.from_first_(part.contiguous() if part.shape == shape else part.new_empty(shape))
 
     def _draw(self, members: Tensor, widened: Tensor) -> Drawn:
         cells = self.upkeep.cell_tail
@@ -225,6 +261,11 @@ class RetrievedSoftmaxHead(LinearHead):
             ValueError: n < 1.
         """
         check_number("n", n, 1)
+        if self.split is not None:
+            raise ValueError(
+                "Draws from the exact softmax need all rows. Found a head whose rows are split over processes: load "
+                "its state into one without a `mesh`."
+            )
         k = min(self.num_classes, math.ceil(4.0 * math.sqrt(self.num_classes)))
         rows, lead = checked_hidden(hidden, self.in_features, self.device)
         widened = self._widened(rows)

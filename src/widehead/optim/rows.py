@@ -115,12 +115,7 @@ def values_of(gradient: Tensor) -> Tensor:
     """The numbers of a gradient, dense, whose norms are its own: of a sparse one each row once."""
     if not gradient.is_sparse:
         return gradient
-    values = coalesced(local(gradient))._values()
-    if not hasattr(gradient, "device_mesh"):
-        return values
-    from torch.distributed.tensor import DTensor  # it takes long to import
-
-    return DTensor.from_local(values, gradient.device_mesh, gradient.placements, run_check=False)  # type: ignore[attr-defined]
+    return gradient.dense_rows() if hasattr(gradient, "dense_rows") else coalesced(gradient)._values()
 
 
 def coalesced(gradient: Tensor) -> Tensor:

@@ -37,9 +37,6 @@ def like(table: Any, part: Tensor) -> Tensor:
     """A DTensor split as ``table`` is, with ``part`` as what is here, which may be sparse."""
     from torch.distributed.tensor import DTensor  # it takes long to import
 
-    if not part.is_sparse:
-        return DTensor(part, table._spec, requires_grad=False)
-    # To autograd it is an ordinary tensor, which adds several up by DTensor's addition, and that adds what is here.
-    made = Tensor._make_wrapper_subclass(DTensor, table.shape, table.stride(), dtype=part.dtype, device=part.device)
-    made._local_tensor, made._spec = part, table._spec
-    return made
+    from widehead.split.gradient import SparseRows
+
+    return SparseRows.of(part, table._spec) if part.is_sparse else DTensor(part, table._spec, requires_grad=False)
