@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import random
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import several_runs
+from support import several_runs, torchrun
 from support.cli_runs import JOBS
 from support.several import Several
+from support.small_run import PROCESSES
 
 from widehead.runs import Run
 
-TIMINGS = ("seconds", "examples_per_second", "head_share")
 # Without dropout, as the units that are dropped are others in another number of processes.
 CASES: dict[str, dict[str, Any]] = {
     "recommender": {"preset": "trained", "input_dropout": 0.0},
@@ -30,15 +32,10 @@ def state_of(out: Path) -> list[torch.Tensor]:
     return [network.head.weight(), *network.encoder.state_dict().values()]
 
 
-def log_of(out: Path) -> list[dict[str, Any]]:
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
-
-
 def assert_near(out: Path, beside: Path, limit: float = 1e-9, kinds: tuple[str, ...] = ("train", "evaluation")) -> None:
     for found, expected in zip(state_of(out), state_of(beside), strict=True):
         assert float((found - expected).abs().max()) <= limit * float(expected.abs().max())
-    logs = ([record for record in log_of(place) if record["kind"] in kinds] for place in (out, beside))
+    logs = ([record for record in several_runs.log_of(place) if record["kind"] in kinds] for place in (out, beside))
     for record, known in zip(*logs, strict=True):
         assert record.pop("kind") == known.pop("kind")
         assert record == pytest.approx(known, rel=1e-7, nan_ok=True)
@@ -85,7 +82,7 @@ def test_a_run_that_died_is_that_which_did_not(several: Several, tmp_path: Path)
     several.run(3, several_runs.go_on, tmp_path, "dies", {}, 4)
     several.run(3, several_runs.go_on, tmp_path, "dies", {})
     assert all(map(torch.equal, state_of(tmp_path / "dies"), state_of(tmp_path / "whole")))
-    assert log_of(tmp_path / "dies") == log_of(tmp_path / "whole")
+    assert several_runs.log_of(tmp_path / "dies") == several_runs.log_of(tmp_path / "whole")
     several_runs.go_on(None, tmp_path, "alone", {})
     assert not all(map(torch.equal, state_of(tmp_path / "alone"), state_of(tmp_path / "whole")))
 
@@ -123,3 +120,40 @@ def test_options_of_one_process(several: Several, tmp_path: Path, more: dict[str
     assert found[0][0] == "ValueError"
     assert said in found[0][1]
     assert not (tmp_path / "run").exists()
+
+
+def survives(several: Several, folder: Path, kills: int, epochs: int, seed: int) -> list[str]:
+    """Kill one of two processes, start both again, and so on: the run that nobody killed comes out."""
+    more = {"preset": "trained", "dtype": "float32", "epochs": epochs, "log_every": 5, "checkpoint_every": "9 steps"}
+    more |= {"head_max_grad_norm": 1.0, "dropout": 0.2, "evaluate_every": "10 epochs"}
+    several_runs.make_files("recommender", folder)
+    several.run(2, several_runs.begin, "recommender", folder, "whole", more)
+    chance, told, run = random.Random(seed), list[str](), folder / "killed"
+    codes: list[int | None] = []
+    while codes != [0, 0]:
+        begin = torchrun.stamp(run / "checkpoints" / "last.safetensors")
+        arguments = (2, str(folder / f"meet{len(told)}"), "recommender", folder, "killed", more)
+        workers = [PROCESSES.Process(target=several_runs.live_or_die, args=(rank, *arguments)) for rank in range(2)]
+        for worker in workers:
+            worker.start()
+        if len(told) < kills:
+            pids = [worker.pid for worker in workers if worker.pid is not None]
+            told.append(torchrun.kill_one(pids, run, begin, chance, in_save=len(told) % 2 == 1))
+        for worker in workers:
+            worker.join(60.0)
+        codes = [worker.exitcode for worker in workers]
+        assert set(codes) <= {0, 3, -signal.SIGKILL}, codes
+    assert all(map(torch.equal, state_of(run), state_of(folder / "whole")))
+    assert several_runs.log_of(run) == several_runs.log_of(folder / "whole")
+    return told
+
+
+def test_kills(several: Several, tmp_path: Path) -> None:
+    assert len(survives(several, tmp_path, 2, 20, 0)) == 2
+
+
+@pytest.mark.slow
+def test_forty_kills(several: Several, tmp_path: Path) -> None:
+    told = survives(several, tmp_path, 40, 600, int(time.time()))
+    assert len(told) == 40
+    assert told.count("save") >= 15

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 
 from support.cli_runs import FILES
 from widehead.errors import ProcessesError
@@ -14,6 +18,7 @@ from widehead.jobs import configure
 from widehead.runs import Run
 from widehead.training import Outcome
 
+TIMINGS = ("seconds", "examples_per_second", "head_share")
 OPTIONS: dict[str, dict[str, Any]] = {
     "recommender": {"width": 8, "batch_size": 17, "at": (6,), "loss": "squared-error", "encoder_lr": 0.02},
     "language-model": {"width": 16, "batch_size": 128, "at": (1, 10), "loss": "spherical-softmax"},
@@ -72,3 +77,21 @@ def refused(mesh: Any, job: str, folders: list[Path], out: str, more: dict[str, 
     except (ValueError, ProcessesError) as error:
         return type(error).__name__, str(error)
     return "", ""
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def live_or_die(rank: int, count: int, place: str, job: str, folder: Path, out: str, more: dict[str, Any]) -> None:
+    """Start the run, or go on with it, in a process of its own, which ends with code 3 if another has died."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=count)
+    mesh = init_device_mesh("cpu", (count,))
+    begun = (folder / out / "config.json").exists()
+    distributed.barrier()  # all have looked
+    try:
+        go_on(mesh, folder, out, {}) if begun else begin(mesh, job, folder, out, more)
+    except ProcessesError:
+        sys.exit(3)

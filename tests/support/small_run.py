@@ -98,7 +98,7 @@ def start_or_resume(out: Path, **options: Any) -> Outcome:
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["small_run"])
+PROCESSES.set_forkserver_preload(["widehead.runs", "torch.distributed.tensor"])  # what takes long
 
 
 def run_through_kills(

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,7 +13,7 @@ from widehead.errors import ProcessesError
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-_WAIT = timedelta(seconds=20)  # for what a process says that ends
+_WAIT = timedelta(minutes=5)  # for others to start
 _MARK = ".torchrun.tmp"  # in a run folder: who began the run
 
 
@@ -40,7 +41,7 @@ def joined() -> "DeviceMesh | None":
 
     signal.signal(signal.SIGTERM, _interrupted)  # torchrun's, when one of them has ended
     try:
-        distributed.init_process_group("gloo")
+        distributed.init_process_group("gloo", store=_store(), rank=rank(), world_size=size())
     except RuntimeError as error:
         raise ProcessesError(f"All {size()} processes should have met. Found: {error}") from error
     return init_device_mesh("cpu", (size(),))
@@ -50,25 +51,27 @@ def _interrupted(number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@cache
+def _store() -> Any:
+    """What all of them can read and write; torchrun keeps what was written before they were started again."""
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store = next(rendezvous("env://", timeout=_WAIT))[0]
+    return PrefixStore(f"widehead/{_attempt()}", store)
+
+
 def ended(code: int) -> tuple[bool, int]:
     """Say to the others that the program ends with ``code``: whether this is the first to end, and the code of that."""
     if size() == 1:
         return True, code
-    from torch import distributed
-    from torch.distributed.rendezvous import rendezvous
-
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would change the code
     try:
-        store: Any = (
-            distributed.distributed_c10d._get_default_store()
-            if distributed.is_initialized()
-            else next(rendezvous("env://", timeout=_WAIT))[0]
-        )
-        store.set_timeout(_WAIT)
-        if store.add("widehead/ended", 1) == 1:
-            store.set("widehead/code", str(code))
+        store = _store()
+        if store.add("ended", 1) == 1:
+            store.set("code", str(code))
             return True, code
-        return False, int(store.get("widehead/code"))
+        return False, int(store.get("code"))
     except (RuntimeError, ValueError):  # who keeps it is gone
         return True, code
 
@@ -87,7 +90,7 @@ def finished(out: Path) -> None:
 
 def goes_on(out: Path) -> bool:
     """Whether torchrun started the processes again, and they began the run in ``out`` before, as rank 0 finds."""
-    if size() == 1 or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+    if size() == 1 or _attempt() == 0:
         return False
     from torch import distributed
 
@@ -95,6 +98,11 @@ def goes_on(out: Path) -> bool:
     told = [mark.exists() and mark.read_text(encoding="utf-8") == _launcher() and (out / "config.json").exists()]
     distributed.broadcast_object_list(told, 0)
     return bool(told[0])
+
+
+def _attempt() -> int:
+    """How often torchrun started them again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _launcher() -> str:

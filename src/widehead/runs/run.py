@@ -399,7 +399,8 @@ class Run:
         frequencies = self._frequencies(data)
         network = built(data.job, config, frequencies, peers.mesh)
         if peers.size > 1:
-            display.say(f"{peers.size} processes, {torch.get_num_threads()} threads each.")
+            threads = torch.get_num_threads()
+            display.say(f"{peers.size} processes, {threads} thread{'s' * (threads > 1)} each.")
         if data.reading:
             display.say(said(config.train, data.reading))
         if data.test is not None and data.test.reading:
