@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from split import head_states, heads
+from split import head_corners, head_states, heads
 from split.test_split_head import check
 from support.several import Several
 
@@ -113,3 +113,29 @@ def test_a_tree_is_not_split(head: Any) -> None:
 def test_indices_that_miss_classes_leave_the_normalizer_unbiased(several: Several) -> None:
     pytest.importorskip("faiss")
     assert max(several.run(2, heads.estimates)) < 4.0
+
+
+# -- corners --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["full", "sampled"])
+def test_copies_averages_and_casts(several: Several, head: str) -> None:
+    for off in several.run(2, head_corners.copied, head):
+        assert off[:2] == [0.0, 0.0]
+        assert off[2] < 1e-12
+
+
+@pytest.mark.parametrize("head", ["full", "in-batch", "negative sampling", "retrieved", "retrieved for each"])
+def test_processes_without_examples_or_targets(several: Several, head: str) -> None:
+    assert max(max(off) for off in several.run(3, head_corners.given_nothing, head)) < 1e-12
+
+
+@pytest.mark.parametrize("head", ["full", "sampled", "retrieved"])
+def test_a_head_that_is_not_trained(several: Several, head: str) -> None:
+    assert max(several.run(3, head_corners.frozen, head)) < 1e-12
+
+
+@pytest.mark.parametrize("head", ["full", "sampled"])
+def test_in_bfloat16(several: Several, head: str) -> None:
+    for split, alone in several.run(2, head_corners.narrow, head):
+        assert split <= 2.0 * alone + 0.02

@@ -86,7 +86,7 @@ class LinearHead(ParameterHead):
         """Rows of the table in the shape of ``class_ids`` + (width,); their gradient is sparse if ``sparse``."""
         if self.split is None:
             return nn.functional.embedding(class_ids, self.table, sparse=self.sparse and torch.is_grad_enabled())
-        return self._joint_rows(class_ids.reshape(-1)).rows.view(*class_ids.shape, -1)
+        return self._joint_rows(class_ids.reshape(-1)).rows.view(*class_ids.shape, self.table.shape[1])
 
     def _joint_rows(self, own: Tensor, drawn: Tensor | None = None, *, of_all: bool = False) -> JointRows:
         """Rows of classes that this process asks for, or all processes, and of those that rank 0 ``drawn`` (n,)."""

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 _aten = torch.ops.aten
 _MADE = {_aten.add.Tensor, _aten.mul.Tensor, _aten.div.Tensor, _aten.neg.default, _aten.clone.default}
 _CHANGED = {_aten.add_.Tensor, _aten.mul_.Tensor, _aten.div_.Tensor, _aten.zero_.default}
-_SHARED = {_aten.detach.default, _aten.alias.default}
+_SHARED = {_aten.detach.default, _aten.alias.default, _aten._to_copy.default}
 
 
 class SparseRows(DTensor):
