@@ -127,3 +127,29 @@ def bytes_of_a_step(mesh: Any, head: str, classes: int) -> dict[str, int]:
         hidden, targets = batches(row_of("squared"), mesh.size(), 5, 8, 300, step)[mesh.get_local_rank()]
         one(hidden.float().requires_grad_(), targets).backward()
     return dict(one.split.sent)
+
+
+def clipped_with_fully_shard(mesh: Any) -> list[float]:
+    """An encoder under FSDP2, on a mesh of its own, and a head, clipped by one norm."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import fully_shard
+
+    rank, size = mesh.get_local_rank(), mesh.size()
+    split, other = both(mesh, "sampled", D, torch.float64, False)
+    encoders = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        encoders.append(torch.nn.Linear(WIDTH, WIDTH, dtype=torch.float64))
+    fully_shard(encoders[0], mesh=DeviceMesh.from_group(mesh.get_group(), "cpu", mesh_dim_names=("data",)))
+    parts = batches(row_of("squared"), size, 3, WIDTH, D, 0)
+    torch.manual_seed(0)
+    split(encoders[0](parts[rank][0]), parts[rank][1]).backward()
+    torch.manual_seed(0)
+    losses = whole_losses(other, [encoders[1](part[0]) for part in parts], [part[1] for part in parts], 0)
+    (sum(losses) / size).backward()
+    norms = [
+        wh.optim.clip_grad_norm_([*encoder.parameters(), *head.parameters()], [], 0.01)
+        for encoder, head in zip(encoders, (split, other), strict=True)
+    ]
+    off = whole(encoders[0].weight.grad) - encoders[1].weight.grad
+    return [float(norms[0] / norms[1] - 1.0), float(off.abs().max())]

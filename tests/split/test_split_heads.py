@@ -72,6 +72,11 @@ def test_clipping_by_torch_is_by_the_norm_of_the_whole(several: Several, head: s
         assert max(map(abs, off)) < 1e-12
 
 
+def test_clipping_with_an_encoder_in_fully_shard(several: Several) -> None:
+    for off in several.run(2, head_states.clipped_with_fully_shard):
+        assert max(map(abs, off)) < 1e-12
+
+
 def test_an_infinity_in_the_rows_of_one_stops_the_step_of_all_by_grad_scaler(several: Several) -> None:
     assert several.run(2, head_states.scaled) == [[True], [True]]
 

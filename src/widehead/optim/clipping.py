@@ -1,6 +1,7 @@
 """Clipping by the exact norm of a gradient that nobody formed."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,11 @@ def clip_grad_norm_(
     gradients = [p.grad for p in others if p.grad is not None]
     dense = [values_of(g) for g in gradients]
     # Norms of what is split over processes (FSDP2) are of the whole, and are not stacked with others before they are.
-    split = [g for g in dense if hasattr(g, "full_tensor")]
-    norms = [get_total_norm(split).full_tensor()] if split else []  # type: ignore[attr-defined]
+    split: dict[Any, list[Tensor]] = {}
+    for gradient in dense:
+        if hasattr(gradient, "full_tensor"):
+            split.setdefault(gradient.device_mesh, []).append(gradient)  # type: ignore[attr-defined]
+    norms = [get_total_norm(one).full_tensor() for one in split.values()]  # type: ignore[attr-defined]
     norms += [head.grad_norm() for head in taking_part]
     norm = get_total_norm([*norms, *(g for g in dense if not hasattr(g, "full_tensor"))])
     factor = clip_factor(norm, max_norm)
