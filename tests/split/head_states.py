@@ -95,16 +95,28 @@ def clipped_by_torch(mesh: Any, head: str, order: float) -> list[float]:
     return [float(whole(norms[0]) / norms[1] - 1.0), float(off.abs().max())]
 
 
-def scaled(mesh: Any) -> list[bool]:
-    """An infinity in the gradient of rank 1's rows alone: no process makes the step."""
-    split = both(mesh, "full", D, torch.float32, False)[0]
-    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD(split.parameters(), lr=0.1)
-    scaler.scale(split(*batches(row_of("squared"), mesh.size(), 3, WIDTH, D, 0)[mesh.get_local_rank()])).backward()
-    if mesh.get_local_rank() == 1:
-        split.table.grad.to_local()[0] = torch.inf
-    before = split.weight()
-    scaler.step(optimizer)
-    return [torch.equal(split.weight(), before)]
+def scaled(mesh: Any, head: str) -> tuple[bool, float]:
+    """An infinity in the gradient of rank 1's rows alone: no process makes the step; the next is that of no scaler."""
+    pair = [both(mesh, head, D, torch.float32, False)[0] for _ in range(2)]
+    scaler = torch.amp.GradScaler("cpu")
+    optimizers = [optimizer_of(one, "adam") for one in pair]
+    batch, before, kept = batches(row_of("squared"), mesh.size(), 3, WIDTH, D, 0)[mesh.get_local_rank()], None, False
+    for step in range(2):
+        for one, optimizer, scale in zip(pair, optimizers, (scaler.scale, lambda loss: loss), strict=True):
+            optimizer.zero_grad()
+            torch.manual_seed(step)
+            scale(one(batch[0].float(), batch[1])).backward()
+        before = pair[0].weight()
+        if step == 0:
+            here = local(pair[0].table.grad)
+            if mesh.get_local_rank() == 1:
+                (here._values() if here.is_sparse else here)[0] = torch.inf
+        else:
+            optimizers[1].step()
+        scaler.step(optimizers[0])
+        scaler.update()
+        kept = kept or torch.equal(pair[0].weight(), before)
+    return kept, float((pair[0].weight() - pair[1].weight()).abs().max())
 
 
 def drawn(mesh: Any, head: str) -> tuple[Tensor, Tensor, bool]:

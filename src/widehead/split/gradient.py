@@ -35,8 +35,10 @@ class SparseRows(DTensor):
 
     def dense_rows(self) -> Tensor:
         """The rows that have a gradient, each once, as a DTensor, which has the same norms."""
-        values = self._local_tensor.coalesce().values()
-        return DTensor.from_local(values, self.device_mesh, self.placements, run_check=False)
+        return self._rows(self._local_tensor.coalesce())
+
+    def _rows(self, part: Tensor) -> Tensor:
+        return DTensor.from_local(part._values(), self.device_mesh, self.placements, run_check=False)
 
     def coalesce(self) -> Any:
         """Not for others, who would take what is here for the whole."""
@@ -46,6 +48,8 @@ class SparseRows(DTensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if func is _aten.linalg_vector_norm.default:
             return func(args[0].dense_rows(), *args[1:], **(kwargs or {}))
+        if func is _aten._values.default:  # GradScaler changes them in place
+            return args[0]._rows(args[0]._local_tensor)
         if func not in _MADE | _CHANGED | _SHARED:
             raise _refusal(func)
         found = func(*map(_here, args), **{name: _here(value) for name, value in (kwargs or {}).items()})
