@@ -52,6 +52,26 @@ def test_two_processes_make_the_run_of_one(several: Several, tmp_path: Path, job
     assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
 
 
+@pytest.mark.parametrize(
+    "more", [{"head_optimizer": "sgd", "head_momentum": 0.9, "head_bias": True}, {"head_optimizer": "muon"}]
+)
+def test_other_optimizers(several: Several, tmp_path: Path, more: dict[str, Any]) -> None:
+    more = {**CASES["recommender"], "rank_at_most": 30, **more}
+    several_runs.make_files("recommender", tmp_path)
+    several_runs.begin(None, "recommender", tmp_path, "one", more)
+    several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)
+    assert_near(tmp_path / "three", tmp_path / "one")
+
+
+def test_numbers_that_are_not_finite_stop_all(several: Several, tmp_path: Path) -> None:
+    several_runs.make_files("recommender", tmp_path)
+    more = {"preset": "trained", "head_optimizer": "sgd", "head_lr": 1e30}
+    found = several.run(2, several_runs.refused, "recommender", [tmp_path] * 2, str(tmp_path / "run"), more)
+    assert found[0] == found[1]
+    assert found[0][0] == "NonFiniteError"
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_default_recommender(several: Several, tmp_path: Path) -> None:
     several_runs.make_files("recommender", tmp_path)
     more = {"preset": "svd", "encoder_lr": 0.0}

@@ -74,7 +74,7 @@ def refused(mesh: Any, job: str, folders: list[Path], out: str, more: dict[str, 
     config = config_of(job, folders[mesh.get_local_rank()], out, **more)
     try:
         Run.new(config, mesh=mesh).train(quiet=True)
-    except (ValueError, ProcessesError) as error:
+    except (ArithmeticError, ValueError, RuntimeError) as error:
         return type(error).__name__, str(error)
     return "", ""
 

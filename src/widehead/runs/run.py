@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
 
 from widehead.data.files import is_file, whole_file
 from widehead.devices import resolved
@@ -22,39 +18,24 @@ from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named, open_folder
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
-from widehead.options.heads import needs_frequencies
 from widehead.runs.index import RunIndex, build_index
 from widehead.runs.lock import locked
 from widehead.runs.replace import bring_back, check_replaceable, drop_aside, remove_run, set_aside
 from widehead.runs.rows import ids_of, linear_head, similar_classes
-from widehead.runs.start import (
-    begun,
-    built,
-    check_cutoffs,
-    check_split,
-    evaluator_of,
-    frequencies_of,
-    read_data,
-    said,
-    start_encoder,
-    trainer_of,
-)
+from widehead.runs.start import begun, check_cutoffs, check_split, kept_frequencies, read_data, said, trainer_in
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
-from widehead.sampling.base import checked_frequencies
 from widehead.split import Peers
-from widehead.training import Outcome, RunFolder, Trainer
-from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training import Outcome, RunFolder
+from widehead.training.checkpoint import load_checkpoint
 from widehead.training.folder import expecting
-from widehead.training.log import Display, PlainDisplay, display_for
+from widehead.training.log import PlainDisplay, display_for
 from widehead.training.loop import OnLog
-from widehead.training.memory import keep_freed_memory
 from widehead.training.position import Position
 from widehead.training.state import Origin, restore_network
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-_FREQUENCIES = "frequencies.safetensors"
 _FILES = ("train", "test", "labels")  # that may be elsewhere when a run goes on
 
 
@@ -224,7 +205,7 @@ class Run:
             self._prepare(dict(changes, out=str(self.folder.path)))
             display = display_for(quiet or not self._peers.is_first)
             try:
-                outcome = self._trainer(display, on_log).run()
+                outcome = trainer_in(self.folder, self.config, self._read_alike(), self._peers, display, on_log).run()
                 if outcome.status == "finished" and self._peers.is_first:
                     drop_aside(self.folder)
                 return outcome
@@ -388,51 +369,13 @@ class Run:
         if not kept and known != self.config.train:
             raise CheckpointError(f"The run {path} does not say what {known} held: put that file back to go on.")
 
-    def _trainer(self, display: Display, on_log: OnLog | None) -> Trainer:
-        """A trainer in the state of the last checkpoint, or at the start."""
-        keep_freed_memory()
-        config, folder, peers = self.config, self.folder, self._peers
-        with peers.alike():
-            data = self.data
-            if peers.is_first:
-                data.job.save(folder)
-        frequencies = self._frequencies(data)
-        network = built(data.job, config, frequencies, peers.mesh)
-        if peers.size > 1:
-            threads = torch.get_num_threads()
-            display.say(f"{peers.size} processes, {threads} thread{'s' * (threads > 1)} each.")
-        if data.reading:
-            display.say(said(config.train, data.reading))
-        if data.test is not None and data.test.reading:
-            display.say(said(config.test, data.test.reading))
-        begin = time.perf_counter()
-        if not peers.said_by_first(folder.last_checkpoint.exists()):
-            if config.preset is not None:
-                display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
-            start_encoder(config, network, data, peers)
-        started = peers.said_by_first(time.perf_counter() - begin)
-        evaluator = evaluator_of(config, network, data, peers)
-        trainer = trainer_of(
-            config, network, data, folder, peers=peers, evaluator=evaluator, display=display, on_log=on_log
-        )
-        trainer.restore()
-        trainer.state.position.seconds += started  # making the first weights is training too
-        return trainer
-
-    def _frequencies(self, data: JobData | None) -> Tensor | None:
-        """How often each class is a target, if the head needs that: of data, or as kept."""
-        if not needs_frequencies(self.config.head, self.config.head_options):
-            return None
-        if data is None:
-            path = self.folder.vocabulary_path(_FREQUENCIES)
-            tree = load_checkpoint(path)
-            with expecting(path, "how often each class is a target"):
-                return checked_frequencies(tree["frequencies"], self.job.sizes["classes"])
+    def _read_alike(self) -> JobData:
+        """The data, which are in the folder too afterwards, as far as the job keeps them."""
         with self._peers.alike():
-            made = frequencies_of(self.config, data)
+            data = self.data
             if self._peers.is_first:
-                self.folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
-        return made
+                data.job.save(self.folder)
+        return data
 
     @cached_property
     def _loaded(self) -> tuple[WideNetwork, int]:
@@ -442,7 +385,7 @@ class Run:
         job, tree = self.job, load_checkpoint(path)
         origin = Origin.of(config, job.sizes, self.folder.vocabulary_sums())
         origin.check(tree, path)  # before anything is made of the options and the other files
-        frequencies = self._frequencies(None)
+        frequencies = kept_frequencies(self.folder, config, job)
         with storage_beside(self.folder.path) as rows:
             if self.config.head_storage is not None and self._device == "cpu":
                 config = dataclasses.replace(config, head_storage=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies, split_heads
 from widehead.runs.storage import check_storage_free
+from widehead.sampling.base import checked_frequencies
 from widehead.split import Peers
 from widehead.training import Evaluator, RunFolder, Trainer
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.folder import expecting
+from widehead.training.log import Display
+from widehead.training.loop import OnLog
+from widehead.training.memory import keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
+
+_FREQUENCIES = "frequencies.safetensors"
 
 
 def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, JobData]:
@@ -147,3 +156,50 @@ def check_finite(network: WideNetwork) -> None:
             "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
             "too large to be squared. Use smaller values, or --encoder-init random."
         )
+
+
+def trainer_in(
+    folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers, display: Display, on_log: OnLog | None
+) -> Trainer:
+    """A trainer in the state of the last checkpoint of a folder, or at the start."""
+    keep_freed_memory()
+    network = built(data.job, config, _made_frequencies(folder, config, data, peers), peers.mesh)
+    if peers.size > 1:
+        threads = torch.get_num_threads()
+        display.say(f"{peers.size} processes, {threads} thread{'s' * (threads > 1)} each.")
+    if data.reading:
+        display.say(said(config.train, data.reading))
+    if data.test is not None and data.test.reading:
+        display.say(said(config.test, data.test.reading))
+    begin = time.perf_counter()
+    if not peers.said_by_first(folder.last_checkpoint.exists()):
+        if config.preset is not None:
+            display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
+        start_encoder(config, network, data, peers)
+    started = peers.said_by_first(time.perf_counter() - begin)
+    evaluator = evaluator_of(config, network, data, peers)
+    trainer = trainer_of(
+        config, network, data, folder, peers=peers, evaluator=evaluator, display=display, on_log=on_log
+    )
+    trainer.restore()
+    trainer.state.position.seconds += started  # making the first weights is training too
+    return trainer
+
+
+def _made_frequencies(folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> Tensor | None:
+    """`frequencies_of` the data, which the folder has then."""
+    made = frequencies_of(config, data)
+    with peers.alike():
+        if made is not None and peers.is_first:
+            folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
+    return made
+
+
+def kept_frequencies(folder: RunFolder, config: TrainingConfig, job: Job) -> Tensor | None:
+    """How often each class is a target, if the head needs that, as the folder has it."""
+    if not needs_frequencies(config.head, config.head_options):
+        return None
+    path = folder.vocabulary_path(_FREQUENCIES)
+    tree = load_checkpoint(path)
+    with expecting(path, "how often each class is a target"):
+        return checked_frequencies(tree["frequencies"], job.sizes["classes"])
