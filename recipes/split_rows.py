@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import multiprocessing
 import statistics
 import tempfile
@@ -24,14 +23,11 @@ from typing import Any
 
 import torch
 from memory_mapped import AnonymousMemory, anonymous_bytes
-from provenance import commit
+from provenance import append
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
 import widehead as wh
-from widehead.bench.measure import hardware
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def drawn_targets(classes: int, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -106,7 +102,6 @@ def main() -> None:
     parser.add_argument("--storage", type=Path)
     parser.add_argument("--no-audit", dest="audit", action="store_false")
     given = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
     for processes in map(int, given.processes.split(",")):
         row = {"processes": processes, **figures(processes, given)}
         print(
@@ -115,9 +110,7 @@ def main() -> None:
             f"drift {row['drift']:.1e}",
             flush=True,
         )
-        options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-        with (RESULTS / "split-rows.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({**options, **row, **hardware(torch.device("cpu")), "commit": commit()}) + "\n")
+        append("split-rows", {**vars(given), "storage": given.storage is not None, **row})
 
 
 if __name__ == "__main__":

@@ -105,6 +105,29 @@ MAPPED = Claim(
     ),
 )
 
+REACH = Claim(
+    "100 million classes, rows split over two processes",
+    "d = 32, 512 examples of both processes together, 27 targets each, 500 steps of Newton, W (12.8 GB) in two files. "
+    "Anonymous memory is what a process alone holds, with the head and without; the larger of both processes.",
+    "python recipes/split_rows.py --classes 100000000 --width 32 --batch 512 --steps 500 --processes 2 "
+    "--storage FOLDER",
+    (
+        Table(
+            "recipes/results/split-rows.jsonl",
+            (
+                Column("anonymous memory of a head, GB", "memory", 1e-9, ".2f"),
+                Column("before it, GB", "without", 1e-9, ".2f"),
+                Column("MB sent in a step by each", "bytes_sent", 1e-6, ".2f"),
+                Column("drift of Q", "drift", 1, ".1e"),
+            ),
+            {},
+        ),
+    ),
+    says=lambda rows: (
+        f"A step took {1e3 * rows[0]['seconds']:.0f} ms, with one thread a process beside other work on both cores."
+    ),
+)
+
 PEAK = Claim(
     "Memory beside W",
     "D = 2,000,000, d = 64: the peak of memory in sizes of V.",
