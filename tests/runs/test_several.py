@@ -160,7 +160,7 @@ def survives(several: Several, folder: Path, kills: int, epochs: int, seed: int)
             pids = [worker.pid for worker in workers if worker.pid is not None]
             told.append(torchrun.kill_one(pids, run, begin, chance, in_save=len(told) % 2 == 1))
         for worker in workers:
-            worker.join(60.0)
+            worker.join(300.0)
         codes = [worker.exitcode for worker in workers]
         assert set(codes) <= {0, 3, -signal.SIGKILL}, codes
     assert all(map(torch.equal, state_of(run), state_of(folder / "whole")))
@@ -174,6 +174,6 @@ def test_kills(several: Several, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_forty_kills(several: Several, tmp_path: Path) -> None:
-    told = survives(several, tmp_path, 40, 600, int(time.time()))
+    told = survives(several, tmp_path, 40, 300, int(time.time()))
     assert len(told) == 40
     assert told.count("save") >= 15
