@@ -282,6 +282,21 @@ def test_many_small_terms_are_summed_before_they_meet_a_large_row(arithmetic: Ar
     assert relative(head.weight(), wanted) < 3e-6  # 4e-5 where each term met the row
 
 
+@pytest.mark.parametrize("arithmetic", [TORCH, COMPILED], ids=["torch", "compiled"])
+@pytest.mark.parametrize("width", [1, 16, 40])
+def test_equal_terms_of_a_row_are_summed_in_pieces(width: int, arithmetic: Arithmetic) -> None:
+    """Of a class that a batch names 5,000 times: one by one, their roundings are all in one direction."""
+    row, times = next(row for row in TABLE if row.name == "user's squared"), 5_000
+    head = ExactHead(width, D, row.make())
+    head.load_weight(torch.zeros(D, width))
+    hidden = torch.linspace(0.1, 0.3, width)[None]
+    optimizer = wh.optim.SGD(head, lr=0.1 / times)
+    with using(arithmetic):
+        head(hidden, [[7] * times], reduction="sum").backward()
+        optimizer.step()
+    assert relative(head.weight()[7], 0.2 * hidden[0].double()) < 40 * 2.0**-24  # 700 where each term met the sum
+
+
 def test_strided_parts_are_read_right() -> None:
     row = TABLE[0]
     head = trained(row, 12, 16)

@@ -60,3 +60,17 @@ def test_what_the_plan_says(lists: list[list[int]]) -> None:
     assert plan.by_class.tolist() == ordered
     assert plan.examples_by_class.tolist() == [plan.examples[t].item() for t in ordered]
     assert plan.class_offsets.diff().tolist() == [flat.count(c) for c in sorted(set(flat))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("count", [64, 65, 128, 5_000, 20_001])
+def test_equal_terms_of_a_class_are_summed_in_pieces(count: int, dtype: torch.dtype) -> None:
+    """One by one, while a sum doubles all terms would be rounded in one direction: n/4 units and more."""
+    targets = SparseTargets.from_lists([[5, *[2] * (count - 1)], [], [2, 7, 7]])
+    plan = TargetPlan.of(targets)
+    right = torch.tensor([[0.1, -0.3], [1e3, 1e3], [0.1, -0.3]], dtype=dtype)
+    found = plan.transposed_times(torch.ones(len(targets.class_ids), dtype=dtype), right)
+    times = torch.tensor([count, 1, 2], dtype=dtype)
+    assert plan.class_ids.tolist() == [2, 5, 7]
+    units = (found / (times[:, None] * right[0]) - 1.0).abs().max() / (torch.finfo(dtype).eps / 2)
+    assert float(units) <= 40 + count / 128

@@ -36,3 +36,25 @@ def test_an_inverse_that_is_wrong_is_seen_in_one_column() -> None:
     head = wh.ExactHead(1, 3, wh.losses.SquaredError(), dtype=torch.float64)
     head.weights.small.master[-1] *= 1.5
     assert head.audit().inverse == pytest.approx(0.5)
+
+
+def test_the_drift_of_an_inverse_has_no_unit() -> None:
+    """A loss times 2⁴⁰ at an lr of 2⁻⁴⁰ is the same training: what leads from w to m and back has other numbers."""
+
+    def trained(unit: float) -> wh.ExactHead:
+        torch.manual_seed(0)
+        head = wh.ExactHead(3, 50, wh.losses.SquaredError(), dtype=torch.float64)
+        optimizer = wh.optim.SGD(head, lr=0.02 / unit, momentum=0.9)
+        for step in range(5):
+            hidden = torch.randn(8, 3, dtype=torch.float64)
+            (unit * head(hidden, [[(7 * step + b) % 50] for b in range(8)])).backward()
+            optimizer.step()
+        return head
+
+    plain, scaled = trained(1.0), trained(2.0**40)
+    assert torch.equal(plain.weight(), scaled.weight())
+    assert scaled.audit().inverse == pytest.approx(plain.audit().inverse, rel=0.1)
+    for head in (plain, scaled):  # what is wrong is seen as well, whatever the units
+        master = head.weights.small.master
+        master[-6:-3, 3:] *= 1.5  # of U⁻ᵀ, the block that leads from w to m
+        assert head.audit().inverse > 1e-3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from widehead.targets import SparseTargets
 # into memory anew, page by page, each time.
 _SMALL = 1 << 16
 _BUFFER = 1 << 20  # numbers that stand between two sparse products
+# Terms of a class that are added one by one: n equal ones are off by up to n/2 rounding errors, which U magnifies.
+_PIECE = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,23 @@ class TargetPlan:
 
     def transposed_times(self, values: Tensor, right: Tensor) -> Tensor:
         """Sᵀ·Y: (nnz,) values, (m, c) → (n, c)."""
-        return bag_sum(self.examples_by_class, right, self.class_offsets, values[self.by_class])
+        values = values[self.by_class]
+        if self._pieces is None:
+            return bag_sum(self.examples_by_class, right, self.class_offsets, values)
+        offsets, lengths = self._pieces
+        sums = bag_sum(self.examples_by_class, right, offsets, values)
+        return torch.segment_reduce(sums, "sum", lengths=lengths, initial=0.0, unsafe=True)
+
+    @cached_property
+    def _pieces(self) -> tuple[Tensor, Tensor] | None:
+        """Offsets of pieces of the classes' targets, and (n,) how many a class has; None if there is one of each."""
+        if self.by_class.numel() <= _PIECE or int((counts := self.class_offsets.diff()).max()) <= _PIECE:
+            return None
+        lengths = (counts + _PIECE - 1).div(_PIECE, rounding_mode="floor")
+        firsts = pad(lengths.cumsum(0), (1, 0))
+        places = torch.arange(int(firsts[-1]), device=counts.device)
+        begins = (self.class_offsets - _PIECE * firsts)[:-1].repeat_interleave(lengths)
+        return torch.cat([begins + _PIECE * places, self.class_offsets[-1:]]), lengths
 
     def gram_times(self, values: Tensor, right: Tensor, buffer: int = _BUFFER) -> Tensor:
         """SSᵀ·Y: (nnz,) values, (m, c) → (m, c); `times` after `transposed_times`, some columns at a time.

@@ -20,7 +20,8 @@ class Audit:
     Attributes:
         gram: of Q against WᵀW.
         column_sum: of w̄ against Wᵀ1, relative to √D ‖W‖_F.
-        inverse: of UU⁻¹ against I. (If momentum is kept, X = [W, M] stands in the place of W.)
+        inverse: of UU⁻¹ against I. (If momentum is kept, X = [W, M] stands in the place of W, and the blocks of UU⁻¹
+            that lead from one to the other count in units in which both are alike, whatever the loss is multiplied by.)
         finite: whether every entry of W is finite.
         live_boundaries: boundaries that rows may stand at.
         closes: segments closed since the beginning.
@@ -45,7 +46,7 @@ def audit(weights: WeightRecord) -> Audit:
     found_gram, found_sum = weights.recomputed()
     eye = torch.eye(size, dtype=torch.float64, device=gram.device)
     scale = (weights.num_classes * torch.trace(found_gram)).sqrt()
-    drift = factor @ inverse.T - eye if len(inverse) else torch.zeros_like(eye)
+    drift = _drift(factor, inverse.T, weights.width) if len(inverse) else torch.zeros_like(eye)
     return Audit(
         gram=_relative(gram - found_gram, torch.linalg.matrix_norm(found_gram)),
         column_sum=_relative(column_sum - found_sum, scale),
@@ -56,6 +57,26 @@ def audit(weights: WeightRecord) -> Audit:
         moved_rows=weights.moved_rows,
         segment_steps=weights.segment_steps,
     )
+
+
+def _drift(factor: Tensor, inverse: Tensor, d: int) -> Tensor:
+    """UU⁻¹ − I (c, c), with the units of w and m taken from it if there are both.
+
+    The block from w to m has the unit of a curvature, and that from m to w its inverse. Each is divided by the sizes of
+    the products that it is a sum of, which cancel there, and multiplied by the geometric mean of both, if above 1.
+    """
+    drift = factor @ inverse - torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    w, m = slice(0, d), slice(d, None)
+    if not len(factor[m]):
+        return drift
+    sizes = [
+        sum(torch.linalg.matrix_norm(factor[i, k]) * torch.linalg.matrix_norm(inverse[k, j]) for k in (w, m))
+        for i, j in ((w, m), (m, w))
+    ]
+    mean = (sizes[0].sqrt() * sizes[1].sqrt()).clamp_min(1.0)
+    for block, size in zip((drift[w, m], drift[m, w]), sizes, strict=True):
+        block.mul_(mean / size.where(size > 0.0, 1.0))
+    return drift
 
 
 def gram_and_sum(blocks: Iterable[Tensor], zero: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,8 @@ UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 PRODUCT = 4.0 * 1024**0.5
 # Errors of n equal terms do not vary: while a sum doubles, all of them are rounded in one direction. They make up to
 # n/2·u of the sum, in whatever is linear in it, and twice that in Q. Equal are examples in which only the bias counts,
-# and targets that an example names many times. `Bounds.terms` counts them.
+# and targets that an example names many times, which U would magnify: the step adds them piece by piece. What is read
+# of W, and the record for a GPU, which has no U, add one by one. `Bounds.terms` counts them.
 # By how much the rounding of a written row may be magnified (the limits of versions/conditioning.py, 8 and 64), over
 # the few products that bring a row forward; and the drift that UU⁻¹ may have meanwhile.
 ROWS = {torch.float32: 64.0, torch.float64: 512.0}
