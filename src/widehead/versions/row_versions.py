@@ -59,7 +59,7 @@ class RowVersions:
         retired: slots that wait for the next sweep; ``sweeping``: slots that the present sweep empties.
         cursor: first row that the present sweep has not seen.
         owed: rows that it should have seen by now.
-        written: rows written since the first correction of the interval, in ``written_steps`` steps.
+        written: rows written since the first correction of the interval, which was ``written_steps`` steps ago.
         age: steps of the interval.
         steps_per_boundary: running average of its length.
         closes: segments closed and corrections.
@@ -233,7 +233,7 @@ class RowVersions:
     def upkeep(self, values: Rows, touched: int) -> None:
         """What is due after a step that wrote ``touched`` rows."""
         self.age += 1
-        self.written_steps += bool(self.written)
+        self.written_steps += len(self.corrections) > 0  # no matter whether one of them wrote a row, or one of ours
         if self._interval_is_long():
             self.end_interval(values)
         elif self.behind:
