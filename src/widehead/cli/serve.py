@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import sys
 from typing import Annotated, Any, Literal
 
 import typer
@@ -42,6 +43,7 @@ def serve(
 
         widehead serve runs/shop --port 8000 --index ivf
     """
+    _leave_cores()
     _require()
     from widehead.serving.app import Limits, make_app
     from widehead.serving.server import Server
@@ -67,6 +69,15 @@ def serve(
     if server.stopped_by == signal.SIGINT:
         raise Interrupted("stopped; the requests that were taken are answered.")
     say("Stopped; the requests that were taken are answered.")
+
+
+def _leave_cores() -> None:
+    """Threads of OpenMP that have no work leave their cores to the one that receives and sends: they spin by default.
+
+    What the user says of it counts. It is read when torch is loaded.
+    """
+    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the latter is LLVM's and Intel's
 
 
 def _require() -> None:
