@@ -5,7 +5,8 @@ python recipes/serving.py plant FOLDER --classes 1000000 --width 128
 python recipes/serving.py load RUN --clients 50 --seconds 60 -- --index ivf
     so many clients ask as fast as they are answered; the server is killed after a third of the time and started again
 python recipes/serving.py latency RUN -- --index ivf
-    one client, each answer beside the best classes by one product and torch.topk in this process, in turns
+    one client, each answer beside the best classes by one product and torch.topk in this process, in turns; with
+    OMP_WAIT_POLICY=passive, or the threads of one process spin while the other computes
 
 What follows -- is for `widehead serve`. Both compare every answer with Run.predict: with an index, what it names should
 have the scores that an exact search gives these classes.
