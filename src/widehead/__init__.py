@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         restore_linear,
         swap_head,
     )
+    from widehead.models import RowSplitBag
     from widehead.runs import Run
     from widehead.targets import SparseTargets
 
@@ -44,6 +45,7 @@ __all__ = [
     "NoiseContrastiveHead",
     "Recommender",
     "RetrievedSoftmaxHead",
+    "RowSplitBag",
     "Run",
     "SampledSoftmaxHead",
     "SparseTargets",
@@ -61,6 +63,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("MultiLabel", "Recommender", "WordVectors"), "estimators"),
     **dict.fromkeys(("restore_linear", "swap_head"), "heads"),
+    "RowSplitBag": "models",
     "Run": "runs",
     "SparseTargets": "targets",
 }

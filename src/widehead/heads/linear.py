@@ -20,7 +20,7 @@ from widehead.heads.joint_rows import JointRows, joint_rows
 from widehead.heads.scorer import Scorer
 from widehead.precision import in_full_precision
 from widehead.search.exhaustive import products, streaming_top_k
-from widehead.split import Form, RowSplit, best_of_all, draw_table, first_table, local, no_targets, split_by
+from widehead.split import Form, RowSplit, as_split, best_of_all, draw_table, first_table, local, no_targets, split_by
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -212,10 +212,7 @@ class LinearHead(ParameterHead):
     def _as_kept(self, given: Tensor) -> Any:
         if self.split is None:
             return given.full_tensor() if hasattr(given, "full_tensor") else given
-        part = self.split.part_of(given)
-        if part is given and part.shape[:1] == (self.num_classes,):
-            part = part[self.split.first : self.split.end]
-        return self.split.tensor(part.to(self.device)) if given.shape == self.table.shape else part
+        return as_split(self.split, self.table, given)
 
     # -- processes ----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from widehead.models.bag import BagEncoder
 from widehead.models.eigen import positive_eigenpairs
 from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
+from widehead.models.row_split_bag import RowSplitBag
 from widehead.models.singular import SparseMatrix, leading_singular_vectors
 from widehead.models.words import ContextEncoder, WordEncoder
 
@@ -12,6 +13,7 @@ __all__ = [
     "BagEncoder",
     "ContextEncoder",
     "EncoderOptimizer",
+    "RowSplitBag",
     "SparseMatrix",
     "WideNetwork",
     "WordEncoder",

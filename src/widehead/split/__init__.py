@@ -4,15 +4,17 @@ from widehead.split.outputs import best_of_all, best_of_found, outputs_of_all
 from widehead.split.peers import Peers, draw_as_one
 from widehead.split.processes import Form, RowSplit, split_by
 from widehead.split.processes import _telling as telling
-from widehead.split.reading import check_alike, gather_batch, no_targets
-from widehead.split.tables import draw_table, first_table, like, local
+from widehead.split.reading import Batch, check_alike, gather_batch, no_targets
+from widehead.split.tables import as_split, draw_table, first_table, like, local
 from widehead.split.weights import SplitWeights
 
 __all__ = [
+    "Batch",
     "Form",
     "Peers",
     "RowSplit",
     "SplitWeights",
+    "as_split",
     "best_of_all",
     "best_of_found",
     "check_alike",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.functional import pad
 
 from widehead.errors import NonFiniteError, ProcessesError
 
@@ -26,7 +27,7 @@ _NUMBERS = 4  # that a process tells at the beginning of an exchange
 _DRAWN = 1 << 12  # rows that are drawn together
 _WHAT = (
     *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "consolidate", "audit"),
-    *("what it was given", "reading rows", "drawing"),
+    *("what it was given", "reading rows", "drawing", "bags"),
 )
 
 
@@ -196,6 +197,18 @@ class RowSplit:
         with _telling():
             distributed.all_reduce(part, group=self._group)
         return part
+
+    def sums_of_parts(self, part: Tensor, counts: Sequence[int], what: str) -> Tensor:
+        """Its own counts[rank] rows, on each process, of ``part`` (Σ counts, …) summed over the processes."""
+        most = max(counts)
+        if min(counts) < most:
+            part = torch.cat([pad(one, (0, 0, 0, most - len(one))) for one in part.split(list(counts))])
+        found = part.new_empty(most, *part.shape[1:])
+        self.sent[what] += part.numel() * part.element_size()
+        if part.numel():
+            with _telling():
+                distributed.reduce_scatter_tensor(found, part.contiguous(), group=self._group)
+        return found[: counts[self.rank]]
 
     def largest_(self, part: Tensor) -> Tensor:
         """``part``, in place, the largest of all processes by entry."""

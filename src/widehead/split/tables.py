@@ -33,6 +33,14 @@ def local(table: Tensor) -> Tensor:
     return table.to_local() if hasattr(table, "to_local") else table.detach()
 
 
+def as_split(split: RowSplit, table: Tensor, given: Any) -> Any:
+    """A state's rows, split over other processes or not at all, as ``table`` is split; of another shape as they are."""
+    part = split.part_of(given)
+    if part is given and part.shape[:1] == (split.num_rows,):
+        part = part[split.first : split.end]
+    return split.tensor(part.to(table.device)) if given.shape == table.shape else part
+
+
 def like(table: Any, part: Tensor) -> Tensor:
     """A DTensor split as ``table`` is, with ``part`` as what is here, which may be sparse."""
     from torch.distributed.tensor import DTensor  # it takes long to import
