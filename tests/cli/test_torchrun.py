@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support import several_runs, torchrun
 from support.cli_runs import FILES, call
 from support.processes import wait_for_steps
@@ -83,4 +84,27 @@ def test_who_began_a_run_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.Mon
     torchrun_of_program.began(tmp_path)
     assert torchrun_of_program.goes_on(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "b")
+    assert not torchrun_of_program.goes_on(tmp_path)
+
+
+def test_only_those_who_began_a_run_go_on_with_it_when_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another torchrun finds a run that is there, and refuses it as one process does."""
+    given = {"TORCHELASTIC_RUN_ID": "one", "WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RESTART_COUNT": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", lambda told, src: None)  # rank 0 is all there is
+    assert not torchrun_of_program.goes_on(tmp_path)
+    torchrun_of_program.began(tmp_path)
+    assert not torchrun_of_program.goes_on(tmp_path), "nothing was begun but the folder"
+    (tmp_path / "config.json").touch()
+    assert torchrun_of_program.goes_on(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert not torchrun_of_program.goes_on(tmp_path), "nobody was started again"
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert not torchrun_of_program.goes_on(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    torchrun_of_program.finished(tmp_path)
     assert not torchrun_of_program.goes_on(tmp_path)
