@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from support.properties import TABLE, Row, relative
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 
 import widehead as wh
 
@@ -201,8 +203,12 @@ def bytes_of_a_step(mesh: Any, classes: int) -> dict[str, int]:
     return dict(split.sent)
 
 
-def with_encoder(mesh: Any) -> dict[str, float]:
-    """An encoder in DistributedDataParallel, clipped with the head by one norm, and its twin that has all examples."""
+def with_sharded_encoder(mesh: Any) -> dict[str, float]:
+    return with_encoder(mesh, sharded=True)
+
+
+def with_encoder(mesh: Any, *, sharded: bool = False) -> dict[str, float]:
+    """An encoder in DistributedDataParallel or under FSDP2, clipped with the head by one norm, and its twin."""
     rank, size = mesh.get_local_rank(), mesh.size()
 
     def made(mesh: Any) -> tuple[nn.Module, wh.ExactHead]:
@@ -213,7 +219,10 @@ def with_encoder(mesh: Any) -> dict[str, float]:
         return encoder, head
 
     (encoder, head), (other, whole) = made(mesh), made(None)
-    encoder = nn.parallel.DistributedDataParallel(encoder, process_group=mesh.get_group())
+    if sharded:
+        fully_shard(encoder, mesh=DeviceMesh.from_group(mesh.get_group(), "cpu", mesh_dim_names=("data",)))
+    else:
+        encoder = nn.parallel.DistributedDataParallel(encoder, process_group=mesh.get_group())
     pairs = [(encoder, head), (other, whole)]
     steppers = [wh.optim.Together(torch.optim.AdamW(a.parameters(), lr=0.02), wh.optim.Newton(b)) for a, b in pairs]
     for step in range(10):
@@ -221,10 +230,14 @@ def with_encoder(mesh: Any) -> dict[str, float]:
         head(encoder(parts[rank][0]), parts[rank][1]).backward()
         sum(whole(other(inputs), targets) for inputs, targets in parts).div(size).backward()
         for (a, b), stepper in zip(pairs, steppers, strict=True):
-            nn.utils.clip_grad_norm_([*a.parameters(), *b.parameters()], 0.05)
+            if sharded:
+                wh.optim.clip_grad_norm_(a.parameters(), b, 0.05)
+            else:
+                nn.utils.clip_grad_norm_([*a.parameters(), *b.parameters()], 0.05)
             stepper.step()
             stepper.zero_grad()
-    off = [relative(a, b) for a, b in zip(encoder.parameters(), other.parameters(), strict=True)]
+    mine = [p.full_tensor() if sharded else p for p in encoder.parameters()]
+    off = [relative(a, b) for a, b in zip(mine, other.parameters(), strict=True)]
     return {"encoder": max(off), "weight": relative(head.weight(), whole.weight())}
 
 

@@ -61,7 +61,7 @@ def test_rows_in_a_file_and_in_half_of_the_memory(several: Several, kind: str, t
         assert off["weight"] < (2e-5 if kind == "file" else 2e-2), off
 
 
-@pytest.mark.parametrize("case", [cases.accumulated, cases.own_loss, cases.with_encoder])
+@pytest.mark.parametrize("case", [cases.accumulated, cases.own_loss, cases.with_encoder, cases.with_sharded_encoder])
 def test_accumulated_passes_losses_by_hand_and_encoders(several: Several, case: Callable[..., Any]) -> None:
     check(several.run(3, case), 1e-11)
 
