@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +74,9 @@ def test_what_is_not_built_is_refused() -> None:
         wh.RowSplitBag(9, 3, mesh=None, mode="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="DeviceMesh of one dimension"):
         wh.RowSplitBag(9, 3, mesh=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"num_embeddings": 0}, {"embedding_dim": 2.0}])
+def test_parameters_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` should be"):
+        wh.RowSplitBag(**{"num_embeddings": 3, "embedding_dim": 2, "mesh": None, **wrong})

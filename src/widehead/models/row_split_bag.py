@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from widehead.arithmetic import TargetPlan
+from widehead.errors import check_whole
 from widehead.heads.contract import opaque, told
 from widehead.heads.graph import differentiable_once
 from widehead.split import Batch, Form, RowSplit, as_split, draw_table, first_table, gather_batch, like, local, split_by
@@ -42,7 +43,7 @@ class RowSplitBag(nn.Module):
         device, dtype: as in torch.
 
     Raises:
-        ValueError: another mode, or no mesh of one dimension.
+        ValueError: a parameter out of range, or no mesh of one dimension.
         ProcessesError: processes make bags that differ.
     """
 
@@ -59,6 +60,8 @@ class RowSplitBag(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_whole("num_embeddings", num_embeddings)
+        check_whole("embedding_dim", embedding_dim)
         if mode not in ("sum", "mean"):
             raise ValueError(f'Parameter `mode` should be "sum" or "mean" if rows are split. Found {mode!r}.')
         self.num_embeddings, self.embedding_dim, self.mode = num_embeddings, embedding_dim, mode
