@@ -39,7 +39,7 @@ def test_an_inverse_that_is_wrong_is_seen_in_one_column() -> None:
 
 
 def test_the_drift_of_an_inverse_has_no_unit() -> None:
-    """A loss times 2⁴⁰ at an lr of 2⁻⁴⁰ is the same training: what leads from w to m and back has other numbers."""
+    """A loss times 2⁻⁴⁰ at an lr of 2⁴⁰ is the same training: what leads from w to m and back has other numbers."""
 
     def trained(unit: float) -> wh.ExactHead:
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ def test_the_drift_of_an_inverse_has_no_unit() -> None:
             optimizer.step()
         return head
 
-    plain, scaled = trained(1.0), trained(2.0**40)
+    plain, scaled = trained(1.0), trained(2.0**-40)
     assert torch.equal(plain.weight(), scaled.weight())
     assert scaled.audit().inverse == pytest.approx(plain.audit().inverse, rel=0.1)
     for head in (plain, scaled):  # what is wrong is seen as well, whatever the units
