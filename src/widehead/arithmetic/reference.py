@@ -42,7 +42,7 @@ class GradientParts(NamedTuple):
 
 
 class Arithmetic:
-    """Eight operations on tensors, of which a step is made. Forward chooses an instance; the step goes on with it.
+    """Nine operations on tensors, of which a step is made. Forward chooses an instance; the step goes on with it.
 
     Laws: an operation changes nothing but what `write_rows` is told to; a class that overrides some of them gives the
     same numbers up to rounding, and calls this one if something does not apply (a size, a type, a sign). Instances
