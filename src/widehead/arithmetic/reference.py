@@ -99,7 +99,7 @@ class Arithmetic:
     def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
         """Sums over the examples, of which `step` is made if they are more than d."""
         curvature, by_others = curvature_of(gradient, hr), other_rows(gradient, small).T @ hr
-        square = gradient.read.plan.gram_times(gradient.sparse, hr).T @ hr if named else torch.zeros_like(curvature)
+        square = gradient.read.plan.gram_times(gradient.sparse, hr).T @ hr if named else None
         return ExampleSums(curvature, by_others, square)
 
     def step(

@@ -125,9 +125,7 @@ def _state_by_examples(
         return small.with_added(torch.addmm(old, left.T, hr, alpha=rule.gain[0]))
     added = old.clone() if rule.keeps else torch.zeros_like(old)
     _add_product(added[: 2 * c + 2], dense.T, hr, rule.gain)
-    if solution is not None and inverse is not None:
-        _add_product(added[2 * c + 2 :], solution.left.T, solution.right, tuple(-row[0] for row in inverse))
-    return small.advanced(rule, added)
+    return _with_inverse(small, rule, added, solution)
 
 
 def _state_by_columns(
@@ -144,10 +142,11 @@ def _state_by_columns(
     ZᵀHr = (p⊗I)ᵀ(TX)ᵀHr + ½ f̂ᵀ HrᵀTTᵀHr.
     """
     old, c, d = small.added, small.columns, hr.shape[1]
-    added, inverse = old.clone() if rule.keeps else torch.zeros_like(old), rule.inverse()
+    added = old.clone() if rule.keeps else torch.zeros_like(old)
     _add_product(added[:c], small.factor[:, :d], sums.curvature, rule.gain)
-    by_rows = hr.new_empty(c + 2, d)
-    torch.mm(_by_means(gradient, c).T, hr, out=by_rows[:2])
+    by_rows, means = hr.new_empty(c + 2, d), hr.new_empty(len(hr), 2)
+    _fill_means(means, gradient, c)
+    torch.mm(means.T, hr, out=by_rows[:2])
     by_outputs = sums.by_outputs(small)
     square = sums.square(gradient, hr, by_outputs) if gram_hr is None else gram_hr.T @ hr
     mix_blocks(by_outputs, rule.mix, 0, by_rows[2:])
@@ -155,19 +154,25 @@ def _state_by_columns(
         block.add_(square, alpha=0.5 * gain)
     for block, number in zip(added[c : 2 * c + 2].split(d, dim=1), rule.gain, strict=True):
         block.add_(by_rows, alpha=number)
+    return _with_inverse(small, rule, added, solution)
+
+
+def _with_inverse(small: SmallState, rule: StepRule, added: Tensor, solution: Solution | None) -> SmallState:
+    """``added`` with what U⁻¹ loses, in the small state."""
+    inverse = rule.inverse()
     if solution is not None and inverse is not None:
-        _add_product(added[2 * c + 2 :], solution.left.T, solution.right, tuple(-row[0] for row in inverse))
+        numbers = tuple(-row[0] for row in inverse)
+        _add_product(added[2 * small.columns + 2 :], solution.left.T, solution.right, numbers)
     return small.advanced(rule, added)
 
 
-def _by_means(gradient: OutputGradient, columns: int) -> Tensor:
+def _fill_means(out: Tensor, gradient: OutputGradient, columns: int) -> None:
     """(m, 2) ΛHω + σ and T1: what Hr is multiplied with for ω and x̄."""
     products = gradient.read.products[:, columns : columns + 2]
-    out = products * gradient.by_squared_norm[:, None]
+    torch.mul(products, gradient.by_squared_norm[:, None], out=out)
     if gradient.constant is not None:
         out[:, 0] += gradient.constant
     out[:, 1] += gradient.constant_sums
-    return out
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, numbers: tuple[float, ...]) -> None:
@@ -186,10 +191,8 @@ def _fill_dense_part(out: Tensor, gradient: OutputGradient, rule: StepRule, smal
     Q ← (p⊗I)ᵀQ(p⊗I) + (Hr f̂)ᵀZ + Zᵀ(Hr f̂) with Z = TX(p⊗I) + ½ TTᵀHr f̂, (m, c).
     """
     read, c, d = gradient.read, small.columns, gradient.read.hidden.shape[1]
-    torch.mul(read.products[:, : c + 2], gradient.by_squared_norm[:, None], out=out[:, : c + 2])
-    if gradient.constant is not None:
-        out[:, c] += gradient.constant
-    out[:, c + 1] += gradient.constant_sums
+    torch.mul(read.products[:, :c], gradient.by_squared_norm[:, None], out=out[:, :c])
+    _fill_means(out[:, c : c + 2], gradient, c)
     if rule.keeps:
         torch.add(gradient.by_hidden, gram_hr, alpha=0.5 * rule.gain[0], out=out[:, c + 2 :])
         return

@@ -23,12 +23,12 @@ class ExampleSums:
     Attributes:
         curvature: (d, d) B = HᵀΛHr.
         by_others: (c, d) (NX)ᵀHr.
-        named: (d, d) HrᵀSSᵀHr, or zeros if nobody asked.
+        named: (d, d) HrᵀSSᵀHr, or None if nobody asked.
     """
 
     curvature: Tensor
     by_others: Tensor
-    named: Tensor
+    named: Tensor | None = None
 
     def by_outputs(self, small: SmallState) -> Tensor:
         """(c, d) (TX)ᵀHr, as TX = ΛHQ + NX."""
@@ -39,6 +39,7 @@ class ExampleSums:
 
         TTᵀ = Y HᵀΛ + ΛH Yᵀ + NNᵀ with Y = NW + ½ΛHQ = ½(TW + NW), so it is GᵀB + BᵀG + HrᵀNNᵀHr with G = YᵀHr.
         """
+        assert self.named is not None
         d = hr.shape[1]
         out = torch.lerp(self.by_others[:d], by_outputs[:d], 0.5).T @ self.curvature
         out = out.add_(out.T.clone()).add_(self.named)

@@ -14,7 +14,7 @@ from torch import Tensor
 from widehead.blocks import at_once
 from widehead.heads.graph import differentiable_once
 from widehead.precision import in_full_precision
-from widehead.split import Form, RowSplit, gather_batch, like, local, outputs_of_all
+from widehead.split import Form, RowSplit, gather_batch, like, local, outputs_of_all, own_targets
 from widehead.targets import SparseTargets
 
 
@@ -80,10 +80,11 @@ class _SplitOutputs(torch.autograd.Function):
         ctx.rows_at_once = _rows_at_once(joint, on_cpu)
         here, kept = _log_sums(joint, rows, ctx.rows_at_once, keeps=learns and joint.shape[0] <= joint.shape[1])
         largest = split.largest_(here.clone())
-        ids = batch.targets.class_ids
-        chosen = ((ids >= split.first) & (ids < split.end)).nonzero().squeeze(1)
-        examples, classes = batch.targets.example_ids[chosen], ids[chosen] - split.first
-        outputs = joint.new_zeros(len(ids)).index_copy_(0, chosen, torch.linalg.vecdot(joint[examples], rows[classes]))
+        own, chosen = own_targets(split, batch.targets)
+        examples, classes = own.example_ids, own.class_ids
+        outputs = joint.new_zeros(sum(batch.counts)).index_copy_(
+            0, chosen, torch.linalg.vecdot(joint[examples], rows[classes])
+        )
         told = split.sum_(torch.cat([(here - largest).exp(), outputs]), "sums and outputs")
         log_z, outputs = largest + told[: len(joint)].log(), told[len(joint) :]
         ctx.save_for_backward(joint, log_z, *kept)
@@ -97,7 +98,7 @@ class _SplitOutputs(torch.autograd.Function):
         joint, log_z, *kept = ctx.saved_tensors
         split, batch, rows, (chosen, examples, classes) = ctx.split, ctx.batch, local(ctx.table), ctx.places
         split.meet("backward", rows=Form.of(ctx.table))
-        by_log_z, by_outputs = _of_all(split, batch.examples, batch.counts, by_log_z, by_outputs)
+        by_log_z, by_outputs = split.all_of([by_log_z, by_outputs], [batch.examples, batch.counts], "derivatives")
         by_outputs = by_outputs[chosen, None]
         by_hidden = torch.zeros_like(joint).index_add_(0, examples, by_outputs * rows[classes])
         by_table = torch.empty_like(rows) if ctx.needs_input_grad[1] else None
@@ -105,17 +106,6 @@ class _SplitOutputs(torch.autograd.Function):
         if by_table is not None:
             by_table = like(ctx.table, by_table.index_add_(0, classes, by_outputs * joint[examples]).div_(split.size))
         return split.sum_(by_hidden, "by hidden")[batch.own(split.rank)], by_table, None, None, None, None
-
-
-def _of_all(
-    split: RowSplit, examples: list[int], counts: list[int], by_log_z: Tensor, by_outputs: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Derivatives by log Z (M,) and by outputs (nnz,) of all processes, in one message."""
-    lengths = [m + n for m, n in zip(examples, counts, strict=True)]
-    parts = split.all_rows(torch.cat([by_log_z, by_outputs]), lengths, "derivatives").split(lengths)
-    pairs = [part.split([m, n]) for part, m, n in zip(parts, examples, counts, strict=True)]
-    first, second = (torch.cat(column) for column in zip(*pairs, strict=True))
-    return first, second
 
 
 def _rows_at_once(hidden: Tensor, on_cpu: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from widehead.heads.graph import differentiable_once
-from widehead.split import Form, RowSplit, check_alike, like, local
+from widehead.split import Form, RowSplit, check_alike, gradient_of_rows, local
 
 
 class JointRows(NamedTuple):
@@ -74,11 +74,7 @@ class _Rows(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, by_rows: Tensor) -> Any:
         """Of the mean of all processes' losses, as torch averages the gradients of encoders."""
-        split, ids, mine = ctx.split, ctx.ids, local(ctx.table)
+        split = ctx.split
         split.meet("backward", rows=Form.of(ctx.table))
         found = split.sum_(by_rows.clone(), "row gradients").div_(split.size)[ctx.here]
-        if ctx.sparse:
-            part = torch.sparse_coo_tensor(ids[None], found, mine.shape, is_coalesced=True, check_invariants=False)
-        else:
-            part = torch.zeros_like(mine).index_copy_(0, ids, found)
-        return like(ctx.table, part), None, None, None
+        return gradient_of_rows(ctx.table, ctx.ids, found, sparse=ctx.sparse), None, None, None

@@ -16,7 +16,19 @@ from widehead.arithmetic import TargetPlan
 from widehead.errors import check_whole
 from widehead.heads.contract import opaque, told
 from widehead.heads.graph import differentiable_once
-from widehead.split import Batch, Form, RowSplit, as_split, draw_table, first_table, gather_batch, like, local, split_by
+from widehead.split import (
+    Batch,
+    Form,
+    RowSplit,
+    as_split,
+    draw_table,
+    first_table,
+    gather_batch,
+    gradient_of_rows,
+    local,
+    own_targets,
+    split_by,
+)
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -158,10 +170,8 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, split: RowSplit, batch: Batch, sparse: bool) -> Tensor:
         mine, bags = local(table), batch.targets
-        here = (bags.class_ids >= split.first) & (bags.class_ids < split.end)
-        counts = torch.bincount(bags.example_ids[here], minlength=len(bags))
-        values = bags.values_or_ones(mine.dtype)[here]
-        own = SparseTargets._trusted(bags.class_ids[here] - split.first, pad(counts.cumsum(0), (1, 0)), None)
+        own, chosen = own_targets(split, bags)
+        values = bags.values_or_ones(mine.dtype)[chosen]
         ctx.table, ctx.split, ctx.sparse, ctx.examples = table.detach(), split, sparse, batch.examples
         ctx.plan, ctx.values = TargetPlan.of(own), values
         return split.sums_of_parts(ctx.plan.times(values, mine[ctx.plan.class_ids]), batch.examples, "sums")
@@ -170,15 +180,8 @@ class _Sums(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, by_sums: Tensor) -> Any:
         """Of the mean of all processes' losses, as torch averages the gradients of encoders."""
-        split, mine = ctx.split, local(ctx.table)
+        split, plan = ctx.split, ctx.plan
         split.meet("backward", rows=Form.of(ctx.table))
         joint = split.all_rows(by_sums, ctx.examples, "gradients of sums") / split.size
-        plan = ctx.plan
         rows = plan.transposed_times(ctx.values, joint)
-        if ctx.sparse:
-            part = torch.sparse_coo_tensor(
-                plan.class_ids[None], rows, mine.shape, is_coalesced=True, check_invariants=False
-            )
-        else:
-            part = torch.zeros_like(mine).index_copy_(0, plan.class_ids, rows)
-        return like(ctx.table, part), None, None, None
+        return gradient_of_rows(ctx.table, plan.class_ids, rows, sparse=ctx.sparse), None, None, None

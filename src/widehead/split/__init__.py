@@ -2,10 +2,9 @@
 
 from widehead.split.outputs import best_of_all, best_of_found, outputs_of_all
 from widehead.split.peers import Peers, draw_as_one
-from widehead.split.processes import Form, RowSplit, split_by
-from widehead.split.processes import _telling as telling
-from widehead.split.reading import Batch, check_alike, gather_batch, no_targets
-from widehead.split.tables import as_split, draw_table, first_table, like, local
+from widehead.split.processes import Form, RowSplit, split_by, telling
+from widehead.split.reading import Batch, check_alike, gather_batch, no_targets, own_targets
+from widehead.split.tables import as_split, draw_table, first_table, gradient_of_rows, like, local
 from widehead.split.weights import SplitWeights
 
 __all__ = [
@@ -22,10 +21,12 @@ __all__ = [
     "draw_table",
     "first_table",
     "gather_batch",
+    "gradient_of_rows",
     "like",
     "local",
     "no_targets",
     "outputs_of_all",
+    "own_targets",
     "split_by",
     "telling",
 ]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from widehead.errors import ProcessesError
-from widehead.split.processes import RowSplit, _telling
+from widehead.split.processes import RowSplit
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -78,12 +78,7 @@ class Peers:
 
     def _told(self, mine: Any) -> list[Any]:
         """What each process says, by rank."""
-        if self._split is None:
-            return [mine]
-        told: list[Any] = [None] * self.size
-        with _telling():
-            distributed.all_gather_object(told, mine, group=self._split.mesh.get_group())
-        return told
+        return [mine] if self._split is None else self._split.told(mine)
 
     def said_by_first(self, mine: Any) -> Any:
         """What rank 0 says in the place of ``mine``."""

@@ -161,9 +161,7 @@ class RowSplit:
 
     def check_same(self, made: str) -> None:
         """Raise ProcessesError, on all processes, if ``made`` is not the same text on all."""
-        told: list[Any] = [None] * self.size
-        with _telling():
-            distributed.all_gather_object(told, made, group=self._group)
+        told = self.told(made)
         if len(set(told)) > 1:
             raise ProcessesError(
                 "All processes should make the same head. Found "
@@ -172,14 +170,19 @@ class RowSplit:
 
     def _fail(self, ranks: list[int], failure: Exception | None) -> None:
         """Raise, on all processes, what went wrong on some of them."""
-        told: list[Any] = [None] * self.size
-        mine = None if failure is None else (isinstance(failure, NonFiniteError), str(failure))
-        distributed.all_gather_object(told, mine, group=self._group)
+        told = self.told(None if failure is None else (isinstance(failure, NonFiniteError), str(failure)))
         kind = NonFiniteError if all(told[rank][0] for rank in ranks) else ProcessesError
         texts = {told[rank][1]: rank for rank in reversed(ranks)}
         if len(ranks) == self.size and len(texts) == 1:  # of what all know
             raise kind(*texts) from failure
         raise kind(" ".join(f"Rank {rank}: {text}" for text, rank in texts.items())) from failure
+
+    def told(self, mine: Any) -> list[Any]:
+        """What each process says, by rank."""
+        told: list[Any] = [None] * self.size
+        with telling():
+            distributed.all_gather_object(told, mine, group=self._group)
+        return told
 
     def all_rows(self, part: Tensor, counts: Sequence[int], what: str) -> Tensor:
         """(Σ counts, …) the parts of all processes, one below the other; that of rank r has counts[r] rows."""
@@ -191,10 +194,22 @@ class RowSplit:
             return found
         return torch.cat([found[r * most : r * most + count] for r, count in enumerate(counts)])
 
+    def all_of(self, parts: Sequence[Tensor], lengths: Sequence[Sequence[int]], what: str) -> list[Tensor]:
+        """Each of several vectors as `all_rows` of it, all of them in one message.
+
+        Args:
+            lengths: of each vector, by rank.
+        """
+        by_rank = list(zip(*lengths, strict=True))
+        totals = [sum(sizes) for sizes in by_rank]
+        told = self.all_rows(torch.cat(list(parts)), totals, what).split(totals)
+        pieces = [of_one.split(sizes) for of_one, sizes in zip(told, by_rank, strict=True)]
+        return [torch.cat(column) for column in zip(*pieces, strict=True)]
+
     def sum_(self, part: Tensor, what: str) -> Tensor:
         """``part``, in place, summed over the processes: the same bits on all."""
         self.sent[what] += part.numel() * part.element_size()
-        with _telling():
+        with telling():
             distributed.all_reduce(part, group=self._group)
         return part
 
@@ -206,21 +221,21 @@ class RowSplit:
         found = part.new_empty(most, *part.shape[1:])
         self.sent[what] += part.numel() * part.element_size()
         if part.numel():
-            with _telling():
+            with telling():
                 distributed.reduce_scatter_tensor(found, part.contiguous(), group=self._group)
         return found[: counts[self.rank]]
 
     def largest_(self, part: Tensor) -> Tensor:
         """``part``, in place, the largest of all processes by entry."""
         self.sent["largest"] += part.numel() * part.element_size()
-        with _telling():
+        with telling():
             distributed.all_reduce(part, distributed.ReduceOp.MAX, group=self._group)
         return part
 
     def from_first_(self, part: Tensor) -> Tensor:
         """``part``, in place, as the process of rank 0 has it."""
         self.sent["of rank 0"] += part.numel() * part.element_size()
-        with _telling():
+        with telling():
             distributed.broadcast(part, group=self._group, group_src=0)
         return part
 
@@ -228,7 +243,7 @@ class RowSplit:
         self.sent[what] += part.numel() * part.element_size()
         found = part.new_empty(self.size * part.shape[0], *part.shape[1:])
         if part.numel():
-            with _telling():
+            with telling():
                 distributed.all_gather(list(found.chunk(self.size)), part, group=self._group)
         return found
 
@@ -246,7 +261,7 @@ def _named(row: Sequence[int]) -> str:
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def telling() -> Iterator[None]:
     """What torch says if another process is gone, in words that a user can do something with."""
     try:
         yield

@@ -5,7 +5,7 @@ Letters (docs/notation.md): P processes, m examples of this one, M of all, d wid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -104,16 +104,19 @@ def gather_batch(
     examples, counts, valued, learning = (list(column) for column in zip(*table, strict=True))
     check_alike(learning)
     joint = split.all_rows(hidden, examples, "hidden")
-    # The numbers of targets and the class ids of a process are one message: as whole numbers, one after the other.
-    whole = torch.cat([targets.counts, targets.class_ids])
-    lengths = [m + n for m, n in zip(examples, counts, strict=True)]
-    parts = split.all_rows(whole, lengths, "targets").split(lengths)
-    numbers = torch.cat([part[:m] for part, m in zip(parts, examples, strict=True)])
-    ids = torch.cat([part[m:] for part, m in zip(parts, examples, strict=True)])
+    numbers, ids = split.all_of([targets.counts, targets.class_ids], [examples, counts], "targets")
     values = None
     if any(valued):
         values = split.all_rows(targets.values_or_ones(hidden.dtype).to(hidden.dtype), counts, "target values")
     return Batch(joint, SparseTargets._trusted(ids, pad(numbers.cumsum(0), (1, 0)), values), examples, counts)
+
+
+def own_targets(split: RowSplit, targets: SparseTargets) -> tuple[SparseTargets, Tensor]:
+    """Those of the targets whose rows are here, called by their places here, and (k,) which of all they are."""
+    ids = targets.class_ids
+    chosen = ((ids >= split.first) & (ids < split.end)).nonzero().squeeze(1)
+    counts = torch.bincount(targets.example_ids[chosen], minlength=len(targets))
+    return SparseTargets._trusted(ids[chosen] - split.first, pad(counts.cumsum(0), (1, 0)), None), chosen
 
 
 def no_targets(hidden: Tensor) -> SparseTargets:
@@ -165,8 +168,7 @@ class SplitArithmetic(Arithmetic):
         found = [curvature_of(gradient, hr, part), gradient.left[part, :c].T @ hr[part]]  # of SX
         if named:
             found.append(read.own.gram_times(gradient.sparse[read.chosen], hr).T @ hr)
-        told = split.sum_(torch.cat(found), "sums over examples").split([len(one) for one in found])
-        curvature, by_others, square = (*told, torch.zeros_like(told[0]))[:3]
-        if gradient.constant is not None:
-            by_others = torch.addr(by_others, small.column_sum, gradient.constant @ hr)
-        return ExampleSums(curvature, by_others, square)
+        told = ExampleSums(*split.sum_(torch.cat(found), "sums over examples").split([len(one) for one in found]))
+        if gradient.constant is None:
+            return told
+        return replace(told, by_others=torch.addr(told.by_others, small.column_sum, gradient.constant @ hr))

@@ -41,6 +41,16 @@ def as_split(split: RowSplit, table: Tensor, given: Any) -> Any:
     return split.tensor(part.to(table.device)) if given.shape == table.shape else part
 
 
+def gradient_of_rows(table: Any, ids: Tensor, rows: Tensor, *, sparse: bool) -> Tensor:
+    """The gradient of a split table that has ``rows`` (k, d) for ``ids`` (k,), rising, of those here, and no others."""
+    mine = local(table)
+    if sparse:
+        part = torch.sparse_coo_tensor(ids[None], rows, mine.shape, is_coalesced=True, check_invariants=False)
+    else:
+        part = torch.zeros_like(mine).index_copy_(0, ids, rows)
+    return like(table, part)
+
+
 def like(table: Any, part: Tensor) -> Tensor:
     """A DTensor split as ``table`` is, with ``part`` as what is here, which may be sparse."""
     from torch.distributed.tensor import DTensor  # it takes long to import

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,9 +23,11 @@ from widehead.factored import Audit, Change, FactoredWeights, audit, check_size,
 from widehead.factored.state import ROWS, part_of
 from widehead.split.outputs import best_of_all, outputs_of_all
 from widehead.split.processes import RowSplit
-from widehead.split.reading import JointForward, OwnForward, SplitArithmetic, gather_batch
+from widehead.split.reading import JointForward, OwnForward, SplitArithmetic, gather_batch, own_targets
 from widehead.targets import SparseTargets
 from widehead.versions import Rows, RowVersions
+
+_R = TypeVar("_R")
 
 _ALIKE = 1e-2  # relative; machines round differently, and preconditioners make more of that
 _TRUTH_EVERY = 64  # steps from one copy of rank 0's Q and x̄ to the next
@@ -105,16 +107,11 @@ class SplitWeights(FactoredWeights):
 
     def _read(self, hidden: Tensor, targets: SparseTargets, examples_of: list[int]) -> JointForward:
         arithmetic, split = SplitArithmetic(self.rows.arithmetic, self.split), self.split
-        ids = targets.class_ids
-        chosen = ((ids >= split.first) & (ids < split.end)).nonzero().squeeze(1)
-        examples = targets.example_ids[chosen]
-        counts = torch.bincount(examples, minlength=len(targets))
-        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-        here = SparseTargets._trusted(ids[chosen] - split.first, offsets, None)
+        here, chosen = own_targets(split, targets)
         own = arithmetic.inner.plan_targets(here)
         table = self.versions.table(self.rows)
         found = arithmetic.inner.read_outputs(hidden, self.small, table, own)
-        outputs = found.outputs.new_zeros(ids.numel()).index_copy_(0, chosen, found.outputs)
+        outputs = found.outputs.new_zeros(targets.class_ids.numel()).index_copy_(0, chosen, found.outputs)
         return JointForward(
             arithmetic,
             hidden,
@@ -147,11 +144,8 @@ class SplitWeights(FactoredWeights):
             columns.append(torch.zeros_like(lam) if constant is None else constant)
         if all(weights):
             columns.append(weight)
-        lengths = [m * len(columns) + n for m, n in zip(examples, counts, strict=True)]
-        told = split.all_rows(torch.cat([*columns, sparse]), lengths, "derivatives").div_(split.size).split(lengths)
-        by_example = [part[: m * len(columns)].view(len(columns), m) for part, m in zip(told, examples, strict=True)]
-        found = list(torch.cat(by_example, dim=1))
-        all_sparse = torch.cat([part[m * len(columns) :] for part, m in zip(told, examples, strict=True)])
+        told = split.all_of([*columns, sparse], [*[examples] * len(columns), counts], "derivatives")
+        *found, all_sparse = [part.div_(split.size) for part in told]
         all_weight = found.pop() if all(weights) else None
         all_constant = found.pop() if any(constants) else None
         return output_gradient(self, read.joint, found[0], all_constant, all_sparse, all_weight)
@@ -175,14 +169,14 @@ class SplitWeights(FactoredWeights):
         rule = rule.known()
         size = 0.0 if hr is None else float(torch.linalg.vector_norm(hr))
         figures = (rule.gain[0], rule.mix[0][0], rule.mix[-1][-1], size)
-        failure = _failure(lambda: check_size(rule, self.dtype))
+        _, failure = _tried(lambda: check_size(rule, self.dtype))
         _check_alike([_from_bits(row) for row in self._meet("step", *_bits(figures), failure=failure)])
-        made: list[Change] = []
-        failure = _failure(lambda: made.append(super(SplitWeights, self).plan(gradient, rule, hr, gram_hr, skip)))
+        change, failure = _tried(lambda: super(SplitWeights, self).plan(gradient, rule, hr, gram_hr, skip))
         if failure is not None:
             failure = NonFiniteError(f"{failure}{_whose(gradient)}")
         self._meet("step", failure=failure)
-        return made[0]
+        assert change is not None
+        return change
 
     def apply(self, change: Change, others: tuple[Tensor, ...] = ()) -> None:
         super().apply(change, others)
@@ -286,13 +280,12 @@ class SplitWeights(FactoredWeights):
         return outputs_of_all(self.split, self.rows, hidden, super().all_outputs)
 
 
-def _failure(work: Callable[[], None]) -> NonFiniteError | None:
-    """The error that it raises, for the others to hear of."""
+def _tried(work: Callable[[], _R]) -> tuple[_R | None, NonFiniteError | None]:
+    """What it gives, or the error that it raises, for the others to hear of."""
     try:
-        work()
+        return work(), None
     except NonFiniteError as error:
-        return error
-    return None
+        return None, error
 
 
 def _whose(gradient: OutputGradient) -> str:

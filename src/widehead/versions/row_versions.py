@@ -149,7 +149,7 @@ class RowVersions:
     def write(self, values: Rows, ids: Tensor, given: Tensor) -> None:
         """``values[ids]`` ← ``given`` (n, c), which are at the newest boundary."""
         values.write(self.versions, ids, given, self.newest)
-        if len(self.corrections) and ids.numel():  # a step without targets settles nothing
+        if len(self.corrections):
             self.written.append(ids)
 
     def correct(self, x: Tensor, b: Tensor, values: Rows) -> None:
