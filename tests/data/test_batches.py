@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_an_epoch_has_every_example_once(prefetch: int) -> None:
     assert sorted(order) == list(range(23))
     assert order != list(range(23))
     assert threads() == 0
+
+
+def test_shares_of_batches_are_the_batches() -> None:
+    """Of three processes that have a third of each batch, or nearly."""
+    whole = numbers(Batches(Numbers(23), 5, seed=1), 0)
+    parts = [
+        numbers(Batches(Numbers(23), 5, seed=1, share=lambda m, r=r: slice(r * m // 3, (r + 1) * m // 3)), 0)
+        for r in range(3)
+    ]
+    assert [list(chain(*of_batch)) for of_batch in zip(*parts, strict=True)] == whole
+    assert max(len(part) for of_one in parts for part in of_one) == 2
 
 
 def test_orders_depend_on_seed_and_epoch_alone() -> None:

@@ -12,9 +12,10 @@ from support.head_table import TABLE, Row
 from support.played import Device
 
 from widehead.data import NgramExamples
-from widehead.jobs.judging import Given, RankingTest, Test, WordTest, ranked
+from widehead.jobs.judging import Given, RankingTest, Test, WordTest, _chunks, ranked
 from widehead.metrics import Propensities
 from widehead.models import BagEncoder, ContextEncoder, WideNetwork
+from widehead.split import Peers
 
 # Rows: known; nothing; known, but only of an input whose row of the encoder is zero; a value of 0; known.
 INPUTS = scipy.sparse.csr_matrix(
@@ -97,3 +98,16 @@ def test_answers_are_read_once_a_batch(played: Device) -> None:
     with played.counting() as seen:
         list(ranked(network, GIVEN, 4, exclude_inputs=True))
     assert len(seen.waits) <= 2, [str(wait) for wait in seen.waits]  # the rows of W, and the answers
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 20, 37])
+def test_processes_share_what_is_judged(count: int) -> None:
+    """Each of three is asked as often as the others, and no example twice."""
+    found = []
+    for rank in range(3):
+        peers = Peers()
+        peers.rank, peers.size = rank, 3
+        found.append(list(_chunks(np.arange(count), 4, peers)))
+    assert len({len(chunks) for chunks in found}) == 1
+    assert sorted(np.concatenate([row for chunks in found for row in chunks] or [[]]).tolist()) == list(range(count))
+    assert all(len(chunk) <= 4 for chunks in found for chunk in chunks)

@@ -119,6 +119,22 @@ def another_step(mesh: Any, what: str) -> str:
     return message
 
 
+def lr_of_no_size(mesh: Any) -> str:
+    """A schedule of rank 1 alone gives NaN; W stays as it was, and training goes on."""
+    rank, head = mesh.get_local_rank(), _head(mesh)
+    optimizer, before = wh.optim.SGD(head, lr=0.05), head.weight()
+    hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[rank]
+    head(hidden.float(), targets).backward()
+    if rank == 1:
+        optimizer.param_groups[0]["lr"] = float("nan")
+    message = heard(optimizer.step, NonFiniteError)
+    assert torch.equal(head.weight(), before)
+    optimizer.param_groups[0]["lr"] = 0.05
+    optimizer.step()
+    assert not torch.equal(head.weight(), before)
+    return message
+
+
 def drawn_anew(mesh: Any) -> torch.Tensor:
     torch.manual_seed(mesh.get_local_rank())
     head = _head(mesh, classes=9001)

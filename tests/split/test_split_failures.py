@@ -105,6 +105,12 @@ def test_steps_that_are_not_alike(several: Several, what: str) -> None:
         assert "same options" in message
 
 
+def test_a_learning_rate_that_is_no_number_in_one_process(several: Several) -> None:
+    for message in several.run(2, failures.lr_of_no_size):
+        assert message.startswith("Rank 1: ")
+        assert "lr = nan" in message
+
+
 def test_weights_that_are_drawn_anew(several: Several) -> None:
     alone = several.run(1, failures.drawn_anew)[0]
     for weight in several.run(3, failures.drawn_anew):
