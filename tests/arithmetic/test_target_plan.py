@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import TargetPlan
+from widehead.arithmetic import TORCH, Arithmetic, TargetPlan, find_compiled
 from widehead.targets import SparseTargets
 
+# Those who make a plan; the compiled one's products are in C for float32 alone.
+MAKERS = [pytest.param(made, id=type(made).__name__) for made in (TORCH, find_compiled()) if made is not None]
 LISTS = {
     "ragged": [[4, 1, 9], [], [1], [9, 0, 4, 7]],
     "repeated": [[3, 3], [3, 1, 3], [1]],
@@ -26,16 +28,23 @@ def dense(plan: TargetPlan, values: Tensor, m: int) -> Tensor:
 @pytest.mark.parametrize("lists", LISTS.values(), ids=LISTS.keys())
 @pytest.mark.parametrize(("small", "buffer"), [(1 << 16, 1 << 20), (0, 1)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_products_beside_a_dense_matrix(lists: list[list[int]], small: int, buffer: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_products_beside_a_dense_matrix(
+    lists: list[list[int]], small: int, buffer: int, dtype: torch.dtype, maker: Arithmetic
+) -> None:
     torch.manual_seed(0)
     targets = SparseTargets.from_lists(lists)
-    plan, m, d = TargetPlan.of(targets), len(lists), 70
+    plan, m, d = maker.plan_targets(targets), len(lists), 300
     n, nnz = plan.class_ids.numel(), targets.class_ids.numel()
     values, of_examples, of_classes = (torch.randn(*shape, dtype=dtype) for shape in ((nnz,), (m, d), (n, d)))
     s = dense(plan, values, m)
     found = {
         "times": (plan.times(values, of_classes), s @ of_classes),
         "transposed_times": (plan.transposed_times(values, of_examples), s.T @ of_examples),
+        "transposed_times onto": (
+            plan.transposed_times(values, of_examples, of_classes),
+            s.T @ of_examples + of_classes,
+        ),
         "gram_times": (plan.gram_times(values, of_examples, buffer), s @ (s.T @ of_examples)),
         "dots": (
             plan.dots(of_examples, of_classes, small),
@@ -49,9 +58,10 @@ def test_products_beside_a_dense_matrix(lists: list[list[int]], small: int, buff
 
 
 @pytest.mark.parametrize("lists", LISTS.values(), ids=LISTS.keys())
-def test_what_the_plan_says(lists: list[list[int]]) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_the_plan_says(lists: list[list[int]], maker: Arithmetic) -> None:
     targets = SparseTargets.from_lists(lists)
-    plan = TargetPlan.of(targets)
+    plan = maker.plan_targets(targets)
     flat = [c for row in lists for c in row]
     assert plan.class_ids.tolist() == sorted(set(flat))
     assert plan.class_ids[plan.positions].tolist() == flat
@@ -64,13 +74,41 @@ def test_what_the_plan_says(lists: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("count", [64, 65, 128, 5_000, 20_001])
-def test_equal_terms_of_a_class_are_summed_in_pieces(count: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_equal_terms_of_a_class_are_summed_in_pieces(count: int, dtype: torch.dtype, maker: Arithmetic) -> None:
     """One by one, while a sum doubles all terms would be rounded in one direction: n/4 units and more."""
     targets = SparseTargets.from_lists([[5, *[2] * (count - 1)], [], [2, 7, 7]])
-    plan = TargetPlan.of(targets)
+    plan = maker.plan_targets(targets)
     right = torch.tensor([[0.1, -0.3], [1e3, 1e3], [0.1, -0.3]], dtype=dtype)
     found = plan.transposed_times(torch.ones(len(targets.class_ids), dtype=dtype), right)
     times = torch.tensor([count, 1, 2], dtype=dtype)
     assert plan.class_ids.tolist() == [2, 5, 7]
     units = (found / (times[:, None] * right[0]) - 1.0).abs().max() / (torch.finfo(dtype).eps / 2)
     assert float(units) <= 40 + count / 128
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_small_terms_are_summed_before_they_meet_a_large_row(maker: Arithmetic) -> None:
+    """Each below half a unit of the row: one after the other, all of them would be lost."""
+    plan = maker.plan_targets(SparseTargets.from_lists([[0] * 40, [0] * 8]))
+    small, large = torch.full((2, 5), 2.0**-25), torch.ones(1, 5)
+    assert torch.equal(plan.transposed_times(torch.ones(48), small, large), large + 48 * 2.0**-25)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_many_classes_with_many_examples(maker: Arithmetic) -> None:
+    """Classes whose sums come in one piece, in several, and in none of the threads' parts alone."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.rand(600, 9, generator=generator).pow(4).mul(500).long()
+    plan = maker.plan_targets(SparseTargets.from_ids(ids))
+    values, right = torch.randn(5400, generator=generator), torch.randn(600, 41, generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            sums = dense(plan, values.double(), 600).T @ right.double()
+            torch.testing.assert_close(plan.transposed_times(values, right).double(), sums, rtol=1e-5, atol=1e-4)
+            gram = dense(plan, values.double(), 600) @ sums
+            torch.testing.assert_close(plan.gram_times(values, right).double(), gram, rtol=1e-5, atol=1e-3)
+    finally:
+        torch.set_num_threads(threads)

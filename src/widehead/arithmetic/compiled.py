@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from widehead.arithmetic import buffers
+from widehead.arithmetic.compiled_plan import CompiledPlan
 from widehead.arithmetic.correct import SMALLEST, Corrected
 from widehead.arithmetic.gradient import Forward, OutputGradient
 from widehead.arithmetic.interface import LIMITS, SLOTS, STRUCTURES
@@ -45,23 +47,7 @@ class Compiled(Arithmetic):
         return resident and table.dtype == torch.float32 and table.device.type == "cpu" and table.is_contiguous()
 
     def plan_targets(self, targets: SparseTargets) -> TargetPlan:
-        ids, by_class = targets.sorted_by_class()
-        if ids.device.type != "cpu":
-            return super().plan_targets(targets)
-        nnz, examples = ids.numel(), targets.example_ids.contiguous()
-        made = ids.new_empty(4 * nnz + 1)
-        positions, by_examples, class_ids, starts = (
-            made[:nnz],
-            made[nnz : 2 * nnz],
-            made[2 * nnz : 3 * nnz],
-            made[3 * nnz :],
-        )
-        given, out = (ids, by_class, examples), (class_ids, starts, positions, by_examples)
-        n = self._lib.widehead_plan(nnz, *(part.data_ptr() for part in (*given, *out)))
-        offsets = targets.offsets.contiguous()
-        return TargetPlan(
-            class_ids[:n], examples, positions, offsets, targets.counts, by_class, starts[: n + 1], by_examples
-        )
+        return CompiledPlan.of(targets) if targets.class_ids.device.type == "cpu" else super().plan_targets(targets)
 
     def bring_rows(self, table: RowTable, ids: Tensor, *, to_base: bool = True) -> tuple[Tensor, Tensor]:
         threads, n, c = torch.get_num_threads(), ids.numel(), table.table.shape[1]
@@ -76,7 +62,7 @@ class Compiled(Arithmetic):
             *(behind.ctypes.data, successors.ctypes.data, last.data_ptr(), corrections.data_ptr()),
             *(table.base, table.previous, len(table.last), len(table.corrections)),
         )
-        out, reached = table.table.new_empty(n, c), table.versions.new_empty(n)
+        out, reached = buffers.empty(n, c), table.versions.new_empty(n)
         work = torch.empty(self._lib.widehead_bring_work(threads, n, c), dtype=torch.uint8)
         made = (out.data_ptr(), reached.data_ptr(), work.data_ptr())
         _check(self._lib.widehead_bring(threads, n, ids.data_ptr(), ctypes.byref(given), to_base, *made))
@@ -87,7 +73,7 @@ class Compiled(Arithmetic):
             return super().read_outputs(hidden, small, table, plan)
         (m, d), n, threads = hidden.shape, plan.class_ids.numel(), torch.get_num_threads()
         hidden, class_ids = hidden.contiguous(), plan.class_ids.contiguous()
-        products, values = hidden.new_empty(m, 2 * d + 2), hidden.new_empty(n, d)
+        products, values = hidden.new_empty(m, 2 * d + 2), buffers.empty(n, d)
         squared_norm, outputs = hidden.new_empty(m), hidden.new_empty(plan.positions.numel())
         given = (table.table.data_ptr(), table.versions.data_ptr(), table.newest)
         classes = (plan.offsets.data_ptr(), plan.positions.data_ptr())
@@ -130,7 +116,7 @@ class Compiled(Arithmetic):
     def _step(self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor) -> StepMade | None:
         read, (m, d), nnz = gradient.read, hr.shape, len(gradient.sparse)
         work = hr.new_empty(self._lib.widehead_step_work(torch.get_num_threads(), m, d, nnz))
-        solved, rows = hr.new_empty(m, d), torch.empty_like(read.values)
+        solved, rows = hr.new_empty(m, d), buffers.empty(*read.values.shape)
         added, value = torch.empty_like(small.added), torch.empty_like(small.value)
         numbers = {"m": m, "d": d, "n": len(read.values), "num_classes": read.num_classes, "gain": gain}
         state = {"small_base": small.base, "small_added": small.added, "inverse_rows": small.value[2 * d + 2 :]}

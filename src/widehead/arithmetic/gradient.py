@@ -72,9 +72,10 @@ class Forward:
         assert isinstance(self.plan, TargetPlan), "a factored record should be given a gradient of its own"
         return self.plan.class_ids
 
-    def by_rows(self, sparse: Tensor, right: Tensor) -> Tensor:
-        """(n, c) SᵀY for Y (m, c): what the rows in ``values`` get of it."""
-        return self.plan.transposed_times(sparse, right)
+    def by_rows(self, sparse: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
+        """(n, c) SᵀY for Y (m, c): what the rows in ``values`` get of it; + ``onto`` (n, c)."""
+        assert isinstance(self.plan, TargetPlan), "rows in a cache are written by their own step"
+        return self.plan.transposed_times(sparse, right, onto)
 
     def others(self, left: Tensor, small: SmallState, columns: slice) -> Tensor:
         """(m, …) NX in some columns of X, from `OutputGradient.left`."""

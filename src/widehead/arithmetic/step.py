@@ -75,7 +75,7 @@ def step(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor
 def rows_in_segment(gradient: OutputGradient, solved: Tensor, values: Tensor | None = None) -> Tensor:
     """(n, order·d) V + SᵀC: new target rows in the open segment."""
     values = gradient.read.values if values is None else values
-    return gradient.read.by_rows(gradient.sparse, solved).add_(values)
+    return gradient.read.by_rows(gradient.sparse, solved, values)
 
 
 def figures_of(

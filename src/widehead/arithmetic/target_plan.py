@@ -19,7 +19,7 @@ from widehead.targets import SparseTargets
 # Up to so many numbers, inner products are taken of copies of the rows; above, without copies, which would be mapped
 # into memory anew, page by page, each time.
 _SMALL = 1 << 16
-_BUFFER = 1 << 20  # numbers that stand between two sparse products
+BUFFER = 1 << 20  # numbers that stand between two sparse products
 # Terms of a class that are added one by one: n equal ones are off by up to n/2 rounding errors, which U magnifies.
 _PIECE = 64
 
@@ -62,27 +62,37 @@ class TargetPlan:
         """S·X: (nnz,) values, (n, c) → (m, c)."""
         return bag_sum(self.positions, right, self.offsets, values)
 
-    def transposed_times(self, values: Tensor, right: Tensor) -> Tensor:
-        """Sᵀ·Y: (nnz,) values, (m, c) → (n, c)."""
-        values = values[self.by_class]
-        if self._pieces is None:
-            return bag_sum(self.examples_by_class, right, self.class_offsets, values)
-        offsets, lengths = self._pieces
-        sums = bag_sum(self.examples_by_class, right, offsets, values)
-        return torch.segment_reduce(sums, "sum", lengths=lengths, initial=0.0, unsafe=True)
+    def transposed_times(self, values: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Sᵀ·Y: (nnz,) values, (m, c) → (n, c); + ``onto`` (n, c).
+
+        The sum stands first: a thousand small terms, each added to a large row, would be rounded a thousand times.
+        """
+        places, offsets, owners = self._pieces
+        sums = bag_sum(self.examples[places], right, offsets, values[places])
+        n = self.class_ids.numel()
+        out = sums[:n].index_add_(0, owners, sums[n:]) if owners.numel() else sums
+        return out if onto is None else out.add_(onto)
 
     @cached_property
-    def _pieces(self) -> tuple[Tensor, Tensor] | None:
-        """Offsets of pieces of the classes' targets, and (n,) how many a class has; None if there is one of each."""
-        if self.by_class.numel() <= _PIECE or int((counts := self.class_offsets.diff()).max()) <= _PIECE:
-            return None
-        lengths = (counts + _PIECE - 1).div(_PIECE, rounding_mode="floor")
-        firsts = pad(lengths.cumsum(0), (1, 0))
-        places = torch.arange(int(firsts[-1]), device=counts.device)
-        begins = (self.class_offsets - _PIECE * firsts)[:-1].repeat_interleave(lengths)
-        return torch.cat([begins + _PIECE * places, self.class_offsets[-1:]]), lengths
+    def _pieces(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(nnz,) targets by pieces, which piece begins at which, and (p,) the classes of all but their first pieces.
 
-    def gram_times(self, values: Tensor, right: Tensor, buffer: int = _BUFFER) -> Tensor:
+        The first pieces of all classes stand first, so that what the others come to is added to few rows.
+        """
+        nnz, none = self.by_class.numel(), self.by_class[:0]
+        if nnz <= _PIECE or int((counts := self.class_offsets.diff()).max()) <= _PIECE:
+            return self.by_class, self.class_offsets, none
+        begins = self.class_offsets[:-1]
+        more = (counts - 1).div(_PIECE, rounding_mode="floor")
+        owners = torch.repeat_interleave(more)
+        numbers = torch.arange(len(owners), device=more.device) - (more.cumsum(0) - more)[owners] + 1
+        starts = torch.cat([begins, begins[owners] + _PIECE * numbers])
+        lengths = torch.cat([counts.clamp_max(_PIECE), (counts[owners] - _PIECE * numbers).clamp_max(_PIECE)])
+        offsets = pad(lengths.cumsum(0), (1, 0))
+        places = torch.repeat_interleave(starts - offsets[:-1], lengths, output_size=nnz)
+        return self.by_class[places + torch.arange(nnz, device=places.device)], offsets, owners
+
+    def gram_times(self, values: Tensor, right: Tensor, buffer: int = BUFFER) -> Tensor:
         """SSᵀ·Y: (nnz,) values, (m, c) → (m, c); `times` after `transposed_times`, some columns at a time.
 
         What stands between the two, (n, c) with more rows than any other matrix, then stays in the cache.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from widehead.arithmetic import TargetPlan
+from widehead.arithmetic import choose
 from widehead.errors import check_number
 from widehead.models.layers import hidden_layers
 from widehead.targets import SparseTargets
@@ -89,7 +89,7 @@ class _BagSums(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_sums: Tensor) -> Any:
-        plan = TargetPlan.of(ctx.bags)
+        plan = choose(by_sums, resident=True).plan_targets(ctx.bags)
         rows = plan.transposed_times(ctx.weights, by_sums)
         # The ids rise and differ: nothing to check, nothing to coalesce.
         gradient = torch.sparse_coo_tensor(

@@ -38,8 +38,8 @@ class JointForward(Forward):
     def written(self) -> Tensor:
         return self.own.class_ids
 
-    def by_rows(self, sparse: Tensor, right: Tensor) -> Tensor:
-        return self.own.transposed_times(sparse[self.chosen], right)
+    def by_rows(self, sparse: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
+        return self.own.transposed_times(sparse[self.chosen], right, onto)
 
     def others(self, left: Tensor, small: SmallState, columns: slice) -> Tensor:
         """``left`` holds SX in the place of SV."""

@@ -66,6 +66,10 @@ int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, cons
                    uint8_t *each, float *table, uint8_t *versions);
 Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int
                   *seen);
+double widehead_sums(int threads, Int n, Int d, const Int *offsets, const Int *which, const Int *order, const float
+                     *weights, const float *rows, const float *onto, float *out);
+void widehead_gram(int threads, Int m, Int n, Int d, const Int *class_offsets, const Int *examples_by_class, const Int
+                   *by_class, const float *sparse, const float *right, float *out);
 Int widehead_step_work(int threads, Int m, Int d, Int nnz);
 int widehead_step(int threads, const Step *s);
 Int widehead_correct_work(Int d);

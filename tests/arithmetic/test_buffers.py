@@ -1,0 +1,48 @@
+"""Memory that serves again: never while somebody has it."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from widehead.arithmetic import buffers
+
+ROWS, COLUMNS = 1100, 256  # large enough to be kept
+
+
+def test_memory_serves_again_once_no_tensor_has_it() -> None:
+    first = buffers.empty(ROWS, COLUMNS)
+    place = first.data_ptr()
+    first.fill_(1.0)
+    part = first[3:5].T  # a view, which lives on
+    del first
+    gc.collect()
+    second = buffers.empty(ROWS, COLUMNS).fill_(2.0)
+    assert second.data_ptr() != place
+    assert part.eq(1.0).all()
+    del part
+    gc.collect()
+    third = buffers.empty(ROWS, COLUMNS)
+    assert third.data_ptr() == place
+    assert second.eq(2.0).all()
+
+
+def test_what_is_given_is_as_asked() -> None:
+    for rows, columns in ((0, 5), (3, 7), (ROWS, COLUMNS), (ROWS + 1, COLUMNS)):
+        made = buffers.empty(rows, columns)
+        assert made.shape == (rows, columns)
+        assert made.dtype == torch.float32
+        assert made.is_contiguous()
+        assert made.numel() == 0 or made.data_ptr() % 64 == 0
+
+
+def test_no_more_is_kept_than_a_step_needs() -> None:
+    held = [buffers.empty(rows, 1 << 13) for rows in (3000, 2000, 2500, 1000, 4000)]
+    assert sum(map(len, buffers._blocks)) <= buffers._MOST
+    del held
+    gc.collect()
+    for rows in range(1000, 1400, 50):
+        buffers.empty(rows, 1 << 13)
+    assert len(buffers._blocks) <= 12
+    assert sum(map(len, buffers._blocks)) <= buffers._MOST
