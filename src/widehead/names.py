@@ -6,7 +6,7 @@ Nothing is imported until it is looked up, so help, completion and the check of 
 import importlib
 from typing import Any
 
-__all__ = ["ACTIVATIONS", "HEADS", "LOSSES", "METHODS", "OPTIMIZERS", "PARAMETER_OPTIMIZERS", "Named"]
+__all__ = ["ACTIVATIONS", "ENCODERS", "HEADS", "LOSSES", "METHODS", "OPTIMIZERS", "PARAMETER_OPTIMIZERS", "Named"]
 
 
 class Named(dict[str, Any]):
@@ -82,3 +82,5 @@ METHODS = (
     *("dense", "dense-tf32", "dense-cross-entropy", "linear-cross-entropy"),
     *(name for name in HEADS if name != "exact"),
 )
+#: encoders of sequences by name
+ENCODERS = ("gru", "lstm", "transformer", "bag", "ngram")

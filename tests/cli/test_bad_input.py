@@ -76,6 +76,11 @@ CONTENT: dict[str, list[tuple[str, str]]] = {
         ("user,item,rating\nu1,a,5\nu2,b,much\n", "line 3: expected a rating that is a finite number. Found 'much'"),
         ("user\titem\nu1\n", "line 2"),
     ],
+    "next-item": [
+        ("a b\nc\td\n", "line 2: expected 'item item item …' separated by spaces"),
+        ("a\n\nb\n", "expected sequences of two items or more. Found none among 3"),
+        ("user,item,time\nu,a,5\nu,b,soon\n", "line 3: expected a time"),
+    ],
     "language-model": [("... !!!\n--\n", "expected words. Found none")],
     "word-embeddings": [("... !!!\n--\n", "expected words. Found none")],
     "multilabel": [

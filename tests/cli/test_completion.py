@@ -33,7 +33,7 @@ def completed(line: str, folder: Path, shell: str = "bash") -> list[str]:
     ("line", "names"),
     [
         ("widehead tr", ["train"]),
-        ("widehead train ", ["recommender", "language-model", "multilabel"]),
+        ("widehead train ", ["recommender", "language-model", "multilabel", "next-item"]),
         ("widehead compare mu", ["multilabel"]),
         ("widehead train recommender f.txt --head ", list(HEADS)),
         ("widehead train recommender f.txt --loss s", [name for name in LOSSES if name.startswith("s")]),

@@ -33,6 +33,11 @@ UNKNOWN: dict[str, tuple[list[str], list[str], list[bool]]] = {
         ["1", "2", "3", "4", "5"],
         [True, False, False, False, True],
     ),
+    "next-item": (
+        ["i3 i4", "zzz", "", "i3 zzz", "  "],
+        ["i3 i4", "zzz", "", "i3 zzz", ""],
+        [True, False, False, True, False],
+    ),
 }
 
 

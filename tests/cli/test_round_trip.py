@@ -52,6 +52,7 @@ def test_training_tells_how_it_ended(job: str, trained: Trained) -> None:
         ("language-model", "recall@1", 0.8),
         ("word-embeddings", "recall@10", 0.8),
         ("multilabel", "precision@1", 0.8),
+        ("next-item", "recall@1", 0.8),
     ],
 )
 def test_evaluating_gives_what_training_saw(job: str, metric: str, least: float, trained: Trained) -> None:
@@ -88,6 +89,7 @@ PREDICTED = {
     "language-model": [("w3 w4 w5 w6 w7", {"w8"}), ("w18", {"w19"})],
     "word-embeddings": [("w3 w4 w5 w6 w7", None), ("w18", None)],
     "multilabel": [("1", {"L3", "M1"}), ("2", {"L8", "M4"})],
+    "next-item": [("i3 i4 i5", {"i6"}), ("unheard i18", {"i19"})],
 }
 
 

@@ -31,7 +31,7 @@ ROOMS = (
     *("widehead.search", "widehead.factored", "widehead.versions", "widehead.arithmetic"),
 )
 # Modules of which the reference shows the text alone.
-MODULES = {"widehead.data.interactions", "widehead.data.multilabel", "widehead.data.text"}
+MODULES = {"widehead.data.interactions", "widehead.data.multilabel", "widehead.data.text", "widehead.data.sessions"}
 REFERENCE = PROJECT / "docs" / "api"
 
 

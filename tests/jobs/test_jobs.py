@@ -44,6 +44,7 @@ def test_every_job_is_tested() -> None:
         ("language-model", "recall@1", 0.85),
         ("word-embeddings", "recall@10", 0.8),
         ("multilabel", "precision@1", 0.9),
+        ("next-item", "recall@2", 0.95),
     ],
 )
 def test_jobs_learn_what_there_is_to_learn(runs: Any, job: str, metric: str, least: float) -> None:

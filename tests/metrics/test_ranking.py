@@ -14,6 +14,7 @@ from widehead.metrics import (
     best_psp_at_k,
     hits,
     mean_over_examples,
+    mrr_at_k,
     ndcg_at_k,
     precision_at_k,
     psp_at_k,
@@ -39,6 +40,10 @@ def ndcg_twin(ranked: list[int], relevant: set[int], k: int, unreachable: int) -
     return gain / sum(1 / math.log2(place + 1) for place in range(1, min(k, len(relevant) + unreachable) + 1))
 
 
+def mrr_twin(ranked: list[int], relevant: set[int], k: int, unreachable: int) -> float:
+    return next((1 / place for place, c in enumerate(ranked[:k], 1) if c in relevant), 0.0)
+
+
 def psp_twin(ranked: list[int], relevant: set[int], k: int, unreachable: int) -> float:
     return sum(float(PROPENSITIES.inverse[c]) for c in ranked[:k] if c in relevant) / k
 
@@ -52,6 +57,7 @@ METRICS = {
     "recall": (recall_at_k, recall_twin),
     "precision": (precision_at_k, precision_twin),
     "ndcg": (ndcg_at_k, ndcg_twin),
+    "mrr": (mrr_at_k, mrr_twin),
     "psp": (lambda *a: psp_at_k(*a[:3], PROPENSITIES, a[3]), psp_twin),
     "best psp": (lambda *a: best_psp_at_k(*a[1:3], PROPENSITIES, a[3]), best_psp_twin),
 }

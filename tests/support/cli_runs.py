@@ -18,6 +18,7 @@ JOBS: dict[str, list[str]] = {
     "language-model": ["language-model"],
     "word-embeddings": ["language-model", "--task", "word-embeddings"],
     "multilabel": ["multilabel"],
+    "next-item": ["next-item"],
 }
 
 
@@ -83,11 +84,23 @@ def multilabel_files(folder: Path) -> list[str]:
     return [*PLAIN, "--loss", "spherical-softmax", "--head-lr", "1", *sizes]
 
 
+def sessions_files(folder: Path) -> list[str]:
+    """Sessions that go round a circle of twenty items."""
+    rng = np.random.default_rng(0)
+    lines = [" ".join(f"i{(start + j) % 20}" for j in range(2 + start % 5)) for start in rng.integers(0, 20, 150)]
+    (folder / "train.txt").write_text("\n".join(lines))
+    (folder / "test.txt").write_text("\n".join(lines[:40]))
+    (folder / "input.txt").write_text("i3 i4 i5\nunheard i18\n")
+    sizes = ["--width", "16", "--batch-size", "16", "--epochs", "4", "--at", "1,2"]
+    return [*PLAIN, "--head", "full", "--warmup-steps", "0", *sizes]
+
+
 FILES: dict[str, Callable[[Path], list[str]]] = {
     "recommender": recommender_files,
     "language-model": text_files,
     "word-embeddings": embeddings_files,
     "multilabel": multilabel_files,
+    "next-item": sessions_files,
 }
 
 

@@ -53,11 +53,28 @@ def multilabel_files(folder: Path) -> dict[str, Any]:
     return {**options, "head_lr": 1.0, "head_damping": 0.1}  # few steps, and nothing to overfit
 
 
+def sessions_files(folder: Path) -> dict[str, Any]:
+    """Sessions that follow a rule of thirty items, three times in four, else another."""
+    rng = np.random.default_rng(0)
+
+    def session() -> str:
+        items = [int(rng.integers(30))]
+        for _ in range(int(rng.integers(1, 9))):
+            items.append((7 * items[-1] + 1) % 30 if rng.random() < 0.75 else (11 * items[-1] + 2) % 30)
+        return " ".join(f"i{item}" for item in items)
+
+    (folder / "train.txt").write_text("\n".join(session() for _ in range(400)))
+    (folder / "test.txt").write_text("\n".join(session() for _ in range(300)))
+    sizes = {"width": 16, "batch_size": 32, "epochs": 15, "warmup_steps": 0, "at": (1, 2)}
+    return {**sizes, "head_options": {}, "encoder_lr": 0.02}
+
+
 FILES = {
     "recommender": recommender_files,
     "language-model": text_files,
     "word-embeddings": embeddings_files,
     "multilabel": multilabel_files,
+    "next-item": sessions_files,
 }
 
 

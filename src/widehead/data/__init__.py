@@ -7,6 +7,8 @@ from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, Pair, pair, read_interactions
 from widehead.data.labels import LabelSchema, MultiLabel
 from widehead.data.multilabel import read_multilabel
+from widehead.data.sequence_examples import Histories, SequenceExamples, pieces
+from widehead.data.sessions import Sequences, read_sequences
 from widehead.data.sparse import binary, split_rows
 from widehead.data.text import END, UNKNOWN, count_words, encode, read_words, subsample
 from widehead.data.text_features import TextFeatures
@@ -20,12 +22,15 @@ __all__ = [
     "Batches",
     "CooccurrenceExamples",
     "Examples",
+    "Histories",
     "Interactions",
     "LabelSchema",
     "MultiLabel",
     "NgramExamples",
     "Pair",
     "RowExamples",
+    "SequenceExamples",
+    "Sequences",
     "TextFeatures",
     "Vocabulary",
     "binary",
@@ -35,8 +40,10 @@ __all__ = [
     "information",
     "open_text",
     "pair",
+    "pieces",
     "read_interactions",
     "read_multilabel",
+    "read_sequences",
     "read_thesaurus",
     "read_words",
     "split_rows",

@@ -18,6 +18,8 @@ _ITEM = (
     *("track", "trackid", "song", "songid", "artist", "artistid", "business", "businessid", "location", "locationid"),
 )
 _RATING = ("rating", "ratings", "score", "stars", "value", "weight", "count", "plays")
+_SESSION = ("session", "sessionid", "sid", "visitor", "visitorid", "sequence", "sequenceid", "history", "basket")
+_TIME = ("time", "timestamp", "datetime", "date", "ts", "eventtime", "eventdate", "timeframe", "createdat", "day")
 _UNTOLD = re.compile(r"[ _\-\"]|:(?:token|float)$")
 NAMES = "user,item,rating or user_id,item_id,rating"
 """Headers as messages show them."""
@@ -41,6 +43,18 @@ def named_columns(header: Sequence[str]) -> list[int] | None:
     if user is None or item is None:
         return None
     return [user, item] if rating is None else [user, item, rating]
+
+
+def sequence_columns(header: Sequence[str], *, whole: bool = True) -> list[int] | None:
+    """Positions of sessions (or users), items and, if there are any, times, by the names of a header.
+
+    None if it does not name both of the first; without ``whole``, if it names neither.
+    """
+    session, user, item, time = (_position(header, wanted) for wanted in (_SESSION, _USER, _ITEM, _TIME))
+    found = [column for column in (user if session is None else session, item) if column is not None]
+    if len(found) < (2 if whole else 1):
+        return None
+    return found if time is None else [*found, time]
 
 
 def separated_rows(path: FilePath, lines: Iterator[str], separator: str) -> Iterator[Row]:

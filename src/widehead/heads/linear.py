@@ -82,6 +82,13 @@ class LinearHead(ParameterHead):
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
+    def rows(self, class_ids: Tensor) -> Tensor:
+        """(…, in_features) rows of W of ``class_ids`` (…), whose gradient is a part of the table's.
+
+        An encoder that takes them as the embeddings of its inputs is tied to this head.
+        """
+        return self._rows(class_ids)[..., : self.in_features]
+
     def _rows(self, class_ids: Tensor) -> Tensor:
         """Rows of the table in the shape of ``class_ids`` + (width,); their gradient is sparse if ``sparse``."""
         if self.split is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from widehead.data import Examples, RowExamples
+from widehead.data import Examples, Histories, RowExamples
 from widehead.data.sparse import CSR
 from widehead.devices import moved
 from widehead.heads import ExactHead
@@ -105,11 +105,19 @@ class RankingTest:
 
 @dataclass
 class WordTest:
-    """Words, or contexts of words, and the words that should follow; held-out text."""
+    """Words, contexts of words or sequences of items, and what should follow; held-out text or sequences.
+
+    Attributes:
+        reading, fits: see `Test`.
+        places: at how many places of an example something should follow, at most.
+        missed: how many more examples there are in which nothing can be found.
+    """
 
     examples: Examples
     reading: str = ""
     fits: bool = True
+    places: int = 1
+    missed: int = 0
 
     @torch.no_grad()
     def metrics(
@@ -121,10 +129,15 @@ class WordTest:
         if "perplexity" in names:
             for inputs, targets in self._batches(np.arange(len(self.examples)), BATCH, device, peers):
                 evaluation.add_log_probs(network.head.log_prob(network.hidden(inputs), targets))
-        sample = _sample(len(self.examples), at_most, seed)
+        sample = _sample(len(self.examples) + self.missed, at_most, seed)
+        sample, missed = np.split(sample, [np.searchsorted(sample, len(self.examples))])
         for inputs, targets in self._batches(sample, BATCH, device, peers):
             if evaluation.depth > 0:
                 evaluation.add_ranked(_top(network, network.hidden(inputs), evaluation.depth)[1], targets)
+        for chunk in _chunks(missed, BATCH, peers):
+            none = torch.full((len(chunk), evaluation.depth), -1, device=device)
+            nothing = SparseTargets.from_lists([[]] * len(chunk)).to(device)
+            evaluation.add_ranked(none, nothing, torch.ones(len(chunk), dtype=torch.int64, device=device))
         if "mean_rank" in names:
             size = max(1, _ALL_SCORES // network.head.num_classes)
             for inputs, targets in self._batches(sample, size, device, peers):
@@ -134,7 +147,7 @@ class WordTest:
     def _batches(
         self, rows: np.ndarray, size: int, device: torch.device, peers: Peers
     ) -> Iterator[tuple[Inputs, SparseTargets]]:
-        for chunk in _chunks(rows, size, peers):
+        for chunk in _chunks(rows, max(1, size // self.places), peers):
             inputs, targets = self.examples.batch(chunk)
             yield on_device(inputs, device), targets.to(device)
 
@@ -145,7 +158,7 @@ class Given:
 
     Attributes:
         names: of the m inputs.
-        rows: (m, N) scipy CSR of bags, or (m, C) int64 word ids.
+        rows: (m, N) scipy CSR of bags, (m, C) int64 word ids, or histories.
         known: (m,) bool, whether something is known of an input.
     """
 
@@ -160,10 +173,18 @@ class Given:
 
     def batches(self, size: int = BATCH) -> Iterator[tuple[Inputs, Tensor]]:
         """Inputs of the network, with (n,) bool whether something is known of them, ``size`` at a time."""
-        of_bags = None if isinstance(self.rows, np.ndarray) else RowExamples(self.rows)
+        pick = self._picker()
         for rows in _chunks(np.arange(len(self.known)), size):
-            inputs = torch.from_numpy(self.rows[rows]) if of_bags is None else of_bags.batch(rows)[0]
-            yield inputs, torch.from_numpy(self.known[rows])
+            yield pick(rows), torch.from_numpy(self.known[rows])
+
+    def _picker(self) -> Callable[[np.ndarray], Inputs]:
+        """Inputs of some by their numbers."""
+        if isinstance(self.rows, np.ndarray):
+            return lambda rows: torch.from_numpy(self.rows[rows])
+        if isinstance(self.rows, Histories):
+            return self.rows.batch
+        bags = RowExamples(self.rows)
+        return lambda rows: bags.batch(rows)[0]
 
 
 def ranked(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from widehead.data import Examples
 from widehead.jobs.base import Job
-from widehead.models import BagEncoder, WideNetwork
+from widehead.models import BagEncoder, SequenceEncoder, WideNetwork
 from widehead.names import HEADS
 from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies
@@ -23,6 +23,23 @@ def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
         activation=config.activation,
         dropout=config.dropout,
         input_dropout=config.input_dropout,
+    )
+
+
+def sequence_encoder(num_inputs: int, config: TrainingConfig, embedding: int | None = None) -> SequenceEncoder:
+    """The encoder of jobs whose inputs are sequences of ids; embeddings are as large as hidden layers by default."""
+    return SequenceEncoder(
+        num_inputs,
+        config.width,
+        kind=config.encoder,
+        context=config.context,
+        embedding=None if config.tied else embedding,
+        layers=config.layers,
+        hidden=config.hidden,
+        activation=config.activation,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+        norm=config.hidden_norm,
     )
 
 
@@ -56,6 +73,9 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
     )
     if mesh is not None:
         head.draw_as_one(state)
+    if config.tied:
+        assert isinstance(encoder, SequenceEncoder)
+        encoder.tie(head)
     return WideNetwork(encoder, head)
 
 

@@ -4,7 +4,7 @@ from widehead.metrics.evaluation import Evaluation
 from widehead.metrics.mean_rank import mean_rank, target_ranks
 from widehead.metrics.perplexity import perplexity
 from widehead.metrics.propensity import Propensities, best_psp_at_k, psp_at_k
-from widehead.metrics.ranking import ndcg_at_k, precision_at_k, recall_at_k
+from widehead.metrics.ranking import mrr_at_k, ndcg_at_k, precision_at_k, recall_at_k
 from widehead.metrics.relevance import hits, mean_over_examples
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "hits",
     "mean_over_examples",
     "mean_rank",
+    "mrr_at_k",
     "ndcg_at_k",
     "perplexity",
     "precision_at_k",

@@ -10,12 +10,12 @@ from torch import Tensor
 from widehead.metrics.mean_rank import check_scores, ranks_of
 from widehead.metrics.perplexity import check_log_probs, out_of_range, perplexity_sums
 from widehead.metrics.propensity import Propensities, best_psp, psp
-from widehead.metrics.ranking import ndcg, precision, recall
+from widehead.metrics.ranking import mrr, ndcg, precision, recall
 from widehead.metrics.relevance import check_ranked, check_unreachable, count_relevant, find_hits, named_twice
 from widehead.targets import SparseTargets
 
-_RANKING = {"recall": recall, "ndcg": ndcg, "precision": precision}
-_NAME = re.compile(r"(recall|ndcg|precision|psp)@([1-9][0-9]*)")
+_RANKING = {"recall": recall, "ndcg": ndcg, "precision": precision, "mrr": mrr}
+_NAME = re.compile(r"(recall|ndcg|precision|mrr|psp)@([1-9][0-9]*)")
 _OTHERS = ("perplexity", "mean_rank")
 
 
@@ -25,7 +25,8 @@ class Evaluation:
     What is on a device stays there: sums are read once, by `result`.
 
     Args:
-        names: "recall@k", "ndcg@k", "precision@k", "psp@k" (each with a number for k), "perplexity", "mean_rank".
+        names: "recall@k", "ndcg@k", "precision@k", "mrr@k", "psp@k" (each with a number for k), "perplexity",
+            "mean_rank".
         propensities: needed for "psp@k".
 
     Attributes:
@@ -47,8 +48,8 @@ class Evaluation:
                 self._at[name] = (found[1], int(found[2]))
             elif name not in _OTHERS:
                 raise ValueError(
-                    "Metrics should be recall@k, ndcg@k, precision@k, psp@k (such as recall@20), perplexity or "
-                    f"mean_rank. Found {name!r}."
+                    "Metrics should be recall@k, ndcg@k, precision@k, mrr@k, psp@k (such as recall@20), perplexity "
+                    f"or mean_rank. Found {name!r}."
                 )
         if propensities is None and any(kind == "psp" for kind, _ in self._at.values()):
             raise ValueError("Parameter `propensities` should be given for psp@k. Found None.")

@@ -1,4 +1,4 @@
-"""Recall, precision and nDCG of rankings."""
+"""Recall, precision, nDCG and reciprocal rank of rankings."""
 
 import torch
 from torch import Tensor
@@ -66,3 +66,21 @@ def ndcg(found: Tensor, counts: Tensor) -> Tensor:
     gain = (found * discounts).sum(dim=1)
     largest = discounts.cumsum(0)[counts.clamp(1, k) - 1]
     return undefined_without_relevant(gain / largest, counts)
+
+
+def mrr_at_k(ranked: Tensor, relevant: SparseTargets, k: int, unreachable: Tensor | None = None) -> Tensor:
+    """(m,) float64: 1/place of the first hit among the first k, 0 if there is none there.
+
+    Its mean is the mean reciprocal rank, MRR@k. NaN for examples without a relevant class. Arguments and errors as for
+    ``recall_at_k``.
+
+    >>> mrr_at_k(torch.tensor([[4, 2, 9]]), SparseTargets.from_lists([[2, 9]]), k=3)
+    tensor([0.5000], dtype=torch.float64)
+    """
+    return mrr(hits(ranked, relevant, k), relevant_counts(relevant, unreachable))
+
+
+def mrr(found: Tensor, counts: Tensor) -> Tensor:
+    """(m,) from the hits (m, k) and the number of relevant classes (m,)."""
+    places = torch.arange(1, found.shape[1] + 1, dtype=torch.float64, device=found.device)
+    return undefined_without_relevant((found / places).amax(dim=1), counts)

@@ -6,6 +6,7 @@ from widehead.models.eigen import positive_eigenpairs
 from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
 from widehead.models.row_split_bag import RowSplitBag
+from widehead.models.sequences import SequenceEncoder
 from widehead.models.singular import SparseMatrix, leading_singular_vectors
 from widehead.models.words import ContextEncoder, WordEncoder
 
@@ -14,6 +15,7 @@ __all__ = [
     "ContextEncoder",
     "EncoderOptimizer",
     "RowSplitBag",
+    "SequenceEncoder",
     "SparseMatrix",
     "WideNetwork",
     "WordEncoder",

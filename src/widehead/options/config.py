@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from widehead.names import ACTIVATIONS, HEADS, LOSSES, OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.names import ACTIVATIONS, ENCODERS, HEADS, LOSSES, OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.options.checks import (
     FLAG,
     INTERVAL,
@@ -34,7 +34,7 @@ from widehead.options.checks import (
     whole,
     wholes,
 )
-from widehead.options.heads import head_parameters
+from widehead.options.heads import WITHOUT_ROWS, head_parameters
 from widehead.options.option import option, options_of
 
 if TYPE_CHECKING:
@@ -80,18 +80,22 @@ class TrainingConfig:
     tokens: Literal["words", "whitespace"] = own(
         "words", choice(("words", "whitespace")), "How text is cut: words, whitespace.", _DATA
     )
-    context: int = own(5, whole(1), "Words before the one to predict.", _DATA)
+    context: int = own(5, whole(1), "Words or items before the one to predict, at most.", _DATA)
     window: int = own(5, whole(1), "Words on each side that count.", _DATA)
     smoothing: float = own(0.75, POSITIVE, "Power of the counts of contexts.", _DATA)
     subsample: float | None = own(None, POSITIVE, "Thin out words above this share, such as 1e-4.", _DATA)
     minimum_count: int = own(1, whole(1), "Rarer words are unknown, or no features.", _DATA)
     # Network.
+    encoder: str = own("ngram", choice(ENCODERS), f"Encoder of a sequence: {', '.join(ENCODERS)}.", _NETWORK)
+    layers: int = own(1, whole(1), "Layers of gru, lstm and transformer.", _NETWORK)
     width: int = option(256, whole(0), "Units of the last hidden layer; 0: the data decide.", _NETWORK)
     hidden: tuple[int, ...] = own((), wholes(0), 'Sizes of the layers before it; "" for none.', _NETWORK)
-    embedding: int = own(128, whole(1), "Size of a context word's embedding.", _NETWORK)
+    embedding: int = own(128, whole(1), "Size of the embedding of a word or item before.", _NETWORK)
     activation: str = own("none", choice(ACTIVATIONS), f"After each layer: {', '.join(ACTIVATIONS)}.", _NETWORK)
     dropout: float = own(0.0, PROBABILITY, "Probability of dropping a hidden unit.", _NETWORK)
     input_dropout: float = own(0.0, PROBABILITY, "Probability of dropping an input.", _NETWORK)
+    hidden_norm: float | None = own(None, POSITIVE, "Scale the hidden layer to this length, embeddings to 1.", _NETWORK)
+    tied: bool = own(False, FLAG, "Embeddings are the rows of the output layer.", _NETWORK)
     dtype: str = option("float32", choice(("float32", "float64")), "float32 or float64.", _NETWORK)
     device: str = option("cpu", _DEVICE, "cpu, cuda, cuda:N, or auto: cuda if usable.", _NETWORK, resumed="new")
     # Head and loss.
@@ -192,6 +196,8 @@ class TrainingConfig:
                 raise refusal(name, "come with the head exact", self.head)
         if self.head_storage is not None and self.device != "cpu":
             raise refusal("head_storage", "come with the device cpu", self.device)
+        if self.tied and self.head in WITHOUT_ROWS:
+            raise refusal("tied", f"be off with the head {self.head}, whose rows cannot be embeddings", self.tied)
         optimizers = OPTIMIZERS if exact else PARAMETER_OPTIMIZERS
         if self.head_optimizer not in optimizers:
             should = f"be {one_of(optimizers)} for the head {self.head}"

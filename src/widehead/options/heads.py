@@ -11,6 +11,9 @@ _GIVEN = frozenset(
     {"in_features", "num_classes", "loss", "bias", "frequencies", "device", "dtype"}
     | {"storage", "storage_owner", "storage_dtype", "mesh"}
 )
+WITHOUT_ROWS = ("exact", "hierarchical", "adaptive")
+"""Heads whose classes have no rows that embeddings could be: of the exact one they are no parameters."""
+
 _WITHOUT_FREQUENCIES = ("log-uniform", "uniform", "quadratic")  # samplers that have no use for them
 
 

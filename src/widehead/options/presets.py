@@ -7,6 +7,7 @@ from typing import Any
 from widehead.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.options.checks import one_of, refusal
 from widehead.options.config import OPTIONS
+from widehead.options.heads import WITHOUT_ROWS
 
 ASKED_FOR = "asked for"
 """Why a preset holds that was named."""
@@ -56,6 +57,8 @@ def beside(values: Mapping[str, Any], options: Mapping[str, Any], own: str) -> d
         left |= {"head", "head_options"}
     if "exact" in (head, own) and head != own:
         left |= {"head_optimizer", "head_lr", *(name for name, row in OPTIONS.items() if row.exact)}
+    if head in WITHOUT_ROWS:
+        left.add("tied")
     if "loss" in options and options["loss"] != values.get("loss"):
         left.add("loss_options")
     if "head_optimizer" in options and options["head_optimizer"] != values.get("head_optimizer"):

@@ -58,6 +58,8 @@ def check_split(config: TrainingConfig) -> None:
     """Raise ValueError if several processes cannot make the run."""
     if config.head not in (heads := split_heads()):
         raise refusal("head", f"be {' or '.join(heads)} in several processes", config.head)
+    if config.tied:
+        raise refusal("tied", "be off in several processes", config.tied)
     if config.device != "cpu":
         raise refusal("device", "be cpu in several processes", config.device)
     if config.head_storage is not None:

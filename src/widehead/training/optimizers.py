@@ -78,8 +78,8 @@ def _natural_lr(network: WideNetwork, examples: Examples, activation: str) -> fl
     inputs, targets = examples.batch(rows)
     network.eval()
     hidden = network.hidden(inputs.to(network.head.device)).cpu()
-    dense = float(torch.linalg.eigvalsh(hidden.T @ hidden)[-1]) / len(rows)
-    squares = hidden.square().sum(1)[targets.example_ids] / len(rows)
+    dense = float(torch.linalg.eigvalsh(hidden.T @ hidden)[-1]) / len(hidden)
+    squares = hidden.square().sum(1)[targets.example_ids] / len(hidden)
     growth = hidden.shape[1] / float(hidden.square().sum(1).mean().clamp_min(1e-12)) if activation == "tanh" else 1.0
     most = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float()).max()
     usable = float(most) > 0.0 and dense > 0.0
