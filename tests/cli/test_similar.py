@@ -11,7 +11,13 @@ from support.cli_runs import FILES, Called, assert_refused, call
 from widehead.runs import Run
 
 Trained = dict[str, tuple[Path, Called]]
-NAMED = {"recommender": ["i3", "i17"], "language-model": ["w3"], "word-embeddings": ["w3", "w19"], "multilabel": ["L4"]}
+NAMED = {
+    "recommender": ["i3", "i17"],
+    "language-model": ["w3"],
+    "word-embeddings": ["w3", "w19"],
+    "multilabel": ["L4"],
+    "next-item": ["i3"],
+}
 
 
 @pytest.mark.parametrize("job", FILES)
