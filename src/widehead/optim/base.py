@@ -30,12 +30,14 @@ class Proposal:
         hr: (m, d) HR, or None for R = I.
         gram_hr: (m, d) TTᵀHR, if it is known.
         state: what the optimiser will remember of this step, once it has been made.
+        says: () whether there is something to remember; None if the host knows that there is.
     """
 
     rule: StepRule
     hr: Tensor | None = None
     gram_hr: Tensor | None = None
     state: dict[str, Any] = field(default_factory=dict)
+    says: Tensor | None = None
 
 
 class Planned(NamedTuple):
@@ -45,7 +47,7 @@ class Planned(NamedTuple):
     head: FactoredHead
     group: dict[str, Any]
     change: Any
-    state: dict[str, Any]
+    proposal: Proposal
     may_cancel: bool
 
 
@@ -201,17 +203,19 @@ class HeadOptimizer(torch.optim.Optimizer):
             if gradient is None:
                 continue
             _check_momentum(head, momentum)
-            change, state = self._plan(head, self._unscaled(head, gradient), group)
-            yield Planned(self, head, group, change, state, gradient.may_cancel)
+            change, proposal = self._plan(head, self._unscaled(head, gradient), group)
+            yield Planned(self, head, group, change, proposal, gradient.may_cancel)
 
     def _write(self, planned: Planned, allowed: tuple[Tensor, ...]) -> None:
-        head, group, state = planned.head, planned.group, planned.state
+        head, group, proposal = planned.head, planned.group, planned.proposal
         written = head.weights.apply(planned.change, allowed)
         if planned.may_cancel and not _is_captured():
             head.weights.recount()  # costs no more than so many targets
         head.drop_pending()
-        if state:
-            new = state if written is None else _chosen(written, state, self._state_before(head, group))
+        if new := proposal.state:
+            if written is not None:
+                kept = written if proposal.says is None else written & proposal.says
+                new = _chosen(kept, new, self._state_before(head, group))
             self.state[group["params"][0]] = new
 
     def _unscaled(self, head: FactoredHead, gradient: OutputGradient) -> OutputGradient:
@@ -221,8 +225,8 @@ class HeadOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         return gradient if scale is None else gradient.scaled(1.0 / torch.as_tensor(scale, dtype=torch.float64))
 
-    def _plan(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The change of a head's weights, and what to remember once it has been made."""
+    def _plan(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> tuple[Any, Proposal]:
+        """The change of a head's weights, and the proposal that it is made of."""
         if group["max_grad_norm"] is not None:
             gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
         proposal, found = self._propose(head, gradient, group), getattr(self, "found_inf", None)
@@ -230,7 +234,7 @@ class HeadOptimizer(torch.optim.Optimizer):
         change = head.weights.plan(gradient, proposal.rule, proposal.hr, proposal.gram_hr, skip)
         if _may_look(head):
             self._watch(head, gradient, group)
-        return change, proposal.state
+        return change, proposal
 
 
 def _may_look(head: FactoredHead) -> bool:
@@ -249,8 +253,8 @@ def _is_captured() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def _chosen(written: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What to remember of a step of which the device alone knows whether it was made.
+def _chosen(kept: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What to remember of a step of which the device alone knows whether it is ``kept`` ().
 
     Tensors of ``before`` are written into, as what CUDA captured reads and writes the same memory each time.
     """
@@ -258,7 +262,7 @@ def _chosen(written: Tensor, new: dict[str, Any], before: dict[str, Any]) -> dic
         old = before.get(name)
         if isinstance(value, Tensor) and isinstance(old, Tensor):
             if value is not old:
-                torch.where(written, value, old, out=old)
+                torch.where(kept, value, old, out=old)
             new[name] = old
         elif _is_captured():
             new[name] = old

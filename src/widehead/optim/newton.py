@@ -9,7 +9,7 @@ from torch import Tensor
 
 from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, pick, zero
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
 
 
 @dataclass
@@ -82,28 +82,28 @@ class Newton(Remembering[NewtonMemory]):
     def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
-        return hidden @ self._remember(added, batch, group, memory), None
+        return hidden @ self._remember(added, group, memory), None
 
     def _first_diagonal(self, first: Tensor, group: dict[str, Any]) -> Tensor | None:
         return group["ridge"] * torch.trace(first) / len(first) if group["ridge"] > 0.0 else None
 
-    def _made_preconditioner(self, total: Tensor, weight: Tensor, damping: float) -> Tensor:
-        return damped_inverse(total, damping)
+    def _made_preconditioner(self, memory: NewtonMemory, damping: float) -> Tensor:
+        return damped_inverse(memory.sum, damping)
 
     def _length(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> Any:
         """lr / (1 + the most curvature that targets added lately)."""
-        peak = torch.maximum(memory.targets, group["decay"] * memory.target_peak)
-        memory.target_peak = pick(batch.says, peak, memory.target_peak)
+        if not batch.curves_at_targets:
+            return group["lr"]
+        memory.target_peak = torch.maximum(memory.targets, group["decay"] * memory.target_peak)
         return group["lr"] / (1.0 + memory.target_peak)
 
 
 def damped_inverse(matrix: Tensor, damping: float) -> Tensor:
     """(A + damping·tr(A)/d·I)⁻¹ of a symmetric positive semidefinite float64 matrix (d, d); NaN if A has NaN."""
     d = matrix.shape[0]
-    scale = torch.trace(matrix) / d
-    least = 50 * d * torch.finfo(matrix.dtype).eps  # λmax may be d·scale; two digits are left of what is below
-    ridge = scale * max(damping, least) + torch.finfo(matrix.dtype).tiny
+    least = 50 * d * torch.finfo(matrix.dtype).eps  # λmax may be tr(A); two digits are left of what is below
+    ridge = torch.trace(matrix) * (max(damping, least) / d) + torch.finfo(matrix.dtype).tiny
     identity = torch.eye(d, dtype=matrix.dtype, device=matrix.device)
-    lower, _ = torch.linalg.cholesky_ex(matrix + ridge * identity)
+    lower, _ = torch.linalg.cholesky_ex(torch.addcmul(matrix, ridge, identity))
     inverse = torch.linalg.solve_triangular(lower, identity, upper=False)  # as cholesky_inverse waits for a GPU
     return inverse.T @ inverse

@@ -165,13 +165,13 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         hr, gram_hr = self._precondition(batch, group, memory)
         _measure_targets(batch, hr, memory)
         length = self._length(batch, group, memory)
-        found = dense_curvature(batch.hidden, hr, batch.dense) + memory.targets
-        passed = length * found
-        is_finite = passed < torch.inf  # or NaN is in the batch, which the step itself will meet and name
-        memory.scaled_back = memory.scaled_back + (is_finite & (passed > _TOLERANCE))
-        allowed = pick(passed <= 1.0, length, pick(is_finite, 1.0 / found, lr))
+        passed = length * (dense_curvature(batch.hidden, hr, batch.dense) + memory.targets)
+        # If it is not finite, no length can be trusted: the step meets NaN, and names it.
+        passed = torch.nan_to_num(passed, nan=torch.nan, posinf=torch.nan)
+        memory.scaled_back = memory.scaled_back + (passed > _TOLERANCE)
+        allowed = passed.reciprocal().clamp(max=1.0) * length
         memory.steps += 1
-        return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory))
+        return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory), batch.says)
 
 
 def _kinds(state: Mapping[str, Any]) -> dict[str, str]:
@@ -185,12 +185,10 @@ class MemoryOfSum(Memory):
 
     Attributes:
         sum: (d, d) float64, what R is made of.
-        weight: () what the steps in it weigh together.
         preconditioner: (d, d) float64 R; 0 before the first step.
     """
 
     sum: Tensor = field(default_factory=zero)
-    weight: Tensor = field(default_factory=zero)
     preconditioner: Tensor = field(default_factory=zero)
 
 
@@ -228,8 +226,8 @@ class Remembering(Preconditioned[S]):
         self._add_options(decay=decay, refresh_every=refresh_every)
 
     @abstractmethod
-    def _made_preconditioner(self, total: Tensor, weight: Tensor, damping: float) -> Tensor:
-        """(d, d) R, of the sum and what the steps in it weigh together."""
+    def _made_preconditioner(self, memory: S, damping: float) -> Tensor:
+        """(d, d) R, of the sum."""
 
     def _fresh(self, head: FactoredHead) -> S:
         nothing = torch.zeros(head.weights.width, head.weights.width, dtype=torch.float64)
@@ -239,31 +237,26 @@ class Remembering(Preconditioned[S]):
         """() what is on the diagonal of the sum before the share of the first step, (d, d) float64, joins it."""
         return None
 
-    def _remember(self, added: Tensor, batch: Batch, group: dict[str, Any], memory: S) -> Tensor:
-        """(d, d) R in the type of ``added`` (d, d), which joins the sum; young sums are turned into R each step.
-
-        R is 0 as long as the sum is too small for that type to hold its inverse.
-        """
-        precise, type_ = added.to(torch.float64), torch.finfo(added.dtype)
-        least = len(added) * type_.tiny / type_.eps
-        is_new, first = torch.trace(memory.sum) < least, self._first_diagonal(precise, group)
-        fading = pick(batch.says, group["decay"], 1.0)
-        memory.sum = torch.mul(memory.sum, pick(is_new, 0.0, fading)).add_(precise)
-        if first is not None:
-            memory.sum.diagonal().add_(pick(is_new, first * fading, 0.0))
-        memory.weight = memory.weight * fading + batch.says
-        is_small = torch.trace(memory.sum) < least
-        self._renew(is_small, group, memory, damping_of(group, added))
-        return torch.where(is_small, 0.0, memory.preconditioner.to(added.dtype))
-
-    def _renew(self, is_small: Tensor, group: dict[str, Any], memory: S, damping: float) -> None:
-        """Make R anew if it is due; not of a sum that is known to be too small."""
+    def _remember(self, added: Tensor, group: dict[str, Any], memory: S) -> Tensor:
+        """(d, d) R in the type of ``added`` (d, d), which joins the sum; young sums are turned into R each step."""
+        precise, before = added.to(torch.float64), memory.sum
+        memory.sum = torch.add(precise, before, alpha=group["decay"])
+        if (first := self._first_diagonal(precise, group)) is not None:
+            is_new = torch.trace(before) < _least(added)
+            memory.sum.diagonal().add_(torch.where(is_new, first * group["decay"], 0.0))
         due = self._is_due(memory, group)
         memory.age += 1
-        if due and not (is_known(is_small) and is_small):
-            made = self._made_preconditioner(memory.sum, memory.weight, damping)
-            memory.preconditioner = torch.where(is_small, 0.0, made)
-            memory.age = 0
+        if due:
+            self._renew(torch.trace(memory.sum) < _least(added), memory, damping_of(group, added))
+        return memory.preconditioner.to(added.dtype)
+
+    def _renew(self, is_small: Tensor, memory: S, damping: float) -> None:
+        """Make R anew: 0 if the sum is too small for the working type to hold its inverse."""
+        if is_known(is_small) and is_small:  # soon it may not be
+            memory.preconditioner = torch.zeros_like(memory.sum)
+            return
+        memory.preconditioner = torch.where(is_small, 0.0, self._made_preconditioner(memory, damping))
+        memory.age = 0
 
     def _is_due(self, memory: S, group: dict[str, Any]) -> bool:
         """Whether the next step makes R anew."""
@@ -281,12 +274,10 @@ class Remembering(Preconditioned[S]):
             state["age"] = 0 if due else state["age"] + 1
 
 
-def pick(flag: Tensor, yes: float | Tensor, no: float | Tensor) -> Any:
-    """torch.where of a 0-d flag and two numbers, in float64; no operation if the host knows the flag."""
-    if is_known(flag):
-        return yes if flag else no
-    first = yes if isinstance(yes, Tensor) else torch.full((), yes, dtype=torch.float64, device=flag.device)
-    return torch.where(flag, first, no)
+def _least(like: Tensor) -> float:
+    """The trace of a matrix (d, d) below which the type of ``like`` (d, d) may not hold its inverse."""
+    type_ = torch.finfo(like.dtype)
+    return len(like) * type_.tiny / type_.eps
 
 
 def damping_of(group: dict[str, Any], like: Tensor) -> float:
@@ -300,6 +291,8 @@ def _measure_targets(batch: Batch, hr: Tensor, memory: Memory) -> None:
     It is measured when R is new, and meanwhile followed by a bound: by traces, which are much cheaper, and far above it
     for classes with many examples.
     """
+    if not batch.curves_at_targets:
+        return
     if batch.targets is None:
         memory.targets = torch.zeros_like(memory.targets)
         return
@@ -318,12 +311,14 @@ class Batch:
 
     Attributes:
         dense: (m,) |λ|, the curvature of all outputs.
-        targets: (nnz,) what targets add, or None if they never add any.
+        curves_at_targets: whether targets ever add curvature.
+        targets: (nnz,) what they add, or None if they add none.
     """
 
     weights: WeightRecord
     gradient: OutputGradient
     dense: Tensor
+    curves_at_targets: bool
     targets: Tensor | None
 
     @classmethod
@@ -334,11 +329,11 @@ class Batch:
                 "A preconditioned optimiser should know the loss. Found a backward pass from head.statistics(): call "
                 "head(hidden, targets) with wh.losses.SphericalLoss(your function), or use wh.optim.SGD."
             )
-        read, dense = gradient.read, gradient.by_squared_norm.abs()
-        if not (head.loss.curves_at_targets and read.plan.examples.numel()):
-            return cls(head.weights, gradient, dense, None)
+        read, dense, curves = gradient.read, gradient.by_squared_norm.abs(), head.loss.curves_at_targets
+        if not (curves and read.plan.examples.numel()):
+            return cls(head.weights, gradient, dense, curves, None)
         targets = head.loss.target_curvature(*read.statistics(), read.targets, head.weights.num_classes, _SURPRISE)
-        return cls(head.weights, gradient, dense, targets * gradient.example_weight.abs()[read.plan.examples])
+        return cls(head.weights, gradient, dense, curves, targets * gradient.example_weight.abs()[read.plan.examples])
 
     @property
     def hidden(self) -> Tensor:

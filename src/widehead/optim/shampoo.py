@@ -1,17 +1,29 @@
 """One-sided Shampoo on the weights of exact heads."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
 from widehead.optim.quadrature import inverse_root_by_quadrature
 
 
-class Shampoo(Remembering[MemoryOfSum]):
+@dataclass
+class ShampooMemory(MemoryOfSum):
+    """Of Shampoo.
+
+    Attributes:
+        weight: () what the steps in the sum weigh together.
+    """
+
+    weight: Tensor = field(default_factory=zero)
+
+
+class Shampoo(Remembering[ShampooMemory]):
     """W ← W − lr·∇W·(C + δI)^(−1/2), with C an exponential average of GᵀG, G = ∇W.
 
     Shampoo (Gupta, Koren, Singer, ICML 2018) with the d × d side alone, as in ASGO (An et al. 2025); the D × D side is
@@ -27,21 +39,22 @@ class Shampoo(Remembering[MemoryOfSum]):
     """
 
     default_refresh = 20
-    memory = MemoryOfSum
+    memory = ShampooMemory
 
     @staticmethod
     def default_lr(head: FactoredHead, options: Mapping[str, Any]) -> float:
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _precondition(self, batch: Batch, group: dict[str, Any], memory: MemoryOfSum) -> tuple[Tensor, Tensor | None]:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: ShampooMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         product = batch.gram_times(hidden)
-        root = self._remember(hidden.T @ product, batch, group, memory)
+        memory.weight = memory.weight * group["decay"] + 1.0
+        root = self._remember(hidden.T @ product, group, memory)
         return hidden @ root, product @ root
 
-    def _made_preconditioner(self, total: Tensor, weight: Tensor, damping: float) -> Tensor:
-        return inverse_root(total / weight, damping)
+    def _made_preconditioner(self, memory: ShampooMemory, damping: float) -> Tensor:
+        return inverse_root(memory.sum / memory.weight, damping)
 
 
 def inverse_root(matrix: Tensor, damping: float) -> Tensor:
