@@ -16,7 +16,7 @@ from widehead.version import __version__
 
 if TYPE_CHECKING:
     from widehead import cuda, errors, losses, optim
-    from widehead.estimators import MultiLabel, Recommender, WordVectors
+    from widehead.estimators import MultiLabel, NextItem, Recommender, WordVectors
     from widehead.heads import (
         AdaptiveSoftmaxHead,
         BlackOutHead,
@@ -42,6 +42,7 @@ __all__ = [
     "HierarchicalSoftmaxHead",
     "MultiLabel",
     "NegativeSamplingHead",
+    "NextItem",
     "NoiseContrastiveHead",
     "Recommender",
     "RetrievedSoftmaxHead",
@@ -61,7 +62,7 @@ __all__ = [
 
 #: rooms of names that are no heads
 _HOMES = {
-    **dict.fromkeys(("MultiLabel", "Recommender", "WordVectors"), "estimators"),
+    **dict.fromkeys(("MultiLabel", "NextItem", "Recommender", "WordVectors"), "estimators"),
     **dict.fromkeys(("restore_linear", "swap_head"), "heads"),
     "RowSplitBag": "models",
     "Run": "runs",

@@ -31,10 +31,17 @@ def _sentences() -> list[list[str]]:
     return [[f"w{(start + j) % 20}" for j in range(15)] for start in rng.integers(0, 20, 150).tolist()]
 
 
+def _sessions() -> list[list[str]]:
+    """Sessions that go round a circle of twenty items."""
+    rng = np.random.default_rng(0)
+    return [[f"i{(start + j) % 20}" for j in range(2 + start % 5)] for start in rng.integers(0, 20, 150).tolist()]
+
+
 DATA: dict[Any, tuple[Any, ...]] = {
     wh.Recommender: (_likes(),),
     wh.MultiLabel: _documents(),
     wh.WordVectors: (_sentences(),),
+    wh.NextItem: (_sessions(),),
 }
 SMALL: dict[str, Any] = {"width": 8, "batch_size": 16, "quiet": True}
 
@@ -42,6 +49,7 @@ SMALL: dict[str, Any] = {"width": 8, "batch_size": 16, "quiet": True}
 def made(kind: type[Estimator], **options: Any) -> Any:
     """An estimator that is small enough to learn from `DATA` in a moment."""
     own: dict[Any, dict[str, Any]] = {wh.WordVectors: {"subsample": 1.0}, wh.MultiLabel: {"width": 18}}
+    own[wh.NextItem] = {"warmup_steps": 0, "encoder_lr": 0.02, "epochs": 15}
     return kind(**{**SMALL, **own.get(kind, {}), **options})
 
 
@@ -59,4 +67,7 @@ def answers(model: Any) -> Any:
     if isinstance(model, wh.MultiLabel):
         texts = ["t3x1 t3x2 t3x3", "t8x0 t8x4", "unheard"]
         return model.predict(texts, 2)[0].tolist(), model.predict(texts), model.predict_proba(texts).tolist()
+    if isinstance(model, wh.NextItem):
+        ids, scores = model.recommend([["i0", "i1"], ["i13", "unheard"], []], 4)
+        return ids.tolist(), scores.tolist()
     return model.most_similar("w3", 4), model["w4"].tolist()

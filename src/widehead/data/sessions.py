@@ -278,6 +278,12 @@ def _memory_rows(table: Any) -> _Rows:
     return _of_columns("data in memory", [header[column] for column in taken], cells)
 
 
+def item_cells(table: Any) -> list[Any]:
+    """The cells of a table's column of items; DataError if it has none."""
+    taken = _columns("data in memory", [str(name) for name in table.columns]).taken
+    return _listed(table[table.columns[taken[1]]])
+
+
 def _listed(column: Any) -> list[Any]:
     """The cells of a column of pandas or polars; times as dates or whole nanoseconds."""
     found = np.asarray(column)

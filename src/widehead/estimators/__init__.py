@@ -2,7 +2,8 @@
 
 from widehead.estimators.base import Estimator
 from widehead.estimators.multilabel import MultiLabel
+from widehead.estimators.next_item import NextItem
 from widehead.estimators.recommender import Explanation, Recommender
 from widehead.estimators.word_vectors import WordVectors
 
-__all__ = ["Estimator", "Explanation", "MultiLabel", "Recommender", "WordVectors"]
+__all__ = ["Estimator", "Explanation", "MultiLabel", "NextItem", "Recommender", "WordVectors"]
