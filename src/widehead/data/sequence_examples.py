@@ -20,11 +20,14 @@ class SequenceExamples:
     Args:
         ids: (n,) of all sequences, one after the other.
         starts, ends: (m,) where pieces begin and end in them; a piece has two ids at least.
-        asked: how many last places of a piece are asked for; None: all.
+        asked: how many last places of a piece are asked for, one number or (m,); None: all.
     """
 
-    def __init__(self, ids: np.ndarray, starts: np.ndarray, ends: np.ndarray, asked: int | None = None) -> None:
-        self.ids, self.starts, self.ends, self.asked = ids, starts, ends, asked
+    def __init__(
+        self, ids: np.ndarray, starts: np.ndarray, ends: np.ndarray, asked: int | np.ndarray | None = None
+    ) -> None:
+        self.ids, self.starts, self.ends = ids, starts, ends
+        self.asked = None if asked is None else np.broadcast_to(asked, starts.shape)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -34,8 +37,7 @@ class SequenceExamples:
         places, offsets = _places(self.starts[rows], self.ends[rows] - 1)
         values, after = None, places + 1
         if self.asked is not None:
-            left = np.repeat(self.ends[rows], np.diff(offsets)) - places
-            wanted = left <= self.asked + 1
+            wanted = places >= np.repeat(self.ends[rows] - 1 - self.asked[rows], np.diff(offsets))
             values, after = wanted.astype(np.float32), after[wanted]
         inputs = SparseTargets(self.ids[places].astype(np.int64), offsets, values)
         return inputs, SparseTargets.from_ids(torch.from_numpy(self.ids[after].astype(np.int64)))

@@ -52,7 +52,7 @@ class WordJob(Job):
         kept = len(ids) - round(config.holdout * len(ids))
         test = None
         if kept < len(ids):
-            test = WordTest(job.examples(ids[kept:]), f"the last {len(ids) - kept:,} words are held out.")
+            test = job._judged(ids[kept:], f"the last {len(ids) - kept:,} words are held out.")
         elif config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
         return JobData(job, job.examples(job._thinned(ids[:kept])), test, reading)
@@ -78,6 +78,10 @@ class WordJob(Job):
     def examples(self, ids: np.ndarray) -> Examples:
         """Examples of a text of word ids."""
 
+    def _judged(self, ids: np.ndarray, reading: str, *, fits: bool = True) -> WordTest:
+        """A text of word ids to judge by."""
+        return WordTest(self.examples(ids), reading, fits)
+
     def _thinned(self, ids: np.ndarray) -> np.ndarray:
         """Training text without some of its frequent words, if the option says so."""
         threshold = self.config.subsample
@@ -97,7 +101,7 @@ class WordJob(Job):
         if unknown == words:
             raise DataError(f"{named(data)}: expected words of the training data. Found none among {words:,}.")
         reading = f"{words:,} words to judge by, of which {unknown:,} are unknown."
-        return WordTest(self.examples(ids), reading, fits=unknown == 0)
+        return self._judged(ids, reading, fits=unknown == 0)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         first = "perplexity" if self.config.has_probabilities else "mean_rank"

@@ -1,4 +1,4 @@
-"""N-gram language models: the words before in, the next word out (section 3 of the paper)."""
+"""Language models: the words before in, the next word out (section 3 of the paper)."""
 
 from typing import ClassVar
 
@@ -15,6 +15,17 @@ _SHARED = {
     "at": (1, 10),
     "rank_at_most": 2_000,
 }
+# Pieces of 64 words, of which each is predicted.
+_PLACES = {
+    **{name: value for name, value in _SHARED.items() if name not in ("activation", "hidden")},
+    "context": 64,
+    "batch_size": 32,
+    "dropout": 0.2,
+    "input_dropout": 0.2,
+    "encoder_max_grad_norm": 1.0,
+}
+_ESTIMATED = {"head": "sampled", "head_options": {"sampler": "log-uniform"}, "head_optimizer": "adam"}
+_EXACT = {"loss": "spherical-softmax", "head_optimizer": "newton"}
 
 
 class LanguageModel(Kind):
@@ -24,7 +35,7 @@ class LanguageModel(Kind):
     command = name
     task = "next-word"
     title = "A language model"
-    help = """Train on text: an n-gram language model, or vectors of words with --task.
+    help = """Train on text: a language model (of n-grams, or --encoder lstm), or vectors of words with --task.
 
     FILE is plain text. Words rarer than --minimum-count become one unknown word. `predict` reads lines of text, of
     which the last words count.
@@ -34,19 +45,27 @@ class LanguageModel(Kind):
         widehead train language-model wiki.txt.xz --out runs/wiki --hidden 512,256
     """
     compared = "wiki.txt.xz --heads exact,full,retrieved,adaptive --minutes 5"
-    takes = ("tokens", "context", "minimum_count", "hidden", "embedding", "activation", "dropout")
+    takes = (
+        *("tokens", "context", "minimum_count", "encoder", "layers", "hidden_norm", "tied"),
+        *("hidden", "embedding", "activation", "dropout", "input_dropout"),
+    )
     presets = (
         Preset(
             "sampled",
             "Sampled softmax, or another head that estimates.",
-            {**_SHARED, "head": "sampled", "head_options": {"sampler": "log-uniform"}, "head_optimizer": "adam"},
+            {**_SHARED, **_ESTIMATED},
+            stands_on=("encoder",),
             without_exact_head=True,
         ),
+        Preset("exact", "The spherical softmax with the exact head.", {**_SHARED, **_EXACT}, stands_on=("encoder",)),
         Preset(
-            "exact",
-            "The spherical softmax with the exact head.",
-            {**_SHARED, "loss": "spherical-softmax", "head_optimizer": "newton"},
+            "places",
+            "An encoder other than ngram, which predicts at each place of a piece of text; sampled softmax, or another "
+            "head that estimates.",
+            {**_PLACES, **_ESTIMATED, "tied": True},
+            without_exact_head=True,
         ),
+        Preset("places-exact", "Such an encoder with the exact head.", {**_PLACES, **_EXACT}),
     )
     # The data do not tell: the hidden layers grow 100-fold while it trains.
     sgd_lr: ClassVar = {"spherical-softmax": 3.0}

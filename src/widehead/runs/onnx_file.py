@@ -130,4 +130,7 @@ def _module(run: Run, k: int) -> BestOfBags | BestOfWords:
         return BestOfBags(run, k)
     if isinstance(encoder, ContextEncoder | WordEncoder):
         return BestOfWords(run, k)
-    raise DataError(f"Expected an encoder of bags or of words. Found {type(encoder).__name__}.")
+    raise DataError(
+        f"Expected an encoder of bags or of words before. Found {type(encoder).__name__}, of sequences; export the "
+        "format torch."
+    )
