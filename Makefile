@@ -1,6 +1,7 @@
 # make demo   install, train on 102,428 outputs, evaluate, show     make test   install, run every fast test
 # make site   the documentation, in build/site/index.html
 # make test TESTS=tests/heads            some of the tests
+# make test-long                         what takes longer: several processes, kills, random walks
 # make test-slow                         the long proofs
 # make test-python PYTHON=python3.13     the fast tests by another interpreter, in an environment of its own
 # make test-lowest                       the fast tests with the lowest versions of dependencies that are allowed
@@ -16,7 +17,7 @@ TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-python test-lowest test-stacks test-sanitized test-played test-gpu bench-gpu site check clean
+.PHONY: demo test test-long test-slow test-python test-lowest test-stacks test-sanitized test-played test-gpu bench-gpu site check clean
 demo: $(READY)
 	$(BIN)/widehead demo
 
@@ -24,6 +25,9 @@ demo: $(READY)
 # The checks for a card are left to test-played and test-gpu.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --ignore tests/gpu $(TESTS)
+
+test-long: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "long and not slow" $(TESTS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow $(TESTS)

@@ -21,6 +21,8 @@ from torch import Tensor
 import widehead as wh
 from widehead.errors import UnstableStepWarning
 
+pytestmark = pytest.mark.long
+
 D, WIDTH, M, TARGETS = 2_000, 16, 8, 4
 LIMIT = 1e-4
 STEPS = [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)]

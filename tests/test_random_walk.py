@@ -15,6 +15,8 @@ from support.walk.twin import Twin
 from support.walk.walker import Actions
 from torch import Tensor
 
+pytestmark = pytest.mark.long
+
 SHORT = [pytest.param(seed, 700, id=f"{seed}") for seed in range(3)]
 LONG = [pytest.param(seed, 10_000, id=f"{seed}, long", marks=pytest.mark.slow) for seed in range(100, 120)]
 

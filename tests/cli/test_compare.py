@@ -13,6 +13,8 @@ import pytest
 from support.cli_runs import assert_refused, call, recommender_files
 from support.contending import compare_module, in_this_process
 
+pytestmark = pytest.mark.long
+
 COMMON = ["--width", "8", "--batch-size", "16", "--encoder-lr", "0.02", "--at", "6", "--quiet"]
 
 

@@ -16,6 +16,8 @@ from support.cli_runs import FILES, Called, assert_refused, call, train, tree
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.long
+
 Trained = dict[str, tuple[Path, Called]]
 KILOBYTE = 1024
 FULL = "No space left on device"

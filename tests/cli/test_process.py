@@ -14,6 +14,8 @@ import pytest
 from support.cli_runs import FILES, Called
 from support.processes import ENVIRONMENT, start, wait_for_steps
 
+pytestmark = pytest.mark.long
+
 Trained = dict[str, tuple[Path, Called]]
 
 

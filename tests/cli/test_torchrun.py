@@ -16,6 +16,8 @@ from support.processes import wait_for_steps
 
 from widehead.cli import torchrun as torchrun_of_program
 
+pytestmark = pytest.mark.long
+
 
 def recommender(folder: Path, *more: str) -> list[str | Path]:
     options = FILES["recommender"](folder)

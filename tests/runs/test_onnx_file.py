@@ -15,6 +15,8 @@ from support.job_files import config_of
 from widehead.errors import DataError
 from widehead.runs import Run, onnx_file
 
+pytestmark = pytest.mark.long
+
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 

@@ -18,6 +18,8 @@ from support.small_run import PROCESSES
 
 from widehead.runs import Run
 
+pytestmark = pytest.mark.long
+
 # Without dropout, as the units that are dropped are others in another number of processes.
 CASES: dict[str, dict[str, Any]] = {
     "recommender": {"preset": "trained", "input_dropout": 0.0},

@@ -22,6 +22,8 @@ import pytest
 from support.cli_runs import call
 from support.processes import ENVIRONMENT, start
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 RECIPES = Path(__file__).parents[2] / "recipes"

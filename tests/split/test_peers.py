@@ -14,6 +14,8 @@ from widehead.errors import ProcessesError
 from widehead.split import RowSplit, draw_as_one
 from widehead.versions import Rows
 
+pytestmark = pytest.mark.long
+
 _BLOCK = 1 << 18
 
 

@@ -12,6 +12,8 @@ from support.several import Several
 
 import widehead as wh
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize(

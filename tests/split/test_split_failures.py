@@ -16,6 +16,8 @@ from torch import distributed
 import widehead as wh
 from widehead.errors import ProcessesError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("optimizer", ["sgd", "newton"])
 def test_what_is_not_finite_in_one_process_stops_the_step_of_all(several: Several, optimizer: str) -> None:

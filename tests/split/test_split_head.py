@@ -14,6 +14,8 @@ from support.several import Several
 
 import widehead as wh
 
+pytestmark = pytest.mark.long
+
 SIZES = [1, 2, 3, 4]
 FEW = ("squared, values", "spherical softmax", "user's")
 

@@ -6,6 +6,8 @@ import pytest
 from split import head_failures
 from support.several import Several
 
+pytestmark = pytest.mark.long
+
 CALLS = ["forward", "reduction", "outputs", "scores", "log_prob", "top_k", "weights", "shape"]
 
 

@@ -13,6 +13,8 @@ from support.several import Several
 
 import widehead as wh
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("head", "size"),

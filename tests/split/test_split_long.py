@@ -8,6 +8,8 @@ from split import cases
 from support.properties import TABLE
 from support.several import Several
 
+pytestmark = pytest.mark.long
+
 BOUNDS = {torch.float64: 1e-12, torch.float32: 2e-6}
 #: each loss with each optimiser, the numbers of processes in turn
 PAIRS = [

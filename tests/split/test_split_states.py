@@ -11,6 +11,8 @@ import torch.distributed.checkpoint as dcp
 from split import states
 from support.several import Several
 
+pytestmark = pytest.mark.long
+
 
 def same(found: list[Any], expected: Any) -> None:
     for weight, beside in found:
