@@ -13,13 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.packing import PACK
 
-from widehead.data import END, Vocabulary, count_words, encode, read_interactions, read_multilabel, read_thesaurus
+from widehead.data import (
+    END,
+    Vocabulary,
+    count_words,
+    encode,
+    read_interactions,
+    read_multilabel,
+    read_sequences,
+    read_thesaurus,
+)
 from widehead.errors import DataError
 
 SOUND = [
     b"u1 i1 i2\nu2\nu3 i1\n",
     b"user,item,rating\nu,a,1\nv,b,2.5\n",
     b'u,"a, b"\nv,c\n',
+    b"session,item,time\nu,a,2026-01-02\nu,b,2026-01-01T10:00:00Z\n",
     b"u\ta\t3\nv\tb\t4\n",
     b"3 5 4\n0,2 1:0.5 4:2\n 3:1.5\n3\n",
     b"red blue\tThe cat sat\nblue\tA dog sat\n\tthe dog\n",
@@ -61,6 +71,19 @@ def check_text(path: Path) -> None:
         assert len(encode(path, vocabulary, tokens)) == sum(counts.values())  # type: ignore[arg-type]
 
 
+def check_sequences(path: Path) -> None:
+    found = read_sequences(path)
+    assert found.offsets[0] == 0
+    assert found.offsets[-1] == len(found.ids)
+    assert bool((np.diff(found.offsets) >= 0).all())
+    assert sorted(found.order.tolist()) == list(range(len(found)))
+    assert np.array_equal(np.unique(found.ids), np.arange(len(found.items)))
+    again = read_sequences(path, found.items)
+    assert np.array_equal(again.ids, found.ids)
+    assert again.names is not None
+    assert len(again.names) == len(found)
+
+
 def check_names(path: Path) -> None:
     assert len(Vocabulary.load(path)) > 0
 
@@ -71,6 +94,7 @@ def check_thesaurus(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], None]] = {
     "interactions": check_interactions,
+    "sequences": check_sequences,
     "multilabel": check_multilabel,
     "text": check_text,
     "vocabulary": check_names,
@@ -112,7 +136,7 @@ def test_damaged_packing(path: Path, reader: str, packing: str, start: bytes, at
 
 @pytest.fixture(scope="module")
 def parquet(path: Path) -> bytes:
-    columns: dict[str, Any] = {"user": ["u", "v", "w"], "item": [1, 2, 3], "rating": [1.0, 2.0, 3.0]}
+    columns: dict[str, Any] = {"user": ["u", "v", "w"], "item": [1, 2, 3], "rating": [1.0, 2.0, 3.0], "time": [3, 1, 2]}
     polars.DataFrame(columns).write_parquet(path)
     return path.read_bytes()
 
@@ -122,4 +146,5 @@ def parquet(path: Path) -> bytes:
 def test_damaged_parquet(path: Path, parquet: bytes, at: int, piece: bytes, cut: bool) -> None:
     at = 4 + at % (len(parquet) - 4)
     damaged = parquet[:at] if cut else parquet[:at] + piece + parquet[at + len(piece) :]
-    run("interactions", path, damaged)
+    for reader in ("interactions", "sequences"):
+        run(reader, path, damaged)

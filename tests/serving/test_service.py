@@ -26,6 +26,7 @@ INPUTS: dict[str, list[Any]] = {
     "multilabel": ["t1x1 t1x2", "t4x0", "unheard", "t2x1 t3x1 t2x5"],
     "language-model": ["w1 w2 w3", ["w5", "w6"], "w19", "w3 unheard"],
     "word-embeddings": ["w1", ["w7"], "w1 w2"],
+    "next-item": [["i3", "i4"], ["i4", "i3"], ["i9", "unheard"], ["i1", "i1", "i1"]],
 }
 JOBS = pytest.mark.parametrize("job", INPUTS)
 

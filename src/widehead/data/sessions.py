@@ -88,7 +88,7 @@ def read_sequences(data: Any, items: Vocabulary | None = None) -> Sequences:
     lines = first_lines(data)
     refuse_foreign(data, lines, _EXPECTED)
     separator = separator_of(lines[0][1]) if lines else None
-    if separator is not None or all(len(line.split()) == 1 for _, line in lines):
+    if separator is not None or (lines and all(len(line.split()) == 1 for _, line in lines)):
         refuse_separators(data, lines, table=separator is not None)
     if separator is not None:
         return _of_rows(_text_rows(data, separator), items, str(data))
@@ -179,7 +179,9 @@ def _text_rows(path: FilePath, separator: str) -> _Rows:
         reader = cell_reader(lines, separator)
         rows = (cells for cells in reader if "".join(cells).strip())
         try:
-            first = next(rows)
+            first: list[str] = next(rows, [])
+            if not first:
+                return _Rows([], [], None, "")
             columns = _columns(f"{path}, line {reader.line_num}", first)
             for cells in itertools.chain([] if columns.header else [first], rows):
                 row = _cells(f"{path}, line {reader.line_num}", cells, columns, len(first))
