@@ -153,15 +153,18 @@ def cached_head(momentum: bool) -> tuple[wh.ExactHead, CachedWeights]:
     return head, head.weights
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], backend: str = "eager") -> Callable[..., Any]:
     torch._dynamo.reset()
-    made: Callable[..., Any] = torch.compile(function, fullgraph=True, backend="eager")
+    made: Callable[..., Any] = torch.compile(function, fullgraph=True, backend=backend)
     return made
 
 
-@pytest.mark.parametrize("momentum", [False, True])
-@pytest.mark.parametrize("shifted", [False, True])
-def test_a_step_compiles_into_one_graph(momentum: bool, shifted: bool) -> None:
+COMPILED = [(momentum, shifted, "eager") for momentum in (False, True) for shifted in (False, True)]
+COMPILED += [pytest.param(both, both, "inductor", marks=pytest.mark.long) for both in (False, True)]
+
+
+@pytest.mark.parametrize(("momentum", "shifted", "backend"), COMPILED)
+def test_a_step_compiles_into_one_graph(momentum: bool, shifted: bool, backend: str) -> None:
     head, weights = cached_head(momentum)
     pending = head.pending_gradient()
     assert pending is not None
@@ -177,7 +180,7 @@ def test_a_step_compiles_into_one_graph(momentum: bool, shifted: bool) -> None:
     expected = step(*parts)
     # Fake tensors have no numbers: whoever reads one is refused.
     graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*parts)
-    for made in (compiled(step), graph):
+    for made in (compiled(step, backend), graph):
         for found, wanted in zip(made(*parts), expected, strict=True):
             assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-15)
 
