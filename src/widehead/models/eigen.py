@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from widehead.models.sparse import as_torch
+from widehead.models.sparse import product_of
 
 # Narrow blocks make a basis of the same size that holds higher powers of the matrix; 64 columns still keep a product
 # with it busy.
@@ -71,7 +71,7 @@ def _leading(matrix: Any, k: int, blocks: int, seed: int) -> tuple[Tensor, Tenso
 
 def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
     """An orthonormal basis (D, blocks·b) of the Krylov space, and the product of the matrix with it."""
-    size, operator, generator = matrix.shape[0], as_torch(matrix), torch.Generator().manual_seed(seed)
+    size, operator, generator = matrix.shape[0], product_of(matrix), torch.Generator().manual_seed(seed)
     basis, images = torch.empty(size, blocks * _BLOCK), torch.empty(size, blocks * _BLOCK)
     block = torch.randn(size, _BLOCK, generator=generator)
     for start in range(0, blocks * _BLOCK, _BLOCK):
@@ -82,5 +82,5 @@ def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
         for _ in range(2):  # the second time takes off what rounding left of the first
             block = torch.linalg.qr(block - known @ (known.T @ block))[0]
         basis[:, start : start + _BLOCK] = block
-        block = images[:, start : start + _BLOCK] = operator @ block
+        block = images[:, start : start + _BLOCK] = operator(block)
     return basis, images
