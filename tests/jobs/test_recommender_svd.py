@@ -17,6 +17,7 @@ from widehead.jobs import build_network, configure
 from widehead.jobs.recommender import Recommender, factors, scaled
 from widehead.options import TrainingConfig
 from widehead.runs import Run
+from widehead.targets import SparseTargets
 
 
 def files(folder: Path) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def test_encodings_are_the_left_singular_vectors_each_user_with_a_factor(tmp_pat
     assert np.linalg.norm(left[:, :12].T @ ours) ** 2 / 12 > 0.95
 
 
-def test_rare_items_have_rows_of_zeros_unless_too_few_are_left(tmp_path: Path) -> None:
+def test_rare_items_count_as_zeros_and_have_no_rows_unless_too_few_are_left(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     lines = Path(str(config.train)).read_text().splitlines()
     Path(str(config.train)).write_text("\n".join(f"{line} rare{n // 4}" for n, line in enumerate(lines)))
@@ -70,11 +71,18 @@ def test_rare_items_have_rows_of_zeros_unless_too_few_are_left(tmp_path: Path) -
     job = data.job
     rare = np.array([job.train.items[i].startswith("rare") for i in range(len(job.train.items))])
     assert (job.train.matrix.getnnz(axis=0)[rare] <= 4).all()
+    alone = SparseTargets.from_ids(np.arange(len(rare)))
     for width, kept in ((12, ~rare), (80, rare | ~rare)):  # there are 60 others
-        wide = dataclasses.replace(config, width=width)
-        network = build_network(job, wide)
-        job.start(network.encoder, data.examples, wide)
-        assert np.array_equal(network.encoder.embeddings.weight.detach().numpy().any(axis=1), kept)
+        found = []
+        for encoder_lr in (0.0, 1e-3):  # an encoder that is trained has rows for all
+            wide = dataclasses.replace(config, width=width, encoder_lr=encoder_lr)
+            network = build_network(job, wide)
+            torch.manual_seed(0)
+            job.start(network.encoder, data.examples, wide)
+            assert len(network.encoder.embeddings.weight) == (61 if width == 12 and encoder_lr == 0.0 else len(rare))
+            found.append(network.encoder(alone).detach())
+        assert np.array_equal(found[0].numpy().any(axis=1), kept)
+        assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.6])

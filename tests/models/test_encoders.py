@@ -41,6 +41,19 @@ def test_linear_bag_encoder_is_a_matrix_product(values: bool, normalize: bool, s
     assert weight.grad.is_sparse == sparse
 
 
+def test_bag_encoder_that_keeps_some_ids_takes_the_others_for_zeros() -> None:
+    bags = SparseTargets.from_lists([[0, 3], [1, 2, 4], [1], []])
+    some, whole = BagEncoder(5, 3, kept=torch.tensor([3, 0, 4])), BagEncoder(5, 3)
+    assert some.embeddings.weight.shape == (4, 3)
+    with torch.no_grad():
+        whole.embeddings.weight.zero_()[[3, 0, 4]] = some.embeddings.weight[:3]
+    torch.testing.assert_close(some(bags), whole(bags))
+    assert not some(bags)[2:].any()
+    assert BagEncoder(5, 3, kept=torch.tensor([0, 1, 2])).load_state_dict(some.state_dict())
+    with pytest.raises(ValueError, match=r"\[0, 5\)"):
+        some(SparseTargets.from_lists([[5]]))
+
+
 def test_bag_encoder_without_ids_is_zero_and_empty_batch_has_no_rows() -> None:
     encoder = BagEncoder(6, 3, normalize=True, input_dropout=0.5).train()
     assert encoder(SparseTargets([], [0, 0])).tolist() == [[0.0, 0.0, 0.0]]

@@ -83,8 +83,10 @@ def job_command(name: str) -> Any:
             show_rehearsal(wanted, sources, overwrite, as_json)
             return
         from widehead.runs import Run
+        from widehead.training.log import showing
 
-        run = Run.new(wanted, overwrite=overwrite, mesh=mesh)
+        with showing(quiet or not torchrun.is_first()):
+            run = Run.new(wanted, overwrite=overwrite, mesh=mesh)
         torchrun.began(place)
         _finish(job, place, run, {}, quiet, as_json)
 
@@ -131,7 +133,10 @@ def _finish(job: type[Kind], out: Path, run: "Run", changes: dict[str, Any], qui
         return
     if outcome.metrics:
         show_metrics(outcome.metrics)
-    say(f"Finished: {outcome.epoch:g} epochs, {outcome.step:,} steps, {outcome.seconds:.1f} seconds of training.")
+    apart = f", {outcome.preparation:.1f} of them before the first step" if outcome.preparation >= 0.05 else ""
+    say(
+        f"Finished: {outcome.epoch:g} epochs, {outcome.step:,} steps, {outcome.seconds:.1f} seconds of training{apart}."
+    )
     say(f"Run folder {out}, report {report}.")
 
 

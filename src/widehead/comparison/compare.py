@@ -129,10 +129,11 @@ def _run(name: str, config: TrainingConfig, threads: int, quiet: bool) -> Result
     except NonFiniteError as error:
         return Result(name, config.head, f"failed: {error}")
     evaluations = [record for record in read_metrics(folder.metrics_path) if record["kind"] == "evaluation"]
-    curve = [{k: v for k, v in record.items() if k not in ("kind", "epoch")} for record in evaluations]
+    curve = [{k: v for k, v in record.items() if k not in ("kind", "epoch", "preparation")} for record in evaluations]
     # The peak of this program; getrusage would count the parent's, from before it became this one.
     memory = told("VmHWM") if config.device == "cpu" else torch.cuda.max_memory_allocated(config.device)
-    return Result(name, config.head, end.status, dict(end.metrics), end.seconds, end.step, end.epoch, memory, curve)
+    parts = end.seconds, end.step, end.epoch, memory, curve, end.preparation
+    return Result(name, config.head, end.status, dict(end.metrics), *parts)
 
 
 def _check_same(config: TrainingConfig) -> None:

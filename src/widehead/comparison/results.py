@@ -15,7 +15,7 @@ class Result:
         name: of the contender, and of its run folder. head: its head.
         status: "finished", "interrupted" or, if it failed, why.
         metrics: of the last evaluation, by name.
-        seconds: of training. steps, epochs: that were made in them.
+        seconds: of training. preparation: those of them before the first step. steps, epochs: made in the others.
         peak_bytes: most memory that its process held (on CUDA: that torch allocated), if the system says.
         curve: evaluations in their order: "seconds", "step" and the metrics.
     """
@@ -29,10 +29,11 @@ class Result:
     epochs: float = 0.0
     peak_bytes: int | None = None
     curve: Sequence[Mapping[str, float]] = ()
+    preparation: float = 0.0
 
     @property
     def milliseconds_a_step(self) -> float | None:
-        return 1000.0 * self.seconds / self.steps if self.steps else None
+        return 1000.0 * (self.seconds - self.preparation) / self.steps if self.steps else None
 
 
 def objective(results: Sequence[Result]) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from widehead.data.sparse import CSR
 from widehead.data.words import check_ids
+from widehead.progress import Work
 from widehead.targets import SparseTargets
 
 
@@ -41,12 +42,14 @@ def cooccurrences(
     sentences = np.zeros(len(ids), dtype=np.int32) if end is None else np.cumsum(ids == end, dtype=np.int32)
     words, sentences = ids[kept], sentences[kept]
     total = scipy.sparse.csr_matrix((num_words, num_words), dtype=np.float32)
+    work = Work("counting words near one another", window)
     for k in range(1, window + 1):
         inside = sentences[k:] == sentences[:-k]
         pairs = (words[:-k][inside], words[k:][inside])
         ones = np.ones(len(pairs[0]), dtype=np.float32)
         # Equal pairs are summed here, distance by distance: all pairs of the text at once would not fit in memory.
         total += scipy.sparse.coo_matrix((ones, pairs), shape=total.shape).tocsr() * np.float32(1.0 / k)
+        work.at(k)
     return (total + total.T).tocsr()
 
 

@@ -6,6 +6,7 @@ Compression is detected by the first bytes of the file (gzip, xz, zstd), so its 
 import gzip
 import lzma
 import math
+import os
 import re
 import shutil
 import stat
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from widehead.errors import DataError
+from widehead.progress import Work
 
 FilePath: TypeAlias = str | PathLike[str]
 
@@ -242,20 +244,27 @@ def _open(path: FilePath) -> Iterator[BufferedReader]:
 def byte_chunks(path: FilePath) -> Iterator[bytes]:
     """The decompressed bytes of a file in chunks of about a megabyte. Raises DataError."""
     with _open(path) as file:
-        start = file.peek(8)
-        for magic, what in _FOREIGN.items():
-            if re.match(magic, start):
-                raise DataError(f"{path}: expected text, plain or packed by gzip, xz or zstd. Found {what}.")
-        if start.startswith(_GZIP):
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield from _unpacked(path, "gzip", unpacked)
-        elif start.startswith(_XZ):
-            with lzma.LZMAFile(file) as unpacked_xz:
-                yield from _unpacked(path, "xz", unpacked_xz)
-        elif start.startswith(_ZSTD):
-            yield from _unzstd(path, file)
-        else:
-            yield from iter(lambda: file.read(_BLOCK), b"")
+        work = Work(f"reading {Path(path).name}", os.fstat(file.fileno()).st_size)
+        for chunk in _chunks(path, file):
+            work.at(file.tell())
+            yield chunk
+
+
+def _chunks(path: FilePath, file: BufferedReader) -> Iterator[bytes]:
+    start = file.peek(8)
+    for magic, what in _FOREIGN.items():
+        if re.match(magic, start):
+            raise DataError(f"{path}: expected text, plain or packed by gzip, xz or zstd. Found {what}.")
+    if start.startswith(_GZIP):
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield from _unpacked(path, "gzip", unpacked)
+    elif start.startswith(_XZ):
+        with lzma.LZMAFile(file) as unpacked_xz:
+            yield from _unpacked(path, "xz", unpacked_xz)
+    elif start.startswith(_ZSTD):
+        yield from _unzstd(path, file)
+    else:
+        yield from iter(lambda: file.read(_BLOCK), b"")
 
 
 def _unpacked(path: FilePath, kind: str, file: gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:

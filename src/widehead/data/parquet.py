@@ -10,6 +10,7 @@ from widehead.data.files import FilePath, shortened
 from widehead.data.pieces import Piece
 from widehead.data.tables import LARGEST, NAMES, named_columns, names_shown
 from widehead.errors import DataError
+from widehead.progress import Work
 
 
 def parquet_pieces(path: FilePath, rows: int = 1 << 20) -> Iterator[Piece]:
@@ -23,8 +24,10 @@ def parquet_pieces(path: FilePath, rows: int = 1 << 20) -> Iterator[Piece]:
     try:
         wanted = _wanted(path, polars.read_parquet_schema(Path(path)))
         table = polars.scan_parquet(Path(path)).select(wanted)
-        for start in range(0, table.select(polars.len()).collect().item(), rows):
+        work = Work(f"reading {Path(path).name}", table.select(polars.len()).collect().item())
+        for start in range(0, int(work.size), rows):
             yield _piece(path, table.slice(start, rows).collect(), start)
+            work.at(start + rows)
     # PanicException, which polars raises for some damaged files, is no Exception.
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]

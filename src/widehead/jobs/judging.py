@@ -16,6 +16,7 @@ from widehead.devices import moved
 from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
+from widehead.progress import Work
 from widehead.split import Peers
 from widehead.targets import Inputs, SparseTargets, TargetsLike, on_device
 
@@ -94,7 +95,7 @@ class RankingTest:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
         evaluation = Evaluation(names, self.propensities)
         device = _ready(network)
-        for rows in _chunks(_sample(len(self.examples), at_most, seed), BATCH, peers):
+        for rows in _told(_sample(len(self.examples), at_most, seed), BATCH, peers):
             inputs, relevant = self.examples.batch(rows)
             inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None
@@ -147,7 +148,7 @@ class WordTest:
     def _batches(
         self, rows: np.ndarray, size: int, device: torch.device, peers: Peers
     ) -> Iterator[tuple[Inputs, SparseTargets]]:
-        for chunk in _chunks(rows, max(1, size // self.places), peers):
+        for chunk in _told(rows, max(1, size // self.places), peers):
             inputs, targets = self.examples.batch(chunk)
             yield on_device(inputs, device), targets.to(device)
 
@@ -239,6 +240,14 @@ def _sample(n: int, at_most: int | None, seed: int) -> np.ndarray:
     if at_most is None or n <= at_most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, at_most, replace=False))
+
+
+def _told(rows: np.ndarray, size: int, peers: Peers) -> Iterator[np.ndarray]:
+    """`_chunks`, of which those who wait hear."""
+    work = Work("judging", len(rows))
+    for chunk in _chunks(rows, size, peers):
+        yield chunk
+        work.add(size * peers.size)
 
 
 def _chunks(rows: np.ndarray, size: int, peers: Peers = ALONE) -> Iterator[np.ndarray]:

@@ -1,10 +1,11 @@
 """New networks of jobs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from widehead.data import Examples
 from widehead.jobs.base import Job
@@ -14,8 +15,8 @@ from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies
 
 
-def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
-    """The encoder of jobs whose inputs are bags of ids."""
+def bag_encoder(num_inputs: int, config: TrainingConfig, kept: Tensor | None = None) -> BagEncoder:
+    """The encoder of jobs whose inputs are bags of ids; ``kept`` as `BagEncoder` takes it."""
     return BagEncoder(
         num_inputs,
         config.width,
@@ -23,6 +24,7 @@ def bag_encoder(num_inputs: int, config: TrainingConfig) -> BagEncoder:
         activation=config.activation,
         dropout=config.dropout,
         input_dropout=config.input_dropout,
+        kept=kept,
     )
 
 
@@ -43,12 +45,19 @@ def sequence_encoder(num_inputs: int, config: TrainingConfig, embedding: int | N
     )
 
 
-def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None = None, mesh: Any = None) -> WideNetwork:
+def build_network(
+    job: Job,
+    config: TrainingConfig,
+    frequencies: Tensor | None = None,
+    mesh: Any = None,
+    start: Callable[[nn.Module], object] = lambda encoder: None,
+) -> WideNetwork:
     """A new network for a job, its weights drawn from ``config.seed``; those of one process, whatever ``mesh`` is.
 
     Args:
         frequencies: (D,) how often each class is a target, for the heads of which `needs_frequencies` says so.
         mesh: the processes that the head's rows are split over, each of which has the whole encoder.
+        start: gives the encoder its first weights, before there is a head, as both may need much memory.
 
     Raises:
         ValueError: options that the head cannot have with so many classes.
@@ -57,6 +66,7 @@ def build_network(job: Job, config: TrainingConfig, frequencies: Tensor | None =
     torch.manual_seed(config.seed)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     encoder = job.encoder(config).to(device=config.device, dtype=dtype)
+    start(encoder)
     options: dict[str, Any] = dict(config.head_options)
     if config.head == "exact":
         options["loss"] = config.make_loss()

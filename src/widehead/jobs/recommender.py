@@ -151,7 +151,15 @@ class Recommender(kind.Recommender, Job):
         return dataclasses.replace(config, width=width)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
-        return bag_encoder(self.sizes["inputs"], config)
+        kept = self._lasting(config.width)
+        is_fixed = config.encoder_init == "svd" and config.encoder_lr == 0.0
+        fewer = is_fixed and len(kept) < self.sizes["inputs"]
+        return bag_encoder(self.sizes["inputs"], config, torch.from_numpy(kept) if fewer else None)
+
+    def _lasting(self, width: int) -> np.ndarray:
+        """The items that the singular vectors are of: those of 5 users and more, all if they are fewer than units."""
+        frequent = np.flatnonzero(self.train.matrix.getnnz(axis=0) >= _LEAST_USERS)
+        return frequent if len(frequent) >= width else np.arange(self.train.matrix.shape[1])
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Encodings by the leading singular vectors of the training matrix, scaled so that rare items and users count.
@@ -163,19 +171,18 @@ class Recommender(kind.Recommender, Job):
         2024).
         """
         assert isinstance(encoder, BagEncoder)
-        table = encoder.embeddings.weight
+        table, kept = encoder.embeddings.weight, self._lasting(config.width)
         matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER)
-        frequent = self.train.matrix.getnnz(axis=0) >= _LEAST_USERS
-        if frequent.sum() >= config.width:
-            matrix = matrix.copy()  # its places are those of the training matrix
-            matrix.data *= frequent[matrix.indices]
-            matrix.eliminate_zeros()
+        matrix = matrix if len(kept) == matrix.shape[1] else matrix[:, kept]
         rank = min(config.width, *matrix.shape)
         _, rows = leading_singular_vectors(SparseMatrix(matrix, device=table.device, dtype=table.dtype), rank)
-        rows.mul_(torch.from_numpy(factors(self.train.matrix, 0, _ITEM_POWER)).to(rows)[:, None])
+        del matrix
+        rows.mul_(torch.from_numpy(factors(self.train.matrix, 0, _ITEM_POWER)[kept]).to(rows)[:, None])
+        # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
+        rows.div_(torch.linalg.vector_norm(rows) / encoder.num_inputs**0.5)
+        places = torch.from_numpy(kept) if encoder.places is None else torch.arange(len(kept))
         with torch.no_grad():
-            # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
-            table.zero_()[:, :rank] = rows.div_(torch.linalg.vector_norm(rows) / len(rows) ** 0.5)
+            table.zero_()[places.to(table.device), :rank] = rows
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]

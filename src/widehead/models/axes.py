@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from widehead.progress import Work
+
 _POWERS = 2  # of XᵀX; the second one halves what the first leaves out, further ones give less than they cost
 _ROUNDING = 1e-5  # of the largest eigenvalue of XᵀX: float32 knows smaller ones to no better than 1 %
 
@@ -33,11 +35,13 @@ def principal_axes(features: Any, width: int, seed: int) -> np.ndarray:
     precise /= np.abs(precise.data).max(initial=0.0) or 1.0  # so that no square is beyond float32
     there = min(width, *precise.shape)
     start = np.random.default_rng(seed).standard_normal((precise.shape[1], there), dtype=np.float32)
+    work = Work("axes of the features", _POWERS)
     for dtype in (np.float32, np.float64):
         matrix, axes = precise.astype(dtype), start.astype(dtype)
         transposed = matrix.T.tocsr()
         for _ in range(_POWERS):
             axes, triangle = np.linalg.qr(transposed @ (matrix @ axes))
+            work.add(1)
         sizes = np.abs(np.diag(triangle))
         if sizes.min(initial=1.0) > _ROUNDING * sizes.max(initial=0.0):  # else what float32 found last is rounding
             break

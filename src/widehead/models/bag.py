@@ -30,10 +30,14 @@ class BagEncoder(nn.Module):
         input_dropout: probability of dropping an id of a bag while training. A bag never loses all its ids.
         normalize: divide each bag by its Euclidean norm (the root of the number of ids, if they carry no values).
         sparse: sparse gradients of the embeddings, at a cost independent of N.
+        kept: (F,) the ids that have embeddings, if those of all others are 0 for good, as in an encoder that is not
+            trained; None for all. It saves their memory: ``places`` (N,) says which row an id has, the last one is 0.
 
     Raises:
         ValueError: a parameter out of range; in ``forward``, an id that is not below ``num_inputs``.
     """
+
+    places: Tensor | None
 
     def __init__(
         self,
@@ -46,30 +50,43 @@ class BagEncoder(nn.Module):
         input_dropout: float = 0.0,
         normalize: bool = True,
         sparse: bool = True,
+        kept: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_number("input_dropout", input_dropout, below=1.0)
         sizes = [*hidden, width]
+        self.num_inputs = num_inputs
         self.layers = hidden_layers(sizes, activation, dropout)
-        self.embeddings = nn.EmbeddingBag(num_inputs, sizes[0], mode="sum", sparse=sparse, include_last_offset=True)
+        rows = num_inputs if kept is None else len(kept) + 1
+        self.embeddings = nn.EmbeddingBag(rows, sizes[0], mode="sum", sparse=sparse, include_last_offset=True)
         # Bags of norm 1 then start as vectors of expected norm 1.
         nn.init.normal_(self.embeddings.weight, std=sizes[0] ** -0.5)
+        self.register_buffer("places", None if kept is None else self._places(kept))
         self.input_dropout = input_dropout
         self.normalize = normalize
 
     def forward(self, bags: SparseTargets) -> Tensor:
         """(m, width) encodings of m bags; a bag without ids counts as the zero vector."""
-        bags.check_classes(self.embeddings.num_embeddings)
+        bags.check_classes(self.num_inputs)
         weights = bags.values_or_ones(self.embeddings.weight.dtype)
         if self.normalize:
             weights = unit_values(bags, weights)
         if self.training and self.input_dropout > 0.0:
             bags, weights = drop_ids(bags, weights, self.input_dropout)
+        if self.places is not None:
+            bags = SparseTargets._trusted(self.places[bags.class_ids], bags.offsets, bags.values)
         if self.embeddings.sparse:
             embedded: Tensor = _BagSums.apply(self.embeddings.weight, bags, weights)
         else:
             embedded = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
         return self.layers(embedded)
+
+    @torch.no_grad()
+    def _places(self, kept: Tensor) -> Tensor:
+        """(N,) the row of each id, the last one of those that have none, which is 0."""
+        last = len(kept)
+        self.embeddings.weight[last] = 0.0
+        return torch.full((self.num_inputs,), last).scatter_(0, kept, torch.arange(last))
 
 
 class _BagSums(torch.autograd.Function):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from widehead.models.sparse import product_of
+from widehead.progress import Work
 
 # Narrow blocks make a basis of the same size that holds higher powers of the matrix; 64 columns still keep a product
 # with it busy.
@@ -73,7 +74,7 @@ def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
     """An orthonormal basis (D, blocks·b) of the Krylov space, and the product of the matrix with it."""
     size, operator, generator = matrix.shape[0], product_of(matrix), torch.Generator().manual_seed(seed)
     basis, images = torch.empty(size, blocks * _BLOCK), torch.empty(size, blocks * _BLOCK)
-    block = torch.randn(size, _BLOCK, generator=generator)
+    block, work = torch.randn(size, _BLOCK, generator=generator), Work("eigenvectors of words", blocks)
     for start in range(0, blocks * _BLOCK, _BLOCK):
         known = basis[:, :start]
         # A trace of chance stands in for directions that the space has already.
@@ -83,4 +84,5 @@ def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
             block = torch.linalg.qr(block - known @ (known.T @ block))[0]
         basis[:, start : start + _BLOCK] = block
         block = images[:, start : start + _BLOCK] = operator(block)
+        work.add(1)
     return basis, images

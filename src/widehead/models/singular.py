@@ -8,7 +8,6 @@ scikit-learn's randomised range finder needs as long as this for less: with 12 p
 items (k = 128) it holds 469.57 of Σσ², of which there is 469.29.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from widehead.models.sparse import product_of
+from widehead.progress import Work
 
 _SPARE = 32  # vectors beyond k: the last ones of a subspace are the least accurate
 _DEGREE = 6  # of the filter
@@ -27,6 +27,7 @@ _RANGE = 100.0  # float32 tells no eigenvalues apart that are so much smaller th
 _FAR = 30.0  # what the filter makes of eigenvalues so far above its interval drowns all others in rounding
 _BLOCK, _NUMBERS = 128, 1 << 24  # columns multiplied at a time, and numbers, which bounds the memory of a product
 _ROWS = 1 << 13  # rows turned at a time
+_TURN = 4.0  # products that take as long as a turn of a subspace
 
 
 class SparseMatrix:
@@ -77,6 +78,7 @@ class _Products:
             target.copy_(self.plain(source.contiguous()))
         return found
 
+
 def leading_singular_vectors(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:
     """The k largest singular values (k,), falling, and their right singular vectors (n, k).
 
@@ -119,7 +121,8 @@ def _iterated(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:
     if matrix.dtype != torch.float64 and space.values[0] > _RANGE * space.values[-1]:
         products = _Products(matrix, torch.float64)
         space = _Subspace(products, space.release().to(torch.float64))
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
+        space.expects(max(2, number + 1))
         residuals, values = space.residuals(), space.values
         low = values[-1]
         errors = torch.minimum(residuals, residuals.square() / (values - low).clamp_min(1e-300))[:k]
@@ -144,8 +147,13 @@ class _Subspace:
 
     def __init__(self, products: _Products, start: Tensor) -> None:
         self.products, self._images = products, start
+        self.work = Work("singular vectors", 3 * _TURN + 2 * _DEGREE)  # as if there were two rounds
         products.gram_into(start, start)
         self.turn()
+
+    def expects(self, rounds: int) -> None:
+        """Say how many rounds of the filter there will be."""
+        self.work.size = (1 + rounds) * _TURN + rounds * _DEGREE
 
     def turn(self) -> None:
         """New pairs, within the space that the images, or what took their place, span."""
@@ -157,6 +165,7 @@ class _Subspace:
         for block in (self._basis, self._images):
             for rows in block.split(_ROWS):
                 rows.copy_(rows @ turned)
+        self.work.add(_TURN)
 
     def release(self) -> Tensor:
         """V, after which this is used up."""
@@ -177,9 +186,10 @@ class _Subspace:
         """
         self._images[:, :far] = self._basis[:, :far]
         self._kept, self._half = self._basis[:, :far], float(self.values[-1]) / 2.0
-        block = self.products.block
-        for vectors, images in zip(*(part[:, far:].split(block, dim=1) for part in (self._basis, self._images)), strict=True):
+        parts = (part[:, far:].split(self.products.block, dim=1) for part in (self._basis, self._images))
+        for vectors, images in zip(*parts, strict=True):
             images.copy_(self._filtered(vectors.contiguous(), images.contiguous(), float(self.values[far])))
+            self.work.add(_DEGREE * images.shape[1] / len(self.values))
         del self._kept
 
     def _filtered(self, before: Tensor, image: Tensor, largest: float) -> Tensor:

@@ -28,5 +28,4 @@ def product_of(
 def _layout(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # torch calls the layout young
-        parts = (part.to(torch.int64) for part in (offsets, columns))
-        return torch.sparse_csr_tensor(*parts, values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(offsets.long(), columns.long(), values, shape, check_invariants=False)

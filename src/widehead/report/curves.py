@@ -21,7 +21,7 @@ Paint = Callable[[Axes, str, Sequence[str]], None]
 
 _SIZE = (4.6, 2.9)  # inches; at this size the letters stay readable on a phone
 _PNG_SIZE = (7.0, 4.4)
-WHERE = ("kind", "step", "epoch", "seconds")
+WHERE = ("kind", "step", "epoch", "seconds", "preparation")
 """What every line of a metrics.jsonl has; the rest are its metrics or monitors."""
 _BASELINES = ("--", ":", "-.")
 _SETTINGS = {

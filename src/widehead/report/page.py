@@ -68,7 +68,10 @@ def _summary(
     if not records:
         return f"{said} No step was made yet."
     last = records[-1]
-    said += f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}."
+    apart = f", {duration(last['preparation'])} of them before the first step" if last.get("preparation") else ""
+    said += (
+        f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}{apart}."
+    )
     if metrics:
         said += " Its last evaluation: " + ", ".join(f"{k} {number(v)}" for k, v in metrics.items()) + "."
     return said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 from widehead.options import TrainingConfig
 from widehead.runs.replace import check_replaceable
-from widehead.runs.start import begun, built, frequencies_of, start_encoder, trainer_of
+from widehead.runs.start import begun, first_network, frequencies_of, trainer_of
 from widehead.runs.storage import drop_storage
 from widehead.training import RunFolder
 from widehead.training.memory import keep_freed_memory, told
@@ -63,12 +62,9 @@ def rehearse(config: TrainingConfig, *, overwrite: bool = False) -> Rehearsal:
     folder = RunFolder(Path(config.out).absolute())
     check_replaceable(folder) if overwrite else folder.check_free()
     config, data = begun(config)
-    keep_freed_memory()
     try:
-        network = built(data.job, config, frequencies_of(config, data))
-        begin = time.perf_counter()
-        start_encoder(config, network, data)
-        started = time.perf_counter() - begin
+        network, started = first_network(config, data, frequencies_of(config, data))
+        keep_freed_memory()
         trainer = trainer_of(config, network, data, folder)
         took = trainer.rehearse(_SECONDS)
     finally:

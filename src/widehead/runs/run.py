@@ -18,6 +18,7 @@ from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named, open_folder
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
+from widehead.progress import heard_by
 from widehead.runs.index import RunIndex, build_index
 from widehead.runs.lock import locked
 from widehead.runs.replace import bring_back, check_replaceable, drop_aside, remove_run, set_aside
@@ -205,7 +206,9 @@ class Run:
             self._prepare(dict(changes, out=str(self.folder.path)))
             display = display_for(quiet or not self._peers.is_first)
             try:
-                outcome = trainer_in(self.folder, self.config, self._read_alike(), self._peers, display, on_log).run()
+                with heard_by(display.hear):
+                    data = self._read_alike()
+                    outcome = trainer_in(self.folder, self.config, data, self._peers, display, on_log).run()
                 if outcome.status == "finished" and self._peers.is_first:
                     drop_aside(self.folder)
                 return outcome

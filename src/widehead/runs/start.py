@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from widehead.data import Batches
 from widehead.data.files import listed, whole_file
@@ -115,22 +115,37 @@ def trainer_of(
     return Trainer(config, network, optimizer, batches, folder, sizes=data.job.sizes, peers=peers, **more)
 
 
-def start_encoder(config: TrainingConfig, network: WideNetwork, data: JobData, peers: Peers = ALONE) -> None:
+def start_encoder(config: TrainingConfig, encoder: nn.Module, data: JobData, peers: Peers = ALONE) -> None:
     """Weights that are made from the training data, if the options say so; NonFiniteError if they are not finite.
 
     All processes compute them, and then take those of the first: machines may round in other ways.
     """
     if config.encoder_init != "random":
-        data.job.start(network.encoder, data.examples, config)
-        check_finite(network)
-    peers.take_from_first([*network.encoder.parameters(), *network.encoder.buffers()])
+        data.job.start(encoder, data.examples, config)
+        check_finite(encoder)
+    peers.take_from_first([*encoder.parameters(), *encoder.buffers()])
 
 
-def built(job: Job, config: TrainingConfig, frequencies: Tensor | None, mesh: Any = None) -> WideNetwork:
+def built(job: Job, config: TrainingConfig, frequencies: Tensor | None, mesh: Any = None, **more: Any) -> WideNetwork:
     try:
-        return build_network(job, config, frequencies, mesh)
+        return build_network(job, config, frequencies, mesh, **more)
     except OSError as error:
         raise ValueError(f"Option `head_storage` cannot be used: {error.strerror or error}") from error
+
+
+def first_network(
+    config: TrainingConfig, data: JobData, frequencies: Tensor | None, peers: Peers = ALONE, *, begins: bool = True
+) -> tuple[WideNetwork, float]:
+    """A new network and, if it ``begins``, with weights made from the data, the seconds that these took."""
+    took = [0.0]
+
+    def start(encoder: nn.Module) -> None:
+        begin = time.perf_counter()
+        start_encoder(config, encoder, data, peers)
+        took[0] = time.perf_counter() - begin
+
+    made = built(data.job, config, frequencies, peers.mesh, **({"start": start} if begins else {}))
+    return made, took[0]
 
 
 def fitting_cutoffs(config: TrainingConfig, job: Job) -> TrainingConfig:
@@ -152,8 +167,8 @@ def check_cutoffs(config: TrainingConfig, job: Job) -> None:
         raise refusal("at", f"not exceed the number of classes, {job.sizes['classes']}", max(config.at))
 
 
-def check_finite(network: WideNetwork) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in network.encoder.parameters()):
+def check_finite(encoder: nn.Module) -> None:
+    if not all(bool(torch.isfinite(p).all()) for p in encoder.parameters()):
         raise NonFiniteError(
             "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
             "too large to be squared. Use smaller values, or --encoder-init random."
@@ -164,8 +179,6 @@ def trainer_in(
     folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers, display: Display, on_log: OnLog | None
 ) -> Trainer:
     """A trainer in the state of the last checkpoint of a folder, or at the start."""
-    keep_freed_memory()
-    network = built(data.job, config, _made_frequencies(folder, config, data, peers), peers.mesh)
     if peers.size > 1:
         threads = torch.get_num_threads()
         display.say(f"{peers.size} processes, {threads} thread{'s' * (threads > 1)} each.")
@@ -173,18 +186,18 @@ def trainer_in(
         display.say(said(config.train, data.reading))
     if data.test is not None and data.test.reading:
         display.say(said(config.test, data.test.reading))
-    begin = time.perf_counter()
-    if not peers.said_by_first(folder.last_checkpoint.exists()):
-        if config.preset is not None:
-            display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
-        start_encoder(config, network, data, peers)
-    started = peers.said_by_first(time.perf_counter() - begin)
+    begins = not peers.said_by_first(folder.last_checkpoint.exists())
+    if begins and config.preset is not None:
+        display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
+    network, took = first_network(config, data, _made_frequencies(folder, config, data, peers), peers, begins=begins)
+    started = peers.said_by_first(took)
+    keep_freed_memory()
     evaluator = evaluator_of(config, network, data, peers)
     trainer = trainer_of(
         config, network, data, folder, peers=peers, evaluator=evaluator, display=display, on_log=on_log
     )
     trainer.restore()
-    trainer.state.position.seconds += started  # making the first weights is training too
+    trainer.state.position.prepared(started)
     return trainer
 
 

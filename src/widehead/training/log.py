@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,17 +16,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from widehead.errors import CheckpointError
+from widehead.progress import heard_by
 from widehead.training.folder import atomic_write
+
+_MOMENT = 0.3  # seconds: work that takes less is not worth a line
 
 
 class MetricsLog:
     """metrics.jsonl, one JSON object a line, each in the file as soon as it is written.
 
-    Every object has "kind", "step", "epoch" (a fraction while it runs) and "seconds" (of training, evaluations and
-    checkpoints left out). Kind "train" adds "loss" (mean since the last such line), "examples_per_second",
-    "head_share" (part of the time that the head took: forward, backward and step), "head_lr", "encoder_lr" and the
-    monitors of the head and of its optimiser, by their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind
-    "evaluation" adds one key a metric. A number that is not finite is written as null.
+    Every object has "kind", "step", "epoch" (a fraction while it runs), "seconds" (of training, evaluations and
+    checkpoints left out) and "preparation" (those of them that first weights made from the data took). Kind "train"
+    adds "loss" (mean since the last such line), "examples_per_second", "head_share" (part of the time that the head
+    took: forward, backward and step), "head_lr", "encoder_lr" and the monitors of the head and of its optimiser, by
+    their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind "evaluation" adds one key a metric. A number that
+    is not finite is written as null.
 
     Args:
         path: None if another process writes the log; then nothing happens here.
@@ -114,11 +119,33 @@ class Status:
         )
 
 
+@dataclass(frozen=True)
+class Task:
+    """Where other work of a run stands: ``done`` of it, and how long the rest takes if it goes on as it did."""
+
+    what: str
+    done: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        return f"{self.what} | {_duration(self.seconds_left)} left"
+
+
 class Display:
     """Shows a run to people; this one shows nothing. ``update`` is cheap enough to be called a few times a second."""
 
-    def update(self, status: Status) -> None:
-        """Show where training stands."""
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    _what, _began = "", 0.0
+
+    def update(self, status: Status | Task) -> None:
+        """Show where training stands, or other work."""
+
+    def hear(self, what: str, done: float) -> None:
+        """Show where other work stands, as `widehead.progress` tells it; its time left is told by its own time."""
+        now = self.clock()
+        if what != self._what or done == 0.0:
+            self._what, self._began = what, now
+        self.update(Task(what, done, (now - self._began) * (1.0 - done) / done if done > 0.0 else math.inf))
 
     def say(self, text: str) -> None:
         """Show one line that stays."""
@@ -128,22 +155,25 @@ class Display:
 
 
 class PlainDisplay(Display):
-    """Lines of plain text, at most one every ``seconds`` besides those that are said."""
+    """Lines of plain text, at most one every ``seconds`` besides those that are said, and the first of other work."""
 
     def __init__(self, stream: TextIO, seconds: float = 10.0) -> None:
         self.stream = stream
         self.seconds = seconds
-        self._next = time.monotonic() + seconds
+        self._last, self._shown_of = self.clock(), ""
 
-    def update(self, status: Status) -> None:
-        """A line, if the last one was long enough ago."""
-        if time.monotonic() >= self._next:
+    def update(self, status: Status | Task) -> None:
+        """A line, if the last one was long enough ago, or if it is of other work and the last one was not just now."""
+        what = status.what if isinstance(status, Task) else ""
+        wait = min(self.seconds, _MOMENT) if what and what != self._shown_of else self.seconds
+        if self.clock() - self._last >= wait:
+            self._shown_of = what
             self.say(f"{status.done:4.0%} | {status}")
 
     def say(self, text: str) -> None:
         """A line."""
         print(text, file=self.stream, flush=True)
-        self._next = time.monotonic() + self.seconds
+        self._last = self.clock()
 
 
 class BarDisplay(Display):
@@ -155,7 +185,7 @@ class BarDisplay(Display):
         self._task = self._progress.add_task("starting", total=1.0)
         self._progress.start()
 
-    def update(self, status: Status) -> None:
+    def update(self, status: Status | Task) -> None:
         """Move the bar."""
         self._progress.update(self._task, completed=status.done, description=str(status))
 
@@ -176,14 +206,14 @@ class NotebookDisplay(PlainDisplay):
         self._line = importlib.import_module("IPython.display").DisplayHandle()
         self._shown = False
 
-    def update(self, status: Status) -> None:
+    def update(self, status: Status | Task) -> None:
         """The line anew, if the last one was long enough ago."""
-        if time.monotonic() < self._next and self._shown and status.done < 1.0:
+        if self.clock() - self._last < self.seconds and self._shown and status.done < 1.0:
             return
         full = round(24 * status.done)
         text = {"text/plain": f"{'█' * full}{'░' * (24 - full)} {status.done:4.0%} | {status}"}
         self._line.update(text, raw=True) if self._shown else self._line.display(text, raw=True)
-        self._shown, self._next = True, time.monotonic() + self.seconds
+        self._shown, self._last = True, self.clock()
 
 
 def display_for(quiet: bool) -> Display:
@@ -193,6 +223,17 @@ def display_for(quiet: bool) -> Display:
     if _in_notebook():
         return NotebookDisplay(sys.stderr)
     return BarDisplay(sys.stderr) if sys.stderr.isatty() else PlainDisplay(sys.stderr)
+
+
+@contextmanager
+def showing(quiet: bool) -> Iterator[None]:
+    """Show meanwhile what work tells, unless ``quiet``."""
+    display = display_for(quiet)
+    try:
+        with heard_by(display.hear):
+            yield
+    finally:
+        display.close()
 
 
 def _in_notebook() -> bool:

@@ -66,12 +66,16 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``status`` "finished" or "interrupted", where, and its last evaluation (empty without one)."""
+    """How a run ended: ``status`` "finished" or "interrupted", where, and its last evaluation (empty without one).
+
+    ``seconds`` are of training, ``preparation`` those of them that weights made from the data took before any step.
+    """
 
     status: str
     step: int
     epoch: float
     seconds: float
+    preparation: float
     metrics: Mapping[str, float]
 
 
@@ -172,7 +176,7 @@ class Trainer:
         position = self.state.position
         status = "finished" if finished or self._ended else "interrupted"
         epochs = position.epochs(len(self.batches))
-        return Outcome(status, position.step, epochs, position.seconds, dict(position.metrics))
+        return Outcome(status, position.step, epochs, position.seconds, position.preparation, dict(position.metrics))
 
     def rehearse(self, seconds: float) -> list[float]:
         """Make steps for so many seconds, three at least; how long each took. Nothing is written."""
@@ -328,7 +332,7 @@ class Trainer:
         if not self._unread:  # else figures are those of the last time that the device was waited for
             self._read_clock()
             self._figures = position.figures()
-        left = position.seconds * (1.0 - done) / done if done > 0 else math.inf
+        left = position.left(self.config, len(self.batches))
         if self._figures:
             self._display.update(Status(done=min(done, 1.0), step=position.step, seconds_left=left, **self._figures))
 

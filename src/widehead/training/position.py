@@ -17,7 +17,8 @@ class Position:
     step: int = 0
     epoch: int = 0  # whole epochs done
     batch: int = 0  # batches done in the epoch that runs
-    seconds: float = 0.0  # of training; evaluations and checkpoints are left out
+    seconds: float = 0.0  # of preparation and steps; evaluations and checkpoints are left out
+    preparation: float = 0.0  # those of them that first weights took
     evaluated_step: int = 0
     evaluated_seconds: float = 0.0
     saved_seconds: float = 0.0
@@ -53,6 +54,11 @@ class Position:
         self.steps += 1
         self.examples += examples
 
+    def prepared(self, seconds: float) -> None:
+        """First weights were made, which is training too."""
+        self.seconds += seconds
+        self.preparation += seconds
+
     def forget(self) -> None:
         """Start the sums of the next line of kind "train"."""
         self.loss_sum = self.span = self.head_span = 0.0
@@ -69,11 +75,23 @@ class Position:
 
     def where(self, epoch_length: int) -> dict[str, float]:
         """The keys that every line of the log has."""
-        return {"step": self.step, "epoch": self.epochs(epoch_length), "seconds": self.seconds}
+        return {
+            "step": self.step,
+            "epoch": self.epochs(epoch_length),
+            "seconds": self.seconds,
+            "preparation": self.preparation,
+        }
 
     def epochs(self, epoch_length: int) -> float:
         """Epochs done, with the part of the one that runs."""
         return self.epoch + self.batch / epoch_length
+
+    def left(self, config: TrainingConfig, epoch_length: int) -> float:
+        """Seconds to the nearer limit, if steps go on as they did; infinity if none was made."""
+        by_time = math.inf if config.minutes is None else 60.0 * config.minutes - self.seconds
+        if config.epochs is None or not (epochs := self.epochs(epoch_length)):
+            return by_time
+        return max(0.0, min(by_time, (self.seconds - self.preparation) * (config.epochs / epochs - 1.0)))
 
     def done(self, config: TrainingConfig, epoch_length: int) -> float:
         """Part of the run that is done: 1 and more at the limit of epochs or minutes, whichever is nearer."""
