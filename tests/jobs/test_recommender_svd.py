@@ -14,7 +14,7 @@ import torch
 
 from widehead.data import Batches, Interactions, Vocabulary
 from widehead.jobs import build_network, configure
-from widehead.jobs.recommender import Recommender, factors, scaled
+from widehead.jobs.recommender import Recommender, affordable_width, factors, scaled
 from widehead.options import TrainingConfig
 from widehead.runs import Run
 from widehead.targets import SparseTargets
@@ -165,15 +165,43 @@ def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
         assert job.settled(dataclasses.replace(config, width=7)).width == 7
 
 
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "lasting", "pairs", "memory", "width"),
+    [
+        (29_858, 40_981, 40_981, 810_128, 16 * GB, 1_280),  # gowalla: more than is wanted
+        (300_000, 1_000_000, 340_000, 10_000_000, 16 * GB, 384),  # time
+        (50_000, 1_000_000, 340_000, 10_000_000, 16 * GB, 832),  # memory for W and the rows of items
+        (50_000, 1_000_000, 340_000, 10_000_000, 4 * GB, 384),  # a machine that has less
+        (1_000_000, 1_000_000, 1_000_000, 10_000_000, 16 * GB, 192),  # memory for singular vectors
+        (3_000_000, 10_000_000, 3_400_000, 100_000_000, 32 * GB, 160),
+        (3_000_000, 10_000_000, 3_400_000, 100_000_000, 8 * GB, 0),
+        (0, 0, 0, 0, 16 * GB, 223_584),
+    ],
+)
+def test_memory_and_time_bound_the_width(
+    users: int, items: int, lasting: int, pairs: int, memory: int, width: int
+) -> None:
+    assert affordable_width(users, items, lasting, pairs, memory) == width
+
+
+@pytest.fixture
+def much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("widehead.jobs.recommender.told", lambda *_: 64 * GB)
+
+
 @pytest.mark.parametrize(
     ("users", "items", "width"),
     [
         (50_000, 800, 96),  # an eighth of the items
-        (1_000_000, 20_000, 288),  # 10⁶ · 288² products
-        (100_000, 800_000, 192),  # 800,000 rows of 192 numbers
+        (1_000_000, 20_000, 192),  # 10⁶ · 192² products
+        (100_000, 800_000, 640),  # 2.3 million rows of 640 numbers at once
         (100_000, 100, 64),
     ],
 )
+@pytest.mark.usefixtures("much_memory")
 def test_few_items_or_many_rows_bound_the_width_and_the_run_says_so(users: int, items: int, width: int) -> None:
     places = np.arange(max(users, 5 * items, 1_000_000))
     entries = np.ones(len(places), dtype=np.float32), (places % users, (places + places // users) % items)

@@ -119,7 +119,7 @@ class FactoredWeights(WeightRecord):
         if not self._settled or self.rows.is_narrow or self.rows.path is not None or values.device.type != "cpu":
             return super().outputs(hidden)
         constant = (hidden @ self.small.shift[: self.width])[:, None]
-        step = min(1 << 16, max(1 << 11, (1 << 20) // max(1, len(hidden))))
+        step = min(1 << 16, max(1 << 11, (1 << 22) // max(1, len(hidden))))
         starts = range(0, len(values), step)
         return ((self.first + start, (hidden @ values[start : start + step].T).add_(constant)) for start in starts)
 

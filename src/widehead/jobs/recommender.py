@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -25,6 +26,7 @@ from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
+from widehead.training.memory import told
 
 # Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
 # gowalla's training pairs.
@@ -35,9 +37,11 @@ _LEAST_USERS = 5
 # More units than the data can fill are of a few users each. 256 and 384 are best for Epinions' 310,000 pairs of such
 # items, and from 1,024 on nothing is gained for gowalla's 809,000.
 _PAIRS_A_UNIT, _WIDTHS = 800, (64, 1024)
-# Fewer if the items are few, of which an eighth spans nearly all; or if there are so many items or users that memory,
-# of which an item takes some 30 bytes a unit, or time, some 20 operations a user and pair of units, would run out.
-_ITEMS_A_UNIT, _NUMBERS, _PRODUCTS = 8, 160_000_000, 100_000_000_000
+_ITEMS_A_UNIT = 8  # fewer if the items are few, of which an eighth spans nearly all; or as `affordable_width` says
+# Bytes that a run may take, at least and for each pair; those that a pair takes, and the name of a user or an item.
+_MEMORY, _MEMORY_A_PAIR, _PAIR, _NAME = 5_400_000_000, 200, 65, 250
+# Products of users and width², at least and for each pair: 10⁹ take some 6 seconds of a core.
+_PRODUCTS, _PRODUCTS_A_PAIR = 50_000_000_000, 5_000
 
 
 class Recommender(kind.Recommender, Job):
@@ -135,16 +139,18 @@ class Recommender(kind.Recommender, Job):
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
 
-        It is an eighth of the items at most, and less than that if memory or time would run out.
+        It is an eighth of the items at most, and less if memory or time would run out: see `affordable_width`.
         """
         if config.width > 0:
             return config
         counts = self.train.matrix.getnnz(axis=0)
-        units = round(counts[counts >= _LEAST_USERS].sum() / _PAIRS_A_UNIT / 32) * 32
+        lasting = counts >= _LEAST_USERS
+        units = round(counts[lasting].sum() / _PAIRS_A_UNIT / 32) * 32
         wanted = int(np.clip(units, *_WIDTHS))
-        users, items = (max(1, n) for n in self.train.matrix.shape)
-        most = min(items // _ITEMS_A_UNIT, _NUMBERS // items, math.isqrt(_PRODUCTS // users))
-        width = max(_WIDTHS[0], min(wanted, most // 32 * 32))
+        users, items = self.train.matrix.shape
+        memory = told("MemTotal", "/proc/meminfo") or sys.maxsize
+        affordable = affordable_width(users, items, int(lasting.sum()), self.train.matrix.nnz, memory)
+        width = max(_WIDTHS[0], min(wanted, items // _ITEMS_A_UNIT // 32 * 32, affordable))
         if width < wanted:
             bounded = f"width {width} and not {wanted:,}, because of {users:,} users and {items:,} items"
             config = dataclasses.replace(config, because=f"{config.because or 'the default'}; {bounded}")
@@ -220,6 +226,22 @@ class Recommender(kind.Recommender, Job):
 
     def _bags(self, given: Interactions) -> Given:
         return Given.bags(given.users, given.matrix if self.ratings else binary(given.matrix))
+
+
+def affordable_width(users: int, items: int, lasting: int, pairs: int, memory: int) -> int:
+    """The multiple of 32 up to which memory and time last.
+
+    While singular vectors are found there are two blocks of the smaller side of the matrix, with what products and
+    factors of them need, and the rows of items twice; then those and W.
+
+    Args:
+        lasting: items of 5 users and more, which alone have rows in the encoder.
+        memory: bytes that the machine has, of which a run takes three quarters at most.
+    """
+    room = min(max(_MEMORY, _MEMORY_A_PAIR * pairs), 3 * memory // 4) - _PAIR * pairs - _NAME * (users + items)
+    numbers = max(items + lasting, 5 * min(users, lasting) // 2 + 2 * lasting, 1)
+    by_time = math.isqrt(max(_PRODUCTS, _PRODUCTS_A_PAIR * pairs) // max(1, users))
+    return max(0, min(room // (4 * numbers), by_time)) // 32 * 32
 
 
 def factors(matrix: CSR, axis: int, power: float) -> np.ndarray:

@@ -10,6 +10,8 @@ from widehead.blocks import rows_at_once
 from widehead.search.protocol import check_queries
 from widehead.targets import SparseTargets
 
+_GROUP, _MANY = 8, 4  # scores of a group; groups for each that is wanted, with fewer of which groups gain nothing
+
 
 class ExhaustiveIndex:
     """Exact search on any device, ``block`` rows at a time on the CPU: 2nd operations and (m, block) scores a batch.
@@ -61,11 +63,29 @@ def streaming_top_k(
     for start, scores in blocks:
         if exclude is not None:
             ban(scores, exclude, start)
-        top, at = scores.topk(min(k, scores.shape[1]), dim=1)
+        top, at = _largest(scores, min(k, scores.shape[1]))
         found = top, at.add_(start)
         best = found if best is None else _merged(best, found, k)
     assert best is not None, "there is a first block"
     return best
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of (m, n) scores, falling, and their places, as topk finds them.
+
+    They are in the k groups of the largest maxima, which are found as fast as memory is read. So topk, which would take
+    nearly as long as a product with 128 units, sees an eighth of the scores and the members of k groups.
+    """
+    groups = scores.shape[1] // _GROUP
+    if scores.device.type != "cpu" or groups < _MANY * k:
+        return scores.topk(k, dim=1)
+    peaks = scores[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amax(1)
+    chosen = peaks.topk(k, dim=1, sorted=False).indices
+    ids = (chosen[:, :, None] + groups * torch.arange(_GROUP)).flatten(1)
+    rest = torch.arange(groups * _GROUP, scores.shape[1]).expand(len(scores), -1)
+    ids = torch.cat([ids, rest], dim=1)
+    top, at = scores.gather(1, ids).topk(k, dim=1)
+    return top, ids.gather(1, at)
 
 
 def _merged(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
