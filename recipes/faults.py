@@ -42,7 +42,7 @@ from widehead.runs import Run
 from widehead.training import read_metrics
 from widehead.training.checkpoint import load_checkpoint
 
-TIMES = ("seconds", "examples_per_second", "head_share")
+TIMES = ("seconds", "preparation", "examples_per_second", "head_share")
 
 
 def recommender(folder: Path) -> None:

@@ -18,7 +18,7 @@ from widehead.jobs import configure
 from widehead.runs import Run
 from widehead.training import Outcome
 
-TIMINGS = ("seconds", "examples_per_second", "head_share")
+TIMINGS = ("seconds", "preparation", "examples_per_second", "head_share")
 OPTIONS: dict[str, dict[str, Any]] = {
     "recommender": {"width": 8, "batch_size": 17, "at": (6,), "loss": "squared-error", "encoder_lr": 0.02},
     "language-model": {"width": 16, "batch_size": 128, "at": (1, 10), "loss": "spherical-softmax"},

@@ -24,7 +24,7 @@ from widehead.training.folder import RunFolder
 from widehead.training.loop import Evaluator, Outcome, Trainer
 
 INPUTS, CLASSES = 300, 60
-TIMINGS = ("seconds", "examples_per_second", "head_share")
+TIMINGS = ("seconds", "preparation", "examples_per_second", "head_share")
 
 
 class SmallBatches:

@@ -41,7 +41,7 @@ def test_a_run_learns_and_leaves_a_log_and_a_checkpoint(tmp_path: Path) -> None:
     assert [line["step"] for line in train] == [*range(7, 150, 7), 150]
     assert [line["step"] for line in evaluations] == [25, 50, 75, 100, 125, 150]
     assert evaluations[-1]["loss"] < 0.95 * evaluations[0]["loss"]
-    assert set(train[0]) == {"kind", "step", "epoch", "preparation", "loss", "head_lr", "encoder_lr"}
+    assert set(train[0]) == {"kind", "step", "epoch", "loss", "head_lr", "encoder_lr"}
     assert train[0]["epoch"] == pytest.approx(7 / 25)
     assert outcome.metrics == {k: v for k, v in evaluations[-1].items() if k in ("loss", "perplexity")}
     tree = load_checkpoint(trainer.folder.last_checkpoint)

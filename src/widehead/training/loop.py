@@ -176,7 +176,9 @@ class Trainer:
         position = self.state.position
         status = "finished" if finished or self._ended else "interrupted"
         epochs = position.epochs(len(self.batches))
-        return Outcome(status, position.step, epochs, position.seconds, position.preparation, dict(position.metrics))
+        return Outcome(
+            status, position.step, epochs, position.seconds, position.preparation_seconds, dict(position.metrics)
+        )
 
     def rehearse(self, seconds: float) -> list[float]:
         """Make steps for so many seconds, three at least; how long each took. Nothing is written."""

@@ -18,7 +18,7 @@ class Position:
     epoch: int = 0  # whole epochs done
     batch: int = 0  # batches done in the epoch that runs
     seconds: float = 0.0  # of preparation and steps; evaluations and checkpoints are left out
-    preparation: float = 0.0  # those of them that first weights took
+    preparation_seconds: float = 0.0  # those of them that first weights took
     evaluated_step: int = 0
     evaluated_seconds: float = 0.0
     saved_seconds: float = 0.0
@@ -57,7 +57,7 @@ class Position:
     def prepared(self, seconds: float) -> None:
         """First weights were made, which is training too."""
         self.seconds += seconds
-        self.preparation += seconds
+        self.preparation_seconds += seconds
 
     def forget(self) -> None:
         """Start the sums of the next line of kind "train"."""
@@ -79,7 +79,7 @@ class Position:
             "step": self.step,
             "epoch": self.epochs(epoch_length),
             "seconds": self.seconds,
-            "preparation": self.preparation,
+            "preparation": self.preparation_seconds,
         }
 
     def epochs(self, epoch_length: int) -> float:
@@ -91,7 +91,7 @@ class Position:
         by_time = math.inf if config.minutes is None else 60.0 * config.minutes - self.seconds
         if config.epochs is None or not (epochs := self.epochs(epoch_length)):
             return by_time
-        return max(0.0, min(by_time, (self.seconds - self.preparation) * (config.epochs / epochs - 1.0)))
+        return max(0.0, min(by_time, (self.seconds - self.preparation_seconds) * (config.epochs / epochs - 1.0)))
 
     def done(self, config: TrainingConfig, epoch_length: int) -> float:
         """Part of the run that is done: 1 and more at the limit of epochs or minutes, whichever is nearer."""
