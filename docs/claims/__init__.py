@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results import Claim, Headline, median, value_of
 
-from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, SOAK, TWIN, worst
+from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, SOAK, TRAFFIC, TWIN, worst
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
     BY_OPTIMISER_WORDS,
@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
         *(GOWALLA, EPINIONS, COMPARED, DEMO, CITEULIKE, YSO, EMBEDDINGS, WIKITEXT, WIKIPEDIA),
         *(BY_OPTIMISER_WORDS, BY_OPTIMISER_ITEMS, ILL),
     ),
-    "Memory": (MAPPED, REACH, PEAK, HALF),
+    "Memory": (MAPPED, REACH, TRAFFIC, PEAK, HALF),
 }
 
 HEADLINES = (

@@ -128,6 +128,30 @@ REACH = Claim(
     ),
 )
 
+TRAFFIC = Claim(
+    "100 million classes on 8, 64 and 256 processes: counted, and computed",
+    "d = 128, 128 examples a process, one target each, SGD. One process plays the first, with the real code and "
+    "torch's fake process group. Bytes are what it sends if messages go round a ring. Milliseconds were computed from "
+    "30 Tflop/s and 25 GB/s, not measured; likewise those of a full softmax with its rows split.",
+    "python recipes/split_traffic.py --width 128",
+    (
+        Table(
+            "recipes/results/split-traffic.jsonl",
+            (
+                Column("processes", "processes"),
+                Column("MB sent in a step", "sent", 1e-6, ".1f"),
+                Column("GB of rows", "rows", 1e-9, ".2f"),
+                Column("MB of all else", "rest", 1e-6, ".1f"),
+                Column("ms a step, computed", "computed_seconds", 1e3, ".2f"),
+                Column("full softmax: MB sent", "softmax_sent", 1e-6, ".1f"),
+                Column("ms, computed", "softmax_computed_seconds", 1e3, ".0f"),
+            ),
+            {},
+        ),
+    ),
+    says=lambda rows: "No more than four processes have run together, and no GPU has.",
+)
+
 PEAK = Claim(
     "Memory beside W",
     "D = 2,000,000, d = 64: the peak of memory in sizes of V.",
