@@ -34,7 +34,20 @@ COMPILED = find_compiled()
 pytestmark = pytest.mark.skipif(COMPILED is None, reason="needs a C compiler, and Linux")
 D = 300
 # Below, at and above the sizes of tiles, strips, leaves and vectors, and of what one thread gets.
-SIZES = [(1, 1), (1, 40), (5, 16), (33, 47), (48, 48), (49, 20), (100, 64), (130, 37), (256, 130)]
+SIZES = [
+    (1, 1),
+    (3, 1),
+    (4, 2),
+    (1, 40),
+    (5, 16),
+    (33, 47),
+    (48, 48),
+    (49, 20),
+    (100, 64),
+    (130, 37),
+    (130, 150),
+    (256, 130),
+]
 THREADS = [1, 4]
 KINDS = ("behind", "successors", "corrections", "last")
 ROWS = [row for row in TABLE if row.name in ("squared, values", "spherical softmax", "taylor softmax", "user's")]
@@ -95,6 +108,19 @@ def test_forward_backward_and_step(row: Row, m: int, d: int, threads: int) -> No
     right = mine.read.hidden @ torch.diag(torch.linspace(0.5, 2.0, d))
     for rights in (None, right):
         compare_steps(head.weights, mine, rights)
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_many_examples_whose_step_is_ill_conditioned_are_left_to_torch(d: int) -> None:
+    """Pivots without an exchange of rows may be anything: near 0, below it, or not a number."""
+    row, m = ROWS[0], 2 * d + 1
+    head = trained(row, m, d)
+    gradient = made(head, row, m, d)
+    curvature = gradient.read.hidden.T @ gradient.weighted_hidden
+    largest = float(torch.linalg.eigvalsh(curvature)[-1])
+    for gain in (-1.5 / largest, -1e20, math.nan):
+        assert stepped(head.weights, gradient, StepRule(((1.0,),), (gain,)), gradient.read.hidden) is None
+    assert stepped(head.weights, gradient, StepRule(((1.0,),), (-0.5 / largest,)), gradient.read.hidden) is not None
 
 
 def stepped(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, hr: torch.Tensor) -> StepMade | None:

@@ -25,9 +25,7 @@ from widehead.arithmetic.step_rule import StepRule
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
-# Larger systems of m × m numbers are inverted sooner by all threads together, and if m is larger products are
-# nearly all there is.
-_MOST_EXAMPLES = 256
+_MOST_EXAMPLES = 512  # larger systems of m × m numbers are inverted sooner by all threads together
 _FIGURES, _NOWHERE = LIMITS["FIGURES"], LIMITS["NOWHERE"]
 # what structures hold, but for the figures, which are the last
 _PARTS = {name: [field for field, *_ in kind._fields_[:-1]] for name, kind in STRUCTURES.items()}
@@ -50,6 +48,10 @@ class Compiled(Arithmetic):
         return CompiledPlan.of(targets) if targets.class_ids.device.type == "cpu" else super().plan_targets(targets)
 
     def bring_rows(self, table: RowTable, ids: Tensor, *, to_base: bool = True) -> tuple[Tensor, Tensor]:
+        return self._brought(table, ids, to_base, None)
+
+    def _brought(self, table: RowTable, ids: Tensor, to_base: bool, reading: Any) -> tuple[Tensor, Tensor]:
+        """`bring_rows`; with a structure ``reading`` of targets, whose classes are ``ids``, their outputs too."""
         threads, n, c = torch.get_num_threads(), ids.numel(), table.table.shape[1]
         ids, last, corrections = ids.contiguous(), table.last.both.contiguous(), table.corrections.both.contiguous()
         behind, successors = np.zeros(SLOTS, dtype=np.uint8), np.full(SLOTS, _NOWHERE, dtype=np.int16)
@@ -65,7 +67,7 @@ class Compiled(Arithmetic):
         out, reached = buffers.empty(n, c), table.versions.new_empty(n)
         work = torch.empty(self._lib.widehead_bring_work(threads, n, c), dtype=torch.uint8)
         made = (out.data_ptr(), reached.data_ptr(), work.data_ptr())
-        _check(self._lib.widehead_bring(threads, n, ids.data_ptr(), ctypes.byref(given), to_base, *made))
+        _check(self._lib.widehead_bring(threads, n, ids.data_ptr(), ctypes.byref(given), to_base, *made, reading))
         return out, reached
 
     def read_outputs(self, hidden: Tensor, small: SmallState, table: RowTable, plan: TargetPlan) -> Outputs:
@@ -73,7 +75,7 @@ class Compiled(Arithmetic):
             return super().read_outputs(hidden, small, table, plan)
         (m, d), n, threads = hidden.shape, plan.class_ids.numel(), torch.get_num_threads()
         hidden, class_ids = hidden.contiguous(), plan.class_ids.contiguous()
-        products, values = hidden.new_empty(m, 2 * d + 2), buffers.empty(n, d)
+        products, values = buffers.empty(m, 2 * d + 2), buffers.empty(n, d)
         squared_norm, outputs = hidden.new_empty(m), hidden.new_empty(plan.positions.numel())
         given = (table.table.data_ptr(), table.versions.data_ptr(), table.newest)
         classes = (plan.offsets.data_ptr(), plan.positions.data_ptr())
@@ -84,9 +86,9 @@ class Compiled(Arithmetic):
         )
         _check(stale)
         if stale:
-            values = self.bring_rows(table, plan.class_ids)[0]
-            pointers = (*classes, products.data_ptr(), values.data_ptr(), outputs.data_ptr())
-            self._lib.widehead_outputs(threads, m, d, *pointers)
+            parts = (plan.class_offsets, plan.by_class, plan.examples_by_class, products, outputs)
+            reading = STRUCTURES["Reading"](2 * d + 2, *(part.data_ptr() for part in parts))
+            values = self._brought(table, plan.class_ids, True, ctypes.addressof(reading))[0]
         return Outputs(products, values, squared_norm, outputs)
 
     def gradient(
@@ -95,8 +97,8 @@ class Compiled(Arithmetic):
         if not _applies(read.hidden, small):
             return super().gradient(read, small, by_squared_norm, constant, sparse)
         m, d = read.hidden.shape
-        left = read.hidden.new_empty(m, d + 1 if constant is None else d + 2)
-        others, by_hidden = read.hidden.new_empty(m, d), read.hidden.new_empty(m, d)
+        left = buffers.empty(m, d + 1 if constant is None else d + 2)
+        others, by_hidden = buffers.empty(m, d), buffers.empty(m, d)
         partials = (by_squared_norm, constant, sparse)
         classes = (read.plan.offsets, read.plan.positions)
         kept = _contiguous(read.hidden, *partials, *classes, read.values, read.products, small.value)
@@ -109,19 +111,24 @@ class Compiled(Arithmetic):
     ) -> StepMade:
         """By torch's operations also if Λ has a negative or huge entry, or the step overshoots."""
         made = None
-        if gram_hr is None and rule.keeps and _applies(hr, small):
+        m, d = hr.shape
+        if gram_hr is None and rule.keeps and _applies(hr, small) and (m > d or m <= _MOST_EXAMPLES):
             made = self._step(gradient, rule.gain[0], small, hr)
         return super().step(gradient, rule, small, hr, gram_hr) if made is None else made
 
     def _step(self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor) -> StepMade | None:
-        read, (m, d), nnz = gradient.read, hr.shape, len(gradient.sparse)
-        work = hr.new_empty(self._lib.widehead_step_work(torch.get_num_threads(), m, d, nnz))
-        solved, rows = hr.new_empty(m, d), buffers.empty(*read.values.shape)
+        read, (m, d), by_columns = gradient.read, hr.shape, len(hr) > hr.shape[1]
+        sizes = (m, d) if by_columns else (torch.get_num_threads(), m, d)
+        function = "columns" if by_columns else "step"
+        work = buffers.empty(1, getattr(self._lib, f"widehead_{function}_work")(*sizes))
+        before = small.value.contiguous()  # C reads U and Q in front of U⁻ᵀ, too
+        solved, rows = buffers.empty(m, d), buffers.empty(*read.values.shape)
         added, value = torch.empty_like(small.added), torch.empty_like(small.value)
         numbers = {"m": m, "d": d, "n": len(read.values), "num_classes": read.num_classes, "gain": gain}
-        state = {"small_base": small.base, "small_added": small.added, "inverse_rows": small.value[2 * d + 2 :]}
+        state = {"small_base": small.base, "small_added": small.added, "inverse_rows": before[2 * d + 2 :]}
         made = {"solved": solved, "added": added, "value": value, "rows": rows, "work": work, "hr": hr}
-        figures = self._call("step", "Step", vars(read.plan) | vars(read) | vars(gradient) | numbers | state | made)
+        parts = vars(read.plan) | vars(read) | vars(gradient) | numbers | state | made
+        figures = self._call(function, "Step", parts)
         if figures is None:
             return None
         return StepMade(SmallState(small.master, small.base, added, value), solved, rows, figures)
@@ -188,9 +195,7 @@ class Compiled(Arithmetic):
 def _applies(hidden: Tensor, small: SmallState) -> bool:
     """Whether steps are for ``hidden`` (m, d), beside rows that are float32 on the CPU."""
     m, d = hidden.shape
-    return (
-        hidden.dtype == torch.float32 and hidden.device.type == "cpu" and small.columns == d and 0 < m <= _MOST_EXAMPLES
-    )
+    return hidden.dtype == torch.float32 and hidden.device.type == "cpu" and small.columns == d and m > 0
 
 
 def _contiguous(*parts: Tensor | None) -> list[Tensor | None]:

@@ -140,6 +140,8 @@ def _corrected(
     before = weights.versions.corrections
     if len(before) >= weights.small.columns and cancels(before.size(), weights.dtype):
         return None
+    if _shrinks_evenly(made, weights.small.columns, weights.dtype):
+        return None
     corrections: list[Corrected] = []
     for found in _corrections(weights, gradient, rule, made, hr):
         corrections.append(found)
@@ -147,6 +149,15 @@ def _corrected(
         if change is not None:
             return change
     return None
+
+
+def _shrinks_evenly(made: StepMade, columns: int, dtype: torch.dtype) -> bool:
+    """Whether U became small in many directions, as by Newton's steps: then few that are given its mean length τ do not
+    make it large enough, and nothing is gained by trying them.
+    """
+    assert made.figures is not None
+    lengthened = made.figures.factor[0] * (1.0 + _MOST_CORRECTIONS / columns) ** 0.5
+    return cancels(lengthened, dtype) and abs(made.figures.contraction) < 1.0
 
 
 def _corrections(

@@ -20,8 +20,9 @@
 typedef void Gemm(const char *, const char *, const int *, const int *, const int *, const float *, const float *,
                   const int *, const float *, const int *, const float *, float *, const int *);
 
-/* numbers in a cache line; rows of a product that are worth a thread; terms of a class that are added one by one */
-enum { LINE = 16, LEAST_ROWS = 24, PIECE = 64 };
+/* numbers in a cache line; rows of a product that are worth a thread; terms of a class that are added one by one;
+ * rows that are asked for before they are read */
+enum { LINE = 16, LEAST_ROWS = 24, PIECE = 64, AHEAD = 4 };
 
 extern Gemm *widehead_sgemm; /* given when the library is loaded */
 
@@ -63,6 +64,11 @@ static inline Range mine(Int count, Int align) {
     return part(count, omp_get_thread_num(), omp_get_num_threads(), align);
 }
 
+/* Asks for a row that is going to be read. */
+static inline void fetch(const float *row, Int count) {
+    for (Int j = 0; j < count; j += LINE) __builtin_prefetch(row + j);
+}
+
 static inline float dot(const float *a, const float *b, Int count) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -80,24 +86,6 @@ static inline float total(const float *a, Int count) {
 static inline void add_scaled(float *restrict out, const float *restrict row, float weight, Int count) {
 #pragma omp simd
     for (Int j = 0; j < count; j++) out[j] += weight * row[j];
-}
-
-/* out (d,) = Σ_k weights[k]·rows[which[k]] over k in [begin, end), piece by piece: the rounding of thousands of equal
- * terms, each added to all before, would not cancel, and is magnified by U. Twin: TargetPlan.transposed_times. */
-static inline void bag(float *out, const float *rows, const Int *which, const float *weights, Int begin, Int end,
-                       Int d) {
-    memset(out, 0, sizeof(float) * d);
-    if (end - begin <= PIECE) {
-        for (Int k = begin; k < end; k++) add_scaled(out, rows + which[k] * d, weights[k], d);
-        return;
-    }
-    for (Int k = begin; k < end; k += PIECE)
-        for (Int j = 0; j < d; j += LINE) {
-            float sum[LINE] = {0.0f};
-            Int count = d - j < LINE ? d - j : LINE, stop = end - k < PIECE ? end : k + PIECE;
-            for (Int i = k; i < stop; i++) add_scaled(sum, rows + which[i] * d + j, weights[i], count);
-            add_scaled(out + j, sum, 1.0f, count);
-        }
 }
 
 #endif

@@ -22,6 +22,15 @@ typedef struct {
     Int base, previous, last_count, correction_count;
 } RowTable;
 
+/* What is read of rows on their way: a (nnz,) of the targets of class number i, [class_offsets[i], class_offsets[i + 1]) by
+ * class, from HUᵀ and Hω in `products` (m, width). */
+typedef struct {
+    Int width;
+    const Int *class_offsets, *by_class, *examples_by_class;
+    const float *products;
+    float *outputs;
+} Reading;
+
 /* A step. Given are the parts of an OutputGradient, its plan and the small state; made are those of StepMade. */
 typedef struct {
     Int m, d, n;
@@ -53,25 +62,25 @@ Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *ex
 Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows, const float
                   *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets, const Int
                   *positions, float *products, float *values, float *squared_norm, float *outputs);
-void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *positions, const float *products,
-                      const float *values, float *outputs);
 double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float
                          *constant, const float *sparse, const Int *offsets, const Int *positions, const float
                          *values, const float *products, const float *small, float *left, float *others, float
                          *by_hidden);
 Int widehead_bring_work(int threads, Int n, Int c);
 int widehead_bring(int threads, Int n, const Int *ids, const RowTable *rows, int to_base, float *out, uint8_t
-                   *reached, Int *work);
+                   *reached, Int *work, const Reading *reading);
 int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *rows, int version, const
                    uint8_t *each, float *table, uint8_t *versions);
 Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int
                   *seen);
-double widehead_sums(int threads, Int n, Int d, const Int *offsets, const Int *which, const Int *order, const float
-                     *weights, const float *rows, const float *onto, float *out);
+void widehead_sums(int threads, Int n, Int d, const Int *offsets, const Int *which, const Int *order, const float
+                   *weights, const float *rows, const float *onto, float *out);
 void widehead_gram(int threads, Int m, Int n, Int d, const Int *class_offsets, const Int *examples_by_class, const Int
                    *by_class, const float *sparse, const float *right, float *out);
-Int widehead_step_work(int threads, Int m, Int d, Int nnz);
+Int widehead_step_work(int threads, Int m, Int d);
 int widehead_step(int threads, const Step *s);
+Int widehead_columns_work(Int m, Int d);
+int widehead_columns(int threads, const Step *s);
 Int widehead_correct_work(Int d);
 int widehead_correct(int threads, const Correction *s);
 

@@ -1,5 +1,5 @@
 /* What a forward and a backward pass read of float32 weights (common.h), and what the library says of itself. */
-#include "common.h"
+#include "parts.h"
 
 Gemm *widehead_sgemm;
 
@@ -10,8 +10,8 @@ int widehead_threads(void) { return omp_get_max_threads(); }
 
 /* What this build takes for granted: Python refuses a library with other numbers than interface.h has. */
 void widehead_handshake(Int *out) {
-    const Int known[] = {SLOTS, MOST_CORRECTIONS, NOWHERE,      FIGURES,
-                         WRONG, sizeof(RowTable), sizeof(Step), sizeof(Correction)};
+    const Int known[] = {SLOTS, MOST_CORRECTIONS, NOWHERE,         FIGURES,      WRONG,
+                         sizeof(RowTable), sizeof(Reading), sizeof(Step), sizeof(Correction)};
     memcpy(out, known, sizeof known);
 }
 
@@ -40,13 +40,6 @@ static void outputs_of(Range examples, Int d, const Int *offsets, const Int *pos
             outputs[k] = dot(products + b * width, values + positions[k] * d, d) + products[b * width + d];
 }
 
-/* a (nnz,), from HUᵀ and Hω in `products` and rows of V. */
-void widehead_outputs(int threads, Int m, Int d, const Int *offsets, const Int *positions, const float *products,
-                      const float *values, float *outputs) {
-#pragma omp parallel num_threads(threads)
-    outputs_of(mine(m, 1), d, offsets, positions, products, values, outputs);
-}
-
 /* products (m, 2d + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values
  * (n, d) and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row.
  * Twin: Arithmetic.read_outputs. */
@@ -55,16 +48,14 @@ Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const f
                   const Int *positions, float *products, float *values, float *squared_norm, float *outputs) {
     if (!within(class_ids, n, num_rows)) return WRONG;
     Int width = 2 * d + 2, stale = 0;
+    for (Int i = 0; i < n; i++) stale += versions[class_ids[i]] != newest;
 #pragma omp parallel num_threads(threads)
     {
-        Range classes = mine(n, 1);
-        Int elsewhere = 0;
+        Range classes = mine(stale == 0 ? n : 0, 1);
         for (Int i = classes.begin; i < classes.end; i++) {
-            elsewhere += versions[class_ids[i]] != newest;
+            if (i + AHEAD < classes.end) fetch(table + class_ids[i + AHEAD] * d, d);
             memcpy(values + i * d, table + class_ids[i] * d, sizeof(float) * d);
         }
-#pragma omp atomic
-        stale += elsewhere;
         Tile own = tile(m, width);
         product(0, 1, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, d, 1.0f,
                 hidden + own.rows.begin * d, d, small + own.columns.begin * d, d, 0.0f,
@@ -91,9 +82,10 @@ double widehead_gradient(int threads, Int m, Int d, const float *hidden, const f
 #pragma omp parallel num_threads(threads) reduction(+ : bound)
     {
         Range examples = mine(m, 1);
+        Terms terms = {offsets, positions, NULL, sparse, values, d};
+        widehead_add_sums(&terms, m, NULL, left, w);
         for (Int b = examples.begin; b < examples.end; b++) {
             float *row = left + b * w;
-            bag(row, values, positions, sparse, offsets[b], offsets[b + 1], d);
             row[d] = total(sparse + offsets[b], offsets[b + 1] - offsets[b]);
             if (constant) row[d + 1] = constant[b];
             bound += fabsf(by_squared_norm[b]) * dot(hidden + b * d, hidden + b * d, d);

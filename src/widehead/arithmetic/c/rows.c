@@ -36,17 +36,29 @@ static Int through(const RowTable *p, Int slot, int to_base, Int n, float **rows
     return WRONG;
 }
 
+/* The outputs at the targets of class number `place`. */
+static void read_row(const Reading *r, Int place, const float *row, Int c) {
+    for (Int k = r->class_offsets[place]; k < r->class_offsets[place + 1]; k++) {
+        const float *products = r->products + r->examples_by_class[k] * r->width;
+        r->outputs[r->by_class[k]] = dot(products, row, c) + products[c];
+    }
+}
+
 static int bring_group(const RowTable *p, Int version, int to_base, const Int *ids, const Int *places, Int n,
-                       float *rows, float *other, float *parts, float *out, uint8_t *reached) {
+                       float *rows, float *other, float *parts, float *out, uint8_t *reached, const Reading *reading) {
     Int c = p->c, stands = version;
     if (version < SLOTS ? version >= p->slots : version - SLOTS > p->correction_count) return WRONG;
-    for (Int i = 0; i < n; i++) memcpy(rows + i * c, p->table + ids[places[i]] * c, sizeof(float) * c);
+    for (Int i = 0; i < n; i++) {
+        if (i + AHEAD < n) fetch(p->table + ids[places[i + AHEAD]] * c, c);
+        memcpy(rows + i * c, p->table + ids[places[i]] * c, sizeof(float) * c);
+    }
     if (version < SLOTS && version != p->base) stands = through(p, version, to_base, n, &rows, &other, parts);
     if (stands == WRONG) return WRONG;
     Int first = version < SLOTS ? 0 : version - SLOTS;
     if (to_base) correct_rows(p->corrections, p->correction_count, first, n, c, rows, parts);
     for (Int i = 0; i < n; i++) {
         memcpy(out + places[i] * c, rows + i * c, sizeof(float) * c);
+        if (reading) read_row(reading, places[i], rows + i * c, c);
         if (reached) reached[places[i]] = (uint8_t)stands;
     }
     return 0;
@@ -82,10 +94,11 @@ static int is_sound(const RowTable *p, Int n, const Int *ids) {
 }
 
 /* out (n, c) ← the rows `ids` (n,) of V at the newest version; unless `to_base`, at the first slot that has no
- * successor, and `reached` (n,) says which. Gives WRONG if the table contradicts itself.
+ * successor, and `reached` (n,) says which. With `reading` the ids are the classes of targets, whose outputs are read.
+ * Gives WRONG if the table contradicts itself.
  * Twin: Arithmetic.bring_rows. */
 int widehead_bring(int threads, Int n, const Int *ids, const RowTable *p, int to_base, float *out, uint8_t *reached,
-                   Int *work) {
+                   Int *work, const Reading *reading) {
     if (!is_sound(p, n, ids)) return WRONG;
     Int *order = work, group_size = 2 * GROUP * p->c + GROUP * MOST_CORRECTIONS;
     Range *tasks = (Range *)(order + n);
@@ -97,7 +110,8 @@ int widehead_bring(int threads, Int n, const Int *ids, const RowTable *p, int to
         float *rows = buffers + omp_get_thread_num() * group_size, *other = rows + GROUP * p->c;
         const Int *places = order + tasks[t].begin;
         Int version = p->versions[ids[places[0]]], size = tasks[t].end - tasks[t].begin;
-        wrong |= bring_group(p, version, to_base, ids, places, size, rows, other, other + GROUP * p->c, out, reached);
+        wrong |= bring_group(p, version, to_base, ids, places, size, rows, other, other + GROUP * p->c, out, reached,
+                             reading);
     }
     return wrong;
 }
@@ -113,6 +127,7 @@ int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, cons
         for (Int i = own.begin; i < own.end; i++) {
             const float *row = rows + i * c;
             float *to = table + ids[i] * c;
+            if (i + AHEAD < own.end) fetch(table + ids[i + AHEAD] * c, c);
             for (Int j = 0; j < c; j++) to[j] = each && fabsf(row[j]) <= 1e-30f ? 0.0f : row[j];
             versions[ids[i]] = each ? each[i] : (uint8_t)version;
         }

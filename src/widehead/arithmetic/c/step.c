@@ -1,37 +1,18 @@
 /* The exact step of float32 weights on the CPU, in one parallel region (common.h). */
-#include "common.h"
+#include "parts.h"
 
 #define HUGE_CURVATURE 1e18f /* its square enters the step; the twin meets what overflows and names it */
 
 enum {
-    LEAF = 16,     /* order of a system that is inverted row by row */
     STRIP = 32,    /* rows of a task */
     BUFFER = 24576 /* numbers of a buffer */
 };
 
-/* A ← A⁻¹ of a symmetric positive definite A (n, n) by Gauss and Jordan; other than 0 if it is not. */
-static int leaf_inverse(Int n, float *a, Int ld) {
-    for (Int k = 0; k < n; k++) {
-        float pivot = a[k * ld + k];
-        if (!(pivot > 0.0f && pivot < INFINITY)) return 1;
-        float inverse = 1.0f / pivot, *row = a + k * ld;
-        row[k] = 1.0f;
-#pragma omp simd
-        for (Int j = 0; j < n; j++) row[j] *= inverse;
-        for (Int i = 0; i < n; i++) {
-            if (i == k) continue;
-            float factor = a[i * ld + k], *other = a + i * ld;
-            other[k] = 0.0f;
-            add_scaled(other, row, -factor, n);
-        }
-    }
-    return 0;
-}
-
-/* The same by halves: products are quicker than the same work row by row. `work` holds n² / 2 numbers.
+/* A ← A⁻¹ of a symmetric positive definite A (n, n) by halves: products are quicker than the same work row by row; other
+ * than 0 if it is not. `work` holds n² / 2 numbers.
  * Twin: spd_inverse. */
 static int inverse(Int n, float *a, Int ld, float *work) {
-    if (n <= LEAF) return leaf_inverse(n, a, ld);
+    if (n <= LEAF) return widehead_leaf_inverse(n, a, ld);
     Int h = (n / 2 + LINE - 1) / LINE * LINE, k = n - h;
     float *beside = a + h, *below = a + h * ld, *last = below + h, *across = work, *mixed = work + h * k;
     if (inverse(h, a, ld, work)) return 1;
@@ -47,13 +28,13 @@ static int inverse(Int n, float *a, Int ld, float *work) {
 
 /* What stands in `work`. */
 typedef struct {
-    float *kernel, *mixed, *system, *spare, *half, *given, *lefts, *by_class_values, *buffers;
+    float *kernel, *mixed, *system, *spare, *half, *given, *lefts, *buffers;
     Int lefts_width;
 } Work;
 
 static Work work_of(const Step *s) {
     Work w;
-    Int mm = s->m * s->m, md = s->m * s->d, nnz = s->offsets[s->m];
+    Int mm = s->m * s->m, md = s->m * s->d;
     w.lefts_width = 3 * s->d + 2;
     w.kernel = s->work;
     w.mixed = w.kernel + mm;
@@ -62,20 +43,19 @@ static Work work_of(const Step *s) {
     w.half = w.spare + mm;
     w.given = w.half + md;
     w.lefts = w.given + md;
-    w.by_class_values = w.lefts + s->m * w.lefts_width;
-    w.buffers = w.by_class_values + nnz;
+    w.buffers = w.lefts + s->m * w.lefts_width;
     return w;
 }
 
 /* Numbers that `work` should hold. */
-Int widehead_step_work(int threads, Int m, Int d, Int nnz) {
-    return 4 * m * m + 2 * m * d + m * (3 * d + 2) + nnz + threads * ((Int)BUFFER + LINE * d);
+Int widehead_step_work(int threads, Int m, Int d) {
+    return 4 * m * m + 2 * m * d + m * (3 * d + 2) + threads * ((Int)BUFFER + LINE * d);
 }
 
 /* K = HrHᵀ, G = HrU⁻¹, Sᵀ Hr (in the place of the new rows), and of the left factors those of U, ω and w̄. */
 static void begin_step(const Step *s, const Work *w) {
     Int m = s->m, d = s->d, width = 2 * d + 2, left_width = s->constant ? d + 2 : d + 1;
-    Range examples = mine(m, 1), classes = mine(s->n, 1);
+    Range examples = mine(m, 1);
     for (Int b = examples.begin; b < examples.end; b++) {
         const float *other = s->others + b * d, *by = s->by_hidden + b * d, *read = s->products + b * width;
         float *half = w->half + b * d, *left = w->lefts + b * w->lefts_width, factor = s->by_squared_norm[b];
@@ -89,11 +69,8 @@ static void begin_step(const Step *s, const Work *w) {
             left[d + 1] += (float)(s->num_classes * s->constant[b]);
         }
     }
-    for (Int i = classes.begin; i < classes.end; i++) {
-        Int begin = s->class_offsets[i], end = s->class_offsets[i + 1];
-        for (Int k = begin; k < end; k++) w->by_class_values[k] = s->sparse[s->by_class[k]];
-        bag(s->rows + i * d, s->hr, s->examples_by_class, w->by_class_values, begin, end, d);
-    }
+    Terms terms = terms_by_class(s, s->hr);
+    widehead_add_sums(&terms, s->n, NULL, s->rows, d);
     Tile k = tile(m, m), g = tile(m, d);
     product(0, 1, k.rows.end - k.rows.begin, k.columns.end - k.columns.begin, d, 1.0f, s->hr + k.rows.begin * d, d,
             s->hidden + k.columns.begin * d, d, 0.0f, w->kernel + k.rows.begin * m + k.columns.begin, m);
@@ -203,75 +180,6 @@ static void grow(const Step *s, const Work *w, Range rows, float alpha, const fl
     }
 }
 
-typedef float Vector __attribute__((vector_size(4 * LINE), aligned(4), may_alias));
-typedef int Places __attribute__((vector_size(4 * LINE)));
-
-/* Exchanges, in each pair of rows that are `step` apart, the parts that belong to the other's side. */
-static inline void exchange(Vector *rows, int step) {
-    Places first, second;
-    for (int k = 0; k < LINE; k++) {
-        first[k] = k & step ? LINE + k - step : k;
-        second[k] = k & step ? LINE + k : k + step;
-    }
-    for (int i = 0; i < LINE; i++)
-        if (!(i & step)) {
-            Vector a = rows[i], b = rows[i + step];
-            rows[i] = __builtin_shuffle(a, b, first);
-            rows[i + step] = __builtin_shuffle(a, b, second);
-        }
-}
-
-static inline void transpose(Vector *rows) {
-    exchange(rows, 8);
-    exchange(rows, 4);
-    exchange(rows, 2);
-    exchange(rows, 1);
-}
-
-/* Q's value gets the transpose of what was added, too; gives Σ value. */
-static double symmetrised(const Step *s, Range rows) {
-    Int d = s->d;
-    const float *added = s->added + (d + 2) * d;
-    float *value = s->value + (d + 2) * d;
-    double sum = 0.0;
-    for (Int i = rows.begin; i < rows.end; i += LINE)
-        for (Int j = 0; j < d; j += LINE) {
-            if (rows.end - i < LINE || d - j < LINE) {
-                for (Int a = i; a < rows.end && a < i + LINE; a++)
-                    for (Int b = j; b < d && b < j + LINE; b++) sum += value[a * d + b] += added[b * d + a];
-                continue;
-            }
-            Vector block[LINE], total_of = {0};
-            for (int b = 0; b < LINE; b++) block[b] = *(const Vector *)(added + (j + b) * d + i);
-            transpose(block);
-            for (int a = 0; a < LINE; a++) {
-                Vector *out = (Vector *)(value + (i + a) * d + j);
-                *out += block[a];
-                total_of += *out;
-            }
-            for (int k = 0; k < LINE; k++) sum += total_of[k];
-        }
-    return sum;
-}
-
-/* New rows of V = V + SᵀC; gives their sum, and the most ‖C_b‖ / ‖(Hr)_b‖. */
-static void finish_rows(const Step *s, const Work *w, double *sum, double *growth) {
-    Int d = s->d;
-    Range classes = mine(s->n, 1), examples = mine(s->m, 1);
-    for (Int i = classes.begin; i < classes.end; i++) {
-        float *row = s->rows + i * d;
-        /* The sum first: a thousand small terms, each added to a large row, would be rounded a thousand times. */
-        bag(row, s->solved, s->examples_by_class, w->by_class_values, s->class_offsets[i], s->class_offsets[i + 1], d);
-        add_scaled(row, s->values + i * d, 1.0f, d);
-        *sum += total(row, d);
-    }
-    for (Int b = examples.begin; b < examples.end; b++) {
-        float given = sqrtf(dot(s->hr + b * d, s->hr + b * d, d));
-        float now = sqrtf(dot(s->solved + b * d, s->solved + b * d, d)) / (given > 1.2e-38f ? given : 1.2e-38f);
-        if (now > *growth) *growth = now;
-    }
-}
-
 /* Twin: Arithmetic.step if p is 1, m ≤ d and Λ ≥ 0. `figures` are ‖U‖²_F, ‖U⁻¹‖²_F, the most growth of a row, Σ of ω,
  * w̄ and Q, Σ of the new rows, and the contraction. Other than 0 if Λ has an entry that is negative or huge, or the system
  * is not positive definite. */
@@ -304,7 +212,9 @@ int widehead_step(int threads, const Step *s) {
             double unused = 0.0;
             solve_rows(s, w, alike);
 #pragma omp barrier
-            finish_rows(s, w, &rows, &growth);
+            Terms terms = terms_by_class(s, s->solved);
+            rows += widehead_add_sums(&terms, s->n, s->values, s->rows, d);
+            growth = widehead_growth(s, mine(s->m, 1));
             Range own = mine(d, 1);
             Range first = {own.begin, own.end}, middle = {own.begin + d + 2, own.end + d + 2};
             Range last = {own.begin + 2 * d + 2, own.end + 2 * d + 2};
@@ -313,7 +223,7 @@ int widehead_step(int threads, const Step *s) {
             grow(s, w, middle, (float)s->gain, s->hr, &unused, &unused);
             grow(s, w, last, -1.0f, s->hidden, &inverses, &unused);
 #pragma omp barrier
-            known += symmetrised(s, own);
+            known += widehead_symmetrised(s, own);
         }
     }
     s->figures[0] = factor, s->figures[1] = inverses, s->figures[2] = growth;
