@@ -64,7 +64,9 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
     if given.epochs is not None:
         options["epochs"] = given.epochs
     out = Path(tempfile.mkdtemp())
-    config = configure("next-item", **files, out=str(out / "run"), evaluate_every="1000 epochs", **options)
+    config = configure(
+        "next-item", **files, out=str(out / "run"), evaluate_every="1000 epochs", **{"rank_at_most": None, **options}
+    )
     begin = time.process_time()
     outcome = Run.new(config).train(quiet=True)
     shutil.rmtree(out)
