@@ -131,8 +131,8 @@ NEXT_ITEM = Claim(
     "43,097 and 60,416 items, the splits of the papers on graph networks; recall@20 and MRR@20 of the last item of "
     "test prefixes: of 20,000 drawn at random for the GRU (of 128 units, no options, one thread, other work on the "
     "machine), so that the standard error of its recall is 0.35 and 0.28 %; of all for 'followed', what came after the "
-    "last item in training. Papers report (from memory) for diginetica 50.7 / 17.6 (SR-GNN) and 54.2 / 19.0 (GCE-GNN), for "
-    "Nowplaying 18.9 / 7.5 and 22.4 / 8.4: **GCE-GNN is ahead of what was trained here.**",
+    "last item in training. Papers report (from memory) for diginetica 50.7 / 17.6 (SR-GNN) and 54.2 / 19.0 (GCE-GNN), "
+    "for Nowplaying 18.9 / 7.5 and 22.4 / 8.4: **GCE-GNN is ahead of what was trained here.**",
     "python recipes/next_item.py FOLDER",
     (
         Table(
