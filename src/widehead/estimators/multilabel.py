@@ -188,7 +188,9 @@ class MultiLabel(Estimator):
 
     def _probabilities(self, scores: torch.Tensor, hidden: torch.Tensor, known: np.ndarray) -> np.ndarray:
         single = self._form == "single"
-        if single and self._fitted().config.has_probabilities:
+        run = self._fitted()
+        own = run.config.has_probabilities and (run.network.beside is None or self._calibration is None)
+        if single and own:
             every = torch.arange(scores.shape[1], device=scores.device).expand(len(hidden), -1)
             with torch.no_grad():
                 found = self._fitted().network.head.log_prob(hidden, every).double().exp().cpu().numpy()
@@ -309,4 +311,7 @@ def scored(run: Run, given: Given) -> Iterator[tuple[torch.Tensor, torch.Tensor,
     for inputs, known in given.batches(max(1, _SCORES // head.num_classes)):
         with torch.no_grad():
             hidden = network.hidden(on_device(inputs, head.device))
-            yield head.scores(hidden), hidden, (known & (hidden != 0).any(dim=1).cpu()).numpy()
+            scores = head.scores(hidden)
+            if network.beside is not None:
+                scores = network.beside.all_scores(scores, inputs)
+            yield scores, hidden, (known & (hidden != 0).any(dim=1).cpu()).numpy()

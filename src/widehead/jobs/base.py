@@ -106,6 +106,13 @@ class Job(Kind, ABC):
         """Give a new encoder weights made from the training data, as ``config.encoder_init`` says."""
         raise AssertionError("a job that takes another start than random says here what it is")
 
+    def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
+        """After training: choose by data that the network was not trained on, and keep it; what people should know."""
+        return None
+
+    def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
+        """Give a network that was loaded what ranks ``beside`` its head, if the run has that."""
+
     @abstractmethod
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         """Metrics of this kind of run at some cutoffs; the first one decides which checkpoint is best."""

@@ -99,7 +99,7 @@ class RankingTest:
             inputs, relevant = self.examples.batch(rows)
             inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None
-            best = _top(network, network.hidden(inputs), evaluation.depth, excluded)[1]
+            best = _top(network, inputs, network.hidden(inputs), evaluation.depth, excluded)[1]
             evaluation.add_ranked(best, relevant.to(device), moved([self.unreachable[rows]], device)[0])
         return evaluation.result(peers.sums)
 
@@ -134,7 +134,7 @@ class WordTest:
         sample, missed = np.split(sample, [np.searchsorted(sample, len(self.examples))])
         for inputs, targets in self._batches(sample, BATCH, device, peers):
             if evaluation.depth > 0:
-                evaluation.add_ranked(_top(network, network.hidden(inputs), evaluation.depth)[1], targets)
+                evaluation.add_ranked(_top(network, inputs, network.hidden(inputs), evaluation.depth)[1], targets)
         for chunk in _chunks(missed, BATCH, peers):
             none = torch.full((len(chunk), evaluation.depth), -1, device=device)
             nothing = SparseTargets.from_lists([[]] * len(chunk)).to(device)
@@ -214,7 +214,7 @@ def best_classes(
     for inputs, known in given.batches():
         inputs = on_device(inputs, device)
         hidden = network.hidden(inputs)
-        scores, classes = _top(network, hidden, k, inputs if exclude_inputs else None)
+        scores, classes = _top(network, inputs, hidden, k, inputs if exclude_inputs else None)
         kept = (classes >= 0) & (hidden != 0).any(dim=1, keepdim=True)
         # Together, so that a device is waited for once; float64 holds whole numbers up to 2⁵³.
         found = torch.stack([part.to(torch.float64) for part in (kept, classes, scores)], dim=1).cpu()
@@ -230,8 +230,13 @@ def _ready(network: WideNetwork) -> torch.device:
     return next(network.encoder.parameters()).device
 
 
-def _top(network: WideNetwork, hidden: Tensor, k: int, exclude: TargetsLike | None = None) -> tuple[Tensor, Tensor]:
+def _top(
+    network: WideNetwork, inputs: Inputs, hidden: Tensor, k: int, exclude: TargetsLike | None = None
+) -> tuple[Tensor, Tensor]:
     """(m, k) scores and classes; places that an excluded class would take hold -1."""
+    if network.beside is not None:
+        found: tuple[Tensor, Tensor] = network.beside.top_k(network.head, inputs, hidden, k)
+        return found
     scores, classes = network.head.top_k(hidden, k, exclude=exclude)
     return scores, classes.masked_fill(scores == -torch.inf, -1)
 

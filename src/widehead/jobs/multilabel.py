@@ -17,20 +17,22 @@ from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_t
 from widehead.data.documents import documents_of, is_pair
 from widehead.data.files import is_file, named, shortened
 from widehead.data.memory import features_of
-from widehead.data.sparse import CSR
+from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import CheckpointError, DataError, check_whole
 from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
+from widehead.jobs.neighbours import Choice, Neighbours, held_out
 from widehead.jobs.network import bag_encoder
 from widehead.kinds import multilabel as kind
 from widehead.kinds.configure import follow
 from widehead.metrics import Propensities
-from widehead.models import BagEncoder, principal_axes
+from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
+_DOCUMENTS = "documents.safetensors"
 _AXES = 2_048  # of few documents
 
 
@@ -44,10 +46,13 @@ class Multilabel(kind.Multilabel, Job):
         schema: what the columns of features and labels are.
         counts: (num_labels,) int64, training documents of each label.
         num_documents: how many training documents there are.
+        documents: these, if the run asks for neighbours.
     """
 
-    def __init__(self, schema: LabelSchema, counts: np.ndarray, num_documents: int) -> None:
-        self.schema = schema
+    def __init__(
+        self, schema: LabelSchema, counts: np.ndarray, num_documents: int, documents: RowExamples | None = None
+    ) -> None:
+        self.schema, self._documents = schema, documents
         self.counts, self.num_documents = counts, num_documents
         self._propensities = Propensities.from_counts(torch.from_numpy(counts), num_documents)
 
@@ -64,28 +69,36 @@ class Multilabel(kind.Multilabel, Job):
         """In memory, the training data are a pair: documents and their labels, as `documents_of` takes them."""
         train = _documents(train, labels_path=config.labels, minimum_documents=config.minimum_count)
         if config.test is not None:
-            job = cls._of(train, train.labels)
-            return JobData(job, RowExamples(train.features, train.labels), job.read_test(config.test), str(train))
+            job, examples = cls._of(train.features, train.labels, train.schema, config)
+            return JobData(job, examples, job.read_test(config.test), str(train))
         order = np.random.default_rng(config.seed).permutation(train.features.shape[0])
         held, kept = np.split(order, [round(config.holdout * len(order))])
         held, kept = np.sort(held), np.sort(kept)
-        job = cls._of(train, train.labels[kept])
-        examples = RowExamples(train.features[kept], train.labels[kept])
+        job, examples = cls._of(train.features[kept], train.labels[kept], train.schema, config)
         if config.holdout > 0.0 and not len(held):
             raise refusal("holdout", f"hold out at least one of {len(order)} documents", config.holdout)
         return JobData(job, examples, job._test(train, held) if len(held) else None, str(train))
 
     @classmethod
-    def _of(cls, train: MultiLabel, labels: CSR) -> Multilabel:
-        """The job of training documents with these labels."""
+    def _of(
+        cls, features: CSR, labels: CSR, schema: LabelSchema, config: TrainingConfig
+    ) -> tuple[Multilabel, RowExamples]:
+        """The job of these training documents, and those that train the network."""
         counts = np.bincount(labels.indices, minlength=labels.shape[1]).astype(np.int64)
-        return cls(train.schema, counts, labels.shape[0])
+        documents = RowExamples(features, labels)
+        if config.neighbours == 0 or len(held := held_out(len(documents), config.seed)) == 0:
+            return cls(schema, counts, labels.shape[0]), documents
+        seen = np.setdiff1d(np.arange(len(documents)), held)
+        return cls(schema, counts, labels.shape[0], documents), _part(documents, seen)
 
     def save(self, folder: RunFolder) -> None:
         text = json.dumps(self.schema.to_dict(), ensure_ascii=False)
         tree = {"counts": torch.from_numpy(self.counts), "num_documents": self.num_documents}
         folder.keep("labels.json", lambda path: path.write_text(text, encoding="utf-8"))
         folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
+        if self._documents is not None:
+            rows = {"features": _parts(self._documents.inputs), "labels": _parts(self._documents.targets)}
+            folder.keep(_DOCUMENTS, lambda path: save_checkpoint(path, rows))
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Multilabel:
@@ -105,7 +118,7 @@ class Multilabel(kind.Multilabel, Job):
                 raise ValueError(f"{counts.dtype} of shape {counts.shape}")
             if len(counts) and not 0 <= counts.min() <= counts.max() <= documents:
                 raise ValueError(f"{counts.min()} to {counts.max()} of {documents} documents")
-            return cls(schema, counts, documents)
+        return cls(schema, counts, documents, _kept_documents(folder, (documents, schema.num_features), len(counts)))
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``width`` 0 becomes 2,048 axes, or with more than 100,000 documents a network that is trained.
@@ -117,6 +130,26 @@ class Multilabel(kind.Multilabel, Job):
         if config.width == 0 and self.num_documents > kind.MANY:
             config = follow(config, "sampled", f"{self.num_documents:,} documents")
         return dataclasses.replace(config, width=config.width or _AXES)
+
+    def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
+        """Choose what the nearest documents' votes count, by those that did not train the network."""
+        if self._documents is None:
+            return None
+        network.eval()
+        held = held_out(self.num_documents, config.seed)
+        seen = _part(self._documents, np.setdiff1d(np.arange(self.num_documents), held))
+        judged = _part(self._documents, held[np.diff(self._documents.targets.indptr)[held] > 0])
+        if len(judged) == 0:
+            return None
+        names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
+        choice = _neighbours(seen, config).chosen(network, judged, self._propensities, names)
+        choice.write(folder.neighbours_path)
+        return str(choice)
+
+    def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
+        choice = Choice.read(folder.neighbours_path)
+        if self._documents is not None and choice is not None and choice.weight > 0.0:
+            network.beside = _neighbours(self._documents, config, weight=choice.weight, power=choice.power)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
@@ -167,6 +200,37 @@ class Multilabel(kind.Multilabel, Job):
             return read_multilabel(path, schema=self.schema).features
         with open_text(path) as lines:
             return text.transform(line.partition("\t")[2] if "\t" in line else line for line in lines)
+
+
+def _neighbours(documents: RowExamples, config: TrainingConfig, **options: float) -> Neighbours:
+    logarithms = config.has_probabilities and config.head != "exact"
+    return Neighbours(documents.inputs, documents.targets, config.neighbours, probabilities=logarithms, **options)
+
+
+def _part(documents: RowExamples, rows: np.ndarray) -> RowExamples:
+    return RowExamples(documents.inputs[rows], documents.targets[rows])
+
+
+def _parts(matrix: CSR) -> dict[str, torch.Tensor]:
+    """A matrix as tensors; values of ones are left out."""
+    offsets, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
+    values = {} if (matrix.data == 1.0).all() else {"values": torch.from_numpy(matrix.data.astype(np.float32))}
+    return {"offsets": offsets, "columns": columns, **values}
+
+
+def _kept_documents(folder: RunFolder, shape: tuple[int, int], labels: int) -> RowExamples | None:
+    """The training documents that the folder has, or None."""
+    path = folder.vocabulary_path(_DOCUMENTS)
+    if not path.exists():
+        return None
+    tree = load_checkpoint(path)
+    with expecting(path, "the training documents of the run"):
+        return RowExamples(_matrix(tree["features"], shape), _matrix(tree["labels"], (shape[0], labels)))
+
+
+def _matrix(tree: Mapping[str, torch.Tensor], shape: tuple[int, int]) -> CSR:
+    values = tree["values"].numpy() if "values" in tree else None
+    return csr_from_parts(tree["offsets"].numpy(), tree["columns"].numpy(), values, shape)
 
 
 def _documents(data: Any, **options: Any) -> MultiLabel:

@@ -8,7 +8,7 @@ from widehead.options import Preset
 MANY = 100_000
 """Documents above which the encoder is trained."""
 
-_TEXTS: dict[str, Any] = {"minimum_count": 2, "at": (1, 3, 5)}
+_TEXTS: dict[str, Any] = {"minimum_count": 2, "at": (1, 3, 5), "neighbours": 100}
 _LEAST_SQUARES: dict[str, Any] = {
     "head_optimizer": "newton",
     "head_decay": 1.0,
@@ -36,7 +36,16 @@ class Multilabel(Kind):
         widehead train multilabel train.txt.gz --test test.txt.gz --out runs/tags
     """
     compared = "train.txt.gz --test test.txt.gz --heads exact,full --minutes 2"
-    takes = ("labels", "minimum_count", "hidden", "activation", "dropout", "input_dropout", "encoder_init")
+    takes = (
+        "labels",
+        "minimum_count",
+        "neighbours",
+        "hidden",
+        "activation",
+        "dropout",
+        "input_dropout",
+        "encoder_init",
+    )
     decides_width = True
     presets = (
         Preset(

@@ -16,12 +16,19 @@ class WideNetwork(nn.Module):
     Args:
         encoder: inputs of m examples to (m, d); any module.
         head: an output layer of this library, with ``in_features`` = d: ``forward(hidden, targets)`` gives the loss.
+
+    Attributes:
+        beside: what ranks classes together with the head, as a job has it, or None. It is not trained, nor in the
+            state_dict.
     """
+
+    beside: Any
 
     def __init__(self, encoder: nn.Module, head: Any) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.beside = None
 
     def forward(self, inputs: Inputs, targets: TargetsLike) -> Tensor:
         """The mean loss of m examples, a scalar."""

@@ -7,11 +7,12 @@ from typing import Any
 import jinja2
 
 from widehead.jobs.base import open_folder
+from widehead.jobs.neighbours import Choice
 from widehead.options import TrainingConfig
 from widehead.report.curves import WHERE, curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table
 from widehead.training import read_metrics
-from widehead.training.folder import atomic_write
+from widehead.training.folder import RunFolder, atomic_write
 
 
 def write_report(
@@ -37,13 +38,23 @@ def write_report(
         summary=_summary(job.title, config, records, metrics),
         metrics=comparison({"this run": metrics, **(comparisons or {})}) if metrics else None,
         pictures=[draw(curve) for curve in curves_of(records, comparisons)],
-        tables=tables,
+        tables=[*_neighbours(folder), *tables],
         configuration=options_table(vars(config)),
         source="config.json and metrics.jsonl of this run",
     )
     with atomic_write(folder.report_path) as file:
         file.write(html.encode())
     return folder.report_path
+
+
+def _neighbours(folder: RunFolder) -> list[Table]:
+    """How what neighbours count was chosen, if the run has them."""
+    choice = Choice.read(folder.neighbours_path)
+    if choice is None:
+        return []
+    rows = [[f"{power:g}", f"{part:g}", number(gain)] for power, part, gain in choice.race]
+    header = ["power of the cosine", "weight, in spreads of the network's scores", "mean ratio of the metrics"]
+    return [Table("Neighbours", header, rows, str(choice))]
 
 
 def render(**contents: Any) -> str:

@@ -208,7 +208,10 @@ class Run:
             try:
                 with heard_by(display.hear):
                     data = self._read_alike()
-                    outcome = trainer_in(self.folder, self.config, data, self._peers, display, on_log).run()
+                    trainer = trainer_in(self.folder, self.config, data, self._peers, display, on_log)
+                    outcome = trainer.run()
+                if self._peers.size == 1 and (told := data.job.trained(trainer.network, self.folder, self.config)):
+                    display.say(told)
                 if outcome.status == "finished" and self._peers.is_first:
                     drop_aside(self.folder)
                 return outcome
@@ -396,5 +399,6 @@ class Run:
             restore_network(network, tree, origin, path)
             if isinstance(network.head, ExactHead):
                 network.head.consolidate()  # what is loaded is read
+        job.complete(network, self.folder, config)
         with expecting(path, "where the run is"):
             return network.eval(), Position.of(tree["position"]).step

@@ -62,6 +62,7 @@ class Service:
         self.made = None if index == "exact" else run.index(index, recall)
         self.figures: dict[str, Any] = {"index": "exact"} if self.made is None else self.made.figures
         self.network = run.network if self.made is None else WideNetwork(run.network.encoder, self.made.top)
+        self.network.beside = run.network.beside
         self._takes_rows = type(self.job).predict is Job.predict  # not words alone
         self._named = run.class_ids if self.job.exclude_inputs else None
 

@@ -29,7 +29,8 @@ LOCK = ".lock"
 """Name of the file by which a process keeps others out."""
 
 _CHUNK = 1 << 20
-_FILES, _FOLDERS = ("config.json", "metrics.jsonl", "report.html", "estimator.json"), ("checkpoints", "vocabularies")
+_FILES = ("config.json", "metrics.jsonl", "report.html", "estimator.json", "neighbours.json")
+_FOLDERS = ("checkpoints", "vocabularies")
 
 
 @dataclass
@@ -42,6 +43,7 @@ class RunFolder:
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
         self.report_path = self.path / "report.html"
+        self.neighbours_path = self.path / "neighbours.json"
         self.estimator_path = self.path / "estimator.json"
         self.last_checkpoint = self.path / "checkpoints" / "last.safetensors"
         self.best_checkpoint = self.path / "checkpoints" / "best.safetensors"

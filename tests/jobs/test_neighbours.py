@@ -1,0 +1,153 @@
+"""Neighbours beside a network: their scores by a dense twin in float64, what they find, and runs that have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+import widehead as wh
+from widehead.data import RowExamples
+from widehead.errors import CheckpointError
+from widehead.jobs import configure
+from widehead.jobs.neighbours import FEWEST, Choice, Neighbours, held_out
+from widehead.runs import Run
+from widehead.serving.service import Request, Service
+from widehead.targets import SparseTargets
+
+
+def planted(count: int = 1_200, names: int = 300) -> tuple[list[str], list[list[str]]]:
+    """Texts of frequent words, with one rare word each that names the label."""
+    rng = np.random.default_rng(0)
+    named = rng.permutation(np.arange(count) % names)
+    noise = [" ".join(f"w{i}" for i in rng.choice(40, 12, replace=False)) for _ in range(count)]
+    return [f"{text} rare{n}" for text, n in zip(noise, named, strict=True)], [[f"label{n}"] for n in named]
+
+
+def files(folder: Path) -> None:
+    texts, labels = planted()
+    lines = [f"{label[0]}\t{text}" for text, label in zip(texts, labels, strict=True)]
+    (folder / "train.txt").write_text("\n".join(lines[:1_050]))
+    (folder / "test.txt").write_text("\n".join(lines[1_050:]))
+
+
+def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
+    chosen = {"width": 4, "at": (1,), "neighbours": 10, **options}
+    config = configure("multilabel", train=str(folder / "train.txt"), out=str(folder / out), **chosen)
+    run = Run.new(config)
+    run.train(quiet=True)
+    return Run.open(folder / out)
+
+
+@pytest.mark.parametrize(("head", "options"), [("exact", {}), ("sampled", {"width": 8, "epochs": 3})])
+def test_a_rare_word_that_names_a_label_is_heard(tmp_path: Path, head: str, options: dict[str, Any]) -> None:
+    files(tmp_path)
+    alone = run_in(tmp_path, "alone", head=head, **{**options, "neighbours": 0}).evaluate(tmp_path / "test.txt")
+    together = run_in(tmp_path, head=head, **options).evaluate(tmp_path / "test.txt")
+    assert alone["precision@1"] < 0.5 < 0.9 < together["precision@1"]
+
+
+def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Path) -> None:
+    files(tmp_path)
+    whole = run_in(tmp_path, "whole", epochs=2)
+    parts = run_in(tmp_path, "parts", epochs=1)
+    parts.train(quiet=True, epochs=2)
+    said = [
+        [(p.classes, p.scores) for p in run.predict(tmp_path / "test.txt", 3)]
+        for run in (whole, parts, Run.open(tmp_path / "parts"))
+    ]
+    assert said[0] == said[1] == said[2]
+    name = "neighbours.json"
+    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    texts = [line.partition("\t")[2] for line in (tmp_path / "test.txt").read_text().splitlines()[:5]]
+    answers = Service(whole).answer([Request("names", texts, 3)])[0]
+    assert isinstance(answers, list)
+    assert [(answer.classes, answer.scores) for answer in answers] == said[0][:5]
+    report = whole.report().read_text(encoding="utf-8")
+    assert "Neighbours" in report
+    (tmp_path / "whole" / name).write_text('{"weight": -1}')
+    with pytest.raises(CheckpointError, match=r"neighbours\.json"):
+        Run.open(tmp_path / "whole").evaluate(tmp_path / "test.txt")
+
+
+def test_estimators_hear_neighbours_too() -> None:
+    texts, labels = planted(1_300)
+    model = wh.MultiLabel(width=4, neighbours=10, quiet=True).fit(texts[:1_200], labels[:1_200])
+    found, scores = model.predict(texts[1_200:], 2)
+    true = [label[0] for label in labels[1_200:]]
+    assert np.mean(found[:, 0] == true) > 0.9
+    chances = model.predict_proba(texts[1_200:])
+    assert (chances.argmax(axis=1) == [list(model.classes_).index(name) for name in found[:, 0]]).all()
+    assert (scores[:, 0] >= scores[:, 1]).all()
+
+
+class _Head:
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+
+    def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return tuple(self.scores.topk(k, dim=1))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(("num_labels", "k"), [(7, 7), (320, 5), (320, 250)])
+def test_scores_are_those_of_a_dense_twin(probabilities: bool, num_labels: int, k: int) -> None:
+    rng = np.random.default_rng(1)
+    features = scipy.sparse.random_array((60, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    labels = (scipy.sparse.random_array((60, num_labels), density=0.3, rng=rng, format="csr") > 0).astype(np.float32)
+    asked = scipy.sparse.random_array((9, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    asked.data[asked.indptr[3] : asked.indptr[4]] = 0.0  # nothing is near
+    asked.eliminate_zeros()
+    scores = torch.from_numpy(rng.standard_normal((9, num_labels)))
+    made = Neighbours(features, labels, 5, weight=0.7, power=3.0, probabilities=probabilities)
+
+    def unit(matrix: Any) -> np.ndarray:
+        dense = matrix.toarray().astype(np.float64)
+        return dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-300)
+
+    expected = np.empty((9, num_labels))
+    cosines = unit(asked) @ unit(features).T
+    for i in range(9):
+        near = np.argsort(-cosines[i])[:5]
+        weights = cosines[i][near] ** 3
+        votes = weights @ labels.toarray()[near] / max(weights.sum(), 1e-300)
+        o = scores[i].numpy()
+        first = np.sort(o)[::-1][:200]
+        own, floor = o, first[-1]
+        if probabilities:
+            own, floor = np.exp(o) / np.exp(first).sum(), np.exp(floor) / np.exp(first).sum()
+        expected[i] = np.where(votes > 0, np.maximum(own, floor) + 0.7 * votes, own)
+
+    inputs = RowExamples(asked).batch(np.arange(9))[0]
+    assert isinstance(inputs, SparseTargets)
+    np.testing.assert_allclose(made.all_scores(scores, inputs).numpy(), expected, rtol=1e-5, atol=1e-6)
+    best, classes = made.top_k(_Head(scores), inputs, torch.zeros(9, 1), k)
+    np.testing.assert_allclose(best.numpy(), -np.sort(-expected, axis=1)[:, :k], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(expected, classes.numpy(), 1), best.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_neighbours_that_do_not_help_count_nothing(tmp_path: Path) -> None:
+    """Labels are drawn without a look at the texts, a few of them often: what the network knows is all there is."""
+    rng = np.random.default_rng(0)
+    lines = [f"L{min(rng.geometric(0.5), 9)}\t" + " ".join(f"w{i}" for i in rng.choice(500, 5)) for _ in range(1_100)]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    run = run_in(tmp_path)
+    choice = Choice.read(tmp_path / "run" / "neighbours.json")
+    assert choice is not None
+    gains = [row[2] for row in choice.race]
+    assert len(gains) == 24
+    assert (choice.weight == 0.0) == (max(gains) <= 1.0) == (run.network.beside is None)
+
+
+def test_few_documents_are_all_trained_on(tmp_path: Path) -> None:
+    assert len(held_out(FEWEST - 1, 0)) == 0
+    assert len(held_out(FEWEST, 0)) == 50
+    assert len(held_out(10**6, 0)) == 2_000
+    texts, labels = planted(60, 10)
+    (tmp_path / "train.txt").write_text("\n".join(f"{y[0]}\t{x}" for x, y in zip(texts, labels, strict=True)))
+    assert run_in(tmp_path).network.beside is None
+    assert not (tmp_path / "run" / "vocabularies" / "documents.safetensors").exists()
