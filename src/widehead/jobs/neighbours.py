@@ -219,7 +219,8 @@ class Neighbours:
         found, near = [], []
         with torch.no_grad():
             for start in range(0, len(held), size):
-                inputs, _ = held.batch(np.arange(start, min(start + size, len(held))))
+                inputs = held.batch(np.arange(start, min(start + size, len(held))))[0]
+                assert isinstance(inputs, SparseTargets)
                 hidden = network.hidden(inputs.to(network.head.device))
                 best = network.head.top_k(hidden, min(max(depth, _FIRST), self.labels.shape[1]))
                 found.append([part.cpu().numpy() for part in best])
