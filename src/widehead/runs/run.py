@@ -23,7 +23,7 @@ from widehead.runs.index import RunIndex, build_index
 from widehead.runs.lock import locked
 from widehead.runs.replace import bring_back, check_replaceable, drop_aside, remove_run, set_aside
 from widehead.runs.rows import ids_of, linear_head, similar_classes
-from widehead.runs.start import begun, check_cutoffs, check_split, kept_frequencies, read_data, said, trainer_in
+from widehead.runs.start import begun, check_cutoffs, check_split, kept_frequencies, read_data, said, trained_in
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
 from widehead.split import Peers
 from widehead.training import Outcome, RunFolder
@@ -207,11 +207,7 @@ class Run:
             display = display_for(quiet or not self._peers.is_first)
             try:
                 with heard_by(display.hear):
-                    data = self._read_alike()
-                    trainer = trainer_in(self.folder, self.config, data, self._peers, display, on_log)
-                    outcome = trainer.run()
-                if self._peers.size == 1 and (told := data.job.trained(trainer.network, self.folder, self.config)):
-                    display.say(told)
+                    outcome = trained_in(self.folder, self.config, self._read_alike(), self._peers, display, on_log)
                 if outcome.status == "finished" and self._peers.is_first:
                     drop_aside(self.folder)
                 return outcome

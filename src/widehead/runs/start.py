@@ -26,7 +26,7 @@ from widehead.options.heads import needs_frequencies, split_heads
 from widehead.runs.storage import check_storage_free
 from widehead.sampling.base import checked_frequencies
 from widehead.split import Peers
-from widehead.training import Evaluator, RunFolder, Trainer
+from widehead.training import Evaluator, Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
 from widehead.training.log import Display
@@ -199,6 +199,17 @@ def trainer_in(
     trainer.restore()
     trainer.state.position.prepared(started)
     return trainer
+
+
+def trained_in(
+    folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers, display: Display, on_log: OnLog | None
+) -> Outcome:
+    """Train, and let the job choose afterwards what it chooses by data of its own; several processes choose nothing."""
+    trainer = trainer_in(folder, config, data, peers, display, on_log)
+    outcome = trainer.run()
+    if peers.size == 1 and (told := data.job.trained(trainer.network, folder, config)):
+        display.say(told)
+    return outcome
 
 
 def _made_frequencies(folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> Tensor | None:
