@@ -3,10 +3,11 @@
     python recipes/million.py [FOLDER] [--pairs 10000000] [--users 300000] [--items 1300000] [--widths 0] [--threads 2]
 
 The table is written to FOLDER (a new one in the system's by default). Items are taken about as 1/rank: seven pairs in
-ten are of genres near a user's own, of which there is one for 400 items, the rest are of all items. Of 1.3 million items
-about a million are taken at all, and a third of them by five users or more. For each width, 0 being what the data decide,
-one process reads the table, holds a tenth of each user's pairs out, trains, judges 2,000 users by them and saves. A row
-with its seconds, those of CPU, its peak memory and its metrics goes to recipes/results/million.jsonl. Linux only.
+ten are of genres near a user's own, of which there is one for 400 items, the rest are of all items. Of 1.3 million
+items about a million are taken at all, and a third of them by five users or more. For each width, 0 being what the data
+decide, one process reads the table, holds a tenth of each user's pairs out, trains, judges 2,000 users by them and
+saves. A row with its seconds, those of CPU, its peak memory and its metrics goes to recipes/results/million.jsonl.
+Linux only.
 """
 
 from __future__ import annotations
