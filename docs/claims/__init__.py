@@ -15,6 +15,7 @@ from claims.quality import (
     EPINIONS,
     GOWALLA,
     ILL,
+    MILLION,
     NEXT_ITEM,
     RECALL,
     WIKIPEDIA,
@@ -39,7 +40,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
     "Exactness": (TWIN, EVERY, DRIFT, SOAK),
     "Reliability of runs": (KILLS,),
     "Quality, beside other systems": (
-        *(GOWALLA, EPINIONS, COMPARED, DEMO, CITEULIKE, YSO, EMBEDDINGS, NEXT_ITEM, WIKITEXT, WIKIPEDIA),
+        *(GOWALLA, EPINIONS, MILLION, COMPARED, DEMO, CITEULIKE, YSO, EMBEDDINGS, NEXT_ITEM, WIKITEXT, WIKIPEDIA),
         *(BY_OPTIMISER_WORDS, BY_OPTIMISER_ITEMS, ILL),
     ),
     "Memory": (MAPPED, REACH, TRAFFIC, PEAK, HALF),

@@ -42,8 +42,8 @@ EPINIONS = Claim(
 
 MILLION = Claim(
     "Recommender: a million items on a laptop",
-    "A planted table of ten million pairs, no options but a tenth of the pairs held out: read, trained, judged on 2,000 "
-    "users and saved by one process.",
+    "A planted table of ten million pairs, no options but a tenth of the pairs held out: read, trained, judged on "
+    "2,000 users and saved by one process.",
     "python recipes/million.py",
     (
         Table(
@@ -59,8 +59,8 @@ MILLION = Claim(
             {},
         ),
     ),
-    noted="The machine was busy with other work, so seconds of CPU are given, of one thread. Widths from 64 to 928 on a "
-    "tenth of the table are in [the log](log-recipes.md): the least is best there.",
+    noted="The machine was busy with other work, so seconds of CPU are given, of one thread. Widths from 64 to 928 on "
+    "a tenth of the table are in [the log](log-recipes.md): the least is best there.",
 )
 
 COMPARED = Claim(
