@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "language-model": {"dropout": 0.0},
     "word-embeddings": {},
     "multilabel": {"preset": "trained", "input_dropout": 0.0, "dropout": 0.0, "encoder_max_grad_norm": 0.1},
+    "next-item": {"preset": "exact", "input_dropout": 0.0, "dropout": 0.0},
 }
 
 

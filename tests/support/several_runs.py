@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "language-model": {"width": 16, "batch_size": 128, "at": (1, 10), "loss": "spherical-softmax"},
     "word-embeddings": {"width": 16, "subsample": None, "at": (1, 10)},
     "multilabel": {"width": 12, "hidden": (16,), "batch_size": 97, "at": (1, 2), "loss": "spherical-softmax"},
+    "next-item": {"width": 12, "batch_size": 17, "at": (1, 2)},
 }
 
 
