@@ -58,3 +58,17 @@ def test_one_direction_after_the_other(d: int, left: float, dtype: torch.dtype) 
     batches = [orthonormal(d)[step % d][None] for step in range(6 * d)]
     assert worst(d, dtype, left, batches, targets=False) < LIMIT[dtype]
     assert worst(d, dtype, left, batches * 2, targets=True) < LIMIT[dtype]
+
+
+def test_a_segment_that_shrinks_evenly_ends_without_a_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newton's steps take the same part of all directions: none of them is to blame, and none is looked for."""
+    tried: list[object] = []
+    monkeypatch.setattr("widehead.factored.step._corrections", lambda *given: tried.append(given) or iter(()))
+    generator = torch.Generator().manual_seed(2)
+    head = wh.ExactHead(40, 100, wh.losses.SquaredError(), dtype=torch.float32)
+    optimizer = wh.optim.Newton(head)
+    for _ in range(90):
+        head(torch.randn(80, 40, generator=generator), torch.arange(80)).backward()
+        optimizer.step()
+    assert head.weights.closes >= 2
+    assert not tried
