@@ -166,10 +166,11 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         _measure_targets(batch, hr, memory)
         length = self._length(batch, group, memory)
         passed = length * (dense_curvature(batch.hidden, hr, batch.dense) + memory.targets)
-        # If it is not finite, no length can be trusted: the step meets NaN, and names it.
+        # If it is not finite, no length can be trusted: a GPU leaves the step out; here it meets the cause and names it.
         passed = torch.nan_to_num(passed, nan=torch.nan, posinf=torch.nan)
         memory.scaled_back = memory.scaled_back + (passed > _TOLERANCE)
-        allowed = passed.reciprocal().clamp(max=1.0) * length
+        is_unknown = is_known(passed) and bool(passed.isnan())
+        allowed = lr if is_unknown else passed.reciprocal().clamp(max=1.0) * length
         memory.steps += 1
         return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory), batch.says)
 
