@@ -166,7 +166,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         _measure_targets(batch, hr, memory)
         length = self._length(batch, group, memory)
         passed = length * (dense_curvature(batch.hidden, hr, batch.dense) + memory.targets)
-        # If it is not finite, no length can be trusted: a GPU leaves the step out; here it meets the cause and names it.
+        # If it is not finite, no length can be trusted: a GPU leaves the step out; here it meets the cause and says so.
         passed = torch.nan_to_num(passed, nan=torch.nan, posinf=torch.nan)
         memory.scaled_back = memory.scaled_back + (passed > _TOLERANCE)
         is_unknown = is_known(passed) and bool(passed.isnan())
