@@ -127,6 +127,11 @@ def test_what_is_no_sequence_is_refused(tmp_path: Path, text: str, message: str)
         (np.eye(3), "Found a matrix"),
         (polars.DataFrame({"user": ["u", None], "item": [1, 2]}), "row 2: expected a user and an item"),
         (polars.DataFrame({"user": ["u"], "item": [1], "time": ["x"]}), "row 1: expected a time"),
+        (polars.DataFrame({"user": "u", "item": [1, 2], "time": [date(2026, 1, 1), None]}), "row 2: expected a time"),
+        (
+            polars.DataFrame({"user": "u", "item": [1, 2], "time": [None, datetime(2026, 1, 1)]}),
+            "row 1: expected a time.*Found None",
+        ),
         (polars.DataFrame({"a": [1]}), "data in memory: expected .* a header that names them, such as user,item,time"),
         (
             polars.DataFrame({"item": [1], "b": [2]}),

@@ -61,6 +61,26 @@ def test_lines_are_answered_by_their_last_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tied": True, "head": "sampled"}, "`tied` should be left out with the encoder ngram. Found True"),
+        ({"hidden_norm": 16.0}, "`hidden_norm` should be left out"),
+        ({"input_dropout": 0.1}, "`input_dropout` should be left out"),
+        ({"layers": 2}, "`layers` should be 1 with the encoder ngram, which takes hidden. Found 2"),
+        ({"layers": 2, "encoder": "bag"}, "`layers` should be 1 with the encoder bag"),
+        ({"hidden": (8,), "encoder": "lstm"}, r"`hidden` should be empty with the encoder lstm.*Found \[8\]"),
+        ({"activation": "tanh", "encoder": "transformer"}, "`activation` should be none with the encoder transformer"),
+        ({"embedding": 300, "encoder": "gru"}, "`embedding` should be left out with tied embeddings.*Found 300"),
+    ],
+)
+def test_options_that_an_encoder_has_no_use_for_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        configure("language-model", train="f", out="o", **options)
+    used = {"embedding": 300, "hidden": (8,), "activation": "tanh", "encoder": "bag", "tied": False, "hidden_norm": 1.0}
+    assert configure("language-model", train="f", out="o", **used).embedding == 300
+
+
+@pytest.mark.parametrize(
     ("options", "preset"),
     [
         ({"encoder": "lstm"}, "places"),
@@ -74,5 +94,7 @@ def test_lines_are_answered_by_their_last_words(tmp_path: Path) -> None:
 def test_an_encoder_brings_its_defaults(options: dict[str, Any], preset: str) -> None:
     config = configure("language-model", train="f", out="o", **options)
     assert config.preset == preset
+    if preset.startswith("places"):
+        assert configure("language-model", train="f", out="o", preset=preset).encoder == "lstm"
     assert config.tied == (preset == "places")
     assert (config.context == 64) == preset.startswith("places")

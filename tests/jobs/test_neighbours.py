@@ -130,6 +130,30 @@ def test_scores_are_those_of_a_dense_twin(probabilities: bool, num_labels: int, 
     np.testing.assert_allclose(np.take_along_axis(expected, classes.numpy(), 1), best.numpy(), rtol=1e-5, atol=1e-6)
 
 
+class _Index(_Head):
+    """The 40 best, as an index that looks at few classes finds them."""
+
+    def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        scores, classes = super().top_k(hidden, k)
+        scores[:, 40:], classes[:, 40:] = -torch.inf, -1
+        return scores, classes
+
+
+def test_labels_with_votes_are_heard_beside_an_index_that_finds_few() -> None:
+    rng = np.random.default_rng(2)
+    features = scipy.sparse.csr_matrix(np.eye(6, dtype=np.float32))
+    scores = torch.from_numpy(rng.standard_normal((6, 300)))
+    last = scores.argsort(dim=1)[:, 0].numpy()  # each document's only neighbour has the label that is least likely
+    labels = scipy.sparse.csr_matrix((np.ones(6, dtype=np.float32), last, np.arange(7)), shape=(6, 300))
+    made = Neighbours(features, labels, 5, weight=9.0)
+    inputs = RowExamples(features).batch(np.arange(6))[0]
+    assert isinstance(inputs, SparseTargets)
+    best, classes = made.top_k(_Index(scores), inputs, torch.zeros(6, 1), 50)
+    assert classes[:, 0].tolist() == last.tolist()
+    torch.testing.assert_close(best[:, 0], scores.topk(40, dim=1).values[:, -1] + 9.0)
+    assert (classes >= 0).sum(dim=1).tolist() == [41] * 6
+
+
 def test_neighbours_that_do_not_help_count_nothing(tmp_path: Path) -> None:
     """Labels are drawn without a look at the texts, a few of them often: what the network knows is all there is."""
     rng = np.random.default_rng(0)

@@ -287,9 +287,12 @@ def item_cells(table: Any) -> list[Any]:
 
 
 def _listed(column: Any) -> list[Any]:
-    """The cells of a column of pandas or polars; times as dates or whole nanoseconds."""
+    """The cells of a column of pandas or polars; times as whole nanoseconds, None for one that is missing."""
     found = np.asarray(column)
-    return (found.astype("datetime64[ns]").astype(np.int64) if found.dtype.kind == "M" else found).tolist()
+    if found.dtype.kind != "M":
+        return list(found.tolist())
+    whole = found.astype("datetime64[ns]").astype(np.int64)
+    return list(np.where(np.isnat(found), None, whole).tolist())
 
 
 def _of_columns(name: str, header: list[str], columns: list[list[Any]]) -> _Rows:

@@ -136,7 +136,8 @@ class Neighbours:
     def top_k(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(m, k) float64 scores, best first, and classes; −inf and −1 in places that none takes.
 
-        A label that has votes but is not among the best max(k, 200) of ``head`` counts as the 200th of them.
+        A label that has votes but is not among the best max(k, 200) of ``head`` counts as the 200th of them, or as the
+        last one that an index finds.
         """
         found = head.top_k(hidden, min(max(k, _FIRST), self.labels.shape[1]))
         scores, classes = (part.cpu().numpy() for part in found)
@@ -177,7 +178,8 @@ class Neighbours:
         keys, values = keys[order], values[order]
         voted = np.repeat(np.arange(m), np.diff(votes.indptr))
         at = voted * width + votes.indices
-        floor = own[:, min(_FIRST, own.shape[1]) - 1][voted]
+        first = np.where(classes >= 0, own, np.inf)[:, :_FIRST]  # an index may find fewer
+        floor = first.min(axis=1)[voted]
         place = np.minimum(np.searchsorted(keys, at), len(keys) - 1)
         known = keys[place] == at
         above = np.maximum(np.where(known, values[place], floor), floor) + weight * votes.data

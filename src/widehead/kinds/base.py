@@ -59,6 +59,8 @@ class Kind:
                 f"Option `width` should be at least 1 but for encoder_init svd and the job {jobs}, for which 0 lets "
                 f"the data decide. Found 0 with job = {cls.name!r}, encoder_init = {config.encoder_init!r}."
             )
+        if "encoder" in cls.takes:
+            _check_encoder(config)
         if config.encoder_init != "svd":
             return
         if "encoder_init" not in cls.takes:
@@ -68,6 +70,17 @@ class Kind:
                 "Option `encoder_init` should be svd for a linear encoder only. "
                 f"Found hidden = {list(config.hidden)}, activation = {config.activation!r}."
             )
+
+
+def _check_encoder(config: TrainingConfig) -> None:
+    """Raise ValueError if there is an option that the encoder has no use for."""
+    layered = config.encoder not in ("bag", "ngram")
+    if not layered and config.layers != 1:
+        raise refusal("layers", f"be 1 with the encoder {config.encoder}, which takes hidden", config.layers)
+    if layered and config.hidden:
+        raise refusal("hidden", f"be empty with the encoder {config.encoder}, which takes layers", list(config.hidden))
+    if layered and config.activation != "none":
+        raise refusal("activation", f"be none with the encoder {config.encoder}", config.activation)
 
 
 def kind_named(name: str) -> type[Kind]:

@@ -3,7 +3,8 @@
 from typing import ClassVar
 
 from widehead.kinds.base import Kind
-from widehead.options import Preset
+from widehead.options import OPTIONS, Preset, TrainingConfig
+from widehead.options.checks import refusal
 
 _SHARED = {
     "activation": "tanh",
@@ -18,6 +19,7 @@ _SHARED = {
 # Pieces of 64 words, of which each is predicted.
 _PLACES = {
     **{name: value for name, value in _SHARED.items() if name not in ("activation", "hidden")},
+    "encoder": "lstm",
     "context": 64,
     "batch_size": 32,
     "dropout": 0.2,
@@ -67,5 +69,16 @@ class LanguageModel(Kind):
         ),
         Preset("places-exact", "Such an encoder with the exact head.", {**_PLACES, **_EXACT}),
     )
+    @classmethod
+    def check(cls, config: TrainingConfig) -> None:
+        super().check(config)
+        if config.encoder != "ngram":
+            if config.tied and config.embedding != OPTIONS["embedding"].default:
+                raise refusal("embedding", "be left out with tied embeddings, which have the width", config.embedding)
+            return
+        for name in ("tied", "hidden_norm", "input_dropout"):
+            if (found := getattr(config, name)) != OPTIONS[name].default:
+                raise refusal(name, "be left out with the encoder ngram", found)
+
     # The data do not tell: the hidden layers grow 100-fold while it trains.
     sgd_lr: ClassVar = {"spherical-softmax": 3.0}
