@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import widehead as wh
+from widehead.data import SequenceExamples
 from widehead.jobs import JOBS, configure
-from widehead.models import WideNetwork
+from widehead.models import SequenceEncoder, WideNetwork
 from widehead.optim.sgd import cautious_lr
 from widehead.training.optimizers import make_head_optimizer
 
@@ -94,3 +95,19 @@ def test_the_lr_is_what_was_measured_for_language_models() -> None:
 def test_hidden_layers_that_are_zero_say_nothing_about_the_lr() -> None:
     optimizer, head = made(scale=0.0, head_optimizer="sgd", head_momentum=0.5)
     assert optimizer.param_groups[0]["lr"] == 0.5 * cautious_lr(head.loss, WIDTH, WIDTH)
+
+
+@pytest.mark.parametrize("loss", ["squared-error", "spherical-softmax"])
+def test_places_of_sequences_count_as_examples(loss: str) -> None:
+    """The lr is that of the same hidden layers and targets, one an example."""
+    ids = np.random.default_rng(0).integers(0, D, 40)
+    pieces = SequenceExamples(ids, np.array([0, 9, 11]), np.array([9, 11, 40]))
+    config = configure("next-item", out="run", train="train.txt", width=WIDTH, head_optimizer="sgd", loss=loss)
+    head, encoder = wh.ExactHead(WIDTH, D, config.make_loss()), SequenceEncoder(D, WIDTH, kind="gru").eval()
+    found = make_head_optimizer(config, WideNetwork(encoder, head), pieces).param_groups[0]["lr"]
+    inputs, targets = pieces.batch(np.arange(3))
+    hidden = encoder(inputs).detach()
+    dense = float(torch.linalg.svdvals(hidden)[0]) ** 2 / 37
+    most = max(float(hidden[targets.class_ids == c].square().sum()) for c in range(D)) / 37
+    assert len(hidden) == 37
+    assert found == pytest.approx(cautious_lr(head.loss, dense, most), rel=1e-5)
