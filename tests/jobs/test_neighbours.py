@@ -85,6 +85,18 @@ def test_estimators_hear_neighbours_too() -> None:
     assert (scores[:, 0] >= scores[:, 1]).all()
 
 
+def test_probabilities_of_single_labels_are_calibrated_beside_neighbours_or_refused() -> None:
+    """Those of the network alone rank other labels first."""
+    texts, labels = planted(1_200)
+    single = [label[0] for label in labels]
+    options = {"width": 8, "neighbours": 10, "head": "sampled", "epochs": 1, "quiet": True}
+    model = wh.MultiLabel(**options).fit(texts, single)
+    assert (model.classes_[model.predict_proba(texts[:50]).argmax(axis=1)] == model.predict(texts[:50])).all()
+    model = wh.MultiLabel(**options, holdout=0.0).fit(texts, single)
+    with pytest.raises(ValueError, match=r"Expected a run with documents held out.*neighbours=0"):
+        model.predict_proba(texts[:50])
+
+
 class _Head:
     def __init__(self, scores: torch.Tensor) -> None:
         self.scores = scores

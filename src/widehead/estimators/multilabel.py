@@ -109,10 +109,11 @@ class MultiLabel(Estimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """(m, D) the probability of each label, in the order of `classes_`.
 
-        If each document has a single label and the loss or head defines probabilities, these are they. Else a score is
-        calibrated by isotonic regression on the held-out documents: the probability is how often labels of such a score
-        were true there (see `widehead.estimators.calibration`); of single labels the D of a document are then made to
-        sum to 1. Of a document of which nothing is known, it is how often the label is in the training data.
+        If each document has a single label, the loss or head defines probabilities and no neighbours have a say, these
+        are they. Else a score is calibrated by isotonic regression on the held-out documents: the probability is how
+        often labels of such a score were true there (see `widehead.estimators.calibration`); of single labels the D of
+        a document are then made to sum to 1. Of a document of which nothing is known, it is how often the label is in
+        the training data.
 
         All D of all m documents are in memory at once; for the best alone there is `predict`.
 
@@ -189,11 +190,10 @@ class MultiLabel(Estimator):
     def _probabilities(self, scores: torch.Tensor, hidden: torch.Tensor, known: np.ndarray) -> np.ndarray:
         single = self._form == "single"
         run = self._fitted()
-        own = run.config.has_probabilities and (run.network.beside is None or self._calibration is None)
-        if single and own:
+        if single and run.config.has_probabilities and run.network.beside is None:
             every = torch.arange(scores.shape[1], device=scores.device).expand(len(hidden), -1)
             with torch.no_grad():
-                found = self._fitted().network.head.log_prob(hidden, every).double().exp().cpu().numpy()
+                found = run.network.head.log_prob(hidden, every).double().exp().cpu().numpy()
         else:
             found = self._calibrated()(scores.double().cpu().numpy())
         found[~known] = self._frequencies
@@ -203,7 +203,8 @@ class MultiLabel(Estimator):
         if self._calibration is None:
             raise ValueError(
                 "Expected a run with documents held out, which probabilities are calibrated on. Found none; do "
-                "MultiLabel(holdout=0.1).fit(X, Y)."
+                "MultiLabel(holdout=0.1).fit(X, Y); or MultiLabel(neighbours=0), if labels are single and the loss or "
+                "head defines probabilities."
             )
         if self._learnt["step"] != (step := self._fitted().step):
             raise ValueError(
