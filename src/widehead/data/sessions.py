@@ -291,8 +291,9 @@ def _listed(column: Any) -> list[Any]:
     found = np.asarray(column)
     if found.dtype.kind != "M":
         return list(found.tolist())
-    whole = found.astype("datetime64[ns]").astype(np.int64)
-    return list(np.where(np.isnat(found), None, whole).tolist())
+    whole = found.astype("datetime64[ns]").astype(np.int64).astype(object)
+    whole[np.isnat(found)] = None
+    return list(whole.tolist())
 
 
 def _of_columns(name: str, header: list[str], columns: list[list[Any]]) -> _Rows:

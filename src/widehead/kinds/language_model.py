@@ -69,6 +69,7 @@ class LanguageModel(Kind):
         ),
         Preset("places-exact", "Such an encoder with the exact head.", {**_PLACES, **_EXACT}),
     )
+
     @classmethod
     def check(cls, config: TrainingConfig) -> None:
         super().check(config)
