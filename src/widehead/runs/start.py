@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +136,23 @@ def built(job: Job, config: TrainingConfig, frequencies: Tensor | None, mesh: An
 
 
 def first_network(
-    config: TrainingConfig, data: JobData, frequencies: Tensor | None, peers: Peers = ALONE, *, begins: bool = True
+    config: TrainingConfig,
+    data: JobData,
+    frequencies: Tensor | None,
+    peers: Peers = ALONE,
+    *,
+    begins: bool = True,
+    tell: Callable[[], object] = lambda: None,
 ) -> tuple[WideNetwork, float]:
-    """A new network and, if it ``begins``, with weights made from the data, the seconds that these took."""
+    """A new network and, if it ``begins``, with weights made from the data, the seconds that these took.
+
+    It will ``tell`` before these, which may take long.
+    """
     took = [0.0]
 
     def start(encoder: nn.Module) -> None:
+        if config.encoder_init != "random":
+            tell()
         begin = time.perf_counter()
         start_encoder(config, encoder, data, peers)
         took[0] = time.perf_counter() - begin
@@ -179,17 +192,11 @@ def trainer_in(
     folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers, display: Display, on_log: OnLog | None
 ) -> Trainer:
     """A trainer in the state of the last checkpoint of a folder, or at the start."""
-    if peers.size > 1:
-        threads = torch.get_num_threads()
-        display.say(f"{peers.size} processes, {threads} thread{'s' * (threads > 1)} each.")
-    if data.reading:
-        display.say(said(config.train, data.reading))
-    if data.test is not None and data.test.reading:
-        display.say(said(config.test, data.test.reading))
     begins = not peers.said_by_first(folder.last_checkpoint.exists())
-    if begins and config.preset is not None:
-        display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
-    network, took = first_network(config, data, _made_frequencies(folder, config, data, peers), peers, begins=begins)
+    tell = cache(partial(_tell, config, data, peers, display, begins))
+    frequencies = _made_frequencies(folder, config, data, peers)
+    network, took = first_network(config, data, frequencies, peers, begins=begins, tell=tell)
+    tell()  # a network that cannot be made is one line, so this comes last if nothing takes long
     started = peers.said_by_first(took)
     keep_freed_memory()
     evaluator = evaluator_of(config, network, data, peers)
@@ -199,6 +206,19 @@ def trainer_in(
     trainer.restore()
     trainer.state.position.prepared(started)
     return trainer
+
+
+def _tell(config: TrainingConfig, data: JobData, peers: Peers, display: Display, begins: bool) -> None:
+    """Say what was read, and how it is trained."""
+    if peers.size > 1:
+        threads = torch.get_num_threads()
+        display.say(f"{peers.size} processes, {threads} thread{'s' * (threads > 1)} each.")
+    if data.reading:
+        display.say(said(config.train, data.reading))
+    if data.test is not None and data.test.reading:
+        display.say(said(config.test, data.test.reading))
+    if begins and config.preset is not None:
+        display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
 
 
 def trained_in(
