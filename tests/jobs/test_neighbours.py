@@ -179,6 +179,16 @@ def test_neighbours_that_do_not_help_count_nothing(tmp_path: Path) -> None:
     assert (choice.weight == 0.0) == (max(gains) <= 1.0) == (run.network.beside is None)
 
 
+@pytest.mark.parametrize("neighbours", [0, 10])
+def test_documents_to_choose_by_train_nothing(neighbours: int, tmp_path: Path) -> None:
+    files(tmp_path)
+    sizes = {"width": 4, "neighbours": neighbours, "holdout": 0.0}
+    config = configure("multilabel", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **sizes)
+    data = Run.new(config).data
+    assert data.job.num_documents == 1_050  # type: ignore[attr-defined]
+    assert len(data.examples) == 1_050 - (52 if neighbours else 0)
+
+
 def test_few_documents_are_all_trained_on(tmp_path: Path) -> None:
     assert len(held_out(FEWEST - 1, 0)) == 0
     assert len(held_out(FEWEST, 0)) == 50

@@ -100,6 +100,13 @@ def test_what_a_test_file_asks_for(tmp_path: Path) -> None:
     assert run.evaluate(path, (1,), at_most=1).keys() == {"recall@1", "mrr@1"}
 
 
+def test_a_long_sequence_is_judged_by_its_last_items(tmp_path: Path) -> None:
+    job = Run.new(config_of("next-item", tmp_path, context=4)).job
+    inputs, targets = job.read_test([[f"i{i}" for i in range(12)], ["i1", "i2"]]).examples.batch(np.arange(2))
+    assert [[job.class_names[i] for i in row] for row in inputs.to_lists()] == [["i7", "i8", "i9", "i10"], ["i1"]]
+    assert [job.class_names[i] for i in targets.class_ids.tolist()] == ["i11", "i2"]
+
+
 @pytest.mark.parametrize("text", ["i1\n\ni2\n", "zzz yyy\n", "i1 zzz\nzzz i1\n"])
 def test_a_test_file_with_nothing_to_judge_by_is_refused(text: str, tmp_path: Path) -> None:
     run = trained(tmp_path, epochs=1)
