@@ -4,8 +4,9 @@ A step's largest matrices, the rows of V that are targets, are as large as those
 gives such blocks back to the system at once, as it does by default, mapping them took a sixth of the time of a step.
 """
 
-import sys
+from dataclasses import dataclass
 from threading import Lock
+from weakref import ref
 
 import numpy as np
 import torch
@@ -14,9 +15,31 @@ from torch import Tensor
 _LEAST = 1 << 18  # numbers: smaller blocks are kept by the C library
 _MOST = 1 << 26  # numbers that are kept altogether
 _ALIGNED = 16  # numbers of a cache line
-_NOBODY = 3  # references to a block that is in no tensor: of the list, of the loop and of the call that counts
 
-_blocks: list[np.ndarray] = []
+
+@dataclass(eq=False)
+class _Block:
+    """Memory, and the last part of it that was given away, which lives as long as some tensor has it."""
+
+    memory: np.ndarray
+    part: ref[np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    @property
+    def is_free(self) -> bool:
+        return self.part is None or self.part() is None
+
+    def given(self, size: int) -> np.ndarray:
+        """(size,) of it, from the beginning of a cache line."""
+        at = -self.memory.ctypes.data // 4 % _ALIGNED
+        part = self.memory[at : at + size]
+        self.part = ref(part)
+        return part
+
+
+_blocks: list[_Block] = []
 _lock = Lock()
 
 
@@ -26,24 +49,19 @@ def empty(rows: int, columns: int) -> Tensor:
     if size < _LEAST:
         return torch.empty(rows, columns)
     with _lock:
-        block = _free(size)
-    at = -block.ctypes.data // 4 % _ALIGNED
-    return torch.from_numpy(block[at : at + size]).view(rows, columns)
+        part = _free(size).given(size)
+    return torch.from_numpy(part).view(rows, columns)
 
 
-def _free(size: int) -> np.ndarray:
+def _free(size: int) -> _Block:
     """The smallest block of at least ``size`` numbers that nobody has, or a new one in the place of a smaller."""
-    unused = sorted((block for block in _blocks if sys.getrefcount(block) == _NOBODY), key=len)
+    unused = sorted((block for block in _blocks if block.is_free), key=len)
     for block in unused:
         if len(block) >= size + _ALIGNED:
             return block
-    made = np.empty(size + size // 8 + _ALIGNED, dtype=np.float32)  # sizes of batches vary
+    made = _Block(np.empty(size + size // 8 + _ALIGNED, dtype=np.float32))  # sizes of batches vary
     for block in unused[:1]:
-        _remove(block)
+        _blocks.remove(block)
     if sum(map(len, _blocks)) + len(made) <= _MOST:
         _blocks.append(made)
     return made
-
-
-def _remove(block: np.ndarray) -> None:
-    del _blocks[next(i for i, other in enumerate(_blocks) if other is block)]
