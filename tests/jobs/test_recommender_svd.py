@@ -17,6 +17,7 @@ from widehead.jobs import build_network, configure
 from widehead.jobs.recommender import Recommender, affordable_width, factors, scaled
 from widehead.options import TrainingConfig
 from widehead.runs import Run
+from widehead.runs.onnx_file import BestOfBags
 from widehead.targets import SparseTargets
 
 
@@ -83,6 +84,27 @@ def test_rare_items_count_as_zeros_and_have_no_rows_unless_too_few_are_left(tmp_
             found.append(network.encoder(alone).detach())
         assert np.array_equal(found[0].numpy().any(axis=1), kept)
         assert torch.equal(*found)
+
+
+def test_a_run_without_rows_of_rare_items_is_exported_and_explained_as_it_predicts(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    lines = Path(str(config.train)).read_text().splitlines()
+    Path(str(config.train)).write_text(
+        "\n".join(line.replace(" ", f" rare{n // 4} ", 1) for n, line in enumerate(lines))
+    )
+    run = Run.new(config)
+    run.train(quiet=True)
+    ids = torch.tensor(
+        [[run.class_ids[name] for name in row] for row in (["i5", "rare7", "i8"], ["rare2", "i0", "i9"])]
+    )
+    alone = SparseTargets.from_ids(torch.arange(len(run.class_ids)))
+    encoder = run.network.encoder.eval()
+    assert len(encoder.embeddings.weight) < len(run.class_ids)
+    assert torch.equal(encoder.rows(alone.class_ids), encoder(alone))
+    classes, _ = BestOfBags(run, 5)(ids, torch.ones(ids.shape))
+    names = run.job.class_names
+    expected = run.predict([[names[i] for i in row] for row in ids.tolist()], 5)
+    assert [[names[i] for i in row] for row in classes.tolist()] == [one.classes for one in expected]
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.6])

@@ -151,7 +151,7 @@ class Recommender(Estimator):
         assert isinstance(bag, SparseTargets)
         with torch.no_grad():
             weights = unit_values(bag, bag.values_or_ones(head.dtype))
-            parts = encoder.embeddings.weight[bag.class_ids] * weights[:, None]
+            parts = encoder.rows(bag.class_ids) * weights[:, None]
             rows = torch.cat([parts, torch.zeros_like(parts[:1]), encoder(bag)])
             scores = head.scores(rows, asked.to(head.device).expand(len(rows), 1)).double()[:, 0].cpu().numpy()
         bias, score = float(scores[-2]), float(scores[-1])

@@ -81,6 +81,10 @@ class BagEncoder(nn.Module):
             embedded = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
         return self.layers(embedded)
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """(…, c) embeddings of ids (…); zeros for those that have none."""
+        return nn.functional.embedding(ids if self.places is None else self.places[ids], self.embeddings.weight)
+
     @torch.no_grad()
     def _places(self, kept: Tensor) -> Tensor:
         """(N,) the row of each id, the last one of those that have none, which is 0."""

@@ -52,7 +52,7 @@ class BestOfBags(_Best):
         if self.encoder.normalize:
             norms = weights.square().sum(dim=1, keepdim=True).sqrt()
             weights = weights / torch.where(norms > 0, norms, 1.0)
-        rows = nn.functional.embedding(ids.clamp_min(0), self.encoder.embeddings.weight)
+        rows = self.encoder.rows(ids.clamp_min(0))
         hidden = self.encoder.layers((rows * weights[:, :, None]).sum(dim=1))
         banned = None
         if self.excludes:
