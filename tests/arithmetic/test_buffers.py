@@ -68,3 +68,15 @@ def test_memory_that_only_a_graph_still_has_is_not_given_away() -> None:
     out.backward()
     assert weight.grad is not None
     assert weight.grad.eq(float(ROWS)).all(), len(others)
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_they_are_float32_on_the_cpu_whatever_the_defaults_of_torch_are(size: int) -> None:
+    """Or C would write past their end."""
+    torch.set_default_dtype(torch.float16)
+    try:
+        with torch.device("meta"):
+            found = buffers.empty(2, size)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (found.dtype, found.device.type, found.shape) == (torch.float32, "cpu", (2, size))

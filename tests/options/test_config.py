@@ -29,8 +29,8 @@ def config_of(job: str = "recommender", **options: object) -> TrainingConfig:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_defaults_of_every_job_are_valid_and_come_back_from_json(job: str) -> None:
-    config = config_of(job, hidden=[32, 16], head_lr=0.5)
-    assert config.hidden == (32, 16)
+    config = config_of(job, at=[32, 16], head_lr=0.5)
+    assert config.at == (32, 16)
     assert TrainingConfig.from_json(config.to_json()) == config
     defaults = config_of(job)
     assert all(getattr(defaults, name) == value for name, value in JOBS[job].presets[0].values.items())

@@ -65,7 +65,7 @@ class Compiled(Arithmetic):
             *(table.base, table.previous, len(table.last), len(table.corrections)),
         )
         out, reached = buffers.empty(n, c), table.versions.new_empty(n)
-        work = torch.empty(self._lib.widehead_bring_work(threads, n, c), dtype=torch.uint8)
+        work = torch.empty(self._lib.widehead_bring_work(threads, n, c), dtype=torch.uint8, device="cpu")
         made = (out.data_ptr(), reached.data_ptr(), work.data_ptr())
         _check(self._lib.widehead_bring(threads, n, ids.data_ptr(), ctypes.byref(given), to_base, *made, reading))
         return out, reached
@@ -186,7 +186,7 @@ class Compiled(Arithmetic):
         assert 0 <= start <= stop <= versions.numel(), "rows to look at should be rows"
         flags = np.zeros(256, dtype=np.uint8)
         flags[list(wanted)] = 1
-        found, seen = torch.empty(min(most, stop - start), dtype=torch.int64), ctypes.c_int64()
+        found, seen = versions.new_empty(min(most, stop - start), dtype=torch.int64), ctypes.c_int64()
         pointers = (flags.ctypes.data, len(found), found.data_ptr(), ctypes.addressof(seen))
         count = self._lib.widehead_find(versions.data_ptr(), start, stop, *pointers)
         return found[:count], seen.value
