@@ -47,9 +47,8 @@ def empty(rows: int, columns: int) -> Tensor:
     """(rows, columns) float32 on the CPU, with any numbers in it. Its memory serves again once no tensor has it."""
     size = rows * columns
     if size < _LEAST:
-        return torch.empty(
-            rows, columns, dtype=torch.float32, device="cpu"
-        )  # whatever torch's defaults are: C writes it
+        # Whatever torch's defaults are: C writes it.
+        return torch.empty(rows, columns, dtype=torch.float32, device="cpu")
     with _lock:
         part = _free(size).given(size)
     return torch.from_numpy(part).view(rows, columns)

@@ -91,20 +91,25 @@ def pairs_by_lines(path: FilePath) -> Pairs:
 
 
 def _list_rows(path: FilePath, lines: Iterator[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if "\t" in line or "," in line:
-            found = "tab" if "\t" in line else "comma"
-            raise DataError(
-                f"{path}, line {number}: expected 'user item item …' separated by spaces, as on the first line. "
-                f"Found a {found}."
-            )
-        if names := line.split():
+    for names in list_lines(path, lines, "user item item …"):
+        if names:
             yield Row(names[0], names[1:])
 
 
-def separator_of(first: str) -> str | None:
-    """What separates the cells of a file with this first line; None in lists."""
-    return "\t" if "\t" in first else "," if "," in first else None
+def list_lines(path: FilePath, lines: Iterable[str], what: str) -> Iterator[list[str]]:
+    """The names on each line, as the first line has them; DataError at one that is of a table."""
+    for number, line in enumerate(lines, 1):
+        if separator := separator_of(line):
+            found = "tab" if separator == "\t" else "comma"
+            raise DataError(
+                f"{path}, line {number}: expected '{what}' separated by spaces, as on the first line. Found a {found}."
+            )
+        yield line.split()
+
+
+def separator_of(line: str) -> str | None:
+    """What separates the cells of a line, as of a file that begins with it; None in lists."""
+    return "\t" if "\t" in line else "," if "," in line else None
 
 
 def _by_pieces(pieces: Iterable[Piece]) -> Pairs:

@@ -25,8 +25,8 @@ import numpy as np
 from widehead.data.files import FilePath, first_bytes, first_lines, is_file, listed, open_text, shortened
 from widehead.data.foreign import refuse_foreign, refuse_separators
 from widehead.data.memory import is_matrix, is_table, lists_of, name_of, row_names
-from widehead.data.pairs import separator_of
-from widehead.data.tables import cell_reader, names_shown, sequence_columns
+from widehead.data.pairs import list_lines, separator_of
+from widehead.data.tables import cell_reader, names_shown, sequence_columns, taken_cells
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
 
@@ -151,14 +151,7 @@ def _of_rows(rows: _Rows, items: Vocabulary | None, name: str) -> Sequences:
 
 def _file_lists(path: FilePath) -> Iterator[list[str]]:
     with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if "\t" in line or "," in line:
-                found = "tab" if "\t" in line else "comma"
-                raise DataError(
-                    f"{path}, line {number}: expected 'item item item …' separated by spaces, as on the first line. "
-                    f"Found a {found}."
-                )
-            yield line.split()
+        yield from list_lines(path, lines, "item item item …")
 
 
 def _memory_lists(data: Any) -> Iterator[list[str]]:
@@ -220,11 +213,10 @@ def _columns(place: str, first: Sequence[str]) -> _Columns:
 
 
 def _cells(place: str, cells: list[str], columns: _Columns, width: int) -> tuple[Any, ...]:
-    if len(cells) != width:
-        raise DataError(f"{place}: expected {width} columns, as in the first row. Found {len(cells)}.")
-    user, item, *time = (cells[column].strip() for column in columns.taken)
-    if not user or not item:
-        raise DataError(f"{place}: expected a user and an item. Found an empty cell.")
+    try:
+        user, item, *time = taken_cells(cells, width, columns.taken)
+    except ValueError as error:
+        raise DataError(f"{place}: {error}.") from error
     return (user, item, *(_time(place, text) for text in time))
 
 

@@ -98,13 +98,19 @@ def _rows(path: FilePath, reader: Any, rows: Iterable[list[str]], width: int, co
 
 
 def _row(cells: list[str], width: int, columns: list[int]) -> Row:
+    user, item, *rating = taken_cells(cells, width, columns)
+    rated = finite(rating[0], LARGEST, "a rating that is a finite number") if rating else None
+    return Row(user, (item,), rated)
+
+
+def taken_cells(cells: list[str], width: int, columns: list[int]) -> list[str]:
+    """User, item and, if there is a third column, what it holds; ValueError if a row is not as the first one."""
     if len(cells) != width:
         raise ValueError(f"expected {width} columns, as in the first row. Found {len(cells)}")
-    user, item, *rating = [cells[column] for column in columns]
-    if not user.strip() or not item.strip():
+    taken = [cells[column].strip() for column in columns]
+    if not taken[0] or not taken[1]:
         raise ValueError("expected a user and an item. Found an empty cell")
-    rated = finite(rating[0], LARGEST, "a rating that is a finite number") if rating else None
-    return Row(user.strip(), (item.strip(),), rated)
+    return taken
 
 
 def _unlike_first(path: FilePath, line: int, rows: Iterator[Row]) -> Iterator[Row]:

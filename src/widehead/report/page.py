@@ -79,7 +79,8 @@ def _summary(
     if not records:
         return f"{said} No step was made yet."
     last = records[-1]
-    apart = f", {duration(last['preparation'])} of them before the first step" if last.get("preparation") else ""
+    prepared = last.get("preparation", 0.0)
+    apart = f", {duration(prepared)} of them before the first step" if prepared >= 0.05 else ""
     said += (
         f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}{apart}."
     )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -136,29 +134,19 @@ def built(job: Job, config: TrainingConfig, frequencies: Tensor | None, mesh: An
 
 
 def first_network(
-    config: TrainingConfig,
-    data: JobData,
-    frequencies: Tensor | None,
-    peers: Peers = ALONE,
-    *,
-    begins: bool = True,
-    tell: Callable[[], object] = lambda: None,
+    config: TrainingConfig, data: JobData, frequencies: Tensor | None, peers: Peers = ALONE, *, begins: bool = True
 ) -> tuple[WideNetwork, float]:
-    """A new network and, if it ``begins``, with weights made from the data, the seconds that these took.
-
-    It will ``tell`` before these, which may take long.
-    """
-    took = [0.0]
+    """A new network and, if it ``begins``, with weights made from the data, the seconds that these took."""
+    took = 0.0
 
     def start(encoder: nn.Module) -> None:
-        if config.encoder_init != "random":
-            tell()
+        nonlocal took
         begin = time.perf_counter()
         start_encoder(config, encoder, data, peers)
-        took[0] = time.perf_counter() - begin
+        took = time.perf_counter() - begin
 
     made = built(data.job, config, frequencies, peers.mesh, **({"start": start} if begins else {}))
-    return made, took[0]
+    return made, took
 
 
 def fitting_cutoffs(config: TrainingConfig, job: Job) -> TrainingConfig:
@@ -193,10 +181,14 @@ def trainer_in(
 ) -> Trainer:
     """A trainer in the state of the last checkpoint of a folder, or at the start."""
     begins = not peers.said_by_first(folder.last_checkpoint.exists())
-    tell = cache(partial(_tell, config, data, peers, display, begins))
+    # A network that cannot be made is one line; so what was read is told after it is made, unless that takes long.
+    is_long = begins and config.encoder_init != "random"
     frequencies = _made_frequencies(folder, config, data, peers)
-    network, took = first_network(config, data, frequencies, peers, begins=begins, tell=tell)
-    tell()  # a network that cannot be made is one line, so this comes last if nothing takes long
+    if is_long:
+        _tell(config, data, peers, display, begins)
+    network, took = first_network(config, data, frequencies, peers, begins=begins)
+    if not is_long:
+        _tell(config, data, peers, display, begins)
     started = peers.said_by_first(took)
     keep_freed_memory()
     evaluator = evaluator_of(config, network, data, peers)

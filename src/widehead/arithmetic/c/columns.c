@@ -127,23 +127,10 @@ static void finish_gram(const Step *s, const Work *w, Range own) {
     }
 }
 
-/* added ← old + added and value ← base + added for rows of the small state; gives Σ value² and Σ value. */
+/* Rows of the small state, of which `added` holds what they grow by. */
 static void settle(const Step *s, Range rows, double *square, double *sum) {
-    Int d = s->d;
-    for (Int r = rows.begin; r < rows.end; r++) {
-        const float *old = s->small_added + r * d, *base = s->small_base + r * d;
-        float *added = s->added + r * d, *value = s->value + r * d, squares = 0.0f, numbers = 0.0f;
-#pragma omp simd reduction(+ : squares, numbers)
-        for (Int j = 0; j < d; j++) {
-            float more = added[j] + old[j], now = base[j] + more;
-            added[j] = more;
-            value[j] = now;
-            squares += now * now;
-            numbers += now;
-        }
-        *square += squares;
-        *sum += numbers;
-    }
+    for (Int r = rows.begin; r < rows.end; r++)
+        widehead_settle(s, r * s->d, s->d, s->added + r * s->d, square, sum);
 }
 
 /* Twin: Arithmetic.step if p is 1 and m > d. `figures` as in step.c. Other than 0 if the system is too ill conditioned to

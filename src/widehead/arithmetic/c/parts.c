@@ -19,6 +19,21 @@ int widehead_leaf_inverse(Int n, float *a, Int ld) {
     return 0;
 }
 
+void widehead_settle(const Step *s, Int first, Int count, const float *more, double *square, double *sum) {
+    const float *old = s->small_added + first, *base = s->small_base + first;
+    float *added = s->added + first, *value = s->value + first, squares = 0.0f, numbers = 0.0f;
+#pragma omp simd reduction(+ : squares, numbers)
+    for (Int i = 0; i < count; i++) {
+        float grown = more[i] + old[i], now = base[i] + grown;
+        added[i] = grown;
+        value[i] = now;
+        squares += now * now;
+        numbers += now;
+    }
+    *square += squares;
+    *sum += numbers;
+}
+
 typedef float Vector __attribute__((vector_size(4 * LINE), aligned(4), may_alias));
 typedef int Places __attribute__((vector_size(4 * LINE)));
 

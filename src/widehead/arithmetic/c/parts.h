@@ -29,6 +29,10 @@ void widehead_gram_columns(const Terms *t, Range own, Int m, Int n, float *out);
 /* A ← A⁻¹ of an A (n, n) by Gauss and Jordan, by one thread; other than 0 if a pivot is not above 0. */
 int widehead_leaf_inverse(Int n, float *a, Int ld);
 
+/* added ← old + more and value ← base + added for `count` numbers of the small state from number `first` on; `more` may be
+ * what stands in `added`. Adds Σ value² to `square` and Σ value to `sum`. By one thread. */
+void widehead_settle(const Step *s, Int first, Int count, const float *more, double *square, double *sum);
+
 /* Rows of Q's value get the transpose of what was added, too; gives Σ of them. By one thread. */
 double widehead_symmetrised(const Step *s, Range rows);
 

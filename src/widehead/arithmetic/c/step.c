@@ -165,18 +165,7 @@ static void grow(const Step *s, const Work *w, Range rows, float alpha, const fl
     for (Int r = rows.begin; r < rows.end; r += at_once) {
         Int count = rows.end - r < at_once ? rows.end - r : at_once;
         product(1, 0, count, d, s->m, alpha, w->lefts + r, w->lefts_width, factor, d, 0.0f, buffer, d);
-        const float *old = s->small_added + r * d, *base = s->small_base + r * d;
-        float *added = s->added + r * d, *value = s->value + r * d, squares = 0.0f, numbers = 0.0f;
-#pragma omp simd reduction(+ : squares, numbers)
-        for (Int i = 0; i < count * d; i++) {
-            float more = buffer[i] + old[i], now = base[i] + more;
-            added[i] = more;
-            value[i] = now;
-            squares += now * now;
-            numbers += now;
-        }
-        *square += squares;
-        *sum += numbers;
+        widehead_settle(s, r * d, count * d, buffer, square, sum);
     }
 }
 
