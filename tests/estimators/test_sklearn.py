@@ -34,6 +34,7 @@ NOT_APPLICABLE: dict[Any, dict[str, str]] = {
         "check_classifiers_multilabel_representation_invariance": "lists are labels, not rows of zeros and ones",
     },
     wh.WordVectors: {},  # it takes texts, which no check gives
+    wh.NextItem: {},  # nor sequences
 }
 
 

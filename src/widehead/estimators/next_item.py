@@ -88,3 +88,8 @@ class NextItem(Estimator):
         run = self._fitted()
         name = run.job.metric_names(run.config.at)[0]
         return run.job.read_test(sequences).metrics(run.network, [name], None, run.config.seed)[name]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.sparse = False, False
+        return tags
