@@ -66,7 +66,7 @@ class KernelWarning(WideheadWarning):
 
 
 class RankingWarning(WideheadWarning):
-    """Weights leave for programs that rank classes by outputs, which this loss does not; says by what it does."""
+    """Weights leave for programs that rank classes by outputs alone, as is not done here; says by what it is."""
 
 
 class RetrievalWarning(WideheadWarning):

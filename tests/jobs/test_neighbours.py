@@ -12,7 +12,7 @@ import torch
 
 import widehead as wh
 from widehead.data import RowExamples
-from widehead.errors import CheckpointError
+from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure
 from widehead.jobs.neighbours import FEWEST, Choice, Neighbours, held_out
 from widehead.runs import Run
@@ -67,6 +67,8 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Pat
     answers = Service(whole).answer([Request("names", texts, 3)])[0]
     assert isinstance(answers, list)
     assert [(answer.classes, answer.scores) for answer in answers] == said[0][:5]
+    with pytest.warns(RankingWarning, match="the network alone.*nearest training documents"):
+        whole.export("torch", tmp_path / "network.pt")
     report = whole.report().read_text(encoding="utf-8")
     assert "Neighbours" in report
     (tmp_path / "whole" / name).write_text('{"weight": -1}')

@@ -48,7 +48,7 @@ def export(
     Returns:
         path.
 
-    RankingWarning, if the loss does not rank classes by the outputs themselves, and the file does not say by what.
+    RankingWarning, if the run does not rank classes by the outputs themselves, and the file does not say by what.
 
     Raises:
         ValueError: another format or index, or a number out of range.
@@ -76,6 +76,12 @@ def export(
         warn_user(
             f"{path} holds rows w of weights, and {run.config.loss} ranks classes by {formula} with o = w·h, not by o: "
             f"{do}, or take Run.open(…).network.head.to_scorer(), a module that ranks as the run does.",
+            RankingWarning,
+        )
+    if format != "word2vec" and run.network.beside is not None:
+        warn_user(
+            f"{path} holds the network alone, and the run ranks classes by votes of the nearest training documents, "
+            "too: take Run.predict or `widehead serve`, or train with neighbours 0.",
             RankingWarning,
         )
     return path
