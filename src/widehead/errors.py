@@ -66,7 +66,7 @@ class KernelWarning(WideheadWarning):
 
 
 class RankingWarning(WideheadWarning):
-    """Weights leave for programs that rank classes by outputs alone, as is not done here; says by what it is."""
+    """Classes are ranked by other than what the run ranks them by, or weights leave for programs that do so."""
 
 
 class RetrievalWarning(WideheadWarning):

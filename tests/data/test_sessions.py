@@ -124,6 +124,7 @@ def test_what_is_no_sequence_is_refused(tmp_path: Path, text: str, message: str)
     [
         ([[1, None]], "Found an empty one in sequence 0"),
         ([1, 2], "Expected lists of items, one for each sequence"),
+        ([["a", "b"], {"a", "b"}], "Expected lists of items, one for each sequence, in their order. Found .* none"),
         (np.eye(3), "Found a matrix"),
         (polars.DataFrame({"user": ["u", None], "item": [1, 2]}), "row 2: expected a user and an item"),
         (polars.DataFrame({"user": ["u"], "item": [1], "time": ["x"]}), "row 1: expected a time"),

@@ -199,3 +199,48 @@ def test_few_documents_are_all_trained_on(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("\n".join(f"{y[0]}\t{x}" for x, y in zip(texts, labels, strict=True)))
     assert run_in(tmp_path).network.beside is None
     assert not (tmp_path / "run" / "vocabularies" / "documents.safetensors").exists()
+
+
+def test_what_was_chosen_for_other_weights_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training that goes on and dies leaves a run that ranks by the network alone, and says so."""
+    files(tmp_path)
+    run = run_in(tmp_path, epochs=1)
+    assert run.network.beside is not None
+
+    def killed(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Neighbours, "chosen", killed)
+    with pytest.raises(MemoryError):
+        run.train(quiet=True, epochs=2)
+    again = Run.open(tmp_path / "run")
+    with pytest.warns(RankingWarning, match="ranks by the network alone.*one process"):
+        assert again.network.beside is None
+    monkeypatch.undo()
+    again.train(quiet=True)
+    assert Run.open(tmp_path / "run").network.beside is not None
+
+
+def test_an_index_beside_neighbours_is_asked_for_what_the_network_knows(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    files(tmp_path)
+    run = run_in(tmp_path)
+    texts = [line.partition("\t")[2] for line in (tmp_path / "test.txt").read_text().splitlines()[:20]]
+    exact, found = (Service(run, index).answer([Request("names", texts, 1)])[0] for index in ("exact", "ivf"))
+    assert [a.classes for a in found] == [a.classes for a in exact]  # type: ignore[union-attr]
+
+
+def test_an_index_that_finds_nothing_leaves_the_votes(tmp_path: Path) -> None:
+    features = scipy.sparse.csr_matrix(np.eye(3, dtype=np.float32))
+    labels = scipy.sparse.csr_matrix(np.eye(3, 5, dtype=np.float32))
+    inputs = RowExamples(features).batch(np.arange(3))[0]
+    assert isinstance(inputs, SparseTargets)
+
+    class _None(_Head):
+        def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.full((3, k), -torch.inf), torch.full((3, k), -1)
+
+    made = Neighbours(features, labels, 5, weight=2.0)
+    best, classes = made.top_k(_None(torch.zeros(3, 5)), inputs, torch.zeros(3, 1), 2)
+    assert best[:, 0].tolist() == [2.0] * 3
+    assert classes.tolist() == [[0, -1], [1, -1], [2, -1]]

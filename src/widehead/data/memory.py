@@ -3,7 +3,7 @@
 Rows have no names but their numbers, from 0. A value of 0 is no entry, whether it is stored or not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -114,12 +114,14 @@ def sentences_of(data: Any, tokens: Tokens) -> Iterator[list[str]]:
         yield [str(word) for word in words]
 
 
-def lists_of(data: Any, what: str) -> list[list[Any]]:
-    """A list of things for each of some others; DataError if data are something else."""
+def lists_of(data: Any, what: str, *, ordered: bool = False) -> list[list[Any]]:
+    """A list of things for each of some others; DataError if data are something else, or ``ordered`` and sets."""
     rows = []
     for row in _listed(data, f"lists of {what}"):
         if isinstance(row, str | bytes) or not isinstance(row, Iterable):
             raise DataError(f"Expected lists of {what}. Found {_shown(row)} among them; do [[…], […]].")
+        if ordered and isinstance(row, Set | Mapping):
+            raise DataError(f"Expected lists of {what}, in their order. Found {_shown(row)}, which has none.")
         rows.append(list(row))
     if _are_indicators(rows):
         raise DataError(

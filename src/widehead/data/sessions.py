@@ -157,7 +157,7 @@ def _file_lists(path: FilePath) -> Iterator[list[str]]:
 def _memory_lists(data: Any) -> Iterator[list[str]]:
     if is_matrix(data):
         raise DataError("Expected lists of items in their order, or a table. Found a matrix; do matrix.tolist().")
-    for number, row in enumerate(lists_of(data, "items, one for each sequence")):
+    for number, row in enumerate(lists_of(data, "items, one for each sequence", ordered=True)):
         names = [name_of(item) for item in row]
         if None in names:
             raise DataError(f"Expected names of items. Found an empty one in sequence {number}.")

@@ -18,10 +18,10 @@ from widehead.data.documents import documents_of, is_pair
 from widehead.data.files import is_file, named, shortened
 from widehead.data.memory import features_of
 from widehead.data.sparse import CSR, csr_from_parts
-from widehead.errors import CheckpointError, DataError, check_whole
+from widehead.errors import CheckpointError, DataError, RankingWarning, check_whole, warn_user
 from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
-from widehead.jobs.neighbours import Choice, Neighbours, held_out
+from widehead.jobs.neighbours import NONE, Choice, Neighbours, held_out
 from widehead.jobs.network import bag_encoder
 from widehead.kinds import multilabel as kind
 from widehead.kinds.configure import follow
@@ -139,16 +139,23 @@ class Multilabel(kind.Multilabel, Job):
         held = held_out(self.num_documents, config.seed)
         seen = _part(self._documents, np.setdiff1d(np.arange(self.num_documents), held))
         judged = _part(self._documents, held[np.diff(self._documents.targets.indptr)[held] > 0])
-        if len(judged) == 0:
-            return None
         names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
-        choice = _neighbours(seen, config).chosen(network, judged, self._propensities, names)
+        choice = NONE
+        if len(judged):
+            choice = _neighbours(seen, config).chosen(network, judged, self._propensities, names)
         choice.write(folder.neighbours_path)
         return str(choice)
 
     def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
-        choice = Choice.read(folder.neighbours_path)
-        if self._documents is not None and choice is not None and choice.weight > 0.0:
+        if self._documents is None:
+            return
+        if (choice := Choice.read(folder.neighbours_path)) is None:
+            warn_user(
+                "The run ranks by the network alone: what neighbours count is chosen when training ends in one "
+                "process. Go on with it (--resume, or Run.train).",
+                RankingWarning,
+            )
+        elif choice.weight > 0.0:
             network.beside = _neighbours(self._documents, config, weight=choice.weight, power=choice.power)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:

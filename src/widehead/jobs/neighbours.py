@@ -75,6 +75,10 @@ class Choice:
             return found
 
 
+NONE = Choice(0.0, 1.0, 0, {}, {}, [])
+"""If there is no document with a label to choose by."""
+
+
 def held_out(count: int, seed: int) -> np.ndarray:
     """Rising rows of the documents to choose by, of so many: none of few."""
     held = min(int(_HELD * count), _MOST_HELD) if count >= FEWEST else 0
@@ -178,11 +182,12 @@ class Neighbours:
         keys, values = keys[order], values[order]
         voted = np.repeat(np.arange(m), np.diff(votes.indptr))
         at = voted * width + votes.indices
-        first = np.where(classes >= 0, own, np.inf)[:, :_FIRST]  # an index may find fewer
-        floor = first.min(axis=1)[voted]
-        place = np.minimum(np.searchsorted(keys, at), len(keys) - 1)
-        known = keys[place] == at
-        above = np.maximum(np.where(known, values[place], floor), floor) + weight * votes.data
+        first = np.where(classes >= 0, own, np.inf)[:, :_FIRST]  # an index may find fewer, or none
+        floor = first.min(axis=1)
+        floor = np.where(np.isfinite(floor), floor, 0.0)[voted]
+        place = np.searchsorted(keys, at)
+        known = np.append(keys, -1)[place] == at
+        above = np.maximum(np.where(known, np.append(values, 0.0)[place], floor), floor) + weight * votes.data
         values[place[known]] = above[known]
         keys, values = np.append(keys, at[~known]), np.append(values, above[~known])
         return _first(keys, values, m, int(width), k)
