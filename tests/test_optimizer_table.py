@@ -147,6 +147,21 @@ def test_targets_that_come_between_two_renewals_of_r_count_by_their_bound(kind: 
     assert relative(head.weight(), twin.weight) < 1e-11
 
 
+@PRECONDITIONED
+def test_batches_that_name_no_class_are_not_held_to_the_targets_of_those_before(kind: Kind) -> None:
+    row = TABLE[2]
+    head, weight = make_head(row, WIDTH, D, torch.float64)
+    optimizer, twin = kind.make(head, lr=20.0, weight_decay=0.0), kind.twin(weight)
+    twin.lr, twin.weight_decay = 20.0, 0.0
+    generator = torch.Generator().manual_seed(6)
+    for step in range(12):
+        b = batch(row, generator, M, WIDTH, D, most=0 if step in (5, 8) else 4)
+        head_loss(head, b)[0].backward()
+        twin.step(b.hidden, *partials(row, twin.weight, b))
+        optimizer.step()
+        assert relative(head.weight(), twin.weight) < 1e-9
+
+
 def train(head: wh.ExactHead, optimizer: torch.optim.Optimizer, row: Row, first: int, steps: int) -> None:
     for t in range(first, first + steps):
         b = batch(row, torch.Generator().manual_seed(t), M, head.in_features, head.num_classes, dominant=3.0)
