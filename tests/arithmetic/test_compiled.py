@@ -123,6 +123,27 @@ def test_many_examples_whose_step_is_ill_conditioned_are_left_to_torch(d: int) -
     assert stepped(head.weights, gradient, StepRule(((1.0,),), (-0.5 / largest,)), gradient.read.hidden) is not None
 
 
+def test_many_examples_with_a_pivot_near_zero_among_good_ones_are_left_to_torch() -> None:
+    """HᵀΛHR is not symmetric: all pivots may be above 0 while what the first leaves of others is rounding."""
+    d, found = 3, 0
+    head = trained(ROWS[0], 9, d)
+    gradient = made(head, ROWS[0], 9, d)
+    hidden, generator = gradient.read.hidden, torch.Generator().manual_seed(0)
+    for _ in range(40):
+        root = torch.randn(d, d, generator=generator)
+        hr = hidden @ (root @ root.T)
+        product = (hidden.T @ (gradient.by_squared_norm[:, None] * hr)).double()
+        gain = -(1.0 - 1e-5) / float(product[0, 0])
+        system = torch.eye(d, dtype=torch.float64) + gain * product
+        pivots = [float(torch.linalg.det(system[:k, :k])) for k in range(1, d + 1)]
+        if min(pivots) > 0.0:
+            found += 1
+            assert stepped(head.weights, gradient, StepRule(((1.0,),), (gain,)), hr) is None
+            mild = -0.5 / float(torch.linalg.eigvals(product).abs().max())
+            assert stepped(head.weights, gradient, StepRule(((1.0,),), (mild,)), hr) is not None
+    assert found > 0
+
+
 def stepped(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, hr: torch.Tensor) -> StepMade | None:
     """What the compiled step makes; None if it leaves the step to torch's operations."""
     assert COMPILED is not None
