@@ -506,3 +506,37 @@ def test_monitors_tell_the_part_of_all_steps_that_was_scaled_back() -> None:
     assert scaled > 0
     assert optimizer.monitors() == {"scaled_back": scaled / 4}
     assert wh.optim.SGD(heads, lr=0.1).monitors() == heads[0].monitors() == {}
+
+
+@pytest.mark.parametrize("decay", [0.95, 1.0])
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo"])
+def test_replayed_steps_are_counted_as_steps_that_are_made(kind: str, decay: float) -> None:
+    """What the host counts of steps that a graph made, told by `schedule` alone, is what it counts in `step`."""
+    head = make()
+    optimizer = getattr(wh.optim, kind)(head, decay=decay, refresh_every=4)
+    ages = []
+    for step in range(100):
+        (memory,) = optimizer.state.values() if step else [{}]
+        before, schedule = (memory.get("steps", 0), memory.get("age", 0)), optimizer.schedule()
+        hidden, ids = data(20, step)
+        head(hidden, ids).backward()
+        optimizer.step()
+        (memory,) = optimizer.state.values()
+        made = memory["steps"], memory["age"]
+        memory["steps"], memory["age"] = before
+        optimizer.replayed(schedule)
+        assert (memory["steps"], memory["age"]) == made
+        ages.append(made[1])
+    assert max(ages) == (3 if decay < 1.0 else 1)
+
+
+def test_a_sum_too_small_to_be_inverted_leaves_no_preconditioner_behind() -> None:
+    """On a CPU as on a GPU: R is of the sum that there is now, not of one that faded."""
+    head = make(dtype=torch.float32)
+    optimizer = wh.optim.Newton(head, decay=0.0, refresh_every=1)
+    for size in (1.0, 1e-18):
+        hidden, ids = data(20)
+        head((size * hidden).float(), ids).backward()
+        optimizer.step()
+        (memory,) = optimizer.state.values()
+        assert bool(memory["preconditioner"].any()) == (size == 1.0)
