@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import math
 import sys
 import traceback
@@ -115,6 +116,10 @@ class Device:
         finally:
             self._counts.pop()
 
+    @property
+    def is_counting(self) -> bool:
+        return bool(self._counts)
+
     def wait(self, operation: str) -> None:
         """The host waits: it is counted, and all that was under way arrives."""
         if self.capturing is not None:
@@ -152,7 +157,7 @@ class Device:
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the waits and kernels of one of ATen's operations on this device."""
-        full, name = _names(func)
+        full, name = names_of(func).full, names_of(func).short
         if (full in _WAITS or name in _WAITS) and not _needs_none(name, kwargs):
             for _ in range(_WAITS.get(full, _WAITS.get(name, 0))):
                 self.wait(full)
@@ -165,8 +170,8 @@ class Device:
 
     def moved(self, func: Any, given: list[Any], out: list[Any]) -> None:
         """Count the bytes of an operation that was ``given`` tensors and gave others, ``out``."""
-        name, made = _names(func)[1], [part for part in out if isinstance(part, Tensor)]
-        if self._counts and name not in _NO_KERNEL:
+        name, made = names_of(func).short, [part for part in out if isinstance(part, Tensor)]
+        if name not in _NO_KERNEL:
             tensors = [part for part in given if isinstance(part, Tensor)]
             if name in _WRITE_SOME:  # and read them before
                 moved = 2 * sum(map(_bytes, tensors[1:]))
@@ -184,11 +189,20 @@ def _bytes(tensor: Tensor) -> int:
     return math.prod(length for length, stride in lengths if stride != 0) * tensor.element_size()
 
 
-def _names(func: Any) -> tuple[str, str]:
-    """("sort.stable", "sort") of aten::sort.stable; what writes into out= is as what does not."""
-    name = func._schema.name.removeprefix("aten::").removesuffix("_out")
-    overload = func._schema.overload_name.removesuffix("out").rstrip("_.")
-    return (f"{name}.{overload}" if overload else name), name
+@dataclass(frozen=True)
+class Names:
+    """ "sort.stable", "sort" and "sort" of aten::sort.stable; but for ``plain``, as of what does not write into out=."""
+
+    full: str
+    short: str
+    plain: str
+
+
+@functools.cache
+def names_of(func: Any) -> Names:
+    plain = func._schema.name.removeprefix("aten::")
+    short, overload = plain.removesuffix("_out"), func._schema.overload_name.removesuffix("out").rstrip("_.")
+    return Names(f"{short}.{overload}" if overload else short, short, plain)
 
 
 def _needs_none(name: str, kwargs: dict[str, Any]) -> bool:

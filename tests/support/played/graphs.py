@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
 
-from support.played.tensors import PLAYED
+from support.played.tensors import PLAYED, leaves, mapped
 
 
 class CUDAGraph:
@@ -25,7 +24,7 @@ class CUDAGraph:
 
     def note(self, make: Callable[..., Any], args: Any, kwargs: Any, out: Any) -> None:
         """An operation that gave ``out``. Views stand for tensors, whose shapes may be changed in place later."""
-        args, kwargs, out = tree_map(lambda x: x.detach() if _is_strided(x) else x, (args, kwargs, out))
+        args, kwargs, out = mapped(lambda x: x.detach() if _is_strided(x) else x, (args, kwargs, out))
         self._operations.append((functools.partial(make, *args, **kwargs), _tensors(out)))
 
     def before_write(self, tensor: Tensor) -> None:
@@ -55,7 +54,7 @@ class CUDAGraph:
 
 
 def _tensors(out: Any) -> list[Tensor]:
-    return [part for part in tree_flatten(out)[0] if _is_strided(part)]
+    return [part for part in leaves(out) if _is_strided(part)]
 
 
 def _is_strided(part: Any) -> bool:

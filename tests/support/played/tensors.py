@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from support.played.counts import Device
+from support.played.counts import Device, names_of
 
 CUDA = torch.device("cuda", 0)
 #: devices that are being played, the innermost last
@@ -102,10 +102,28 @@ def on_host(value: Any) -> Any:
     return value.host if isinstance(value, PlayedTensor) else value
 
 
+def leaves(value: Any) -> list[Any]:
+    """What stands in tuples, lists and dictionaries, which is all that operations are given and give."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, tuple | list):
+        return [value]
+    return [leaf for part in value for leaf in leaves(part)]
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same with ``function`` of each leaf."""
+    if isinstance(value, dict):
+        return {name: mapped(function, part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([mapped(function, part) for part in value])
+    return function(value)
+
+
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One of ATen's operations, at least one of whose tensors is on the device."""
-    device, name = PLAYED[-1], func._schema.name.removeprefix("aten::")
-    flat, structure = tree_flatten((args, kwargs))
+    device, name = PLAYED[-1], names_of(func).plain
+    flat = leaves((args, kwargs))
     _refuse_mixed(func, name, args, flat)
     if name in _COPIES and _crosses(flat):
         if _copied_later(device, args, kwargs):
@@ -114,7 +132,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     elif name in _INDEXED and any(isinstance(part, Tensor) and not isinstance(part, PlayedTensor) for part in flat):
         device.wait(f"{name} with what is on the host")
     device.saw(func, args, kwargs)
-    host_args, host_kwargs = tree_unflatten([on_host(part) for part in flat], structure)
+    host_args, host_kwargs = mapped(on_host, args), mapped(on_host, kwargs)
     if host_kwargs.get("device") not in (None, torch.device("meta")):
         host_kwargs["device"] = torch.device("cpu")
     if device.capturing is not None:
@@ -123,7 +141,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*host_args, **host_kwargs)
     if device.capturing is not None and torch.Tag.inplace_view not in func.tags:
         device.capturing.note(func, host_args, host_kwargs, out)
-    device.moved(func, tree_flatten((host_args, host_kwargs))[0], tree_flatten(out)[0])
+    if device.is_counting:
+        device.moved(func, leaves((host_args, host_kwargs)), leaves(out))
     if torch.Tag.inplace_view in func.tags:  # t_ and its like: the shape of the tensor itself follows
         with no_dispatch():
             func(*args, **kwargs)
@@ -132,7 +151,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args[0]
     # What was given and comes back is itself.
     given = {id(part.host): part for part in flat if isinstance(part, PlayedTensor)}
-    return tree_map(lambda part: given[id(part)] if id(part) in given else played(part), out)
+    return mapped(lambda part: given[id(part)] if id(part) in given else played(part), out)
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
@@ -140,7 +159,7 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
     names = [part.name for part in func._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     written = [part.name for part in func._schema.arguments if part.alias_info is not None and part.alias_info.is_write]
-    return [part for name in written for part in tree_flatten(given.get(name))[0] if isinstance(part, Tensor)]
+    return [part for name in written for part in leaves(given.get(name)) if isinstance(part, Tensor)]
 
 
 def _crosses(flat: list[Any]) -> bool:
