@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,23 @@ def test_metrics_of_other_scales_have_plots_of_their_own() -> None:
 def test_pictures_are_the_same_every_time() -> None:
     curve = curves_of(RECORDS)[0]
     assert draw(curve) == draw(curve)
+
+
+def test_dark_pages_get_the_same_picture_in_other_colours() -> None:
+    names = {f"recall_at_{k}": 0.1 for k in range(1, 9)}  # as many lines as there are colours
+    metrics = next(curve for curve in curves_of([evaluation(1, **names)]) if len(curve.lines) == 8)
+    picture = draw(replace(metrics, baselines={"popularity": 0.2}))
+    light, dark = (base64.b64decode(uri.split(",")[1]).decode() for uri in (picture.light, picture.dark))
+    colours = re.compile("#[0-9a-f]{6}")
+    assert colours.sub("", light) == colours.sub("", dark)
+    pairs = set(zip(colours.findall(light), colours.findall(dark), strict=True))
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) == 9
+    assert all(luminance(a) < 0.5 < luminance(b) for a, b in pairs), pairs
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def test_writing_fails_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

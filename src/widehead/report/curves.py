@@ -5,13 +5,16 @@ matplotlib draws into memory: no window system is touched and no global state is
 
 import base64
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from widehead.report.tables import number
@@ -24,7 +27,23 @@ _PNG_SIZE = (7.0, 4.4)
 WHERE = ("kind", "step", "epoch", "seconds", "preparation")
 """What every line of a metrics.jsonl has; the rest are its metrics or monitors."""
 _BASELINES = ("--", ":", "-.")
-_SETTINGS = {
+# Ink, and colours after Okabe and Ito's palette, which colour-blind people can tell apart;
+# each with the lighter one that dark pages have.
+_ON_DARK = {
+    "#1d2430": "#d7dde6",
+    "#0072b2": "#56b4e9",
+    "#c55a00": "#f0a34a",
+    "#00805c": "#2fc898",
+    "#a0508a": "#dc8fc0",
+    "#5b6b00": "#d8d060",
+    "#6a6a6a": "#b0b0b0",
+    "#b03060": "#f08aa0",
+    "#3b4cc0": "#93a4f0",
+    "#8a5a2b": "#cfa06c",
+}
+_INK, *_COLOURS = _ON_DARK
+_COLOUR = re.compile("#[0-9a-f]{6}")
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "widehead",
     "font.size": 9,
@@ -36,17 +55,8 @@ _SETTINGS = {
     "grid.alpha": 0.16,
     "lines.linewidth": 1.8,
     "path.simplify": True,
-}
-_INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-# Ink, and colours after Okabe and Ito's palette, which colour-blind people can tell apart; lighter on dark.
-_THEMES = {
-    "light": (
-        "#1d2430",
-        ("#0072b2", "#c55a00", "#00805c", "#a0508a", "#5b6b00", "#6a6a6a", "#b03060", "#3b4cc0", "#8a5a2b"),
-    ),
-    "dark": (
-        "#d7dde6",
-        ("#56b4e9", "#f0a34a", "#2fc898", "#dc8fc0", "#d8d060", "#b0b0b0", "#f08aa0", "#93a4f0", "#cfa06c"),
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _INK
     ),
 }
 
@@ -127,27 +137,28 @@ def save_png(curve: Curve, file: BinaryIO) -> None:
 
 def svg_pair(paint: Paint) -> tuple[str, str]:
     """Data URIs of one plot on a transparent ground, for light and for dark pages."""
-    made = []
-    for theme in ("light", "dark"):
-        file = io.BytesIO()
-        metadata = {"Date": None, "Creator": None}
-        _save(paint, theme, Figure(_SIZE), file, format="svg", transparent=True, metadata=metadata)
-        made.append("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode())
-    return made[0], made[1]
+    file, figure = io.BytesIO(), Figure(_SIZE, dpi=72)  # the canvas measures text, at the dpi that SVG has
+    FigureCanvasSVG(figure)
+    _save(paint, figure, file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    light = file.getvalue().decode()
+    return _uri(light), _uri(_COLOUR.sub(lambda found: _ON_DARK.get(found[0], found[0]), light))
+
+
+def _uri(picture: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode()
 
 
 def png(paint: Paint, file: BinaryIO) -> None:
     """Write a plot as a PNG picture on white."""
-    figure = Figure(_PNG_SIZE, dpi=150)
-    _save(paint, "light", figure, file, format="png", facecolor="white", metadata={"Software": None})
+    _save(paint, Figure(_PNG_SIZE, dpi=150), file, format="png", facecolor="white", metadata={"Software": None})
 
 
-def _save(paint: Paint, theme: str, figure: Figure, file: BinaryIO, **how: Any) -> None:
-    ink, colours = _THEMES[theme]
-    settings: dict[Any, Any] = {**_SETTINGS, **dict.fromkeys(_INKS, ink)}
-    with matplotlib.rc_context(settings):
-        figure.set_layout_engine("constrained")
-        paint(figure.add_subplot(), ink, colours)
+def _save(paint: Paint, figure: Figure, file: BinaryIO, **how: Any) -> None:
+    with matplotlib.rc_context(_SETTINGS):
+        figure.set_layout_engine(layout := ConstrainedLayoutEngine())
+        paint(figure.add_subplot(), _INK, _COLOURS)
+        layout.execute(figure)  # by itself: with an engine, saving draws everything twice
+        figure.set_layout_engine(None)
         figure.savefig(file, **how)
 
 

@@ -191,7 +191,7 @@ def _bytes(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Names:
-    """ "sort.stable", "sort" and "sort" of aten::sort.stable; but for ``plain``, as of what does not write into out=."""
+    """ "sort.stable", "sort" and "sort" of aten::sort.stable; ``plain`` alone tells what writes into out=."""
 
     full: str
     short: str
