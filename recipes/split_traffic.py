@@ -29,7 +29,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import widehead as wh
 
-GATHERS = ("numbers", "hidden", "targets", "target values", "derivatives")
+GATHERS = ("numbers", "batch", "derivatives")
 SUMS = ("outputs", "SW", "sums over examples")
 
 

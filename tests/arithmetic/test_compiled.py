@@ -110,6 +110,20 @@ def test_forward_backward_and_step(row: Row, m: int, d: int, threads: int) -> No
         compare_steps(head.weights, mine, rights)
 
 
+def test_sums_of_a_step_that_is_left_to_torch_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows are split they are a message, which the others would not answer twice."""
+    head = trained(ROWS[0], 9, 3)
+    gradient = made(head, ROWS[0], 9, 3)
+    hidden = gradient.read.hidden
+    rule = StepRule(((1.0,),), (-1.5 / float(torch.linalg.eigvalsh(hidden.T @ gradient.weighted_hidden)[-1]),))
+    expected = TORCH.step(gradient, rule, head.weights.small, hidden, None)
+    assert stepped(head.weights, gradient, rule, hidden) is None
+    monkeypatch.setattr(Arithmetic, "sums", None)
+    assert COMPILED is not None
+    found = COMPILED.step(gradient, rule, head.weights.small, hidden, None)
+    assert relative(found.small.gram, expected.small.gram) < 1e-5
+
+
 @pytest.mark.parametrize("d", [3, 40])
 def test_many_examples_whose_step_is_ill_conditioned_are_left_to_torch(d: int) -> None:
     """Pivots without an exchange of rows may be anything: near 0, below it, or not a number."""
@@ -147,7 +161,7 @@ def test_many_examples_with_a_pivot_near_zero_among_good_ones_are_left_to_torch(
 def stepped(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, hr: torch.Tensor) -> StepMade | None:
     """What the compiled step makes; None if it leaves the step to torch's operations."""
     assert COMPILED is not None
-    return COMPILED._step(gradient, rule.gain[0], weights.small, hr)
+    return COMPILED._step(gradient, rule.gain[0], weights.small, hr)[0]
 
 
 def compare_steps(weights: FactoredWeights, gradient: OutputGradient, right: torch.Tensor | None) -> None:

@@ -105,7 +105,11 @@ def test_what_is_sent_does_not_depend_on_the_number_of_classes(several: Several,
         {k: v for k, v in one.items() if k not in unique} for one in many
     ]
     if head == "full":
-        assert few[0]["hidden"] + few[1]["hidden"] == 2 * 3 * 4 * 8 * 7  # the shorter part is filled up
+        hidden, most = (
+            2 * 3 * 4 * 8 * 7,
+            2 * 3 * 8 * 7 * (1 + 3),
+        )  # the shorter part is filled up; up to three targets each
+        assert hidden < few[0]["batch"] + few[1]["batch"] <= hidden + most
         assert few[0]["by hidden"] == 4 * 8 * 3 * (5 + 7)
     else:
         assert many[0]["rows"] == many[0]["row gradients"] <= 1.2 * few[0]["rows"]

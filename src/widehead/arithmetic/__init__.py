@@ -3,7 +3,7 @@
 from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
 from widehead.arithmetic.correct import Corrected, correct_before
 from widehead.arithmetic.corrections import Corrections, without_denormals
-from widehead.arithmetic.gradient import Forward, OutputGradient
+from widehead.arithmetic.gradient import Forward, OutputGradient, Share
 from widehead.arithmetic.placed_targets import PlacedTargets, row_dots
 from widehead.arithmetic.reference import Arithmetic
 from widehead.arithmetic.row_table import RowTable
@@ -22,6 +22,7 @@ __all__ = [
     "OutputGradient",
     "PlacedTargets",
     "RowTable",
+    "Share",
     "SmallState",
     "StepMade",
     "StepRule",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from widehead.arithmetic import buffers
+from widehead.arithmetic import step as steps
 from widehead.arithmetic.compiled_plan import CompiledPlan
 from widehead.arithmetic.correct import SMALLEST, Corrected
 from widehead.arithmetic.gradient import Forward, OutputGradient
@@ -22,6 +23,7 @@ from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import Figures, StepMade
 from widehead.arithmetic.step_rule import StepRule
+from widehead.arithmetic.sums import ExampleSums
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
@@ -110,28 +112,43 @@ class Compiled(Arithmetic):
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None
     ) -> StepMade:
         """By torch's operations also if Λ has a negative or huge entry, or the step overshoots."""
-        made = None
+        made, sums = None, None
         m, d = hr.shape
         if gram_hr is None and rule.keeps and _applies(hr, small) and (m > d or m <= _MOST_EXAMPLES):
-            made = self._step(gradient, rule.gain[0], small, hr)
-        return super().step(gradient, rule, small, hr, gram_hr) if made is None else made
+            made, sums = self._step(gradient, rule.gain[0], small, hr)
+        return steps.step(gradient, rule, small, hr, gram_hr, sums) if made is None else made
 
-    def _step(self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor) -> StepMade | None:
+    def _step(
+        self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor
+    ) -> tuple[StepMade | None, ExampleSums | None]:
+        """The step, or None if C does not apply; and the sums that it is made of, if m > d."""
         read, (m, d), by_columns = gradient.read, hr.shape, len(hr) > hr.shape[1]
         sizes = (m, d) if by_columns else (torch.get_num_threads(), m, d)
         function = "columns" if by_columns else "step"
         work = buffers.empty(1, getattr(self._lib, f"widehead_{function}_work")(*sizes))
+        share = read.share(gradient, small, hr)
         before = small.value.contiguous()  # C reads U and Q in front of U⁻ᵀ, too
         solved, rows = buffers.empty(m, d), buffers.empty(*read.values.shape)
         added, value = torch.empty_like(small.added), torch.empty_like(small.value)
         numbers = {"m": m, "d": d, "n": len(read.values), "num_classes": read.num_classes, "gain": gain}
         state = {"small_base": small.base, "small_added": small.added, "inverse_rows": before[2 * d + 2 :]}
         made = {"solved": solved, "added": added, "value": value, "rows": rows, "work": work, "hr": hr}
-        parts = vars(read.plan) | vars(read) | vars(gradient) | numbers | state | made
+        own = {
+            "first": share.examples.start,
+            "end": share.examples.stop,
+            "others": share.others,
+            "sparse": share.sparse,
+        }
+        parts = vars(read) | vars(gradient) | vars(share.plan) | numbers | state | made | own
+        sums = None
+        if by_columns:
+            self._call("example_sums", "Step", parts)
+            share.add_up([work[0, : 3 * d * d].view(3 * d, d)])
+            sums = ExampleSums(*work[0, : 3 * d * d].view(3, d, d))
         figures = self._call(function, "Step", parts)
         if figures is None:
-            return None
-        return StepMade(SmallState(small.master, small.base, added, value), solved, rows, figures)
+            return None, sums
+        return StepMade(SmallState(small.master, small.base, added, value), solved, rows, figures), sums
 
     def correct(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, solved: Tensor, hr: Tensor, values: Tensor

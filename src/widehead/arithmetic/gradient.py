@@ -6,8 +6,9 @@ Letters (docs/notation.md): m examples, D classes, d width, H (m, d) hidden, O =
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,24 @@ from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
     from widehead.arithmetic.reference import Arithmetic
+
+
+class Share(NamedTuple):
+    """What one process sees to of the sums over examples of which a step is made if they are more than d.
+
+    Attributes:
+        examples: whose HᵀΛHr and (NX)ᵀHr it makes.
+        others: (k, c) NX of these; where rows are split, SX.
+        plan, sparse: the targets whose rows are here, and their g.
+        add_up: sums → what they are of all, perhaps in their memory: HᵀΛHr, (NX)ᵀHr and what else there is, in one
+            matrix or several with d columns.
+    """
+
+    examples: slice
+    others: Tensor
+    plan: TargetPlan
+    sparse: Tensor
+    add_up: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,11 @@ class Forward:
         """(m, …) NX in some columns of X, from `OutputGradient.left`."""
         return left @ small.value[: left.shape[1], columns]
 
+    def share(self, gradient: OutputGradient, small: SmallState, hr: Tensor) -> Share:
+        """All of the sums for ``hr`` (m, d); where rows are split, a part."""
+        assert isinstance(self.plan, TargetPlan), "a record for a GPU makes its own steps"
+        return Share(slice(0, len(hr)), gradient.all_others(small), self.plan, gradient.sparse, lambda sums: sums)
+
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Copies of q = ‖o‖² (m,), s = Σ_j o_j (m,) and a = o at the targets (nnz,)."""
         return self.squared_norm.clone(), self.hidden_sum.clone(), self.outputs.clone()
@@ -138,6 +162,13 @@ class OutputGradient:
         parts = {name: getattr(self, name) for name in names}
         scaled = {name: part * factor for name, part in parts.items() if part is not None}
         return replace(self, bound=None, **scaled)
+
+    def all_others(self, small: SmallState) -> Tensor:
+        """(m, c) NX: NW and, with momentum, NM."""
+        d = self.read.hidden.shape[1]
+        if small.columns == d:
+            return self.others
+        return torch.cat([self.others, self.read.others(self.left, small, slice(d, None))], dim=1)
 
     @property
     def weighted_hidden(self) -> Tensor:

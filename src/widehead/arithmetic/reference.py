@@ -18,7 +18,7 @@ from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import StepMade
 from widehead.arithmetic.step_rule import StepRule
-from widehead.arithmetic.sums import ExampleSums, curvature_of, other_rows
+from widehead.arithmetic.sums import ExampleSums, curvature_of
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
@@ -98,9 +98,11 @@ class Arithmetic:
 
     def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
         """Sums over the examples, of which `step` is made if they are more than d."""
-        curvature, by_others = curvature_of(gradient, hr), other_rows(gradient, small).T @ hr
-        square = gradient.read.plan.gram_times(gradient.sparse, hr).T @ hr if named else None
-        return ExampleSums(curvature, by_others, square)
+        share = gradient.read.share(gradient, small, hr)
+        sums = [curvature_of(gradient, hr, share.examples), share.others.T @ hr[share.examples]]
+        if named:
+            sums.append(share.plan.gram_times(share.sparse, hr).T @ hr)
+        return ExampleSums(*share.add_up(sums))
 
     def step(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None

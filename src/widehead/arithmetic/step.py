@@ -55,10 +55,18 @@ class StepMade(NamedTuple):
     figures: Figures | None
 
 
-def step(gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None) -> StepMade:
-    """See `Arithmetic.step`."""
+def step(
+    gradient: OutputGradient,
+    rule: StepRule,
+    small: SmallState,
+    hr: Tensor,
+    gram_hr: Tensor | None,
+    sums: ExampleSums | None = None,
+) -> StepMade:
+    """See `Arithmetic.step`; ``sums`` if they are known."""
     if len(hr) > hr.shape[1]:
-        sums = gradient.read.arithmetic.sums(gradient, small, hr, named=gram_hr is None)
+        if sums is None:
+            sums = gradient.read.arithmetic.sums(gradient, small, hr, named=gram_hr is None)
         solution = solve(gradient, rule, small, hr, sums.curvature)
         made = _state_by_columns(gradient, rule, small, hr, sums, gram_hr, solution)
     else:

@@ -55,14 +55,6 @@ def curvature_of(gradient: OutputGradient, hr: Tensor, part: slice = slice(None)
     return gradient.read.hidden[part].T @ (gradient.by_squared_norm[part, None] * hr[part])
 
 
-def other_rows(gradient: OutputGradient, small: SmallState) -> Tensor:
-    """(m, c) NX: NW and, with momentum, NM."""
-    d = gradient.read.hidden.shape[1]
-    if small.columns == d:
-        return gradient.others
-    return torch.cat([gradient.others, gradient.read.others(gradient.left, small, slice(d, None))], dim=1)
-
-
 def times_rows(gradient: OutputGradient, small: SmallState) -> Tensor:
     """(m, c) TX: TW = ∇H and, with momentum, TM, as TW with M in the place of W."""
     d = gradient.read.hidden.shape[1]

@@ -6,6 +6,7 @@ Letters: P processes, D classes, m examples of one process, M of all.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _KINDS = ("float32", "float64", "bfloat16", "float16")
 _NUMBERS = 4  # that a process tells at the beginning of an exchange
+_ALIGNED = 8  # bytes of the longest numbers
 _DRAWN = 1 << 12  # rows that are drawn together
 _WHAT = (
     *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "consolidate", "audit"),
@@ -195,16 +197,22 @@ class RowSplit:
         return torch.cat([found[r * most : r * most + count] for r, count in enumerate(counts)])
 
     def all_of(self, parts: Sequence[Tensor], lengths: Sequence[Sequence[int]], what: str) -> list[Tensor]:
-        """Each of several vectors as `all_rows` of it, all of them in one message.
+        """Each of several tensors as `all_rows` of it, in one message; those with the longest numbers stand first.
 
         Args:
-            lengths: of each vector, by rank.
+            lengths: rows of each tensor, by rank.
         """
-        by_rank = list(zip(*lengths, strict=True))
+        widths = [part.element_size() * math.prod(part.shape[1:]) for part in parts]
+        by_rank = [[n * width for n, width in zip(of, widths, strict=True)] for of in zip(*lengths, strict=True)]
         totals = [sum(sizes) for sizes in by_rank]
-        told = self.all_rows(torch.cat(list(parts)), totals, what).split(totals)
-        pieces = [of_one.split(sizes) for of_one, sizes in zip(told, by_rank, strict=True)]
-        return [torch.cat(column) for column in zip(*pieces, strict=True)]
+        totals = [total + -total % _ALIGNED for total in totals]
+        mine = torch.cat([part.contiguous().flatten().view(torch.uint8) for part in parts])
+        told = self.all_rows(pad(mine, (0, totals[self.rank] - len(mine))), totals, what).split(totals)
+        pieces = [of_one[: sum(sizes)].split(sizes) for of_one, sizes in zip(told, by_rank, strict=True)]
+        return [
+            torch.cat([piece.view(part.dtype) for piece in column]).view(sum(of), *part.shape[1:])
+            for part, of, column in zip(parts, lengths, zip(*pieces, strict=True), strict=True)
+        ]
 
     def sum_(self, part: Tensor, what: str) -> Tensor:
         """``part``, in place, summed over the processes: the same bits on all."""

@@ -5,16 +5,16 @@ Letters (docs/notation.md): P processes, m examples of this one, M of all, d wid
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from widehead.arithmetic import Arithmetic, Forward, OutputGradient, SmallState, TargetPlan
+from widehead.arithmetic import Arithmetic, Forward, OutputGradient, Share, SmallState, StepMade, StepRule, TargetPlan
 from widehead.arithmetic.reference import GradientParts
-from widehead.arithmetic.sums import ExampleSums, curvature_of
 from widehead.errors import ProcessesError
 from widehead.split.processes import Formed, RowSplit
 from widehead.targets import SparseTargets
@@ -40,6 +40,23 @@ class JointForward(Forward):
 
     def by_rows(self, sparse: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
         return self.own.transposed_times(sparse[self.chosen], right, onto)
+
+    def share(self, gradient: OutputGradient, small: SmallState, hr: Tensor) -> Share:
+        """Equal parts of the examples, and each its own rows; one message of (2d + c)·d numbers.
+
+        Nothing in it is of Q or x̄, which a process may have rounded in another way: rank 0's stay its own.
+        """
+        assert isinstance(self.arithmetic, SplitArithmetic)
+        m, d, c, split = *hr.shape, small.columns, self.arithmetic.split
+        part = slice(m * split.rank // split.size, m * (split.rank + 1) // split.size)
+
+        def add_up(sums: Sequence[Tensor]) -> Sequence[Tensor]:
+            told = split.sum_(sums[0] if len(sums) == 1 else torch.cat(list(sums)), "sums over examples")
+            if gradient.constant is not None:
+                told[d : d + c].addr_(small.column_sum, gradient.constant @ hr)
+            return told.split([len(one) for one in sums])
+
+        return Share(part, gradient.left[part, :c], self.own, gradient.sparse[self.chosen], add_up)
 
     def others(self, left: Tensor, small: SmallState, columns: slice) -> Tensor:
         """``left`` holds SX in the place of SV."""
@@ -98,17 +115,17 @@ def gather_batch(
     learns: bool = False,
     what: str = "forward",
 ) -> Batch:
-    """H and the targets of all processes: two messages, after the one in which all say how many there are."""
+    """H and the targets of all processes: one message, after the one in which all say how many there are."""
     has_values = targets.values is not None
     table = split.meet(what, len(targets), targets.class_ids.numel(), has_values, learns, rows=rows)
     examples, counts, valued, learning = (list(column) for column in zip(*table, strict=True))
     check_alike(learning)
-    joint = split.all_rows(hidden, examples, "hidden")
-    numbers, ids = split.all_of([targets.counts, targets.class_ids], [examples, counts], "targets")
-    values = None
+    parts, lengths = [targets.counts, targets.class_ids.to(torch.int64), hidden], [examples, counts, examples]
     if any(valued):
-        values = split.all_rows(targets.values_or_ones(hidden.dtype).to(hidden.dtype), counts, "target values")
-    return Batch(joint, SparseTargets._trusted(ids, pad(numbers.cumsum(0), (1, 0)), values), examples, counts)
+        parts, lengths = [*parts, targets.values_or_ones(hidden.dtype).to(hidden.dtype)], [*lengths, counts]
+    numbers, ids, joint, *values = split.all_of(parts, lengths, "batch")
+    whole = SparseTargets._trusted(ids, pad(numbers.cumsum(0), (1, 0)), values[0] if values else None)
+    return Batch(joint, whole, examples, counts)
 
 
 def own_targets(split: RowSplit, targets: SparseTargets) -> tuple[SparseTargets, Tensor]:
@@ -157,18 +174,8 @@ class SplitArithmetic(Arithmetic):
         others = read.others(left, small, slice(d))
         return GradientParts(left, others, torch.addcmul(others, by_squared_norm[:, None], read.hidden_gram), None)
 
-    def sums(self, gradient: OutputGradient, small: SmallState, hr: Tensor, *, named: bool) -> ExampleSums:
-        """One message of (2d + c)·d numbers: each process sees to a part of the examples, and to its own rows.
-
-        Nothing in it is of Q or x̄, which a process may have rounded in another way: rank 0's stay its own.
-        """
-        m, c, split, read = len(hr), small.columns, self.split, gradient.read
-        assert isinstance(read, JointForward)
-        part = slice(m * split.rank // split.size, m * (split.rank + 1) // split.size)
-        found = [curvature_of(gradient, hr, part), gradient.left[part, :c].T @ hr[part]]  # of SX
-        if named:
-            found.append(read.own.gram_times(gradient.sparse[read.chosen], hr).T @ hr)
-        told = ExampleSums(*split.sum_(torch.cat(found), "sums over examples").split([len(one) for one in found]))
-        if gradient.constant is None:
-            return told
-        return replace(told, by_others=torch.addr(told.by_others, small.column_sum, gradient.constant @ hr))
+    def step(
+        self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None
+    ) -> StepMade:
+        made = self.inner if len(hr) > hr.shape[1] else super()  # otherwise all see to all targets
+        return made.step(gradient, rule, small, hr, gram_hr)

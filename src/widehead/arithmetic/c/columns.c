@@ -1,22 +1,19 @@
-/* The exact step of float32 weights on the CPU if there are more examples than columns: of sums over the examples, and of
- * products of d × d numbers, in one parallel region (common.h). Letters: B = HᵀΛHr, P = (NW)ᵀHr with N = σ1ᵀ + S. */
+/* The exact step of float32 weights on the CPU if there are more examples than columns: sums over the examples first, which
+ * may be added up over processes, then products of d × d numbers; each in one parallel region (common.h). Letters:
+ * B = HᵀΛHr, P = (NW)ᵀHr with N = σ1ᵀ + S. */
 #include "parts.h"
 
 enum { STRIP = 64, MEANS = 5 }; /* rows of a task; vectors that Hr is multiplied with */
 
-/* What stands in `work`: (m, d), (m, d) and (m, MEANS) numbers, then (d, d) ones. */
+/* What stands in `work`: B, P and the square of SᵀHr, (d, d) each, then what follows from them, then numbers of examples. */
 typedef struct {
-    float *scaled, *named, *means, *totals, *curvature, *others, *square, *outputs, *half, *solver, *inner, *spare;
+    float *curvature, *others, *square, *totals, *outputs, *half, *solver, *inner, *spare, *scaled, *named, *means;
 } Work;
 
 static Work work_of(const Step *s) {
     Int md = s->m * s->d, dd = s->d * s->d;
     Work w;
-    w.scaled = s->work;
-    w.named = w.scaled + md;
-    w.means = w.named + md;
-    w.totals = w.means + MEANS * s->m;
-    w.curvature = w.totals + MEANS * s->d;
+    w.curvature = s->work;
     w.others = w.curvature + dd;
     w.square = w.others + dd;
     w.outputs = w.square + dd;
@@ -24,6 +21,10 @@ static Work work_of(const Step *s) {
     w.solver = w.half + dd;
     w.inner = w.solver + dd;
     w.spare = w.inner + dd;
+    w.totals = w.spare + dd;
+    w.scaled = w.totals + MEANS * s->d;
+    w.named = w.scaled + md;
+    w.means = w.named + md;
     return w;
 }
 
@@ -86,14 +87,16 @@ static void begin_step(const Step *s, const Work *w) {
     widehead_gram_columns(&terms, mine(d, LINE), m, s->n, w->named);
 }
 
-/* B, P, the square of SᵀHr and the products with means, a part of their rows or columns for each thread. Of what is
- * symmetric, and meets its transpose, the upper half is made twice as large and the lower is left out. */
+/* B and P of the step's own examples, the square of SᵀHr and the products with means of all, a part of their rows or columns
+ * for each thread. Of what is symmetric, and meets its transpose, the upper half is made twice as large and the lower is
+ * left out. */
 static void sum_examples(const Step *s, const Work *w) {
-    Int m = s->m, d = s->d;
+    Int m = s->m, d = s->d, some = s->end - s->first, first = s->first * d;
     Range own = mine(d, LINE);
     Int count = own.end - own.begin, rest = d - own.end;
-    product(1, 0, count, d, m, 1.0f, s->hidden + own.begin, d, w->scaled, d, 0.0f, w->curvature + own.begin * d, d);
-    product(1, 0, count, d, m, 1.0f, s->others + own.begin, d, s->hr, d, 0.0f, w->others + own.begin * d, d);
+    product(1, 0, count, d, some, 1.0f, s->hidden + first + own.begin, d, w->scaled + first, d, 0.0f,
+            w->curvature + own.begin * d, d);
+    product(1, 0, count, d, some, 1.0f, s->others + own.begin, d, s->hr + first, d, 0.0f, w->others + own.begin * d, d);
     product(1, 0, MEANS, count, m, 1.0f, w->means, MEANS, s->hr + own.begin, d, 0.0f, w->totals + own.begin, d);
     for (Int i = own.begin; i < own.end; i++) memset(w->square + i * d, 0, sizeof(float) * own.begin);
     product(1, 0, count, count, m, 1.0f, w->named + own.begin, d, s->hr + own.begin, d, 0.0f,
@@ -133,8 +136,20 @@ static void settle(const Step *s, Range rows, double *square, double *sum) {
         widehead_settle(s, r * s->d, s->d, s->added + r * s->d, square, sum);
 }
 
-/* Twin: Arithmetic.step if p is 1 and m > d. `figures` as in step.c. Other than 0 if the system is too ill conditioned to
- * be inverted without an exchange of rows. */
+/* Twin: Arithmetic.sums: the beginning of `work`, with the products with means behind. */
+int widehead_example_sums(int threads, const Step *s) {
+    Work work = work_of(s), *w = &work;
+#pragma omp parallel num_threads(threads)
+    {
+        begin_step(s, w);
+#pragma omp barrier
+        sum_examples(s, w);
+    }
+    return 0;
+}
+
+/* Twin: Arithmetic.step if p is 1 and m > d, from what the function above left in `work`. `figures` as in step.c. Other than
+ * 0 if the system is too ill conditioned to be inverted without an exchange of rows. */
 int widehead_columns(int threads, const Step *s) {
     Work work = work_of(s), *w = &work;
     Int d = s->d, m = s->m, next = 0;
@@ -143,10 +158,6 @@ int widehead_columns(int threads, const Step *s) {
 #pragma omp parallel num_threads(threads) reduction(+ : factor, inverses, known, rows) reduction(max : growth)
     {
         double unused = 0.0;
-        begin_step(s, w);
-#pragma omp barrier
-        sum_examples(s, w);
-#pragma omp barrier
         /* The others begin with the products meanwhile. */
         if (omp_get_thread_num() == 0) failed = invert_system(s, w, &contraction);
         for (;;) {

@@ -31,9 +31,10 @@ typedef struct {
     float *outputs;
 } Reading;
 
-/* A step. Given are the parts of an OutputGradient, its plan and the small state; made are those of StepMade. */
+/* A step. Given are the parts of an OutputGradient, its plan and the small state; made are those of StepMade. If m > d,
+ * `others` are of examples [first, end) alone, over which a part of the sums is made. */
 typedef struct {
-    Int m, d, n;
+    Int m, d, n, first, end;
     const float *hidden, *hr, *by_squared_norm, *constant, *sparse;
     const Int *offsets, *positions, *class_offsets, *by_class, *examples_by_class;
     const float *products, *left, *others, *by_hidden, *values, *small_base, *small_added, *inverse_rows;
@@ -80,6 +81,7 @@ void widehead_gram(int threads, Int m, Int n, Int d, const Int *class_offsets, c
 Int widehead_step_work(int threads, Int m, Int d);
 int widehead_step(int threads, const Step *s);
 Int widehead_columns_work(Int m, Int d);
+int widehead_example_sums(int threads, const Step *s);
 int widehead_columns(int threads, const Step *s);
 Int widehead_correct_work(Int d);
 int widehead_correct(int threads, const Correction *s);
