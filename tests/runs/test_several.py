@@ -32,7 +32,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 def state_of(out: Path) -> list[torch.Tensor]:
     network = Run.open(out).network
-    return [network.head.weight(), *network.encoder.state_dict().values()]
+    head = [network.head.weight()] if hasattr(network.head, "weight") else list(network.head.parameters())
+    return [*head, *network.encoder.state_dict().values()]
 
 
 def assert_near(out: Path, beside: Path, limit: float = 1e-9, kinds: tuple[str, ...] = ("train", "evaluation")) -> None:
@@ -64,6 +65,63 @@ def test_other_optimizers(several: Several, tmp_path: Path, more: dict[str, Any]
     several_runs.begin(None, "recommender", tmp_path, "one", more)
     several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)
     assert_near(tmp_path / "three", tmp_path / "one")
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "sampled": {"sampler": "in-batch"},
+    "hierarchical": {},
+    "adaptive": {"div_value": 2.0},
+}
+
+
+def of_head(head: str, **options: Any) -> dict[str, Any]:
+    more = {"head": head, "head_options": options, "loss": None, "head_optimizer": "adam", "head_damping": None}
+    return {**CASES["recommender"], **more, "head_lr": 0.02, "rank_at_most": 30}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_other_heads(several: Several, tmp_path: Path, head: str) -> None:
+    more = {**of_head(head, **HEADS[head]), "head_max_grad_norm": 0.05, "head_bias": True}
+    several_runs.make_files("recommender", tmp_path)
+    several_runs.begin(None, "recommender", tmp_path, "one", more)
+    answers = several.run(2, several_runs.begin, "recommender", tmp_path, "two", more)
+    assert answers[0] == answers[1]
+    assert_near(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("head", ["sampled", "noise-contrastive", "negative-sampling", "blackout", "retrieved"])
+def test_a_run_of_drawn_classes_that_died_is_that_which_did_not(several: Several, tmp_path: Path, head: str) -> None:
+    own = {"retrieved": {"retrieved": 4, "tail": 4}, "negative-sampling": {}}.get(head, {"negatives": 7})
+    more = {**of_head(head, **own), "epochs": 2, "log_every": 1, "checkpoint_every": "2 steps"}
+    several_runs.make_files("recommender", tmp_path)
+    several.run(2, several_runs.begin, "recommender", tmp_path, "whole", more)
+    several.run(2, several_runs.begin, "recommender", tmp_path, "dies", more, 5)
+    several.run(2, several_runs.go_on, tmp_path, "dies", {})
+    assert all(map(torch.equal, state_of(tmp_path / "dies"), state_of(tmp_path / "whole")))
+    assert several_runs.log_of(tmp_path / "dies") == several_runs.log_of(tmp_path / "whole")
+    several.run(3, several_runs.go_on, tmp_path, "dies", {"epochs": 3})
+    several_runs.go_on(None, tmp_path, "dies", {"epochs": 4})
+    losses = [record["loss"] for record in several_runs.log_of(tmp_path / "dies") if record["kind"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_rows_in_files(several: Several, tmp_path: Path) -> None:
+    more = {**CASES["recommender"], "rank_at_most": 30, "schedule": "constant"}
+    more |= {"head_optimizer": "sgd", "head_momentum": 0.9}
+    several_runs.make_files("recommender", tmp_path)
+    several_runs.begin(None, "recommender", tmp_path, "one", {**more, "epochs": 3})
+    more |= {"head_storage": str(tmp_path / "rows"), "log_every": 1, "checkpoint_every": "2 steps"}
+    several.run(2, several_runs.begin, "recommender", tmp_path, "two", more, 3)
+    assert {path.name for path in tmp_path.glob("rows*")} == {"rows.0", "rows.1"}
+    found = several.run(2, several_runs.refused, "recommender", [tmp_path] * 2, "other", more)
+    assert found[0] == found[1]
+    assert f"Found {tmp_path / 'rows.0'}: delete it" in found[0][1]
+    several.run(3, several_runs.go_on, tmp_path, "two", {"epochs": 2})
+    assert {path.name for path in tmp_path.glob("rows*")} == {"rows.0", "rows.1", "rows.2"}
+    several_runs.go_on(None, tmp_path, "two", {"epochs": 3})
+    assert {path.name for path in tmp_path.glob("rows*")} == {"rows"}
+    assert_near(tmp_path / "two", tmp_path / "one", kinds=())
 
 
 def test_numbers_that_are_not_finite_stop_all(several: Several, tmp_path: Path) -> None:
@@ -132,7 +190,7 @@ def test_what_one_process_cannot_do_no_process_does(several: Several, tmp_path: 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"head": "hierarchical", "loss": None}, "`head` should be exact"),
+        ({"head": "sampled", "head_options": {"sampler": "quadratic"}, "loss": None}, "should not be split over"),
         ({"device": "cuda"}, "`device` should be cpu"),
     ],
 )

@@ -32,7 +32,8 @@ def test_rows_are_those_that_one_process_draws(blocks: int, more: int, width: in
     for first, end in ((0, half), (half, rows)):
         part = torch.zeros(end - first, width)
         split: Any = SimpleNamespace(num_rows=rows, first=first, end=end)
-        after = draw_as_one(split, Rows(part), 0.5, state)
+        kept = Rows(part)
+        after = draw_as_one(split, kept, 0.5, state, kept.put)
         assert torch.equal(part, expected[first:end])
         assert torch.equal(after, generator.get_state())
 

@@ -80,7 +80,7 @@ class ExactState(Head):
         old = self._weights
         assert isinstance(old, SplitWeights)
         std = self.loss.initial_std(self.in_features, self.num_classes)
-        torch.set_rng_state(draw_as_one(old.split, old.rows, std, state))
+        torch.set_rng_state(draw_as_one(old.split, old.rows, std, state, old.rows.put))
         self._replace(old.fresh(old.rows, old.order))
 
     def _draw(self, device: torch.device) -> None:

@@ -20,7 +20,18 @@ from widehead.heads.joint_rows import JointRows, joint_rows
 from widehead.heads.scorer import Scorer
 from widehead.precision import in_full_precision
 from widehead.search.exhaustive import products, streaming_top_k
-from widehead.split import Form, RowSplit, as_split, best_of_all, draw_table, first_table, local, no_targets, split_by
+from widehead.split import (
+    Form,
+    RowSplit,
+    as_split,
+    best_of_all,
+    draw_as_one,
+    draw_table,
+    first_table,
+    local,
+    no_targets,
+    split_by,
+)
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -206,6 +217,18 @@ class LinearHead(ParameterHead):
         else:
             self.split.meet("drawing", rows=Form.of(self.table))
             draw_table(self.split, here, self._first_std, self.in_features)
+
+    @torch.no_grad()
+    def draw_as_one(self, state: Tensor) -> None:
+        """Draw W anew as one process with all rows does, from a state of torch's generator, which then goes on."""
+        here = local(self.table)
+        assert self.split is not None
+
+        def put(start: int, rows: Tensor) -> None:
+            here[start : start + len(rows)] = rows
+
+        torch.set_rng_state(draw_as_one(self.split, Form.of(here), self._first_std, state, put))
+        here[:, self.in_features :] = 0.0
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Of a state whose rows were split over other processes, or not at all, the rows here."""

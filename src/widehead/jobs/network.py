@@ -12,7 +12,7 @@ from widehead.jobs.base import Job
 from widehead.models import BagEncoder, SequenceEncoder, WideNetwork
 from widehead.names import HEADS
 from widehead.options import TrainingConfig
-from widehead.options.heads import needs_frequencies
+from widehead.options.heads import needs_frequencies, split_heads
 
 
 def bag_encoder(num_inputs: int, config: TrainingConfig, kept: Tensor | None = None) -> BagEncoder:
@@ -56,7 +56,8 @@ def build_network(
 
     Args:
         frequencies: (D,) how often each class is a target, for the heads of which `needs_frequencies` says so.
-        mesh: the processes that the head's rows are split over, each of which has the whole encoder.
+        mesh: the processes that the head's rows are split over, each of which has the whole encoder, and the whole of
+            a head that is not split.
         start: gives the encoder its first weights, before there is a head, as both may need much memory.
 
     Raises:
@@ -70,18 +71,19 @@ def build_network(
     options: dict[str, Any] = dict(config.head_options)
     if config.head == "exact":
         options["loss"] = config.make_loss()
-        options["storage"] = config.head_storage
+        options["storage"] = config.storage_of(None if mesh is None else mesh.get_local_rank())
         options["storage_owner"] = config.storage_owner
         options["storage_dtype"] = torch.bfloat16 if config.head_storage_dtype == "bfloat16" else None
     if needs_frequencies(config.head, config.head_options):
         options["frequencies"] = frequencies
-    if mesh is not None:
+    splits = mesh is not None and config.head in split_heads()
+    if splits:
         options["mesh"] = mesh
     state = torch.get_rng_state()
     head = HEADS[config.head](
         config.width, job.sizes["classes"], bias=config.head_bias, device=config.device, dtype=dtype, **options
     )
-    if mesh is not None:
+    if splits:
         head.draw_as_one(state)
     if config.tied:
         assert isinstance(encoder, SequenceEncoder)

@@ -69,11 +69,7 @@ class EncoderOptimizer:
 
     def average(self, peers: Peers) -> None:
         """Give all processes the average of their gradients, dense or sparse, so that parameters stay the same."""
-        if peers.size == 1:
-            return
-        found = [p.grad if p.grad is None else _once(p.grad) for p in self.parameters]
-        for parameter, gradient in zip(self.parameters, peers.average(self.parameters, found), strict=True):
-            parameter.grad = gradient
+        average_gradients(self.parameters, peers)
 
     def gradient_norm(self) -> Tensor | None:
         """() Euclidean norm of all gradients, not finite if one of them or its square is not; None of none."""
@@ -95,6 +91,15 @@ class EncoderOptimizer:
         """Take over a state of an optimiser of the same encoder."""
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
+
+
+def average_gradients(parameters: Sequence[Tensor], peers: Peers) -> None:
+    """Give all processes the average of their gradients, dense or sparse."""
+    if peers.size == 1:
+        return
+    found = [p.grad if p.grad is None else _once(p.grad) for p in parameters]
+    for parameter, gradient in zip(parameters, peers.average(parameters, found), strict=True):
+        parameter.grad = gradient
 
 
 @torch.no_grad()

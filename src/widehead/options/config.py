@@ -280,6 +280,10 @@ class TrainingConfig:
         """Whose the file ``head_storage`` says that it is: the run's folder."""
         return str(Path(self.out).resolve())
 
+    def storage_of(self, rank: int | None) -> str | None:
+        """The file that one of several processes keeps its rows in; with None that of the only one."""
+        return self.head_storage if rank is None or self.head_storage is None else f"{self.head_storage}.{rank}"
+
     def make_loss(self) -> Loss:
         """The loss of the exact head with its options; ValueError if it does not take them."""
         assert self.loss is not None

@@ -29,5 +29,5 @@ def needs_frequencies(head: str, options: Mapping[str, Any]) -> bool:
 
 
 def split_heads() -> list[str]:
-    """Those of runs in several processes, whose first weights do not depend on how many there are."""
+    """Those whose rows are split in runs of several processes, each of which has the whole of another head."""
     return [name for name, head in HEADS.items() if hasattr(head, "draw_as_one")]

@@ -352,8 +352,8 @@ class Run:
                 self._data = read_data(config, self._in_memory())
                 self.__dict__.pop("job", None)
                 self._check_content(before.train)
-        if config.head_storage == before.head_storage:
-            drop_storage(config)
+            if config.head_storage == before.head_storage:
+                drop_storage(config)  # of all processes, before one of them makes its file anew
         if config != before and self._peers.is_first:
             self.folder.write_config(config)
         self.__dict__.pop("_loaded", None)

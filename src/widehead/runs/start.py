@@ -56,14 +56,10 @@ def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, Job
 
 def check_split(config: TrainingConfig) -> None:
     """Raise ValueError if several processes cannot make the run."""
-    if config.head not in (heads := split_heads()):
-        raise refusal("head", f"be {' or '.join(heads)} in several processes", config.head)
     if config.tied:
         raise refusal("tied", "be off in several processes", config.tied)
     if config.device != "cpu":
         raise refusal("device", "be cpu in several processes", config.device)
-    if config.head_storage is not None:
-        raise refusal("head_storage", "be left out in several processes", config.head_storage)
 
 
 def read_data(config: TrainingConfig, data: Any = None) -> JobData:
@@ -146,6 +142,8 @@ def first_network(
         took = time.perf_counter() - begin
 
     made = built(data.job, config, frequencies, peers.mesh, **({"start": start} if begins else {}))
+    if config.head not in split_heads():
+        peers.take_from_first([*made.head.parameters(), *made.head.buffers()])
     return made, took
 
 

@@ -5,7 +5,7 @@ Letters: P processes, m examples of a batch of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from widehead.errors import ProcessesError
-from widehead.split.processes import RowSplit
+from widehead.split.processes import Formed, RowSplit
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-    from widehead.versions import Rows
 
 _NONE, _DENSE = -1, 1 << 62  # in the place of a number of rows
 _BLOCK = 1 << 18  # numbers that are drawn together, a multiple of the 16 that torch makes at a time
@@ -147,13 +145,15 @@ class Peers:
             torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
-def draw_as_one(split: RowSplit, rows: Rows, std: float, state: Tensor) -> Tensor:
+def draw_as_one(split: RowSplit, rows: Formed, std: float, state: Tensor, put: Callable[[int, Tensor], None]) -> Tensor:
     """Give rows the numbers that one process would draw from a generator; what follows them in it is returned.
 
     Each process draws all of them, and keeps its own.
 
     Args:
+        rows: those here.
         state: of torch's generator of the CPU, the same everywhere; and so is what is returned.
+        put: takes the place of the first of some rows, among those here, and their numbers.
     """
     generator, width = torch.Generator(), rows.width
     generator.set_state(state)
@@ -164,5 +164,5 @@ def draw_as_one(split: RowSplit, rows: Rows, std: float, state: Tensor) -> Tenso
         drawn = torch.empty(stop - start, width, dtype=rows.dtype).normal_(std=std, generator=generator)
         first, end = max(start, split.first), min(stop, split.end)
         if first < end:
-            rows.put(first - split.first, drawn[first - start : end - start].to(rows.device))
+            put(first - split.first, drawn[first - start : end - start].to(rows.device))
     return generator.get_state()

@@ -177,5 +177,6 @@ class SplitArithmetic(Arithmetic):
     def step(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor, gram_hr: Tensor | None
     ) -> StepMade:
-        made = self.inner if len(hr) > hr.shape[1] else super()  # otherwise all see to all targets
-        return made.step(gradient, rule, small, hr, gram_hr)
+        if len(hr) > hr.shape[1]:
+            return self.inner.step(gradient, rule, small, hr, gram_hr)
+        return super().step(gradient, rule, small, hr, gram_hr)  # in which all see to all targets

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -18,8 +19,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.models import EncoderOptimizer, WideNetwork
+from widehead.models.optimizer import average_gradients
 from widehead.optim import HeadOptimizer
 from widehead.options import TrainingConfig
+from widehead.options.heads import split_heads
 from widehead.options.intervals import Interval
 from widehead.split import Peers
 from widehead.targets import Inputs, SparseTargets, on_device
@@ -117,7 +120,7 @@ class Trainer:
         self.evaluator = evaluator
         self._display = display or Display()
         self._on_log, self._ended = on_log, False
-        self.peers = peers or Peers()
+        self.peers, self._splits = peers or Peers(), config.head in split_heads()
         self._interruption, self._stops = Interruption(), False
         self._log = MetricsLog(folder.metrics_path if self.peers.is_first else None)
         self._evaluate_every = Interval.parse(config.evaluate_every)
@@ -260,6 +263,8 @@ class Trainer:
     def _change_weights(self) -> None:
         """Make the steps of head and encoder, or neither."""
         self.state.encoder_optimizer.average(self.peers)
+        if not self._splits:  # each process has the whole head
+            average_gradients(list(self.network.head.parameters()), self.peers)
         norm = self.state.encoder_optimizer.gradient_norm()
         if norm is not None:
             self._note(_NORM, norm)
@@ -320,9 +325,14 @@ class Trainer:
             self._read()  # nor saved
             position.saved_seconds = position.seconds
             self._read_clock()
-            self.state.save(self.folder.last_checkpoint)
+            self._save(self.folder.last_checkpoint)
         self._lap = time.perf_counter()
         return stops
+
+    def _save(self, path: Path) -> None:
+        """All processes together, if each has rows of its own."""
+        if self._splits or self.peers.is_first:
+            self.state.save(path)
 
     def _due(self, interval: Interval, waited: float) -> bool:
         position = self.state.position
@@ -364,7 +374,7 @@ class Trainer:
         if not math.isnan(goodness) and (position.best is None or goodness > position.best):
             position.best = goodness
             if self.config.keep_best:
-                self.state.save(self.folder.best_checkpoint)
+                self._save(self.folder.best_checkpoint)
 
     def _record(self, record: dict[str, Any]) -> None:
         self._log.write(record)

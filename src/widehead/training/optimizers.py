@@ -12,8 +12,8 @@ from widehead.data import Examples
 from widehead.errors import NonFiniteError
 from widehead.heads import ParameterHead
 from widehead.models import WideNetwork
-from widehead.models.optimizer import clip
 from widehead.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
+from widehead.optim.clipping import clip_grad_norm_
 from widehead.optim.sgd import cautious_lr
 from widehead.options import OPTIONS, TrainingConfig
 
@@ -62,7 +62,7 @@ def _parameter_optimizer(config: TrainingConfig, head: ParameterHead) -> Optimiz
 
 def _clip(optimizer: Any, parameters: list[Tensor], limit: float) -> None:
     """Clip, and leave the norm before as ``clipped_norm`` for who asks a GPU later; a CPU is asked here."""
-    optimizer.clipped_norm = norm = clip(parameters, limit)
+    optimizer.clipped_norm = norm = clip_grad_norm_(parameters, [], limit)
     if norm.device.type == "cpu" and not bool(torch.isfinite(norm)):
         raise NonFiniteError("A step should be finite. Found NaN or infinity in the gradient of the output layer.")
 

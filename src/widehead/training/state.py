@@ -113,13 +113,30 @@ class RunState:
             for name in ("encoder_optimizer", "head_optimizer", "schedulers"):
                 check_finite(tree[name], name)
             self.encoder_optimizer.load_state_dict(tree["encoder_optimizer"])
-            self.head_optimizer.load_state_dict(tree["head_optimizer"])
+            self.head_optimizer.load_state_dict(_split_alike(self.head_optimizer, tree["head_optimizer"]))
             for optimizer in (self.head_optimizer, *self.encoder_optimizer.parts):
                 _check_shapes(optimizer)
             for scheduler, state in zip(self.schedulers, tree["schedulers"], strict=True):
                 scheduler.load_state_dict(_like(scheduler.state_dict(), state))
             self.position = Position.of(tree["position"])
             _set_random_state(tree["random"], self.device)
+
+
+def _split_alike(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of an optimiser, with the rows of what it keeps of a parameter split as those are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not any(hasattr(parameter, "to_local") for parameter in parameters):
+        return dict(state)
+    from torch.distributed.tensor import distribute_tensor  # it takes long to import
+
+    kept = {number: dict(parts) for number, parts in state["state"].items()}
+    for number, parts in kept.items():
+        if not hasattr(parameter := parameters[number], "to_local"):
+            continue
+        for name, part in parts.items():
+            if isinstance(part, Tensor) and part.ndim > 0:
+                parts[name] = distribute_tensor(part, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return {**state, "state": kept}
 
 
 def restore_network(network: WideNetwork, tree: Mapping[str, Any], origin: Origin, path: Path) -> None:
