@@ -71,7 +71,7 @@ def test_steps_equal_dense_sgd(row: Row, dtype: torch.dtype, shape: str, decay: 
     head, weight = make_head(row, d, D, dtype)
     optimizer = wh.optim.SGD(head, lr=0.05, weight_decay=decay)
     generator = gen(2)
-    for _ in range(40):
+    for _ in range(20):
         b = batch(row, generator, m, d, D)
         loss, _ = head_loss(head, b)
         optimizer.zero_grad()
@@ -316,7 +316,8 @@ def test_weights_must_not_change_between_forward_and_backward(row: Row) -> None:
         early.backward()
 
 
-@ROWS
+# Its targets have no values, so that rows that differ by values alone would make the same steps again.
+@pytest.mark.parametrize("row", [row for row in TABLE if not row.name.endswith(", values")], ids=lambda row: row.name)
 @TYPES
 @pytest.mark.parametrize("optimizer_kind", ["SGD", "Newton", "Shampoo", "Muon"])
 def test_the_defaults_train(row: Row, dtype: torch.dtype, optimizer_kind: str) -> None:
@@ -330,7 +331,7 @@ def test_the_defaults_train(row: Row, dtype: torch.dtype, optimizer_kind: str) -
     optimizer = getattr(wh.optim, optimizer_kind)(head)
     encoder_optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
     history = []
-    for step in range(300):
+    for step in range(100):
         x = torch.randint(0, classes, (64,), generator=gen(step)).to(DEVICE)
         loss = head(encoder(x), x)
         optimizer.zero_grad()
