@@ -69,6 +69,9 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
     )
     begin = time.process_time()
     outcome = Run.new(config).train(quiet=True)
+    run = Run.open(out / "run")  # as it ranks, with what was chosen after training
+    metrics = run.evaluate(files["test"], at_most=config.rank_at_most)
+    chosen = json.loads(run.folder.neighbours_path.read_text()) if run.folder.neighbours_path.exists() else None
     shutil.rmtree(out)
     names = ("encoder", "width", "head", "loss", "epochs", "batch_size", "dropout", "input_dropout")
     changed = {name: value for name, value in options.items() if name in OPTIONS}
@@ -77,7 +80,13 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
         "threads_used": torch.get_num_threads(),
     }
     spent = {"epoch": outcome.epoch, "seconds": outcome.seconds, "cpu_seconds": time.process_time() - begin}
-    return {**made, **spent, **{name: outcome.metrics[name] for name in METRICS}}
+    return {
+        **made,
+        **spent,
+        **{name: metrics[name] for name in METRICS},
+        "neighbours": chosen,
+        "alone": outcome.metrics,
+    }
 
 
 def counted(files: dict[str, str]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 from torch import nn
 
 from widehead.data import Examples
-from widehead.errors import CheckpointError
+from widehead.errors import CheckpointError, RankingWarning, warn_user
 from widehead.jobs.judging import Given, Test, ranked
 from widehead.kinds import JOBS, Kind
 from widehead.kinds.base import kind_named
@@ -32,6 +32,17 @@ class Prediction:
     scores: list[float]
 
 
+class Chosen(Protocol):
+    """What was chosen after training by data that the network had not seen."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """None if there is none yet; CheckpointError if it is damaged."""
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows of a report."""
+
+
 class Job(Kind, ABC):
     """A kind of run that works. A job of one file alone has the attributes of its kind itself.
 
@@ -41,9 +52,11 @@ class Job(Kind, ABC):
 
     Attributes:
         exclude_inputs: whether predictions leave out classes that the input names.
+        choice: what ``trained`` keeps in neighbours.json, if the job chooses anything there.
     """
 
     exclude_inputs: ClassVar[bool] = False
+    choice: ClassVar[type[Chosen] | None] = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -155,6 +168,15 @@ class JobData:
     test: Test | None
     reading: str = ""
     checksum: str = ""
+
+
+def warn_unchosen() -> None:
+    """To be called if a run whose neighbours should have a say has not chosen what they count."""
+    warn_user(
+        "The run ranks by the network alone: what neighbours count is chosen when training ends in one process. "
+        "Go on with it (--resume, or Run.train).",
+        RankingWarning,
+    )
 
 
 def job_named(name: str) -> type[Job]:

@@ -18,8 +18,8 @@ from widehead.data.documents import documents_of, is_pair
 from widehead.data.files import is_file, named, shortened
 from widehead.data.memory import features_of
 from widehead.data.sparse import CSR, csr_from_parts
-from widehead.errors import CheckpointError, DataError, RankingWarning, check_whole, warn_user
-from widehead.jobs.base import Job, JobData
+from widehead.errors import CheckpointError, DataError, check_whole
+from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.neighbours import NONE, Choice, Neighbours, held_out
 from widehead.jobs.network import bag_encoder
@@ -48,6 +48,8 @@ class Multilabel(kind.Multilabel, Job):
         num_documents: how many training documents there are.
         documents: these, if the run asks for neighbours.
     """
+
+    choice = Choice
 
     def __init__(
         self, schema: LabelSchema, counts: np.ndarray, num_documents: int, documents: RowExamples | None = None
@@ -150,11 +152,7 @@ class Multilabel(kind.Multilabel, Job):
         if self._documents is None:
             return
         if (choice := Choice.read(folder.neighbours_path)) is None:
-            warn_user(
-                "The run ranks by the network alone: what neighbours count is chosen when training ends in one "
-                "process. Go on with it (--resume, or Run.train).",
-                RankingWarning,
-            )
+            warn_unchosen()
         elif choice.weight > 0.0:
             network.beside = _neighbours(self._documents, config, weight=choice.weight, power=choice.power)
 

@@ -59,6 +59,11 @@ class Choice:
         what = f"weight {self.weight:.3g}, power {self.power:g}" if self.weight else "no weight"
         return f"Neighbours: {what}, by {self.documents:,} documents that the network did not see ({told})."
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows of a report."""
+        rows = [[f"{power:g}", f"{part:g}", f"{gain:.4g}"] for power, part, gain in self.race]
+        return ["power of the cosine", "weight, in spreads of the network's scores", "mean ratio of the metrics"], rows
+
     def write(self, path: Path) -> None:
         with atomic_write(path) as file:
             file.write(json.dumps(asdict(self), indent=1).encode())

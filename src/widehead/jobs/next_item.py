@@ -1,20 +1,30 @@
 """The next item: the items of a session or history so far in, the item that comes next out."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import nn
 
 from widehead.data import Histories, SequenceExamples, Sequences, Vocabulary, pieces, read_sequences
 from widehead.data.files import named
 from widehead.errors import DataError
-from widehead.jobs.base import Job, JobData
+from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, WordTest
 from widehead.jobs.network import sequence_encoder
+from widehead.jobs.session_votes import SessionVotes, Weights, held_out
 from widehead.kinds import next_item as kind
+from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
-from widehead.training.folder import RunFolder
+from widehead.training.checkpoint import load_checkpoint, save_checkpoint
+from widehead.training.folder import RunFolder, expecting
+
+_Known = tuple[np.ndarray, np.ndarray]
+_SEQUENCES = "sequences.safetensors"
 
 
 class NextItem(kind.NextItem, Job):
@@ -22,10 +32,14 @@ class NextItem(kind.NextItem, Job):
 
     Args:
         items: of the training data. context: how many last items count.
+        known: the training sequences, those that ended first before, if the run asks for neighbours: their items, one
+            after the other, and where they begin.
     """
 
-    def __init__(self, items: Vocabulary, context: int) -> None:
-        self.items, self.context = items, context
+    choice = Weights
+
+    def __init__(self, items: Vocabulary, context: int, known: _Known | None = None) -> None:
+        self.items, self.context, self._known = items, context, known
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -52,6 +66,9 @@ class NextItem(kind.NextItem, Job):
             test = WordTest(job._examples(found, last), told, places=config.context)
         elif test is None and config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
+        if config.neighbours > 0 and (held := held_out(len(kept))):
+            job._known = _in_order(found, kept)
+            kept = kept[:-held]
         return JobData(job, job._examples(found, np.sort(kept)), test, reading)
 
     def _examples(self, found: Sequences, rows: np.ndarray) -> SequenceExamples:
@@ -60,10 +77,36 @@ class NextItem(kind.NextItem, Job):
 
     def save(self, folder: RunFolder) -> None:
         folder.keep("items.txt", self.items.save)
+        if self._known is not None:
+            tree = dict(zip(("ids", "offsets"), map(torch.from_numpy, self._known), strict=True))
+            folder.keep(_SEQUENCES, lambda path: save_checkpoint(path, tree))
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Self:
-        return cls(Vocabulary.load(folder.vocabulary_path("items.txt")), config.context)
+        items = Vocabulary.load(folder.vocabulary_path("items.txt"))
+        return cls(items, config.context, _kept_sequences(folder.vocabulary_path(_SEQUENCES), len(items)))
+
+    def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
+        """Choose what sequences like the given one count, by those that did not train the network."""
+        if self._known is None:
+            return None
+        network.eval()
+        ids, offsets = self._known
+        seen = len(offsets) - 1 - held_out(len(offsets) - 1)
+        votes = SessionVotes(ids[: offsets[seen]], offsets[: seen + 1], len(self.items), config.neighbours)
+        drawn = seen + np.random.default_rng(config.seed).permutation(len(offsets) - 1 - seen)
+        held = SequenceExamples(ids, *pieces(offsets[drawn], offsets[drawn + 1], self.context))
+        choice = votes.chosen(network, held, self.metric_names(config.at), config.seed)
+        choice.write(folder.neighbours_path)
+        return str(choice)
+
+    def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
+        if self._known is None:
+            return
+        if (choice := Weights.read(folder.neighbours_path)) is None:
+            warn_unchosen()
+        elif choice.weights:
+            network.beside = SessionVotes(*self._known, len(self.items), config.neighbours, choice.weights)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return sequence_encoder(len(self.items), config)
@@ -103,6 +146,29 @@ class NextItem(kind.NextItem, Job):
         ids, offsets = _known(found)
         assert found.names is not None
         return Given(found.names, Histories(ids, offsets, self.context), np.diff(offsets) > 0)
+
+
+def _in_order(found: Sequences, rows: np.ndarray) -> _Known:
+    """Items and offsets of some sequences, one after the other."""
+    lengths = np.diff(found.offsets)[rows]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    places = np.repeat(found.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return found.ids[places], offsets
+
+
+def _kept_sequences(path: Path, num_items: int) -> _Known | None:
+    """The training sequences that a run folder has, or None."""
+    if not path.exists():
+        return None
+    tree = load_checkpoint(path)
+    with expecting(path, "the training sequences of the run"):
+        ids, offsets = tree["ids"].numpy(), tree["offsets"].numpy()
+        if ids.dtype != np.int64 or offsets.dtype != np.int64 or ids.ndim != 1 or offsets.ndim != 1:
+            raise ValueError(f"{ids.dtype} {ids.shape}, {offsets.dtype} {offsets.shape}")
+        whole = len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == len(ids) and np.diff(offsets).min() > 0
+        if not whole or not 0 <= ids.min() <= ids.max() < num_items:
+            raise ValueError(f"{len(ids):,} ids in {len(offsets) - 1:,} sequences of {num_items:,} items")
+        return ids, offsets
 
 
 def _known(found: Sequences) -> tuple[np.ndarray, np.ndarray]:

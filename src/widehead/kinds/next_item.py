@@ -18,6 +18,7 @@ _SEQUENCES: dict[str, Any] = {
     "batch_size": 256,
     "epochs": 5,
     "holdout": 0.02,
+    "neighbours": 200,
     "rank_at_most": 20_000,
 }
 
@@ -40,7 +41,7 @@ class NextItem(Kind):
     """
     compared = "sessions.txt.gz --test test.txt.gz --heads sampled,full,exact --minutes 5"
     takes = (
-        *("encoder", "layers", "context", "hidden_norm", "tied"),
+        *("encoder", "layers", "context", "hidden_norm", "tied", "neighbours"),
         *("hidden", "activation", "dropout", "input_dropout"),
     )
     presets = (

@@ -6,8 +6,7 @@ from typing import Any
 
 import jinja2
 
-from widehead.jobs.base import open_folder
-from widehead.jobs.neighbours import Choice
+from widehead.jobs.base import Job, open_folder
 from widehead.options import TrainingConfig
 from widehead.report.curves import WHERE, curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table
@@ -38,7 +37,7 @@ def write_report(
         summary=_summary(job.title, config, records, metrics),
         metrics=comparison({"this run": metrics, **(comparisons or {})}) if metrics else None,
         pictures=[draw(curve) for curve in curves_of(records, comparisons)],
-        tables=[*_neighbours(folder), *tables],
+        tables=[*_neighbours(folder, job), *tables],
         configuration=options_table(vars(config)),
         source="config.json and metrics.jsonl of this run",
     )
@@ -47,14 +46,10 @@ def write_report(
     return folder.report_path
 
 
-def _neighbours(folder: RunFolder) -> list[Table]:
+def _neighbours(folder: RunFolder, job: type[Job]) -> list[Table]:
     """How what neighbours count was chosen, if the run has them."""
-    choice = Choice.read(folder.neighbours_path)
-    if choice is None:
-        return []
-    rows = [[f"{power:g}", f"{part:g}", number(gain)] for power, part, gain in choice.race]
-    header = ["power of the cosine", "weight, in spreads of the network's scores", "mean ratio of the metrics"]
-    return [Table("Neighbours", header, rows, str(choice))]
+    choice = job.choice and job.choice.read(folder.neighbours_path)
+    return [Table("Neighbours", *choice.table(), str(choice))] if choice else []
 
 
 def render(**contents: Any) -> str:

@@ -1,0 +1,305 @@
+"""What sequences like this one went on with, beside the scores of a network.
+
+A network has seen all training sequences and remembers what d numbers of each item hold; the few sequences in which
+just these items stood say more of them. An item of the sequence itself may come again, and what was frequent lately
+may be so still. The score of an item is w·x, with x: the network's score; the logarithms of its shares in the votes of
+the nearest sequences, from all their places and from those after the place they share (Garg et al., "Sequence and time
+aware neighborhood for session-based recommendations", SIGIR 2019); whether it is the last item, another one, or the
+one before the last, and how often it stands there; the logarithms of how often the training data have it, lately and
+in all. The data decide about w, as in a conditional logit model, by sequences that the network was not trained on.
+
+Letters: m places to answer, c pairs of these and an item that may come next, n training sequences, N ids in them, D
+items, F numbers that tell of an item, L places of one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from widehead.data import SequenceExamples
+from widehead.metrics import Evaluation
+from widehead.targets import SparseTargets
+from widehead.training.folder import atomic_write, expecting
+
+FEWEST = 2_000
+"""Training sequences below which the network has the say alone: too few to choose by."""
+
+FEATURES = (
+    *("network", "votes", "votes of later places", "last item", "item before", "last but one", "times so far"),
+    *("frequency in the last 2 %", "frequency in the last 10 %", "frequency"),
+)
+"""What tells of an item."""
+
+_FIRST = 200  # items of the network that may come next; what an item outside of them has at most
+_HELD, _MOST_HELD, _MOST_PLACES = 0.05, 4_000, 8_000  # sequences to choose by, and places of them
+_LAST, _DECAY = 10, 3.0  # items of a sequence that find others; e^-1 of their weight is lost in so many places
+_LATELY = (0.02, 0.1, 1.0)  # parts of the training data, from their end
+_OCCURRENCES = 1_000  # of an item, the last ones, that are looked at
+_NO_VOTES = 1e-3  # is added to shares, so that they have a logarithm
+_RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What counts how much, and what it is worth.
+
+    Attributes:
+        weights: w of `FEATURES`; none: the network has the say alone.
+        places: how many it was chosen by. before, after: metrics of the network alone and with all else, on the half
+            of these that did not fit w.
+    """
+
+    weights: list[float]
+    places: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
+        what = "have a say" if self.weights else "have no say"
+        return f"Sequences like the given one {what}, by {self.places:,} places that the network did not see ({told})."
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows of a report."""
+        return ["what tells of an item", "weight"], [
+            [name, f"{weight:.3g}"] for name, weight in zip(FEATURES, self.weights, strict=False)
+        ]
+
+    def write(self, path: Path) -> None:
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(self), indent=1).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Weights | None:
+        """None if there is none yet; CheckpointError if it is damaged."""
+        if not path.exists():
+            return None
+        with expecting(path, "what sequences like the given one count"):
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            if len(found.weights) not in (0, len(FEATURES)) or not np.isfinite(found.weights).all():
+                raise ValueError(f"weights {found.weights}")
+            return found
+
+
+def held_out(count: int) -> int:
+    """How many of so many training sequences, the last ones, are to choose by: none of few."""
+    return min(int(_HELD * count), _MOST_HELD) if count >= FEWEST else 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Items that may come next, and what tells of them.
+
+    Attributes:
+        rows, items: (c,) of a place and an item, rising by both. features: (c, F) float32.
+    """
+
+    rows: np.ndarray
+    items: np.ndarray
+    features: np.ndarray
+
+    def best(self, weights: np.ndarray, m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
+        values = self.features.astype(np.float64) @ weights
+        order = np.lexsort((self.items, -values, self.rows))
+        place = _places_in(self.rows[order])
+        order, place = order[place < k], place[place < k]
+        scores, items = np.full((m, k), -np.inf), np.full((m, k), -1, dtype=np.int64)
+        scores[self.rows[order], place], items[self.rows[order], place] = values[order], self.items[order]
+        return scores, items
+
+
+class SessionVotes:
+    """The training sequences that are nearest to others, and what they say of the next item.
+
+    Args:
+        ids: (N,) items of the sequences, one after the other, those that ended first before.
+        offsets: (n + 1,) where they begin.
+        num_items: D.
+        count: how many neighbours vote.
+        weights: (F,) w; `top_k` needs it.
+    """
+
+    def __init__(
+        self, ids: np.ndarray, offsets: np.ndarray, num_items: int, count: int, weights: list[float] | None = None
+    ) -> None:
+        self.ids, self.offsets, self.num_items, self.count = ids, offsets, num_items, count
+        self.weights = None if weights is None else np.array(weights)
+        self._whose = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        # The places of each item: those of item i are self._places[self._first[i] : self._first[i + 1]], rising.
+        self._places = np.argsort(ids, kind="stable")
+        self._first = np.concatenate([[0], np.cumsum(np.bincount(ids, minlength=num_items))])
+        self._rarity = np.log((len(offsets) - 1) / np.maximum(np.diff(self._first), 1)).clip(min=0.0) ** 2
+        lately = [ids[len(ids) - int(part * len(ids)) :] for part in _LATELY]
+        self._frequencies = np.log1p([np.bincount(some, minlength=num_items) for some in lately]).T
+
+    def top_k(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
+        assert self.weights is not None
+        found = self.candidates(head, inputs, hidden, k).best(self.weights, len(hidden), k)
+        return torch.from_numpy(found[0]).to(hidden.device), torch.from_numpy(found[1]).to(hidden.device)
+
+    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Candidates:
+        """The best max(k, 200) items of ``head``, those with votes and those of the sequence itself.
+
+        Args:
+            inputs: sequences, of which m places ask, whose (m, d) ``hidden`` layers ``head`` takes.
+        """
+        scores, classes = (part.cpu().numpy() for part in head.top_k(hidden, min(max(k, _FIRST), self.num_items)))
+        rows, items, back, times = _histories(inputs)
+        own = np.flatnonzero(classes.ravel() >= 0)
+        own_keys = np.repeat(np.arange(len(hidden)), classes.shape[1])[own] * self.num_items + classes.ravel()[own]
+        keys, votes, later = self._votes(rows, items, back)
+        said = rows * self.num_items + items
+        every = np.unique(np.concatenate([own_keys, keys, said]))
+        features = np.zeros((len(every), len(FEATURES)), dtype=np.float32)
+        row, item = np.divmod(every, self.num_items)
+        floor = np.where(classes >= 0, scores, np.inf).min(axis=1)
+        features[:, 0] = np.where(np.isfinite(floor), floor, 0.0)[row]
+        features[np.searchsorted(every, own_keys), 0] = scores.ravel()[own]
+        features[:, 1:3] = np.log(_NO_VOTES)
+        at = np.searchsorted(every, keys)
+        for column, part in ((1, votes), (2, later)):
+            sums = np.bincount(row[at], part, minlength=len(hidden))[row[at]]
+            features[at, column] = np.log(np.divide(part, sums, out=np.zeros_like(part), where=sums > 0.0) + _NO_VOTES)
+        for column, which in ((3, back == 0), (4, back > 0), (5, back == 1)):
+            features[np.searchsorted(every, said[which]), column] = 1.0
+        features[np.searchsorted(every, said), 6] = times
+        features[:, 7:] = self._frequencies[item]
+        return Candidates(row, item, features)
+
+    def _votes(self, rows: np.ndarray, items: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Rising keys row·D + item, (c',) votes of the nearest sequences for them, and those of places after theirs.
+
+        Args:
+            rows, items, back: of a sequence, of an item in it, and how many others come after that.
+        """
+        row, place, likeness = self._nearest(rows, items, back)
+        step = np.concatenate([np.arange(-_LAST, 0), np.arange(1, _LAST + 1)])
+        there = (place[:, None] + step).clip(0, len(self.ids) - 1)
+        pair, column = np.nonzero(
+            (there == place[:, None] + step) & (self._whose[there] == self._whose[place][:, None])
+        )
+        value = likeness[pair] * np.exp((1 - np.abs(step)) / _DECAY)[column]
+        keys, which = np.unique(row[pair] * self.num_items + self.ids[there[pair, column]], return_inverse=True)
+        later = np.bincount(which, value * (step > 0)[column], minlength=len(keys))
+        return keys, np.bincount(which, value, minlength=len(keys)), later
+
+    def _nearest(self, rows: np.ndarray, items: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Of each neighbour the row, the place of the last item that both have, and the weight of its votes.
+
+        Two sequences are the more alike the more items they share, the rarer these are and the later they stand in the
+        given one; the weight of votes falls with the square root of the neighbour's length, and with what stands
+        between the place they share and the end of the given one.
+        """
+        recent = back < _LAST
+        rows, items, back = rows[recent], items[recent], back[recent]
+        order = np.argsort(-back, kind="stable")  # so that what is written last is of the last items
+        rows, items, back = rows[order], items[order], back[order]
+        first, last = self._first[items], self._first[items + 1]
+        first = np.maximum(first, last - _OCCURRENCES)
+        pair = np.repeat(np.arange(len(rows)), last - first)
+        place = self._places[np.repeat(first, last - first) + _places_in(pair)]
+        n = np.int64(len(self.offsets) - 1)
+        keys, which = np.unique(rows[pair] * n + self._whose[place], return_inverse=True)
+        weight = np.exp(-back / _DECAY)[pair]
+        alike = np.bincount(which, weight * self._rarity[items][pair], minlength=len(keys))
+        shared, near = np.empty(len(keys), dtype=np.int64), np.empty(len(keys))
+        shared[which], near[which] = place, weight
+        row, session = np.divmod(keys, n)
+        alike /= np.sqrt(self.offsets[session + 1] - self.offsets[session])
+        order = np.lexsort((-alike, row))
+        order = order[_places_in(row[order]) < self.count]
+        return row[order], shared[order], (alike * near)[order]
+
+    def chosen(self, network: Any, held: SequenceExamples, names: list[str], seed: int, size: int = 64) -> Weights:
+        """The weights by which places of ``held`` sequences are likeliest, which are none of these and trained nothing.
+
+        One half of the places fits them; all do, if the metrics of the other half are better on average than those of
+        the network alone.
+        """
+        depth = max(int(name.rpartition("@")[2]) for name in names)
+        found, targets = self._looked_up(network, held, depth, size)
+        odd = np.random.default_rng(seed).permutation(len(targets)) % 2 == 1
+        alone = np.eye(1, len(FEATURES))[0]
+
+        def judged(weights: np.ndarray) -> dict[str, float]:
+            evaluation = Evaluation(names)
+            best = found.best(weights, len(targets), depth)[1][odd]
+            evaluation.add_ranked(torch.from_numpy(best), SparseTargets.from_ids(torch.from_numpy(targets[odd])))
+            return evaluation.result()
+
+        before, after = judged(alone), judged(_fitted(found, targets, ~odd))
+        better = np.mean([after[name] / max(before[name], 1e-4) for name in names]) > 1.0
+        weights = _fitted(found, targets, np.ones(len(targets), dtype=bool)).tolist() if better else []
+        return Weights(weights, len(targets), before, after)
+
+    @torch.no_grad()
+    def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[Candidates, np.ndarray]:
+        """What may come next at the places of all held sequences, and their targets (m,)."""
+        parts, targets, m = [], [], 0
+        for start in range(0, len(held), size):
+            inputs, after = held.batch(np.arange(start, min(start + size, len(held))))
+            hidden = network.hidden(inputs.to(network.head.device))
+            part = self.candidates(network.head, inputs, hidden, depth)
+            parts.append((part.rows + m, part.items, part.features))
+            targets.append(after.class_ids.numpy())
+            m += len(hidden)
+            if m >= _MOST_PLACES:
+                break
+        return Candidates(*map(np.concatenate, zip(*parts, strict=True))), np.concatenate(targets)
+
+
+def _fitted(found: Candidates, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(F,) weights by which the targets (m,) of the chosen places are likeliest among their candidates."""
+    hit = (found.items == targets[found.rows]) & chosen[found.rows]
+    used = np.isin(found.rows, found.rows[hit])
+    features, rows = torch.from_numpy(found.features[used]), np.unique(found.rows[used], return_inverse=True)[1]
+    row, target = torch.from_numpy(rows), torch.from_numpy(np.flatnonzero(hit[used]))
+    weights = torch.eye(1, len(FEATURES))[0].requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+    m = int(hit.sum())
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        scores = features @ weights
+        with torch.no_grad():
+            highest = torch.full((m,), -torch.inf).scatter_reduce(0, row, scores, "amax")
+        sums = torch.zeros(m).index_add(0, row, (scores - highest[row]).exp())
+        value: Tensor = (sums.log() + highest - scores[target]).sum() / max(m, 1) + _RIDGE * weights.square().sum()
+        value.backward()
+        return value
+
+    if m:
+        optimizer.step(loss)
+    return weights.detach().double().numpy()
+
+
+def _histories(inputs: SparseTargets) -> tuple[np.ndarray, ...]:
+    """(n,) of each place that asks and each item up to it, where that stands last.
+
+    The number of the place, the item, how many others come after it, and how often it stands there.
+    """
+    ids, offsets, whose = (part.cpu().numpy() for part in (inputs.class_ids, inputs.offsets, inputs.example_ids))
+    asks = np.arange(len(ids)) if inputs.values is None else np.flatnonzero(inputs.values.cpu().numpy())
+    first = offsets[whose[asks]]
+    lengths = asks + 1 - first
+    rows = np.repeat(np.arange(len(asks)), lengths)
+    back = _places_in(rows)
+    items = ids[asks[rows] - back]
+    keys = rows * (items.max(initial=0) + 1) + items
+    _, kept, times = np.unique(keys, return_index=True, return_counts=True)  # the first ones, after which least comes
+    return rows[kept], items[kept], back[kept], times
+
+
+def _places_in(rows: np.ndarray) -> np.ndarray:
+    """(n,) how many equal numbers stand before each of these, equal ones of which stand together."""
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    return np.arange(len(rows)) - np.repeat(begins, np.diff(begins, append=len(rows)))
