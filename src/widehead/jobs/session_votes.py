@@ -196,8 +196,8 @@ class SessionVotes:
         """Of each neighbour the row, the place of the last item that both have, and the weight of its votes.
 
         Two sequences are the more alike the more items they share, the rarer these are and the later they stand in the
-        given one; the weight of votes falls with the square root of the neighbour's length, and with what stands
-        between the place they share and the end of the given one.
+        given one; of those that are equally alike the later ones are nearer. The weight of votes falls with the square
+        root of the neighbour's length, and with what stands between the place they share and the end of the given one.
         """
         recent = back < _LAST
         rows, items, back = rows[recent], items[recent], back[recent]
@@ -214,8 +214,8 @@ class SessionVotes:
         shared, near = np.empty(len(keys), dtype=np.int64), np.empty(len(keys))
         shared[which], near[which] = place, weight
         row, session = np.divmod(keys, n)
-        alike /= np.sqrt(self.offsets[session + 1] - self.offsets[session])
-        order = np.lexsort((-alike, row))
+        alike = alike / np.sqrt(self.offsets[session + 1] - self.offsets[session])
+        order = np.lexsort((-session, -alike, row))
         order = order[_places_in(row[order]) < self.count]
         return row[order], shared[order], (alike * near)[order]
 

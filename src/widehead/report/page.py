@@ -48,8 +48,8 @@ def write_report(
 
 def _neighbours(folder: RunFolder, job: type[Job]) -> list[Table]:
     """How what neighbours count was chosen, if the run has them."""
-    choice = job.choice and job.choice.read(folder.neighbours_path)
-    return [Table("Neighbours", *choice.table(), str(choice))] if choice else []
+    choice = None if job.choice is None else job.choice.read(folder.neighbours_path)
+    return [] if choice is None else [Table("Neighbours", *choice.table(), str(choice))]
 
 
 def render(**contents: Any) -> str:
