@@ -15,6 +15,7 @@ items, F numbers that tell of an item, L places of one.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ FEATURES = (
 """What tells of an item."""
 
 _FIRST = 200  # items of the network that may come next; what an item outside of them has at most
-_HELD, _MOST_HELD, _MOST_PLACES = 0.05, 4_000, 8_000  # sequences to choose by, and places of them
+_HELD, _MOST_HELD = 0.05, 4_000  # sequences to choose by
+_MOST_PLACES, _MOST_PAIRS = 8_000, 8_000_000  # of them, and of items that may come there, which bounds the memory
+_AT_ONCE = 256  # places that are worked on at a time, which bounds it too
 _LAST, _DECAY = 10, 3.0  # items of a sequence that find others; e^-1 of their weight is lost in so many places
 _LATELY = (0.02, 0.1, 1.0)  # parts of the training data, from their end
 _OCCURRENCES = 1_000  # of an item, the last ones, that are looked at
@@ -95,23 +98,32 @@ def held_out(count: int) -> int:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Items that may come next, and what tells of them.
+    """Items that may come next at m places, and what tells of them.
 
     Attributes:
         rows, items: (c,) of a place and an item, rising by both. features: (c, F) float32.
     """
 
+    m: int
     rows: np.ndarray
     items: np.ndarray
     features: np.ndarray
 
-    def best(self, weights: np.ndarray, m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def together(cls, parts: list[Candidates]) -> Candidates:
+        """Those of all parts, one after the other."""
+        first = np.cumsum([0, *(part.m for part in parts)])
+        rows = [part.rows + start for part, start in zip(parts, first, strict=False)]
+        items, features = ([getattr(part, name) for part in parts] for name in ("items", "features"))
+        return cls(int(first[-1]), *map(np.concatenate, (rows, items, features)))
+
+    def best(self, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
         values = self.features.astype(np.float64) @ weights
         order = np.lexsort((self.items, -values, self.rows))
         place = _places_in(self.rows[order])
         order, place = order[place < k], place[place < k]
-        scores, items = np.full((m, k), -np.inf), np.full((m, k), -1, dtype=np.int64)
+        scores, items = np.full((self.m, k), -np.inf), np.full((self.m, k), -1, dtype=np.int64)
         scores[self.rows[order], place], items[self.rows[order], place] = values[order], self.items[order]
         return scores, items
 
@@ -143,19 +155,40 @@ class SessionVotes:
     def top_k(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
         assert self.weights is not None
-        found = self.candidates(head, inputs, hidden, k).best(self.weights, len(hidden), k)
-        return torch.from_numpy(found[0]).to(hidden.device), torch.from_numpy(found[1]).to(hidden.device)
+        best = [part.best(self.weights, k) for part in self.candidates(head, inputs, hidden, k)]
+        scores, items = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
+        return scores.to(hidden.device), items.to(hidden.device)
 
-    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Candidates:
+    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Iterator[Candidates]:
         """The best max(k, 200) items of ``head``, those with votes and those of the sequence itself.
 
         Args:
             inputs: sequences, of which m places ask, whose (m, d) ``hidden`` layers ``head`` takes.
+
+        Yields:
+            those of 256 places at a time.
         """
         scores, classes = (part.cpu().numpy() for part in head.top_k(hidden, min(max(k, _FIRST), self.num_items)))
-        rows, items, back, times = _histories(inputs)
+        histories = _histories(inputs)
+        for start in range(0, len(hidden), _AT_ONCE):
+            here = slice(*np.searchsorted(histories[0], [start, start + _AT_ONCE]))
+            rows, *rest = (part[here] for part in histories)
+            some = slice(start, start + _AT_ONCE)
+            yield self._candidates(scores[some], classes[some], rows - start, *rest)
+
+    def _candidates(
+        self,
+        scores: np.ndarray,
+        classes: np.ndarray,
+        rows: np.ndarray,
+        items: np.ndarray,
+        back: np.ndarray,
+        times: np.ndarray,
+    ) -> Candidates:
+        """Of (m, ·) best of the network and of histories as `_histories` gives them."""
+        m = len(scores)
         own = np.flatnonzero(classes.ravel() >= 0)
-        own_keys = np.repeat(np.arange(len(hidden)), classes.shape[1])[own] * self.num_items + classes.ravel()[own]
+        own_keys = np.repeat(np.arange(m), classes.shape[1])[own] * self.num_items + classes.ravel()[own]
         keys, votes, later = self._votes(rows, items, back)
         said = rows * self.num_items + items
         every = np.unique(np.concatenate([own_keys, keys, said]))
@@ -167,13 +200,13 @@ class SessionVotes:
         features[:, 1:3] = np.log(_NO_VOTES)
         at = np.searchsorted(every, keys)
         for column, part in ((1, votes), (2, later)):
-            sums = np.bincount(row[at], part, minlength=len(hidden))[row[at]]
+            sums = np.bincount(row[at], part, minlength=m)[row[at]]
             features[at, column] = np.log(np.divide(part, sums, out=np.zeros_like(part), where=sums > 0.0) + _NO_VOTES)
         for column, which in ((3, back == 0), (4, back > 0), (5, back == 1)):
             features[np.searchsorted(every, said[which]), column] = 1.0
         features[np.searchsorted(every, said), 6] = times
         features[:, 7:] = self._frequencies[item]
-        return Candidates(row, item, features)
+        return Candidates(m, row, item, features)
 
     def _votes(self, rows: np.ndarray, items: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rising keys row·D + item, (c',) votes of the nearest sequences for them, and those of places after theirs.
@@ -232,7 +265,7 @@ class SessionVotes:
 
         def judged(weights: np.ndarray) -> dict[str, float]:
             evaluation = Evaluation(names)
-            best = found.best(weights, len(targets), depth)[1][odd]
+            best = found.best(weights, depth)[1][odd]
             evaluation.add_ranked(torch.from_numpy(best), SparseTargets.from_ids(torch.from_numpy(targets[odd])))
             return evaluation.result()
 
@@ -243,18 +276,18 @@ class SessionVotes:
 
     @torch.no_grad()
     def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[Candidates, np.ndarray]:
-        """What may come next at the places of all held sequences, and their targets (m,)."""
-        parts, targets, m = [], [], 0
+        """What may come next at the places of held sequences, of the first ones if they are many; (m,) what comes."""
+        parts: list[Candidates] = []
+        targets: list[np.ndarray] = []
         for start in range(0, len(held), size):
             inputs, after = held.batch(np.arange(start, min(start + size, len(held))))
             hidden = network.hidden(inputs.to(network.head.device))
-            part = self.candidates(network.head, inputs, hidden, depth)
-            parts.append((part.rows + m, part.items, part.features))
+            parts += self.candidates(network.head, inputs, hidden, depth)
             targets.append(after.class_ids.numpy())
-            m += len(hidden)
-            if m >= _MOST_PLACES:
+            pairs, places = (sum(many) for many in zip(*((len(part.rows), part.m) for part in parts), strict=True))
+            if pairs >= _MOST_PAIRS or places >= _MOST_PLACES:
                 break
-        return Candidates(*map(np.concatenate, zip(*parts, strict=True))), np.concatenate(targets)
+        return Candidates.together(parts), np.concatenate(targets)
 
 
 def _fitted(found: Candidates, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -1,0 +1,287 @@
+"""Sequences like the given one beside a network: a slow twin of what tells of an item, weights, runs that have both."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import widehead as wh
+from widehead.data import SequenceExamples
+from widehead.errors import CheckpointError, RankingWarning
+from widehead.jobs import configure, session_votes
+from widehead.jobs.session_votes import FEATURES, FEWEST, Candidates, SessionVotes, Weights, _fitted, held_out
+from widehead.runs import Run
+from widehead.serving.service import Request, Service
+from widehead.targets import SparseTargets
+
+
+def planted(count: int = 2_400, seed: int = 0) -> list[list[str]]:
+    """Walks through one of 150 small rooms each, which are far more than a network of four units can hold."""
+    rng = np.random.default_rng(seed)
+    rooms = rng.integers(150, size=count)
+    return [[f"{room}.{i}" for i in rng.permutation(5)[: rng.integers(3, 6)]] for room in rooms]
+
+
+def files(folder: Path, count: int = 2_400) -> None:
+    lines = [" ".join(row) + "\n" for row in planted(count)]
+    (folder / "train.txt").write_text("".join(lines[:-200]))
+    (folder / "test.txt").write_text("".join(lines[-200:]))
+
+
+def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
+    chosen = {"width": 4, "at": (1, 5), "epochs": 1, "head": "full", **options}
+    run = Run.new(configure("next-item", train=str(folder / "train.txt"), out=str(folder / out), **chosen))
+    run.train(quiet=True)
+    return Run.open(folder / out)
+
+
+class _Head:
+    """Gives its scores, as an index with holes does if some are −inf."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+
+    def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        best, classes = self.scores[hidden[:, 0].long()].topk(k, dim=1)
+        return best, classes.masked_fill(best == -torch.inf, -1)
+
+
+def twin(
+    known: list[list[int]], history: list[int], scores: dict[int, float], count: int, lengths: tuple[int, ...]
+) -> dict[int, list[float]]:
+    """What tells of each item that may come after a history, from the definitions, an item at a time."""
+    last = {item: place for place, item in enumerate(history)}
+    back = {item: len(history) - 1 - place for item, place in last.items()}
+    holds = Counter(item for row in known for item in row)
+    found = []
+    for number, row in enumerate(known):
+        shared = [item for item in set(row) if back.get(item, 10) < 10]
+        if not shared:
+            continue
+        alike = sum(
+            row.count(i) * math.exp(-back[i] / 3) * max(math.log(len(known) / holds[i]), 0.0) ** 2 for i in shared
+        )
+        nearest = min(shared, key=lambda i: back[i])
+        place = len(row) - 1 - row[::-1].index(nearest)
+        found.append((-alike / len(row) ** 0.5, -number, place, math.exp(-back[nearest] / 3)))
+    votes: Counter[int] = Counter()
+    later: Counter[int] = Counter()
+    for alike, number, place, near in sorted(found)[:count]:
+        for at, item in enumerate(known[-number]):
+            if 0 < abs(at - place) <= 10:
+                vote = -alike * near * math.exp((1 - abs(at - place)) / 3)
+                votes[item] += vote
+                later[item] += vote * (at > place)
+    flat = [item for row in known for item in row]
+    shares = [
+        {
+            item: math.log(part[item] / sum(part.values()) + 1e-3) if sum(part.values()) else math.log(1e-3)
+            for item in part
+        }
+        for part in (votes, later)
+    ]
+    floor = min(scores.values())
+    return {
+        item: [
+            scores.get(item, floor),
+            *(share.get(item, math.log(1e-3)) for share in shares),
+            *(float(back.get(item, -1) == 0), float(back.get(item, -1) > 0), float(back.get(item, -1) == 1)),
+            float(history.count(item)),
+            *(math.log1p(flat[len(flat) - length :].count(item)) for length in lengths),
+        ]
+        for item in {*scores, *votes, *back}
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that come again, in the given sequence and in known ones; few neighbours, equally near ones; all places."""
+    monkeypatch.setattr(session_votes, "_FIRST", 6)
+    monkeypatch.setattr(session_votes, "_AT_ONCE", 3)  # histories in several parts
+    rng = np.random.default_rng(seed)
+    known = [rng.integers(25, size=rng.integers(1, 30)).tolist() for _ in range(60)]
+    ids, offsets = np.concatenate(known), np.cumsum([0, *map(len, known)])
+    asked = [rng.integers(30, size=n).tolist() for n in (1, 2, 14, 5)]
+    values = np.concatenate([np.ones(3), rng.integers(0, 2, 14 + 5)]).astype(np.float32)
+    values[-1] = 1.0
+    inputs = SparseTargets(np.concatenate(asked), np.cumsum([0, *map(len, asked)]), values)
+    places = np.flatnonzero(values)
+    scores = torch.from_numpy(rng.standard_normal((len(places), 30)).astype(np.float32))
+    scores[0] = -torch.inf  # an index that finds nothing
+    scores[1, 2:] = -torch.inf
+    made = SessionVotes(ids, offsets, 30, 7)
+    found = Candidates.together(list(made.candidates(_Head(scores), inputs, torch.arange(len(places))[:, None], 4)))
+    assert found.m == len(places)
+    whole = [item for row in asked for item in row]
+    begins = np.repeat(np.cumsum([0, *map(len, asked[:-1])]), [len(row) for row in asked])
+    lengths = tuple(int(part * len(ids)) for part in (0.02, 0.1, 1.0))
+    for row, place in enumerate(places):
+        best = {int(i): float(scores[row, i]) for i in scores[row].topk(6).indices if scores[row, i] > -torch.inf}
+        history = whole[begins[place] : place + 1]
+        expected = twin([*known], history, best or {history[-1]: 0.0}, 7, lengths)
+        here = found.rows == row
+        assert found.items[here].tolist() == sorted(expected)
+        np.testing.assert_allclose(
+            found.features[here], [expected[item] for item in sorted(expected)], rtol=2e-5, atol=2e-5
+        )
+
+
+def test_the_best_are_those_of_all_scores_and_places_that_none_takes_are_marked() -> None:
+    rng = np.random.default_rng(0)
+    found = Candidates(
+        3, np.array([0, 0, 0, 2]), np.array([1, 4, 7, 2]), rng.standard_normal((4, len(FEATURES))).astype(np.float32)
+    )
+    weights = rng.standard_normal(len(FEATURES))
+    scores, items = found.best(weights, 2)
+    values = found.features.astype(np.float64) @ weights
+    first = np.argsort(-values[:3])[:2]
+    assert items.tolist() == [found.items[first].tolist(), [-1, -1], [2, -1]]
+    np.testing.assert_array_equal(scores, [values[first], [-np.inf, -np.inf], [values[3], -np.inf]])
+
+
+def test_weights_are_the_likeliest() -> None:
+    """The slope of their loss is 0 in all directions; places without their target among the candidates do not count."""
+    rng = np.random.default_rng(0)
+    rows, items = np.repeat(np.arange(80), 9), np.tile(np.arange(9), 80)
+    features = rng.standard_normal((720, len(FEATURES))).astype(np.float32)
+    true = rng.standard_normal(len(FEATURES))
+    chances = np.exp(features @ true).reshape(80, 9)
+    targets = np.array([rng.choice(9, p=row / row.sum()) for row in chances])
+    targets[:5] = 99
+    used = np.arange(80) % 4 > 0
+    fitted = _fitted(Candidates(80, rows, items, features), targets, used)
+
+    def loss(weights: np.ndarray) -> float:
+        outputs = (features @ weights).reshape(80, 9)[5:]
+        said = outputs[np.arange(75), targets[5:]] - np.log(np.exp(outputs).sum(1))
+        return float(-said[used[5:]].mean() + 1e-4 * (weights**2).sum())
+
+    slopes = [(loss(fitted + step) - loss(fitted - step)) / 2e-3 for step in 1e-3 * np.eye(len(FEATURES))]
+    np.testing.assert_allclose(slopes, 0.0, atol=2e-4)
+    assert np.abs(fitted).max() > 0.5
+    nothing = _fitted(Candidates(80, rows, items, features), np.full(80, 99), used)
+    assert nothing.tolist() == [1.0] + [0.0] * (len(FEATURES) - 1)
+
+
+@pytest.mark.parametrize(("head", "options"), [("full", {}), ("exact", {"hidden_norm": None}), ("sampled", {})])
+def test_small_rooms_are_found_again(tmp_path: Path, head: str, options: dict[str, Any]) -> None:
+    files(tmp_path)
+    alone = run_in(tmp_path, "alone", head=head, neighbours=0, **options).evaluate(tmp_path / "test.txt")
+    together = run_in(tmp_path, head=head, **options).evaluate(tmp_path / "test.txt")
+    assert alone["recall@5"] < 0.5 < 0.9 < together["recall@5"]
+
+
+def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Path) -> None:
+    files(tmp_path)
+    whole = run_in(tmp_path, "whole", epochs=2, schedule="constant")
+    parts = run_in(tmp_path, "parts", epochs=1, schedule="constant")
+    parts.train(quiet=True, epochs=2)
+    said = [
+        [(p.classes, p.scores) for p in run.predict(tmp_path / "test.txt", 3)]
+        for run in (whole, parts, Run.open(tmp_path / "parts"))
+    ]
+    assert said[0] == said[1] == said[2]
+    one, two = (tmp_path / name / "neighbours.json" for name in ("whole", "parts"))
+    assert one.read_bytes() == two.read_bytes()
+    rows = [line.split() for line in (tmp_path / "test.txt").read_text().splitlines()[:5]]
+    answers = Service(whole).answer([Request("names", rows, 3)])[0]
+    assert isinstance(answers, list)
+    assert [answer.classes for answer in answers] == [classes for classes, _ in said[0][:5]]
+    with pytest.warns(RankingWarning, match="the network alone.*nearest training documents or sequences"):
+        whole.export("torch", tmp_path / "network.pt")
+    assert "votes of later places" in whole.report().read_text(encoding="utf-8")
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    files(tmp_path)
+    run_in(tmp_path)
+    path = tmp_path / "run" / "neighbours.json"
+    text = path.read_text()
+    for wrong in ('{"weights": [1, 2]}', text.replace('"weights": [', '"weights": [NaN, '), "no JSON"):
+        path.write_text(wrong)
+        with pytest.raises(CheckpointError, match=r"neighbours\.json"):
+            Run.open(tmp_path / "run").evaluate(tmp_path / "test.txt")
+    path.write_text(text)
+    kept = tmp_path / "run" / "vocabularies" / "sequences.safetensors"
+    whole = kept.read_bytes()
+    for damaged in (whole[:-8], whole[:-8] + bytes([255] * 8)):
+        kept.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"sequences\.safetensors"):
+            Run.open(tmp_path / "run").evaluate(tmp_path / "test.txt")
+
+
+def test_estimators_hear_sequences_too() -> None:
+    sessions = planted(2_300)
+    model = wh.NextItem(width=4, epochs=1, at=(5,), quiet=True).fit(sessions[:2_200])
+    assert model.score(sessions[2_200:]) > 0.9
+    found, scores = model.recommend([["3.1", "3.4"], ["unheard"]], 5)
+    assert {name.partition(".")[0] for name in found[0, :3]} == {"3"}
+    assert np.all(np.diff(scores[0]) <= 0)
+    assert found[1].tolist() == [None] * 5
+
+
+def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that do worse on the other half of the places are dropped: here the fit is turned round."""
+    fit = _fitted
+    monkeypatch.setattr(session_votes, "_fitted", lambda *given: -fit(*given))
+    rng = np.random.default_rng(0)
+    ids = np.concatenate([np.roll(np.arange(10), i)[:5] for i in rng.integers(10, size=100)])
+    offsets = np.arange(0, len(ids) + 1, 5)
+    network = torch.nn.Module()
+    network.hidden = lambda inputs: inputs.class_ids[:, None]  # type: ignore[assignment]
+    network.head = _Head(torch.eye(10).roll(1, dims=1))  # knows all: after i comes i + 1
+    held = SequenceExamples(ids, offsets[60:-1], offsets[61:])
+    choice = SessionVotes(ids[:300], offsets[:61], 10, 5).chosen(network, held, ["recall@1"], 0)
+    assert (choice.weights, choice.places, choice.before) == ([], 160, {"recall@1": 1.0})
+    assert choice.after["recall@1"] < 1.0
+    assert "have no say, by 160 places" in str(choice)
+    assert choice.table()[1] == []
+
+
+def test_sequences_to_choose_by_train_nothing_and_are_the_last_ones(tmp_path: Path) -> None:
+    lines = [f"a{i % 9} b{i % 7} c{i}" for i in range(2_500)]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    for neighbours, held in ((0, 0), (10, 122)):
+        options = {"neighbours": neighbours, "holdout": 0.02, "width": 4}
+        config = configure("next-item", train=str(tmp_path / "train.txt"), out=str(tmp_path / f"{held}"), **options)
+        data = Run.new(config).data
+        assert len(data.examples) == 2_450 - held
+        inputs = data.examples.batch(np.arange(len(data.examples)))[1].class_ids
+        assert data.job.class_names[int(inputs[-1])] == f"c{2_449 - held}"
+    assert (held_out(FEWEST - 1), held_out(FEWEST), held_out(10**7)) == (0, 100, 4_000)
+
+
+def test_few_sequences_are_all_trained_on(tmp_path: Path) -> None:
+    files(tmp_path, 700)
+    run = run_in(tmp_path)
+    assert run.network.beside is None
+    assert not (tmp_path / "run" / "vocabularies" / "sequences.safetensors").exists()
+
+
+def test_what_was_chosen_for_other_weights_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path)
+    run = run_in(tmp_path)
+    assert run.network.beside is not None
+    choice = Weights.read(tmp_path / "run" / "neighbours.json")
+    assert choice is not None
+    assert choice.after["recall@5"] > choice.before["recall@5"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["neighbours"] == 200
+
+    def killed(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(SessionVotes, "chosen", killed)
+    with pytest.raises(MemoryError):
+        run.train(quiet=True, epochs=2)
+    again = Run.open(tmp_path / "run")
+    with pytest.warns(RankingWarning, match="ranks by the network alone.*one process"):
+        assert again.network.beside is None
