@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import widehead as wh
 from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure
-from widehead.jobs.neighbours import FEWEST, Choice, Neighbours, held_out
+from widehead.jobs.neighbours import FEWEST, NONE, Choice, Neighbours, held_out
+from widehead.models.classifiers import LinearClassifiers
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
@@ -69,6 +71,11 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Pat
     assert [(answer.classes, answer.scores) for answer in answers] == said[0][:5]
     with pytest.warns(RankingWarning, match="the network alone.*nearest training documents"):
         whole.export("torch", tmp_path / "network.pt")
+    for damage in (b"{}", None):
+        path = tmp_path / "whole" / "classifiers.safetensors"
+        path.write_bytes(damage) if damage else path.unlink()
+        with pytest.raises(CheckpointError, match=r"classifiers\.safetensors"):
+            Run.open(tmp_path / "whole").evaluate(tmp_path / "test.txt")
     report = whole.report().read_text(encoding="utf-8")
     assert "Neighbours" in report
     (tmp_path / "whole" / name).write_text('{"weight": -1}')
@@ -107,9 +114,10 @@ class _Head:
         return tuple(self.scores.topk(k, dim=1))  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.5])
 @pytest.mark.parametrize("probabilities", [False, True])
 @pytest.mark.parametrize(("num_labels", "k"), [(7, 7), (320, 5), (320, 250)])
-def test_scores_are_those_of_a_dense_twin(probabilities: bool, num_labels: int, k: int) -> None:
+def test_scores_are_those_of_a_dense_twin(margin: float, probabilities: bool, num_labels: int, k: int) -> None:
     rng = np.random.default_rng(1)
     features = scipy.sparse.random_array((60, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
     labels = (scipy.sparse.random_array((60, num_labels), density=0.3, rng=rng, format="csr") > 0).astype(np.float32)
@@ -117,7 +125,13 @@ def test_scores_are_those_of_a_dense_twin(probabilities: bool, num_labels: int, 
     asked.data[asked.indptr[3] : asked.indptr[4]] = 0.0  # nothing is near
     asked.eliminate_zeros()
     scores = torch.from_numpy(rng.standard_normal((9, num_labels)))
-    made = Neighbours(features, labels, 5, weight=0.7, power=3.0, probabilities=probabilities)
+    choice = replace(NONE, weight=0.7, margin=margin, least=0.01)
+    classifiers = None
+    weights = scipy.sparse.random_array((num_labels, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    biases = rng.standard_normal(num_labels).astype(np.float32)
+    if margin > 0.0:
+        classifiers = LinearClassifiers(weights, biases)
+    made = Neighbours(features, labels, 5, choice=choice, probabilities=probabilities, classifiers=classifiers)
 
     def unit(matrix: Any) -> np.ndarray:
         dense = matrix.toarray().astype(np.float64)
@@ -127,21 +141,24 @@ def test_scores_are_those_of_a_dense_twin(probabilities: bool, num_labels: int, 
     cosines = unit(asked) @ unit(features).T
     for i in range(9):
         near = np.argsort(-cosines[i])[:5]
-        weights = cosines[i][near] ** 3
-        votes = weights @ labels.toarray()[near] / max(weights.sum(), 1e-300)
+        votes = cosines[i][near] ** 3
+        votes = votes @ labels.toarray()[near] / max(votes.sum(), 1e-300)
         o = scores[i].numpy()
         first = np.sort(o)[::-1][:200]
         own, floor = o, first[-1]
         if probabilities:
             own, floor = np.exp(o) / np.exp(first).sum(), np.exp(floor) / np.exp(first).sum()
-        expected[i] = np.where(votes > 0, np.maximum(own, floor) + 0.7 * votes, own)
+        anew = (votes > 0) | (own >= floor)
+        margins = unit(asked)[i] @ weights.toarray().T + biases
+        found = np.log(np.maximum(own - floor, 0.0) + 0.7 * votes + 0.01) - margin * np.maximum(0.0, 1 - margins) ** 2
+        expected[i] = np.where(anew, found, found[anew].min() + own - floor)
 
     inputs = RowExamples(asked).batch(np.arange(9))[0]
     assert isinstance(inputs, SparseTargets)
-    np.testing.assert_allclose(made.all_scores(scores, inputs).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made.all_scores(scores, inputs).numpy(), expected, rtol=1e-5, atol=1e-5)
     best, classes = made.top_k(_Head(scores), inputs, torch.zeros(9, 1), k)
-    np.testing.assert_allclose(best.numpy(), -np.sort(-expected, axis=1)[:, :k], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.take_along_axis(expected, classes.numpy(), 1), best.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(best.numpy(), -np.sort(-expected, axis=1)[:, :k], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(expected, classes.numpy(), 1), best.numpy(), rtol=1e-5, atol=1e-5)
 
 
 class _Index(_Head):
@@ -159,12 +176,12 @@ def test_labels_with_votes_are_heard_beside_an_index_that_finds_few() -> None:
     scores = torch.from_numpy(rng.standard_normal((6, 300)))
     last = scores.argsort(dim=1)[:, 0].numpy()  # each document's only neighbour has the label that is least likely
     labels = scipy.sparse.csr_matrix((np.ones(6, dtype=np.float32), last, np.arange(7)), shape=(6, 300))
-    made = Neighbours(features, labels, 5, weight=9.0)
+    made = Neighbours(features, labels, 5, choice=replace(NONE, weight=9.0))
     inputs = RowExamples(features).batch(np.arange(6))[0]
     assert isinstance(inputs, SparseTargets)
     best, classes = made.top_k(_Index(scores), inputs, torch.zeros(6, 1), 50)
     assert classes[:, 0].tolist() == last.tolist()
-    torch.testing.assert_close(best[:, 0], scores.topk(40, dim=1).values[:, -1] + 9.0)
+    torch.testing.assert_close(best[:, 0], torch.full((6,), np.log(9.0 + 1.0), dtype=torch.float64))
     assert (classes >= 0).sum(dim=1).tolist() == [41] * 6
 
 
@@ -177,8 +194,8 @@ def test_neighbours_that_do_not_help_count_nothing(tmp_path: Path) -> None:
     choice = Choice.read(tmp_path / "run" / "neighbours.json")
     assert choice is not None
     gains = [row[2] for row in choice.race]
-    assert len(gains) == 24
-    assert (choice.weight == 0.0) == (max(gains) <= 1.0) == (run.network.beside is None)
+    assert len(gains) == 90
+    assert choice.helps == (max(gains) > 1.0) == (run.network.beside is not None)
 
 
 @pytest.mark.parametrize("neighbours", [0, 10])
@@ -240,7 +257,7 @@ def test_an_index_that_finds_nothing_leaves_the_votes(tmp_path: Path) -> None:
         def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.full((3, k), -torch.inf), torch.full((3, k), -1)
 
-    made = Neighbours(features, labels, 5, weight=2.0)
+    made = Neighbours(features, labels, 5, choice=replace(NONE, weight=2.0))
     best, classes = made.top_k(_None(torch.zeros(3, 5)), inputs, torch.zeros(3, 1), 2)
-    assert best[:, 0].tolist() == [2.0] * 3
+    torch.testing.assert_close(best[:, 0], torch.full((3,), np.log(2.0 + 1.0), dtype=torch.float64))
     assert classes.tolist() == [[0, -1], [1, -1], [2, -1]]

@@ -27,13 +27,14 @@ from widehead.kinds import multilabel as kind
 from widehead.kinds.configure import follow
 from widehead.metrics import Propensities
 from widehead.models import BagEncoder, WideNetwork, principal_axes
+from widehead.models.classifiers import LinearClassifiers
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
 _DOCUMENTS = "documents.safetensors"
-_AXES = 2_048  # of few documents
+_AXES = 1_024  # of few documents
 
 
 class Multilabel(kind.Multilabel, Job):
@@ -123,7 +124,7 @@ class Multilabel(kind.Multilabel, Job):
         return cls(schema, counts, documents, _kept_documents(folder, (documents, schema.num_features), len(counts)))
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
-        """``width`` 0 becomes 2,048 axes, or with more than 100,000 documents a network that is trained.
+        """``width`` 0 becomes 1,024 axes, or with more than 100,000 documents a network that is trained.
 
         Axes that are fixed are best if documents are few (citeulike-t, 16,600: precision@1 0.63 against 0.59 with a
         trained encoder). If there are many, single rare words decide, for which axes have no room, and documents are
@@ -144,7 +145,12 @@ class Multilabel(kind.Multilabel, Job):
         names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
         choice = NONE
         if len(judged):
-            choice = _neighbours(seen, config).chosen(network, judged, self._propensities, names)
+            neighbours = _neighbours(seen, config)
+            neighbours.trained()
+            choice = neighbours.chosen(network, judged, self._propensities, names)
+        if choice.margin > 0.0:
+            classifiers = _neighbours(self._documents, config).trained()
+            save_checkpoint(folder.classifiers_path, _tree_of(classifiers))
         choice.write(folder.neighbours_path)
         return str(choice)
 
@@ -153,8 +159,10 @@ class Multilabel(kind.Multilabel, Job):
             return
         if (choice := Choice.read(folder.neighbours_path)) is None:
             warn_unchosen()
-        elif choice.weight > 0.0:
-            network.beside = _neighbours(self._documents, config, weight=choice.weight, power=choice.power)
+        elif choice.helps:
+            sizes = self.schema.num_labels, self.schema.num_features
+            found = _kept_classifiers(folder, sizes) if choice.margin > 0.0 else None
+            network.beside = _neighbours(self._documents, config, choice=choice, classifiers=found)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config)
@@ -207,7 +215,7 @@ class Multilabel(kind.Multilabel, Job):
             return text.transform(line.partition("\t")[2] if "\t" in line else line for line in lines)
 
 
-def _neighbours(documents: RowExamples, config: TrainingConfig, **options: float) -> Neighbours:
+def _neighbours(documents: RowExamples, config: TrainingConfig, **options: Any) -> Neighbours:
     logarithms = config.has_probabilities and config.head != "exact"
     return Neighbours(documents.inputs, documents.targets, config.neighbours, probabilities=logarithms, **options)
 
@@ -231,6 +239,21 @@ def _kept_documents(folder: RunFolder, shape: tuple[int, int], labels: int) -> R
     tree = load_checkpoint(path)
     with expecting(path, "the training documents of the run"):
         return RowExamples(_matrix(tree["features"], shape), _matrix(tree["labels"], (shape[0], labels)))
+
+
+def _tree_of(classifiers: LinearClassifiers) -> dict[str, Any]:
+    return {"weights": _parts(classifiers.weights), "biases": torch.from_numpy(classifiers.biases)}
+
+
+def _kept_classifiers(folder: RunFolder, shape: tuple[int, int]) -> LinearClassifiers:
+    """The classifiers that the folder has."""
+    path = folder.classifiers_path
+    tree = load_checkpoint(path)
+    with expecting(path, f"classifiers of the {shape[0]} labels on {shape[1]} features"):
+        biases = tree["biases"].numpy()
+        if biases.dtype != np.float32 or biases.shape != shape[:1] or not np.isfinite(biases).all():
+            raise ValueError(f"biases {biases.dtype} of shape {biases.shape}")
+        return LinearClassifiers(_matrix(tree["weights"], shape), biases)
 
 
 def _matrix(tree: Mapping[str, torch.Tensor], shape: tuple[int, int]) -> CSR:

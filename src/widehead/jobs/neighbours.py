@@ -1,9 +1,11 @@
-"""Labels of the nearest training documents, beside the scores of a network.
+"""Labels of the nearest training documents, and linear classifiers that tell these labels apart, beside a network.
 
 A network says what d numbers of a document say; a rare word that names a label has no way through them. The training
-documents that share that word have one: score of label j = o_j + w·v_j, with v_j the share of the nearest documents
-that have j, documents weighted by their cosine to a power. The data decide about w and the power, on documents that
-the network was not trained on.
+documents that share that word have one, and so have classifiers on all features. The first labels of the network and
+all labels of the nearest documents are ranked anew, label j by log(o_j + w·v_j + ε) − λ·max(0, 1 − s_j)²: o_j is its
+score above that of the last of the network's first labels (at least 0), v_j the share of the nearest documents that
+have it, each weighted by the third power of its cosine, and s_j the margin of its classifier. The data decide about w
+and λ, on documents that the network was not trained on.
 
 Letters: m documents to answer, n training documents, N features, D labels.
 """
@@ -11,7 +13,7 @@ Letters: m documents to answer, n training documents, N features, D labels.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,32 +25,41 @@ from torch import Tensor
 
 from widehead.data import RowExamples
 from widehead.data.sparse import CSR
+from widehead.jobs.candidates import FIRST, Candidates
 from widehead.metrics import Evaluation, Propensities
+from widehead.models.classifiers import LinearClassifiers
+from widehead.progress import Work
 from widehead.targets import SparseTargets
 from widehead.training.folder import atomic_write, expecting
 
 FEWEST = 1_000
 """Training documents below which neighbours are left alone: too few to choose by."""
 
-_FIRST = 200  # labels of the network that tell what a label outside of them can have at most
 _HELD, _MOST_HELD = 0.05, 2_000  # documents to choose by
 _COMMON = 0.01  # part of the documents above which a feature tells no neighbour, at least ``_FREE`` documents
 _FREE = 1_000
-_POWERS, _WEIGHTS = (2.0, 3.0, 4.0, 6.0), (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_POWER = 3.0  # of a cosine
+_LEAST = 1e-3  # ε in spreads of the network's scores
+_WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in the same
+_MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+_BLOCK = 2_000  # documents whose neighbours are looked up at a time
+_PAIRS = 50_000_000  # of a document and a label that it is told apart from, at most
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What votes count, in the network's own units, and the power of a cosine; how the race for them went.
+    """What votes and margins count, and how the race for them went.
 
     Attributes:
-        weight: w; 0: neighbours count nothing. power: of the cosines.
+        weight: w, in the network's own units. margin: λ. Both 0: the network ranks alone.
+        least: ε.
         documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
-        race: (power, weight in spreads of the network's scores, gain) of all that ran.
+        race: (w in spreads of the network's scores, λ, gain) of all that ran.
     """
 
     weight: float
-    power: float
+    margin: float
+    least: float
     documents: int
     before: dict[str, float]
     after: dict[str, float]
@@ -56,13 +67,19 @@ class Choice:
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
-        what = f"weight {self.weight:.3g}, power {self.power:g}" if self.weight else "no weight"
-        return f"Neighbours: {what}, by {self.documents:,} documents that the network did not see ({told})."
+        what = f"votes {self.weight:.3g}, margins {self.margin:g}" if self.helps else "nothing"
+        return f"Neighbours count {what}, by {self.documents:,} documents that the network did not see ({told})."
+
+    @property
+    def helps(self) -> bool:
+        """Whether anything ranks beside the network."""
+        return self.weight > 0.0 or self.margin > 0.0
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The header and the rows of a report."""
-        rows = [[f"{power:g}", f"{part:g}", f"{gain:.4g}"] for power, part, gain in self.race]
-        return ["power of the cosine", "weight, in spreads of the network's scores", "mean ratio of the metrics"], rows
+        rows = [[f"{part:g}", f"{margin:g}", f"{gain:.4g}"] for part, margin, gain in self.race]
+        votes = "weight of votes, in spreads of the network's scores"
+        return [votes, "weight of margins", "mean ratio of the metrics"], rows
 
     def write(self, path: Path) -> None:
         with atomic_write(path) as file:
@@ -75,12 +92,13 @@ class Choice:
             return None
         with expecting(path, "what the neighbours' votes count"):
             found = cls(**json.loads(path.read_text(encoding="utf-8")))
-            if not (np.isfinite(found.weight) and found.weight >= 0.0 and 0.0 < found.power <= max(_POWERS)):
-                raise ValueError(f"weight {found.weight}, power {found.power}")
+            numbers = (found.weight, found.margin, found.least)
+            if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and found.least > 0.0):
+                raise ValueError(f"weight {found.weight}, margin {found.margin}, least {found.least}")
             return found
 
 
-NONE = Choice(0.0, 1.0, 0, {}, {}, [])
+NONE = Choice(0.0, 0.0, 1.0, 0, {}, {}, [])
 """If there is no document with a label to choose by."""
 
 
@@ -96,8 +114,9 @@ class Neighbours:
     Args:
         features: (n, N) scipy CSR. labels: (n, D) scipy CSR of ones.
         count: how many neighbours vote.
-        weight, power: see `Choice`.
+        choice: what votes and margins count.
         probabilities: whether the network's scores are logarithms of probabilities but for a constant.
+        classifiers: of the labels, in the order of ``labels``; without them margins count nothing.
     """
 
     def __init__(
@@ -106,38 +125,49 @@ class Neighbours:
         labels: CSR,
         count: int,
         *,
-        weight: float = 0.0,
-        power: float = 1.0,
+        choice: Choice = NONE,
         probabilities: bool = False,
+        classifiers: LinearClassifiers | None = None,
     ) -> None:
         self.labels, self.count = labels, count
-        self.weight, self.power, self.probabilities = weight, power, probabilities
-        known = _unit(features)
-        in_documents = np.bincount(known.indices, minlength=known.shape[1])
-        rare = in_documents <= max(_FREE, _COMMON * known.shape[0])
-        self._documents = (scipy.sparse.diags_array(rare.astype(np.float32)) @ known.T.tocsr()).tocsr()
+        self.choice, self.probabilities = choice, probabilities
+        self._known = _unit(features)
+        in_documents = np.bincount(self._known.indices, minlength=self._known.shape[1])
+        rare = in_documents <= max(_FREE, _COMMON * self._known.shape[0])
+        self._documents = (scipy.sparse.diags_array(rare.astype(np.float32)) @ self._known.T.tocsr()).tocsr()
         self._documents.eliminate_zeros()
+        self.classifiers = classifiers
+
+    def trained(self) -> LinearClassifiers:
+        """Classifiers that tell each document's labels from those that the documents nearest to it vote for."""
+        n = self._known.shape[0]
+        most = max(1, min(FIRST, _PAIRS // n))
+        work, others = Work("nearest documents", n), []
+        for start in range(0, n, _BLOCK):
+            votes = self.votes(self._nearest(self._known[start : start + _BLOCK], start))
+            others.append(_largest(votes, most))
+            work.add(min(_BLOCK, n - start))
+        self.classifiers = LinearClassifiers.of(self._known, self.labels, scipy.sparse.vstack(others, format="csr"))
+        return self.classifiers
 
     def nearest(self, features: CSR) -> CSR:
         """(m, n) cosines of the ``count`` nearest, over the features that are not common."""
-        cosines = (_unit(features) @ self._documents).tocsr()
-        rows = [self._nearest(cosines, i) for i in range(cosines.shape[0])]
-        offsets = np.cumsum([0, *map(len, rows)])
-        kept = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
-        return scipy.sparse.csr_matrix((cosines.data[kept], cosines.indices[kept], offsets), shape=cosines.shape)
+        return self._nearest(_unit(features))
 
-    def _nearest(self, cosines: CSR, row: int) -> np.ndarray:
-        """Places of the largest entries of a row, which are above zero."""
-        here = np.arange(cosines.indptr[row], cosines.indptr[row + 1])
-        here = here[cosines.data[here] > 0.0]
-        if len(here) <= self.count:
-            return here
-        return np.sort(here[np.argpartition(-cosines.data[here], self.count)[: self.count]])
+    def _nearest(self, features: CSR, first: int | None = None) -> CSR:
+        """The same of rows of length 1; of the training documents from ``first`` on: but for each itself."""
+        cosines = (features @ self._documents).tocsr()
+        if first is not None:
+            rows = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))
+            cosines.data[cosines.indices == rows + first] = 0.0
+        cosines.data[cosines.data < 0.0] = 0.0
+        cosines.eliminate_zeros()
+        return _largest(cosines, self.count)
 
-    def votes(self, nearest: CSR, power: float) -> CSR:
+    def votes(self, nearest: CSR) -> CSR:
         """(m, D) the share of each label in the neighbours' votes; rows of zeros without neighbours."""
         cosines = nearest.astype(np.float64)
-        cosines.data **= power
+        cosines.data **= _POWER
         sums = np.asarray(cosines.sum(axis=1)).ravel()
         scale = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0.0)
         return (scipy.sparse.diags_array(scale) @ cosines @ self.labels.astype(np.float64)).tocsr()
@@ -145,100 +175,91 @@ class Neighbours:
     def top_k(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(m, k) float64 scores, best first, and classes; −inf and −1 in places that none takes.
 
-        A label that has votes but is not among the best max(k, 200) of ``head`` counts as the 200th of them, or as the
-        last one that an index finds.
+        Ranked anew are the first 200 of ``head``, or those of them that an index finds, and all labels with votes.
+        What comes after them keeps the order of ``head``.
         """
-        found = head.top_k(hidden, min(max(k, _FIRST), self.labels.shape[1]))
+        found = head.top_k(hidden, min(max(k, FIRST), self.labels.shape[1]))
         scores, classes = (part.cpu().numpy() for part in found)
-        votes = self.votes(self.nearest(csr_of_bags(inputs, self._documents.shape[0])), self.power)
-        best = self._blended(self.own(scores), classes, votes, self.weight, k)
+        candidates = self._candidates(self.own(scores), classes, csr_of_bags(inputs, self._known.shape[1]))
+        best = candidates.best(self.choice, k)
         return torch.from_numpy(best[0]).to(hidden.device), torch.from_numpy(best[1]).to(hidden.device)
 
     def all_scores(self, scores: Tensor, inputs: SparseTargets) -> Tensor:
         """(m, D) float64 scores of all labels, those of ``top_k``, from the scores of the head."""
-        first = min(_FIRST, scores.shape[1])
-        best = scores.topk(first, dim=1).values.cpu().numpy()
-        own = self.own(scores.cpu().numpy(), best)
-        votes = self.votes(self.nearest(csr_of_bags(inputs, self._documents.shape[0])), self.power)
-        rows = np.repeat(np.arange(len(own)), np.diff(votes.indptr))
-        floor = self.own(best)[:, -1]
-        own[rows, votes.indices] = np.maximum(own[rows, votes.indices], floor[rows]) + self.weight * votes.data
-        return torch.from_numpy(own).to(scores.device)
+        own = self.own(scores.cpu().numpy())
+        first = np.argsort(-own, axis=1, kind="stable")[:, :FIRST]
+        candidates = self._candidates(
+            np.take_along_axis(own, first, axis=1), first, csr_of_bags(inputs, self._known.shape[1])
+        )
+        made = candidates.scores(self.choice)
+        lowest = candidates.lowest(made)
+        all_of_them = lowest[:, None] + np.minimum(own - candidates.floor[:, None], 0.0)
+        all_of_them[candidates.rows, candidates.classes] = made
+        return torch.from_numpy(all_of_them).to(scores.device)
 
-    def own(self, scores: np.ndarray, best: np.ndarray | None = None) -> np.ndarray:
+    def own(self, scores: np.ndarray) -> np.ndarray:
         """(m, c) float64 what the network gives: scores, or shares of the probability that the first 200 have."""
         found = scores.astype(np.float64)
         if not self.probabilities:
             return found
-        first = (found if best is None else best.astype(np.float64))[:, :_FIRST]
+        first = -np.partition(-found, min(FIRST, found.shape[1]) - 1, axis=1)[:, :FIRST]
         highest = first.max(axis=1, keepdims=True)
-        shares: np.ndarray = np.exp(found - highest) / np.exp(first - highest).sum(axis=1, keepdims=True)
+        highest = np.where(np.isfinite(highest), highest, 0.0)
+        total = np.exp(first - highest).sum(axis=1, keepdims=True)
+        shares: np.ndarray = np.exp(found - highest) / np.where(total > 0.0, total, 1.0)
         return shares
 
-    def _blended(
-        self, own: np.ndarray, classes: np.ndarray, votes: CSR, weight: float, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of the network's (m, c) and of those with votes."""
-        m, width = own.shape[0], np.int64(self.labels.shape[1])
-        there = classes.ravel() >= 0
-        rows = np.repeat(np.arange(m), own.shape[1])[there]
-        keys, values = (rows * width + classes.ravel()[there]), own.ravel()[there]
-        order = np.argsort(keys, kind="stable")
-        keys, values = keys[order], values[order]
-        voted = np.repeat(np.arange(m), np.diff(votes.indptr))
-        at = voted * width + votes.indices
-        first = np.where(classes >= 0, own, np.inf)[:, :_FIRST]  # an index may find fewer, or none
-        floor = first.min(axis=1)
-        floor = np.where(np.isfinite(floor), floor, 0.0)[voted]
-        place = np.searchsorted(keys, at)
-        known = np.append(keys, -1)[place] == at
-        above = np.maximum(np.where(known, np.append(values, 0.0)[place], floor), floor) + weight * votes.data
-        values[place[known]] = above[known]
-        keys, values = np.append(keys, at[~known]), np.append(values, above[~known])
-        return _first(keys, values, m, int(width), k)
+    def _candidates(self, own: np.ndarray, classes: np.ndarray, features: CSR) -> Candidates:
+        features = _unit(features)
+        votes = self.votes(self._nearest(features))
+        found = Candidates.of(own, classes, votes)
+        if self.classifiers is not None:
+            found.margins = self.classifiers.margins(features, found.rows, found.classes)
+        return found
 
     def chosen(
         self, network: Any, held: RowExamples, propensities: Propensities, names: list[str], size: int = 256
     ) -> Choice:
-        """The weight and the power that do best on ``held`` documents, which are none of these and trained nothing.
+        """The weights that do best on ``held`` documents, which are none of these and trained nothing.
 
-        Best: the largest mean of the ratios of the metrics to those without neighbours, of which "no weight" has 1.
+        Best: the largest mean of the ratios of the metrics to those of the network alone, which has 1.
         """
         depth = max(int(name.rpartition("@")[2]) for name in names)
-        scores, classes, nearest = self._looked_up(network, held, size, depth)
-        own = self.own(scores)
-        spread = float((own[:, 0] - own[:, min(_FIRST, own.shape[1]) - 1]).mean())
+        candidates = self._looked_up(network, held, size, depth)
         relevant = held.batch(np.arange(len(held)))[1]
 
-        def judged(votes: CSR, weight: float) -> dict[str, float]:
+        def judged(choice: Choice) -> dict[str, float]:
             evaluation = Evaluation(names, propensities)
-            evaluation.add_ranked(torch.from_numpy(self._blended(own, classes, votes, weight, depth)[1]), relevant)
+            evaluation.add_ranked(torch.from_numpy(candidates.best(choice, depth)[1]), relevant)
             return evaluation.result()
 
         race: list[list[float]] = []
-        before = judged(self.votes(nearest, 1.0), 0.0)
-        best = Choice(0.0, 1.0, len(held), before, before, race)
-        for (power, votes), part in product(((p, self.votes(nearest, p)) for p in _POWERS), _WEIGHTS):
-            after = judged(votes, part * spread)
+        spread = candidates.spread() or 1.0
+        alone = Choice(0.0, 0.0, _LEAST * spread, len(held), {}, {}, race)
+        before = judged(alone)
+        best, most = replace(alone, before=before, after=before), 1.0
+        for weight, margin in product(_WEIGHTS, _MARGINS if self.classifiers is not None else (0.0,)):
+            choice = replace(alone, weight=weight * spread, margin=margin)
+            after = judged(choice)
             gain = float(np.mean([after[name] / max(before[name], 1e-4) for name in names]))
-            if gain > max([1.0, *(row[2] for row in race)]):
-                best = Choice(part * spread, power, len(held), before, after, race)
-            race.append([power, part, gain])
+            if choice.helps and gain > most:
+                best, most = replace(choice, before=before, after=after), gain
+            race.append([weight, margin, gain])
         return best
 
-    def _looked_up(self, network: Any, held: RowExamples, size: int, depth: int) -> tuple[np.ndarray, np.ndarray, CSR]:
-        """(m, c) scores and classes of the network, and the (m, n) neighbours, of all held documents."""
-        found, near = [], []
+    def _looked_up(self, network: Any, held: RowExamples, size: int, depth: int) -> Candidates:
+        """What is ranked anew of all held documents."""
+        parts = []
         with torch.no_grad():
             for start in range(0, len(held), size):
                 inputs = held.batch(np.arange(start, min(start + size, len(held))))[0]
                 assert isinstance(inputs, SparseTargets)
                 hidden = network.hidden(inputs.to(network.head.device))
-                best = network.head.top_k(hidden, min(max(depth, _FIRST), self.labels.shape[1]))
-                found.append([part.cpu().numpy() for part in best])
-                near.append(self.nearest(csr_of_bags(inputs, self._documents.shape[0])))
-        scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return scores, classes, scipy.sparse.vstack(near, format="csr")
+                found = network.head.top_k(hidden, min(max(depth, FIRST), self.labels.shape[1]))
+                scores, classes = (part.cpu().numpy() for part in found)
+                features = csr_of_bags(inputs, self._known.shape[1])
+                parts.append(self._candidates(self.own(scores), classes, features))
+        return Candidates.joined(parts)
 
 
 def csr_of_bags(bags: SparseTargets, width: int) -> CSR:
@@ -257,13 +278,14 @@ def _unit(features: CSR) -> CSR:
     return found.astype(np.float32)
 
 
-def _first(keys: np.ndarray, values: np.ndarray, m: int, width: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(m, k) of pairs row·width + class and their values, the largest first, of equal ones the smaller class."""
-    rows, columns = np.divmod(keys, width)
-    order = np.lexsort((columns, -values, rows))
-    counts = np.bincount(rows, minlength=m)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    order, place = order[place < k], place[place < k]
-    scores, classes = np.full((m, k), -np.inf), np.full((m, k), -1, dtype=np.int64)
-    scores[rows[order], place], classes[rows[order], place] = values[order], columns[order]
-    return scores, classes
+def _largest(matrix: CSR, count: int) -> CSR:
+    """The ``count`` largest entries of each row, in the order of their columns."""
+    kept, sizes = [], np.minimum(np.diff(matrix.indptr), count)
+    for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        here = np.arange(begin, end)
+        if end - begin > count:
+            here = np.sort(here[np.argpartition(-matrix.data[here], count)[:count]])
+        kept.append(here)
+    places = np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)
+    offsets = np.append(0, np.cumsum(sizes))
+    return scipy.sparse.csr_matrix((matrix.data[places], matrix.indices[places], offsets), shape=matrix.shape)

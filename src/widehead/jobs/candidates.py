@@ -1,0 +1,146 @@
+"""Labels of documents that are ranked anew, with what speaks for each.
+
+Letters: m documents, c labels found for each, p candidates of all documents together, D labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from widehead.data.sparse import CSR
+
+FIRST = 200
+"""Labels of the network that are ranked anew."""
+
+_BLOCK = 256  # documents that are ranked at a time
+
+
+class Weighting(Protocol):
+    """What votes and margins count; see `widehead.jobs.neighbours.Choice`."""
+
+    @property
+    def weight(self) -> float: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def least(self) -> float: ...
+
+
+@dataclass
+class Candidates:
+    """The first labels of the network and those with votes, and the labels that the network has after them.
+
+    Attributes:
+        width: D.
+        floor: (m,) float64, the network's score of the last of its first labels.
+        rows, classes: (p,) int64, which label of which document; in this order.
+        own: (p,) float64, how far the network's score is above ``floor``; 0 of labels that it has not among the first.
+        votes: (p,) float64. margins: (p,) float64, or None without classifiers.
+        rest: row, class and network's score below ``floor`` of labels that keep the network's order.
+    """
+
+    width: int
+    floor: np.ndarray
+    rows: np.ndarray
+    classes: np.ndarray
+    own: np.ndarray
+    votes: np.ndarray
+    rest: tuple[np.ndarray, np.ndarray, np.ndarray]
+    margins: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, own: np.ndarray, classes: np.ndarray, votes: CSR) -> Candidates:
+        """From the network's (m, c) best, best first, with class −1 if there are fewer, and (m, D) votes."""
+        m, width = len(own), votes.shape[1]
+        there = classes >= 0
+        first = there & (np.arange(own.shape[1]) < FIRST)
+        floor = np.where(first, own, np.inf).min(axis=1, initial=np.inf)
+        floor = np.where(np.isfinite(floor), floor, 0.0)
+        document = np.repeat(np.arange(m), own.shape[1]).reshape(own.shape)
+        keys = document[first] * np.int64(width) + classes[first]
+        voted = np.repeat(np.arange(m), np.diff(votes.indptr)) * np.int64(width) + votes.indices
+        both, place = np.unique(np.concatenate([keys, voted]), return_inverse=True)
+        found = np.zeros((2, len(both)))
+        found[0, place[: len(keys)]] = (own - floor[:, None])[first]
+        found[1, place[len(keys) :]] = votes.data
+        after = there & ~first
+        after[after] = ~np.isin(document[after] * np.int64(width) + classes[after], both)
+        rest = document[after], classes[after], (own - floor[:, None])[after]
+        rows, labels = np.divmod(both, np.int64(width))
+        return cls(width, floor, rows, labels, found[0], found[1], rest)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """The documents of several, one after another."""
+        starts = np.cumsum([0, *(len(part.floor) for part in parts)])
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("floor", "classes", "own", "votes")
+        }
+        joined["rows"] = np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=False)])
+        rest = [(rows + start, *more) for (rows, *more), start in zip((p.rest for p in parts), starts, strict=False)]
+        joined["rest"] = tuple(np.concatenate(part) for part in zip(*rest, strict=True))
+        margins = [part.margins for part in parts if part.margins is not None]
+        return cls(parts[0].width, margins=np.concatenate(margins) if margins else None, **joined)
+
+    def spread(self) -> float:
+        """How far the best label of the network is above the last of the first, on average."""
+        highest = np.zeros(len(self.floor))
+        np.maximum.at(highest, self.rows, self.own)
+        return float(highest.mean())
+
+    def scores(self, weighting: Weighting) -> np.ndarray:
+        """(p,) float64 scores of the candidates: log(o + w·v + ε) − λ·max(0, 1 − s)²."""
+        found: np.ndarray = np.log(self.own + weighting.weight * self.votes + weighting.least)
+        if weighting.margin > 0.0:
+            assert self.margins is not None
+            found -= weighting.margin * np.maximum(0.0, 1.0 - self.margins) ** 2
+        return found
+
+    def lowest(self, scores: np.ndarray) -> np.ndarray:
+        """(m,) the lowest score of each document's candidates, above all other labels; 0 if there are none."""
+        found = np.full(len(self.floor), np.inf)
+        np.minimum.at(found, self.rows, scores)
+        return np.where(np.isfinite(found), found, 0.0)
+
+    def best(self, weighting: Weighting, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(m, k) scores, the largest first, of equal ones the smaller class, and classes; −inf and −1 if fewer."""
+        scores = self.scores(weighting)
+        rows, classes, below = self.rest
+        rows = np.concatenate([self.rows, rows])
+        classes = np.concatenate([self.classes, classes])
+        scores = np.concatenate([scores, self.lowest(scores)[self.rest[0]] + below])
+        order = np.argsort(rows, kind="stable")
+        rows, classes, scores = rows[order], classes[order], scores[order]
+        kept = scores >= _thresholds(rows, scores, len(self.floor), k)[rows]
+        return _first(rows[kept], classes[kept], scores[kept], len(self.floor), k)
+
+
+def _thresholds(rows: np.ndarray, scores: np.ndarray, m: int, k: int) -> np.ndarray:
+    """(m,) the k-th largest score of each row, −inf if there are fewer."""
+    starts = np.searchsorted(rows, np.arange(m + 1))
+    found = np.full(m, -np.inf)
+    for first in range(0, m, _BLOCK):
+        stop = min(first + _BLOCK, m)
+        part = slice(starts[first], starts[stop])
+        sizes = np.diff(starts[first : stop + 1])
+        block = np.full((stop - first, max(k, int(sizes.max(initial=0)))), -np.inf)
+        block[rows[part] - first, np.arange(starts[first], starts[stop]) - starts[rows[part]]] = scores[part]
+        found[first:stop] = torch.from_numpy(block).topk(k, dim=1, sorted=True).values[:, -1].numpy()
+    return found
+
+
+def _first(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(m, k) values and columns of each row, the largest first, of equal ones the smaller column."""
+    order = np.lexsort((columns, -values, rows))
+    counts = np.bincount(rows, minlength=m)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    order, place = order[place < k], place[place < k]
+    scores, classes = np.full((m, k), -np.inf), np.full((m, k), -1, dtype=np.int64)
+    scores[rows[order], place], classes[rows[order], place] = values[order], columns[order]
+    return scores, classes

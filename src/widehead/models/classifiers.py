@@ -1,0 +1,138 @@
+"""Linear classifiers of many labels, each from the documents that it is to tell apart.
+
+Letters: n documents, N features, D labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.optimize import minimize
+
+from widehead.arithmetic.library import library
+
+_COST = 0.3  # of a margin below 1, beside the squares of the weights
+_PASSES, _CLOSE = 20, 0.1  # over the examples, at most; how steep the dual may still be
+_SMALLEST = 0.05  # a weight that is left out tells little of a row of length 1
+_AT_A_TIME = 1 << 24  # weights that a call of C has room for
+
+
+@dataclass(frozen=True)
+class LinearClassifiers:
+    """Margins w·x + b of labels: above 0 for documents that have the label, for the best of them above 1.
+
+    Each label's (w, b) minimises ‖(w, b)‖²/2 + C Σ max(0, 1 − y(w·x + b))² over its examples (a linear support vector
+    machine with a squared hinge, as in Prabhu et al. 2018, "Parabel", section 4).
+
+    Attributes:
+        weights: (D, N) scipy CSR, float32. biases: (D,) float32.
+    """
+
+    weights: Any
+    biases: np.ndarray
+
+    @classmethod
+    def of(
+        cls, features: Any, labels: Any, others: Any, *, close: float = _CLOSE, passes: int = _PASSES
+    ) -> LinearClassifiers:
+        """From all documents that have a label, and those that should not be taken for such.
+
+        Args:
+            features: (n, N) scipy CSR, float32, rows of length 1 or 0.
+            labels: (n, D) scipy CSR of ones.
+            others: the same, of labels to tell a document from; those that it has do not count.
+            close: where descent ends: the steepest slope of the dual in a pass. passes: over all, at most.
+        """
+        rows = features.tocsr()
+        signs = (others.astype(np.float32) + 2.0 * labels.astype(np.float32)).tocsc()
+        signs.data = np.where(signs.data > 1.5, 1.0, -1.0).astype(np.float32)
+        if (found := library()) is None:
+            return cls(*_by_scipy(rows, signs))
+        return cls(*_compiled(found, rows, signs, close, passes))
+
+    def margins(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(p,) float64 of pairs of a row of (m, N) ``features`` and a label."""
+        found = (features @ self.weights.T.tocsr()).tocsr()
+        found.sort_indices()
+        width = np.int64(self.weights.shape[0])
+        keys = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)) * width + found.indices
+        wanted = rows * width + labels
+        place = np.searchsorted(keys, wanted)
+        known = np.append(keys, -1)[place] == wanted
+        products = np.where(known, np.append(found.data, 0.0)[place], 0.0)
+        made: np.ndarray = products.astype(np.float64) + self.biases[labels]
+        return made
+
+
+def _compiled(found: Any, rows: Any, signs: Any, close: float, passes: int) -> tuple[Any, np.ndarray]:
+    """Weights and biases by C: some labels at a time, as many as there is room for whatever they weigh."""
+    width, num_labels = rows.shape[1], signs.shape[1]
+    offsets, examples = signs.indptr.astype(np.int64), signs.indices.astype(np.int32)
+    row_offsets, columns, values = rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data
+    squares = np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64).ravel()
+    entries = np.append(0, np.cumsum(np.diff(row_offsets)[examples]))
+    room = np.minimum(np.diff(entries[offsets]), width)  # as many different features as there can be
+    threads, most = torch.get_num_threads(), int(np.diff(offsets).max(initial=0))
+    work = np.zeros(threads * (width + 2 * most))
+    biases, counts = np.zeros(num_labels, dtype=np.float32), np.zeros(num_labels, dtype=np.int64)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    first, after = 0, np.cumsum(room)
+    while first < num_labels:
+        before = int(after[first] - room[first])
+        stop = max(first + 1, int(np.searchsorted(after, before + _AT_A_TIME, side="right")))
+        places = after[first:stop] - room[first:stop] - before
+        size = int(after[stop - 1]) - before
+        out = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float32)
+        given = (row_offsets, columns, values, squares, offsets, examples, signs.data)
+        found.widehead_classifiers(
+            threads, first, stop - first, width, most, *map(_pointer, given), _COST, passes, close, _SMALLEST,
+            *map(_pointer, (places, work, *out, counts[first:stop], biases[first:stop])),
+        )  # fmt: skip
+        kept = np.repeat(places - np.cumsum(counts[first:stop]) + counts[first:stop], counts[first:stop])
+        kept += np.arange(len(kept))
+        parts.append((out[0][kept], out[1][kept]))
+        first = stop
+    taken = [np.concatenate(part) for part in zip(*parts, strict=True)] if parts else [columns[:0], values[:0]]
+    weights = scipy.sparse.csr_matrix((taken[1], taken[0], np.append(0, np.cumsum(counts))), shape=(num_labels, width))
+    weights.sort_indices()
+    return weights, biases
+
+
+def _pointer(array: np.ndarray) -> int:
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+def _by_scipy(rows: Any, signs: Any) -> tuple[Any, np.ndarray]:
+    """The obvious twin: each label's minimum, found by L-BFGS over the features of its examples."""
+    made, biases = [], np.zeros(signs.shape[1], dtype=np.float32)
+    for label in range(signs.shape[1]):
+        own = slice(signs.indptr[label], signs.indptr[label + 1])
+        examples = rows[signs.indices[own]].astype(np.float64)
+        used, places = np.unique(examples.indices, return_inverse=True)
+        x = scipy.sparse.csr_matrix((examples.data, places, examples.indptr), shape=(examples.shape[0], len(used)))
+        w, biases[label] = _minimum(x, signs.data[own].astype(np.float64))
+        kept = np.abs(w) > _SMALLEST
+        made.append((used[kept], w[kept].astype(np.float32)))
+    offsets = np.append(0, np.cumsum([len(columns) for columns, _ in made]))
+    columns, values = (np.concatenate(part) for part in zip(*made, strict=True))
+    return scipy.sparse.csr_matrix((values, columns, offsets), shape=(signs.shape[1], rows.shape[1])), biases
+
+
+def _minimum(x: Any, signs: np.ndarray) -> tuple[np.ndarray, float]:
+    """(w, b) of one label from its examples (p, features) and their signs (p,)."""
+
+    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+        missing = np.maximum(0.0, 1.0 - signs * (x @ point[:-1] + point[-1]))
+        pull = -2.0 * _COST * signs * missing
+        value = 0.5 * point @ point + _COST * missing @ missing
+        return value, point + np.append(x.T @ pull, pull.sum())
+
+    found = minimize(
+        objective, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"ftol": 0.0, "gtol": 1e-6}
+    ).x
+    return found[:-1], float(found[-1])
