@@ -136,7 +136,7 @@ def test_what_is_done_and_what_is_left_to_do(tmp_path: Path, monkeypatch: pytest
     ends = {"a": "finished", "b": "failed: no memory", "c": "interrupted", "d": "finished"}
     trained: list[str] = []
 
-    def contend(name: str, config: TrainingConfig, quiet: bool) -> Result:
+    def contend(name: str, config: TrainingConfig, quiet: bool, processes: int) -> Result:
         trained.append(name)
         return dataclasses.replace(result(name), status=ends[name])
 
@@ -158,6 +158,21 @@ def test_a_process_that_dies_is_a_contender_that_failed(tmp_path: Path, monkeypa
     made = contenders("recommender", ["full"], [], tmp_path, train="x", test="y")
     (found,) = compare(made, tmp_path, quiet=True)
     assert found.status == "failed: its process ended with 9, as where memory is short"
+
+
+@pytest.mark.long
+def test_contenders_in_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    made = configs(tmp_path, dtype="float64", input_dropout=0.0)
+    made.pop("exact")
+    more = {name: dataclasses.replace(config, out=str(tmp_path / "two" / name)) for name, config in made.items()}
+    one = compare(made, tmp_path / "out", quiet=True)
+    two = compare(more, tmp_path / "two", quiet=True, processes=2)
+    for mine, theirs in zip(two, one, strict=True):
+        assert (mine.status, mine.steps) == (theirs.status, theirs.steps)
+        assert mine.metrics == pytest.approx(theirs.metrics)
+    bad = {"bad": dataclasses.replace(more["full"], device="cuda", out=str(tmp_path / "bad"))}
+    with pytest.raises(ValueError, match="bad: Option `device` should be cpu in several processes"):
+        compare(bad, tmp_path / "bad-out", quiet=True, processes=2)
 
 
 def test_a_damaged_file_of_results_is_refused(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _options(
     if torchrun.size() > 1 and ctx.invoked_subcommand != "train":
         raise typer.BadParameter(
             f"`widehead train` runs in several processes. Found `widehead {ctx.invoked_subcommand}`: start it without "
-            "torchrun"
+            "torchrun; compare and bench take --processes"
         )
 
 

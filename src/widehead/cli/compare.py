@@ -63,6 +63,9 @@ def _run(
     out: Annotated[Path, _option("--out", "Folder of the comparison.")] = Path("runs/compare"),
     resume: Annotated[bool, _option("--resume", "Go on with the comparison in --out.")] = False,
     quiet: Annotated[bool, _option("--quiet", "Show no progress.")] = False,
+    processes: Annotated[
+        int, _option("--processes", "Processes that train each head, with a share of rows and examples.", min=1)
+    ] = 1,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     **given: Any,
@@ -76,7 +79,8 @@ def _run(
     from widehead.comparison import compare, contenders, write_comparison
 
     configs = contenders(job.name, names, own, out, train=str(file), **options)
-    results = compare(configs, out, quiet=quiet, say=(lambda line: None) if quiet else say)
+    told = (lambda line: None) if quiet else say
+    results = compare(configs, out, quiet=quiet, processes=processes, say=told)
     report = write_comparison(out, configs, results)
     _show(results, out, report, as_json)
     if any(result.status == "interrupted" for result in results):

@@ -1,27 +1,37 @@
 """Heads side by side: the same data, encoder and minutes for each, one run and one process after the other."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 
 from widehead.comparison.results import Result
 from widehead.data.files import is_pipe
-from widehead.errors import CheckpointError, DataError, NonFiniteError
+from widehead.errors import CheckpointError, DataError, NonFiniteError, ProcessesError
 from widehead.jobs.base import Job, job_named
 from widehead.kinds import configure
 from widehead.options import TrainingConfig
 from widehead.runs import Run
+from widehead.split import Peers
 from widehead.training import RunFolder, read_metrics
 from widehead.training.folder import atomic_write
 from widehead.training.interruption import Interruption
 from widehead.training.memory import told
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _RESULTS = "results.jsonl"
 _PATIENCE = 10.0  # seconds in which a process that has told its result should end
@@ -32,6 +42,7 @@ def compare(
     out: Path,
     *,
     quiet: bool = False,
+    processes: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Result]:
     """Train every contender that is not done yet, and write results.jsonl after each.
@@ -41,6 +52,7 @@ def compare(
     Args:
         configs: as `contenders` makes them. out: folder of the comparison.
         quiet: show no progress. say: called with a line before and after each contender.
+        processes: in how many of this machine each contender is trained, with a share of the threads each.
 
     Raises:
         CheckpointError: a run in the folder was made with other options.
@@ -60,7 +72,7 @@ def compare(
         if name in done:
             continue
         say(f"{name}: training the head {config.head}")
-        done[name] = _contend(name, config, quiet)
+        done[name] = _contend(name, config, quiet, processes)
         results = [done[n] for n in configs if n in done]
         with atomic_write(out / _RESULTS) as file:
             file.write("".join(json.dumps(dataclasses.asdict(result)) + "\n" for result in results).encode())
@@ -70,35 +82,56 @@ def compare(
     return [done[name] for name in configs if name in done]
 
 
+@dataclass(frozen=True)
+class _Member:
+    """Which of ``size`` processes one is, and a folder in which they meet."""
+
+    rank: int
+    size: int
+    place: str
+
+    def joined(self) -> DeviceMesh | None:
+        if self.size == 1:
+            return None
+        from torch.distributed.device_mesh import init_device_mesh  # it takes long to import
+
+        meeting = f"file://{self.place}/meeting"
+        distributed.init_process_group("gloo", init_method=meeting, rank=self.rank, world_size=self.size)
+        return init_device_mesh("cpu", (self.size,))
+
+
 def _told(result: Result) -> str:
     figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items())
     return f"{result.status}, {result.steps:,} steps in {result.seconds:.1f} seconds{figures}"
 
 
-def _contend(name: str, config: TrainingConfig, quiet: bool) -> Result:
-    """One run, in a process of its own, so that its peak of memory is its own. Signals are passed on to it."""
+def _contend(name: str, config: TrainingConfig, quiet: bool, processes: int) -> Result:
+    """One run, in processes of its own, so that its peak of memory is its own. Signals are passed on to the first."""
     # Spawned, because a forked child would inherit threads and the memory of its parent.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    arguments = (theirs, name, config, job_named(config.job), torch.get_num_threads(), quiet)
-    process = context.Process(target=_child, args=arguments, daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        with Interruption() as interruption:
-            passed_on = False
-            while not ours.poll(0.1):
-                if interruption.requested and not passed_on and process.pid is not None:
-                    os.kill(process.pid, signal.SIGTERM)
-                    passed_on = True
-        found = ours.recv()
-        process.join(_PATIENCE)
-    except EOFError:
-        process.join()
-        return Result(name, config.head, f"failed: its process ended with {process.exitcode}, as where memory is short")
-    finally:
-        process.terminate()
-        process.join()
+    threads = max(1, torch.get_num_threads() // processes)
+    with tempfile.TemporaryDirectory() as place:
+        arguments = (name, config, job_named(config.job), threads, quiet)
+        group = [
+            context.Process(target=_child, args=(theirs, _Member(rank, processes, place), *arguments), daemon=True)
+            for rank in range(processes)
+        ]
+        for process in group:
+            process.start()
+        theirs.close()
+        try:
+            found = _answer(ours, group[0].pid)
+            for process in group:
+                process.join(_PATIENCE)
+        except EOFError:
+            group[0].join()
+            code = group[0].exitcode
+            return Result(name, config.head, f"failed: its process ended with {code}, as where memory is short")
+        finally:
+            for process in group:
+                process.terminate()
+                process.join()
     if isinstance(found, ValueError):  # options that do not fit the data
         raise ValueError(f"{name}: {found}") from found
     if isinstance(found, BaseException):
@@ -107,26 +140,43 @@ def _contend(name: str, config: TrainingConfig, quiet: bool) -> Result:
     return found
 
 
-def _child(parent: Connection, name: str, config: TrainingConfig, job: type[Job], threads: int, quiet: bool) -> None:
-    """`_run`, whose result or error goes to the parent. The job comes along so that its file is imported."""
+def _answer(ours: Connection, first: int | None) -> Any:
+    """What the first process tells; EOFError if it ends before."""
+    with Interruption() as interruption:
+        passed_on = False
+        while not ours.poll(0.1):
+            if interruption.requested and not passed_on and first is not None:
+                os.kill(first, signal.SIGTERM)
+                passed_on = True
+    return ours.recv()
+
+
+def _child(
+    parent: Connection, member: _Member, name: str, config: TrainingConfig, job: type[Job], threads: int, quiet: bool
+) -> None:
+    """`_run`, whose result or error in the first process goes to the parent. The job brings its file along."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if member.rank > 0:
+        parent.close()
+    answer = (lambda told: None) if member.rank > 0 else parent.send
     try:
-        parent.send(_run(name, config, threads, quiet))
+        answer(_run(name, config, threads, quiet, member))
     except KeyboardInterrupt:  # before training began
-        parent.send(Result(name, config.head, "interrupted"))
+        answer(Result(name, config.head, "interrupted"))
     except Exception as error:  # noqa: BLE001 raised again in the parent
-        parent.send(error)
+        answer(error)
 
 
-def _run(name: str, config: TrainingConfig, threads: int, quiet: bool) -> Result:
+def _run(name: str, config: TrainingConfig, threads: int, quiet: bool, member: _Member) -> Result:
     torch.set_num_threads(threads)
-    folder = RunFolder(Path(config.out))
+    folder, mesh = RunFolder(Path(config.out)), member.joined()
     try:
-        run = Run.open(config.out) if folder.config_path.exists() else Run.new(config)
+        begun = Peers(mesh).said_by_first(folder.config_path.exists())
+        run = Run.open(config.out, mesh=mesh) if begun else Run.new(config, mesh=mesh)
         end = run.train(quiet=quiet)
-    except NonFiniteError as error:
+    except (NonFiniteError, ProcessesError) as error:
         return Result(name, config.head, f"failed: {error}")
     evaluations = [record for record in read_metrics(folder.metrics_path) if record["kind"] == "evaluation"]
     curve = [{k: v for k, v in record.items() if k not in ("kind", "epoch", "preparation")} for record in evaluations]
