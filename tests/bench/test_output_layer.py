@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 import torch
 from support.played import Device
@@ -11,6 +14,8 @@ from widehead.bench.measure import percentile
 from widehead.bench.methods import METHODS
 from widehead.bench.output_layer import FIGURES, combinations, left_out
 from widehead.bench.problem import OutputLayerProblem
+from widehead.bench.processes import in_processes
+from widehead.errors import ProcessesError
 
 
 def test_rows_hold_medians_and_ratios() -> None:
@@ -160,3 +165,35 @@ def test_methods_on_a_card(played: Device, name: str) -> None:
     losses = [method.step(*problem.draw(generator)) for _ in range(5)]
     assert {loss.device.type for loss in losses} == {"cuda"}
     assert all(torch.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.long
+def test_in_two_processes_those_are_timed_that_can_be_split() -> None:
+    methods = ["exact", "exact-momentum", "dense", "full", "sampled", "hierarchical"]
+    rows = {row["method"]: row for row in compare_step(300, 8, 5, methods=methods, rounds=1, processes=2)}
+    timed = {name for name, row in rows.items() if row["skipped"] is None}
+    assert timed == {"exact", "exact-momentum", "full", "sampled"}
+    assert all(rows[name]["seconds"] > 0.0 and rows[name]["processes"] == 2 for name in timed)
+    assert rows["dense"]["skipped"] == "dense runs in one process. Found 2."
+
+
+@pytest.mark.long
+def test_an_error_in_several_processes_is_that_of_the_first() -> None:
+    with pytest.raises(ValueError, match="refused here"):
+        in_processes(2, _refusing, "refused here")
+    with pytest.raises(ProcessesError, match="the first has died"):
+        in_processes(2, _dying)
+
+
+def _refusing(mesh: Any, text: str) -> None:
+    raise ValueError(text)
+
+
+def _dying(mesh: Any) -> None:
+    os._exit(9)
+
+
+@pytest.mark.parametrize(("processes", "device"), [(5, "cpu"), (2, "cuda")])
+def test_processes_that_cannot_share_a_batch_are_refused(processes: int, device: str) -> None:
+    with pytest.raises(ValueError, match=f"Found {processes} on {device}, and 4 examples"):
+        compare_step(300, 8, 4, rounds=1, processes=processes, device=device)

@@ -10,4 +10,4 @@ compare_module = importlib.import_module("widehead.comparison.compare")  # the r
 
 def in_this_process(name: str, config: Any, quiet: bool, processes: int) -> Any:
     """Takes the place of `_contend` in tests that are not about processes."""
-    return compare_module._run(name, config, 1, quiet, compare_module._Member(0, processes, ""))
+    return compare_module._run(name, config, 1, quiet, compare_module.Member(0, processes, ""))

@@ -16,11 +16,19 @@ from widehead.targets import SparseTargets
 _SLICE = 0.25  # seconds that one method may take in one round, so that fast methods get many samples
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def interleaved(
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    agreed: Callable[[float], float] = lambda used: used,
+) -> dict[str, list[float]]:
     """Seconds of each call of each function; the functions take turns, ``rounds`` times.
 
     A function that is quicker than a slice of a quarter second is called again until the slice is used up. Each
     should have been called once before, because first calls do what later ones do not have to.
+
+    Args:
+        agreed: what several processes that call them together take for the seconds of a slice that one has used.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -28,7 +36,7 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, device: 
             used = 0.0
             while used < _SLICE:
                 seconds[name].append(timed(step, device))
-                used += seconds[name][-1]
+                used = agreed(used + seconds[name][-1])
     return seconds
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,8 @@ from widehead.heads import ExactHead, Head, ParameterHead
 from widehead.heads.contract import linear_of
 from widehead.losses import SquaredError
 from widehead.names import HEADS
-from widehead.optim import SGD, HeadOptimizer, Muon, Newton, Shampoo
+from widehead.optim import SGD, HeadOptimizer, Muon, Newton, RowAdam, Shampoo
+from widehead.options.heads import split_heads
 from widehead.targets import SparseTargets
 
 _LR = 1e-4  # far below the limit of stability, so that no method leaves the range of ordinary numbers
@@ -59,9 +61,10 @@ class Exact(HeadMethod):
         problem: OutputLayerProblem,
         device: torch.device,
         optimizer: Callable[..., HeadOptimizer] = SGD,
+        mesh: Any = None,
         **options: float,
     ) -> None:
-        self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device)
+        self.head = ExactHead(problem.width, problem.classes, SquaredError(), device=device, mesh=mesh)
         self.optimizer = optimizer(self.head, **{"lr": _LR, **options})
 
 
@@ -146,15 +149,15 @@ class LinearCrossEntropy(PlainLayer):
 class Other(HeadMethod):
     """Another head with its own loss, an ordinary softmax or what stands for one, with Adam on what has a gradient."""
 
-    def __init__(self, problem: OutputLayerProblem, device: torch.device, head: str) -> None:
-        made = HEADS[head](problem.width, problem.classes, device=device)
+    def __init__(self, problem: OutputLayerProblem, device: torch.device, head: str, mesh: Any = None) -> None:
+        made = HEADS[head](problem.width, problem.classes, device=device, **({} if mesh is None else {"mesh": mesh}))
         assert isinstance(made, ParameterHead)
         self.head = made
-        kind = torch.optim.SparseAdam if made.sparse else torch.optim.Adam
+        kind = (torch.optim.SparseAdam if mesh is None else RowAdam) if made.sparse else torch.optim.Adam
         self.optimizer = kind(list(self.head.parameters()), lr=_LR)
 
 
-METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
+METHODS: dict[str, Callable[..., Method]] = {
     "exact": Exact,
     "exact-without-kernels": ExactWithoutKernels,
     "exact-captured": ExactCaptured,
@@ -168,6 +171,12 @@ METHODS: dict[str, Callable[[OutputLayerProblem, torch.device], Method]] = {
     "linear-cross-entropy": LinearCrossEntropy,
     **{name: partial(Other, head=name) for name in HEADS if name != "exact"},
 }
+
+
+def splits(name: str) -> bool:
+    """Whether a method is there for rows that are split over processes."""
+    return name != CAPTURED and name in {*(method for method in METHODS if method.startswith("exact")), *split_heads()}
+
 
 CAPTURED = "exact-captured"  # on CUDA devices alone
 FUSED = "linear-cross-entropy"  # not in every torch that the package runs with

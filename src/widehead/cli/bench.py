@@ -41,6 +41,9 @@ def output_layer(
         Path | None,
         typer.Option("--plot", help="Draw time against the number of classes: a .png picture, or a .html page."),
     ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that share rows and examples; --threads is of each.")
+    ] = 1,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -65,14 +68,15 @@ def output_layer(
     names = [name.strip() for name in methods.split(",")]
     _check(problems, plot)
     for problem in problems:
-        left_out(problem, names, device)  # an error here comes before anything is timed
+        left_out(problem, names, device, processes)  # an error here comes before anything is timed
     if len(problems) > 1:
         say(f"{len(problems)} combinations: {_counts(problems)}.")
     rows: list[dict[str, Any]] = []
     with appending(out) as append:
         for problem in problems:
             with working(f"Timing {problem.classes:,} classes"):
-                made = compare_step(*problem.sizes.values(), methods=names, rounds=rounds, device=device)
+                sizes = problem.sizes.values()
+                made = compare_step(*sizes, methods=names, rounds=rounds, device=device, processes=processes)
             for row in made:
                 append(row)
                 if row["skipped"] is not None:
@@ -113,6 +117,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
     varying = [name for name in _SIZES if name == "classes" or len({row[name] for row in rows}) > 1]
     fixed = [f"{_SIZES[name]} {first[name]:,}" for name in _SIZES if name not in varying]
     title = f"One training step: {', '.join([*fixed, str(first['device'])])}, {first['threads']} thread(s)"
+    if first["processes"] > 1:
+        title += f" in each of {first['processes']} processes"
     columns: dict[str, list[str]] = {_SIZES[name]: [f"{row[name]:,}" for row in rows] for name in varying}
     columns["method"] = [row["method"] for row in rows]
     for name, (key, unit, digits) in _FIGURES.items():

@@ -9,13 +9,11 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import distributed
 
 from widehead.comparison.results import Result
 from widehead.data.files import is_pipe
@@ -24,14 +22,11 @@ from widehead.jobs.base import Job, job_named
 from widehead.kinds import configure
 from widehead.options import TrainingConfig
 from widehead.runs import Run
-from widehead.split import Peers
+from widehead.split import Member, Peers
 from widehead.training import RunFolder, read_metrics
 from widehead.training.folder import atomic_write
 from widehead.training.interruption import Interruption
 from widehead.training.memory import told
-
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
 
 _RESULTS = "results.jsonl"
 _PATIENCE = 10.0  # seconds in which a process that has told its result should end
@@ -82,24 +77,6 @@ def compare(
     return [done[name] for name in configs if name in done]
 
 
-@dataclass(frozen=True)
-class _Member:
-    """Which of ``size`` processes one is, and a folder in which they meet."""
-
-    rank: int
-    size: int
-    place: str
-
-    def joined(self) -> DeviceMesh | None:
-        if self.size == 1:
-            return None
-        from torch.distributed.device_mesh import init_device_mesh  # it takes long to import
-
-        meeting = f"file://{self.place}/meeting"
-        distributed.init_process_group("gloo", init_method=meeting, rank=self.rank, world_size=self.size)
-        return init_device_mesh("cpu", (self.size,))
-
-
 def _told(result: Result) -> str:
     figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items())
     return f"{result.status}, {result.steps:,} steps in {result.seconds:.1f} seconds{figures}"
@@ -114,7 +91,7 @@ def _contend(name: str, config: TrainingConfig, quiet: bool, processes: int) -> 
     with tempfile.TemporaryDirectory() as place:
         arguments = (name, config, job_named(config.job), threads, quiet)
         group = [
-            context.Process(target=_child, args=(theirs, _Member(rank, processes, place), *arguments), daemon=True)
+            context.Process(target=_child, args=(theirs, Member(rank, processes, place), *arguments), daemon=True)
             for rank in range(processes)
         ]
         for process in group:
@@ -152,7 +129,7 @@ def _answer(ours: Connection, first: int | None) -> Any:
 
 
 def _child(
-    parent: Connection, member: _Member, name: str, config: TrainingConfig, job: type[Job], threads: int, quiet: bool
+    parent: Connection, member: Member, name: str, config: TrainingConfig, job: type[Job], threads: int, quiet: bool
 ) -> None:
     """`_run`, whose result or error in the first process goes to the parent. The job brings its file along."""
     if hasattr(os, "setpgid"):
@@ -169,7 +146,7 @@ def _child(
         answer(error)
 
 
-def _run(name: str, config: TrainingConfig, threads: int, quiet: bool, member: _Member) -> Result:
+def _run(name: str, config: TrainingConfig, threads: int, quiet: bool, member: Member) -> Result:
     torch.set_num_threads(threads)
     folder, mesh = RunFolder(Path(config.out)), member.joined()
     try:

@@ -1,7 +1,7 @@
 """Rows of W split over the processes of torch.distributed: the same equations, each process with a part of the rows."""
 
 from widehead.split.outputs import best_of_all, best_of_found, outputs_of_all
-from widehead.split.peers import Peers, draw_as_one
+from widehead.split.peers import Member, Peers, draw_as_one
 from widehead.split.processes import Form, RowSplit, split_by, telling
 from widehead.split.reading import Batch, check_alike, gather_batch, no_targets, own_targets
 from widehead.split.tables import as_split, draw_table, first_table, gradient_of_rows, like, local
@@ -10,6 +10,7 @@ from widehead.split.weights import SplitWeights
 __all__ = [
     "Batch",
     "Form",
+    "Member",
     "Peers",
     "RowSplit",
     "SplitWeights",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from widehead.errors import ProcessesError
 from widehead.split.processes import Formed, RowSplit
@@ -21,6 +22,25 @@ if TYPE_CHECKING:
 
 _NONE, _DENSE = -1, 1 << 62  # in the place of a number of rows
 _BLOCK = 1 << 18  # numbers that are drawn together, a multiple of the 16 that torch makes at a time
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of ``size`` processes that a program starts on this machine, and an empty folder in which they meet."""
+
+    rank: int
+    size: int
+    place: str
+
+    def joined(self) -> DeviceMesh | None:
+        """Their mesh, once all are here; None for one process."""
+        if self.size == 1:
+            return None
+        from torch.distributed.device_mesh import init_device_mesh  # it takes long to import
+
+        meeting = f"file://{self.place}/meeting"
+        distributed.init_process_group("gloo", init_method=meeting, rank=self.rank, world_size=self.size)
+        return init_device_mesh("cpu", (self.size,))
 
 
 class Peers:
