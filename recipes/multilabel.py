@@ -1,25 +1,31 @@
-"""Multi-label classification beside omikuji 0.5.2 (Parabel, its own settings): quality and time on the same rows.
+"""Multi-label classification beside omikuji 0.5.2 (Parabel and Bonsai, three trees): quality and cost on the same rows.
 
-    python recipes/multilabel.py FOLDER [--sets citeulike-t,yso-finna-en] [--threads 2] [--rows 60000]
+    python recipes/multilabel.py FOLDER [--sets citeulike-t,yso-finna-en] [--threads 2] [--rows 60000] [--validate]
 
-FOLDER holds citeulike-t/{train,test}.txt.gz and yso-finna-en/{train,test}.tsv.gz. Both systems read the same features:
-those of the file, or of texts the tf-idf weights of the training words (widehead.data.TextFeatures). Rows without
-features or without labels are left out. Times are of reading and training, without evaluation, for both. ``--rows``
-trains on the first so many rows of a fixed shuffle. Appends one line a system to recipes/results/multilabel.jsonl.
+FOLDER holds citeulike-t/{train,test}.txt.gz, yso-finna-en/{train,test}.tsv.gz, and what label_sets.py says of wordnet,
+phenotypes and synonyms. All systems read the same features: those of the file, or of texts the tf-idf weights of the
+training words (widehead.data.TextFeatures). Rows without features or without labels are left out. Times and memory are
+of reading and training, without evaluation, for all. ``--rows`` trains on the first so many rows of a fixed shuffle.
+``--validate`` judges by a tenth of the training rows, at most 4,000, which then train nothing, for choices that leave
+the test part alone. Appends one line a system to recipes/results/multilabel.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import resource
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from label_sets import BUILDERS, build
 from peers import python_of, run
 from provenance import append
 
@@ -49,6 +55,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--validate", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/multilabel"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -56,20 +63,35 @@ def main() -> None:
         place = options.out / name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        training, tested = prepare(options.folder / name, SETS[name], place, options.rows)
+        training, tested = prepare(options.folder / name, place, options.rows, options.validate)
         print(f"{name}: {training.features.shape[0]:,} training rows, {tested.features.shape[0]:,} test rows")
-        peer = {"trained": "omikuji 0.5.2, Parabel", **of_omikuji(place, training, tested, options.threads)}
-        ours = {"trained": "widehead", **of_widehead(place)}
-        for record in (peer, ours):
-            keep({"recipe": "multilabel", "set": name, "rows": options.rows, "threads": options.threads, **record})
-        print(f"widehead takes {ours['seconds'] / peer['seconds']:.2f} times as long\n")
+        setting = {"recipe": "multilabel", "set": name, "rows": options.rows, "threads": options.threads}
+        setting["judged_by"] = "validation" if options.validate else "test"
+        peers = {kind: of_omikuji(kind, place, training, tested, options.threads) for kind in ("Parabel", "Bonsai")}
+        ours = run_alone(of_widehead, place, options.threads)
+        for kind, record in peers.items():
+            keep({**setting, "trained": f"omikuji 0.5.2, {kind}", **record})
+        keep({**setting, "trained": "widehead", **ours})
+        print(f"widehead takes {ours['cpu_seconds'] / peers['Parabel']['cpu_seconds']:.2f} times Parabel's CPU time\n")
 
 
-def prepare(folder: Path, data: DataSet, place: Path, rows: int | None) -> tuple[MultiLabel, MultiLabel]:
-    """Both parts, and in ``place`` the XC text of them that both systems read."""
-    training = read_multilabel(folder / data.train)
-    tested = read_multilabel(folder / data.test, schema=training.schema)
-    order = np.random.default_rng(0).permutation(training.features.shape[0])[:rows]
+def prepare(folder: Path, place: Path, rows: int | None, validate: bool) -> tuple[MultiLabel, MultiLabel]:
+    """Both parts, and in ``place`` the XC text of them that all systems read."""
+    if folder.name in BUILDERS:
+        files = build(folder.name, folder, place)
+    else:
+        files = folder / SETS[folder.name].train, folder / SETS[folder.name].test
+    training = read_multilabel(files[0])
+    count = training.features.shape[0]
+    order = np.random.default_rng(0).permutation(count)
+    if validate:
+        held = min(4_000, count // 10)
+        return (
+            written(training, np.sort(order[held:][:rows]), place / "train.txt"),
+            written(training, np.sort(order[:held]), place / "test.txt"),
+        )
+    order = order[:rows]
+    tested = read_multilabel(files[1], schema=training.schema)
     return (
         written(training, np.sort(order), place / "train.txt"),
         written(tested, np.arange(tested.features.shape[0]), place / "test.txt"),
@@ -90,10 +112,10 @@ def written(documents: MultiLabel, rows: np.ndarray, path: Path) -> MultiLabel:
     return MultiLabel(x, y, documents.unreachable[rows], documents.schema)
 
 
-def of_omikuji(place: Path, training: MultiLabel, tested: MultiLabel, threads: int) -> dict[str, Any]:
+def of_omikuji(kind: str, place: Path, training: MultiLabel, tested: MultiLabel, threads: int) -> dict[str, Any]:
     python = python_of("omikuji", "omikuji==0.5.2")
     files = [(place / name).absolute() for name in ("train.txt", "test.txt", "omikuji.jsonl")]
-    times = run(python, "peer_omikuji.py", *files, str(threads), str(max(AT)))
+    times = run(python, "peer_omikuji.py", *files, str(threads), str(max(AT)), kind)
     counts = np.bincount(training.labels.indices, minlength=training.labels.shape[1])
     evaluation = Evaluation(METRICS, Propensities.from_counts(torch.from_numpy(counts), training.labels.shape[0]))
     ranked = [json.loads(line) for line in files[2].read_text(encoding="utf-8").splitlines()]
@@ -103,16 +125,24 @@ def of_omikuji(place: Path, training: MultiLabel, tested: MultiLabel, threads: i
     return {**times, **evaluation.result()}
 
 
+def run_alone(work: Callable[[Path], dict[str, Any]], place: Path, threads: int) -> dict[str, Any]:
+    """What ``work`` finds in a process of its own, so that its peak memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
+        return pool.apply(work, (place,))
+
+
 def of_widehead(place: Path) -> dict[str, Any]:
     """What a user gets who gives no options."""
     config = configure("multilabel", train=str(place / "train.txt"), out=str(place / "run"), at=AT)
     begin, cpu = time.perf_counter(), time.process_time()
     Run.new(config).train()
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     run = Run.open(place / "run")
     metrics = run.evaluate(place / "test.txt")
     chosen = {"head": run.config.head, "width": run.config.width, "epochs": run.config.epochs}
-    return {"seconds": seconds, "cpu_seconds": cpu, **{name: metrics[name] for name in METRICS}, **chosen}
+    times = {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
+    return {**times, **{name: metrics[name] for name in METRICS}, **chosen}
 
 
 def keep(record: dict[str, Any]) -> None:

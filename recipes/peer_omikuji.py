@@ -1,6 +1,6 @@
-"""Omikuji's Parabel with its own settings: trains on XC text, writes the best classes of each test row.
+"""Omikuji's Parabel (its own settings) or Bonsai: trains on XC text, writes the best classes of each test row.
 
-python peer_omikuji.py TRAIN TEST PREDICTIONS THREADS K
+python peer_omikuji.py TRAIN TEST PREDICTIONS THREADS K Parabel|Bonsai
 
 Runs in the environment that multilabel.py makes for it, and prints one JSON object: its times in seconds. Training
 includes reading, as omikuji does both in one call.
@@ -9,6 +9,7 @@ includes reading, as omikuji does both in one call.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -17,10 +18,14 @@ import omikuji
 
 
 def main() -> None:
-    train, test, predictions, threads, k = sys.argv[1:]
+    train, test, predictions, threads, k, kind = sys.argv[1:]
+    settings = omikuji.Model.default_hyper_param()
+    if kind == "Bonsai":
+        settings.cluster_balanced, settings.cluster_k, settings.max_depth = False, 100, 3
     begin, cpu = time.perf_counter(), time.process_time()
-    model = omikuji.Model.train_on_data(train, omikuji.Model.default_hyper_param(), n_threads=int(threads))
+    model = omikuji.Model.train_on_data(train, settings, n_threads=int(threads))
     trained, cpu = time.perf_counter(), time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with Path(test).open(encoding="utf-8") as rows, Path(predictions).open("w", encoding="utf-8") as out:
         next(rows)
         for row in rows:
@@ -28,6 +33,7 @@ def main() -> None:
             found = model.predict([(int(i), float(v)) for i, v in pairs], top_k=int(k))
             out.write(json.dumps([label for label, _ in found]) + "\n")
     times = {"seconds": trained - begin, "cpu_seconds": cpu, "seconds_predicting": time.perf_counter() - trained}
+    times["peak_bytes"] = peak
     print(json.dumps(times))
 
 
