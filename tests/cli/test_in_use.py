@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support.cli_runs import FILES, assert_refused, call, tree
 from support.processes import start, wait_for_steps
 
 from widehead.runs.lock import LOCK
 
 
+@pytest.mark.long
 def test_one_process_a_run_folder(tmp_path: Path) -> None:
     options = [*FILES["recommender"](tmp_path), "--epochs", "1000000", "--evaluate-every", "1000 epochs"]
     out, data = tmp_path / "run", tmp_path / "train.txt"

@@ -61,6 +61,7 @@ def test_errors_name_the_pipe(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_standard_input_by_its_name(tmp_path: Path) -> None:
     lines = b"".join(b"user%d item%d item%d\n" % (n, n % 7, n % 5) for n in range(2_000))  # more than a pipe holds
     process = start(

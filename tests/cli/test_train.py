@@ -243,6 +243,7 @@ def test_what_is_no_run_is_not_replaced(data: Path) -> None:
     assert trained("--overwrite", out="new").code == 0  # there is nothing to replace
 
 
+@pytest.mark.long
 def test_a_run_in_use_is_not_replaced_and_an_interrupted_one_keeps_what_it_replaces(data: Path) -> None:
     assert trained("--seed", "1").code == 0
     first = tree(data / "run")
@@ -302,6 +303,7 @@ def test_a_file_that_changed_in_its_place_is_refused(data: Path) -> None:
     assert_refused(call("train", "recommender", "--out", "run", "--resume", "--epochs", "2"), "changed since the run")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores")
 def test_threads_are_those_asked_for(data: Path) -> None:
     code = (

@@ -153,6 +153,7 @@ def _dies(*_: object) -> None:
     os._exit(9)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_a_contender_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_module, "_child", _dies)
     made = contenders("recommender", ["full"], [], tmp_path, train="x", test="y")

@@ -48,7 +48,14 @@ def peak_of_a_step(num_classes: int, **options: Any) -> int:
     return peak
 
 
-@pytest.mark.parametrize("options", [{}, {"storage_dtype": torch.bfloat16}, {"storage": "rows"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"storage_dtype": torch.bfloat16}, marks=pytest.mark.long),
+        pytest.param({"storage": "rows"}, marks=pytest.mark.long),
+    ],
+)
 def test_a_step_allocates_no_more_where_there_are_more_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
@@ -62,6 +69,7 @@ def test_a_step_allocates_no_more_where_there_are_more_classes(
     assert many < 600_000 * WIDTH * 4 / 10
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which tells the peak of memory")
 def test_the_peak_of_everything_is_the_rows_and_a_tenth(tmp_path: Path) -> None:
     classes, width = 510_000, 64

@@ -300,6 +300,7 @@ _KILLED = """
 """
 
 
+@pytest.mark.long
 def test_after_a_kill_the_last_checkpoint_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     code = textwrap.dedent(_KILLED.format(tests=str(Path(__file__).parents[1])))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)

@@ -122,6 +122,7 @@ def code_of_the_page() -> str:
     return textwrap.dedent(section.partition("```py\n")[2].partition("```")[0])
 
 
+@pytest.mark.long
 def test_a_head_inside_is_refused_with_the_way_out(folder: Path) -> None:
     for rank in range(2):
         found = json.loads((folder / f"{rank}.json").read_text())
@@ -131,6 +132,7 @@ def test_a_head_inside_is_refused_with_the_way_out(folder: Path) -> None:
         assert len(found) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("suffix", "clip"), [("", None), ("-fsdp", 0.05)], ids=["DDP", "FSDP2, clipped"])
 def test_what_the_page_says_is_the_training_of_one_process(folder: Path, suffix: str, clip: float | None) -> None:
     (first, head), (second, other) = (torch.load(folder / f"{rank}{suffix}.pt") for rank in range(2))

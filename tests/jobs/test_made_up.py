@@ -49,6 +49,7 @@ def test_it_goes_through_every_command(tmp_path: Path) -> None:
     assert (tmp_path / "rows.txt").read_text().splitlines()[0] == "26 16"
 
 
+@pytest.mark.long
 def test_it_is_compared(tmp_path: Path) -> None:
     train, test = words(tmp_path / "train.txt", 200, 0), words(tmp_path / "test.txt", 40, 1)
     place = ["--test", test, "--out", tmp_path / "out", "--epochs", "2", "--heads", "full"]
