@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import reference
 from support.properties import TABLE, Row, batch, head_loss, make_head, relative
 
 import widehead as wh
@@ -28,6 +29,7 @@ from widehead.arithmetic import (
 from widehead.errors import NonFiniteError
 from widehead.factored import FactoredWeights, forward, plan_step
 from widehead.heads.exact import ExactHead
+from widehead.losses import sum_over_targets
 from widehead.versions import RowVersions, contracts_too_much
 
 COMPILED = find_compiled()
@@ -50,7 +52,19 @@ SIZES = [
 ]
 THREADS = [1, 4]
 KINDS = ("behind", "successors", "corrections", "last")
-ROWS = [row for row in TABLE if row.name in ("squared, values", "spherical softmax", "taylor softmax", "user's")]
+
+
+def _balanced(q: torch.Tensor, s: torch.Tensor, a: torch.Tensor, targets: wh.SparseTargets) -> torch.Tensor:
+    return 0.5 * q + 0.3 * s - 10.0 * sum_over_targets(a, targets)
+
+
+def _balanced_dense(o: torch.Tensor, ids: list[list[int]], _: list[list[float]] | None) -> torch.Tensor:
+    return (0.5 * o**2 + 0.3 * o - 10.0 * reference.dense_targets(ids, o.shape[1]) * o).sum(1)
+
+
+# Squares, sums and targets weigh alike, so that each product of two of them is seen in what a step adds to Q.
+BALANCED = Row("balanced", lambda: wh.losses.SphericalLoss(_balanced), _balanced_dense)
+ROWS = [row for row in TABLE if row.name in ("squared, values", "spherical softmax", "taylor softmax")] + [BALANCED]
 
 
 @pytest.fixture(params=THREADS, ids=lambda n: f"{n} threads")
@@ -122,6 +136,11 @@ def test_sums_of_a_step_that_is_left_to_torch_are_not_asked_for_again(monkeypatc
     assert COMPILED is not None
     found = COMPILED.step(gradient, rule, head.weights.small, hidden, None)
     assert relative(found.small.gram, expected.small.gram) < 1e-5
+
+
+@pytest.mark.parametrize(("m", "d"), [(20, 300), (310, 300)])
+def test_rows_wider_than_what_is_summed_at_once(m: int, d: int, threads: int) -> None:
+    test_forward_backward_and_step(BALANCED, m, d, threads)
 
 
 @pytest.mark.parametrize("d", [3, 40])
