@@ -316,12 +316,13 @@ def test_weights_must_not_change_between_forward_and_backward(row: Row) -> None:
         early.backward()
 
 
-# Its targets have no values, so that rows that differ by values alone would make the same steps again.
-@pytest.mark.parametrize("row", [row for row in TABLE if not row.name.endswith(", values")], ids=lambda row: row.name)
+@ROWS
 @TYPES
 @pytest.mark.parametrize("optimizer_kind", ["SGD", "Newton", "Shampoo", "Muon"])
 def test_the_defaults_train(row: Row, dtype: torch.dtype, optimizer_kind: str) -> None:
     """From its own initial weights and lr, on data that can be learnt, every loss falls and stays finite."""
+    if row.name.endswith(", values"):
+        pytest.skip("no target here has a value: the steps would be those of another row")
     torch.manual_seed(0)
     d, classes = 16, 300
     head = wh.ExactHead(d, classes, row.make(), dtype=dtype, device=DEVICE)
