@@ -71,9 +71,14 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Pat
     assert [(answer.classes, answer.scores) for answer in answers] == said[0][:5]
     with pytest.warns(RankingWarning, match="the network alone.*nearest training documents"):
         whole.export("torch", tmp_path / "network.pt")
+    chosen = Choice.read(tmp_path / "whole" / name)
+    assert chosen is not None
+    replace(chosen, margin=1.0).write(tmp_path / "whole" / name)
+    path = tmp_path / "whole" / "classifiers.safetensors"
     for damage in (b"{}", None):
-        path = tmp_path / "whole" / "classifiers.safetensors"
-        path.write_bytes(damage) if damage else path.unlink()
+        path.unlink(missing_ok=True)
+        if damage:
+            path.write_bytes(damage)
         with pytest.raises(CheckpointError, match=r"classifiers\.safetensors"):
             Run.open(tmp_path / "whole").evaluate(tmp_path / "test.txt")
     report = whole.report().read_text(encoding="utf-8")
@@ -185,6 +190,27 @@ def test_labels_with_votes_are_heard_beside_an_index_that_finds_few() -> None:
     assert (classes >= 0).sum(dim=1).tolist() == [41] * 6
 
 
+def test_margins_that_help_are_kept_with_the_run(tmp_path: Path) -> None:
+    """The rare word of a label is in texts of other labels as well: votes are wrong more often than classifiers."""
+    rng = np.random.default_rng(5)
+    names = rng.integers(0, 60, 1_300)
+    lines = []
+    for name in names:
+        others = rng.integers(0, 60, 6)
+        words = [f"tells{name}", *(f"about{other}" for other in others), *(f"w{i}" for i in rng.integers(0, 30, 4))]
+        lines.append(f"L{name} \t" + " ".join(words))
+    (tmp_path / "train.txt").write_text("\n".join(lines[:1_200]))
+    (tmp_path / "test.txt").write_text("\n".join(lines[1_200:]))
+    run = run_in(tmp_path, width=2)
+    choice = Choice.read(tmp_path / "run" / "neighbours.json")
+    assert choice is not None
+    assert choice.margin > 0.0
+    found = run.evaluate(tmp_path / "test.txt")["precision@1"]
+    by_votes = replace(choice, weight=choice.weight or 1.0, margin=0.0)
+    by_votes.write(tmp_path / "run" / "neighbours.json")
+    assert found > Run.open(tmp_path / "run").evaluate(tmp_path / "test.txt")["precision@1"] + 0.03
+
+
 def test_neighbours_that_do_not_help_count_nothing(tmp_path: Path) -> None:
     """Labels are drawn without a look at the texts, a few of them often: what the network knows is all there is."""
     rng = np.random.default_rng(0)
@@ -261,3 +287,20 @@ def test_an_index_that_finds_nothing_leaves_the_votes(tmp_path: Path) -> None:
     best, classes = made.top_k(_None(torch.zeros(3, 5)), inputs, torch.zeros(3, 1), 2)
     torch.testing.assert_close(best[:, 0], torch.full((3,), np.log(2.0 + 1.0), dtype=torch.float64))
     assert classes.tolist() == [[0, -1], [1, -1], [2, -1]]
+
+
+@pytest.mark.parametrize("block", [1, 7, 2_000])
+def test_labels_that_are_voted_for_beside_a_document_are_those_of_others(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    features = scipy.sparse.random_array((40, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    labels = (scipy.sparse.random_array((40, 11), density=0.2, rng=rng, format="csr") > 0).astype(np.float32)
+    monkeypatch.setattr("widehead.jobs.neighbours._BLOCK", block)
+    voted = Neighbours(features, labels, 3).voted().toarray() > 0
+    unit = features.toarray() / np.maximum(np.linalg.norm(features.toarray(), axis=1, keepdims=True), 1e-30)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -1.0)
+    for i in range(40):
+        near = [j for j in np.argsort(-cosines[i])[:3] if cosines[i, j] > 0]
+        assert (voted[i] == (labels.toarray()[near].sum(axis=0) > 0)).all()

@@ -140,17 +140,18 @@ class Multilabel(kind.Multilabel, Job):
             return None
         network.eval()
         held = held_out(self.num_documents, config.seed)
-        seen = _part(self._documents, np.setdiff1d(np.arange(self.num_documents), held))
+        seen_rows = np.setdiff1d(np.arange(self.num_documents), held)
+        seen = _part(self._documents, seen_rows)
         judged = _part(self._documents, held[np.diff(self._documents.targets.indptr)[held] > 0])
         names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
         choice = NONE
         if len(judged):
-            neighbours = _neighbours(seen, config)
-            neighbours.trained()
-            choice = neighbours.chosen(network, judged, self._propensities, names)
-        if choice.margin > 0.0:
-            classifiers = _neighbours(self._documents, config).trained()
-            save_checkpoint(folder.classifiers_path, _tree_of(classifiers))
+            all_of_them, some = _neighbours(self._documents, config), _neighbours(seen, config)
+            voted = all_of_them.voted()
+            some.learn(voted[seen_rows])
+            choice = some.chosen(network, judged, self._propensities, names)
+            if choice.margin > 0.0:
+                save_checkpoint(folder.classifiers_path, _tree_of(all_of_them.learn(voted)))
         choice.write(folder.neighbours_path)
         return str(choice)
 

@@ -42,7 +42,7 @@ _POWER = 3.0  # of a cosine
 _LEAST = 1e-3  # ε in spreads of the network's scores
 _WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in the same
 _MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-_BLOCK = 2_000  # documents whose neighbours are looked up at a time
+_BLOCK, _COSINES = 2_000, 1 << 24  # documents whose neighbours are looked up at a time, and cosines, at most
 _PAIRS = 50_000_000  # of a document and a label that it is told apart from, at most
 
 
@@ -134,20 +134,25 @@ class Neighbours:
         self._known = _unit(features)
         in_documents = np.bincount(self._known.indices, minlength=self._known.shape[1])
         rare = in_documents <= max(_FREE, _COMMON * self._known.shape[0])
+        meetings = (in_documents[rare].astype(np.float64) ** 2).sum() / max(self._known.shape[0], 1)
+        self._block = int(min(_BLOCK, max(1.0, _COSINES / max(meetings, 1.0))))
         self._documents = (scipy.sparse.diags_array(rare.astype(np.float32)) @ self._known.T.tocsr()).tocsr()
         self._documents.eliminate_zeros()
         self.classifiers = classifiers
 
-    def trained(self) -> LinearClassifiers:
-        """Classifiers that tell each document's labels from those that the documents nearest to it vote for."""
+    def voted(self) -> CSR:
+        """(n, D) labels that the documents nearest to each, but for itself, vote for: 200 at most, fewer of many."""
         n = self._known.shape[0]
-        most = max(1, min(FIRST, _PAIRS // n))
-        work, others = Work("nearest documents", n), []
-        for start in range(0, n, _BLOCK):
-            votes = self.votes(self._nearest(self._known[start : start + _BLOCK], start))
-            others.append(_largest(votes, most))
-            work.add(min(_BLOCK, n - start))
-        self.classifiers = LinearClassifiers.of(self._known, self.labels, scipy.sparse.vstack(others, format="csr"))
+        most, work, found = max(1, min(FIRST, _PAIRS // n)), Work("nearest documents", n), []
+        for start in range(0, n, self._block):
+            votes = self.votes(self._nearest(self._known[start : start + self._block], start))
+            found.append(_largest(votes, most))
+            work.add(min(self._block, n - start))
+        return scipy.sparse.vstack(found, format="csr")
+
+    def learn(self, voted: CSR) -> LinearClassifiers:
+        """Classifiers that tell each document's labels from those that are ``voted`` (n, D) for beside it."""
+        self.classifiers = LinearClassifiers.of(self._known, self.labels, voted)
         return self.classifiers
 
     def nearest(self, features: CSR) -> CSR:
