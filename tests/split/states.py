@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from split.cases import OPTIMIZERS, batches, row_of
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.checkpoint import filesystem
+from torch.distributed.device_mesh import init_device_mesh
 
 import widehead as wh
 
@@ -38,6 +41,38 @@ def saved(mesh: Any, folder: str, momentum: bool, steps: int) -> tuple[Tensor, T
     audit = head.audit()
     assert max(audit.gram, audit.column_sum) < 2e-6, audit
     return head.weight(), head.weights.momentum() if momentum else None
+
+
+def saved_meanwhile(mesh: Any, folder: str) -> tuple[Tensor, None]:
+    """W when a save began that went on while the head was trained further, by messages of its own."""
+    head, optimizer = made(mesh)
+    train(head, optimizer, mesh.size(), mesh.get_local_rank(), range(12))
+    state, weight = head.state_dict(), head.weight()
+    group = distributed.new_group(list(range(mesh.size())))
+    saving = dcp.async_save({"head": state}, checkpoint_id=folder, process_group=group)
+    train(head, optimizer, mesh.size(), mesh.get_local_rank(), range(12, 24))
+    saving.result()
+    assert not torch.equal(head.weight(), weight)
+    return weight, None
+
+
+def die_in_a_save(rank: int, size: int, place: str, folder: str, before: bool, opened: bool) -> None:
+    """Rank 1 dies as it has ``opened`` its file, or is about to; perhaps there was a save to the folder ``before``."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=size)
+    mesh = init_device_mesh("cpu", (size,))
+    head, optimizer = made(mesh)
+    if before:
+        train(head, optimizer, size, rank, range(12))
+        dcp.save({"head": head.state_dict()}, checkpoint_id=folder)
+    train(head, optimizer, size, rank, range(12, 24))
+    if rank == 1:
+        owner, name = (filesystem, "_write_item") if opened else (filesystem.FileSystemWriter, "write_data")
+        setattr(owner, name, lambda *given: os._exit(9))
+    try:
+        dcp.save({"head": head.state_dict()}, checkpoint_id=folder)
+    except BaseException:  # noqa: BLE001 - torch's own, of a process that is gone
+        os._exit(3)
 
 
 def loaded(mesh: Any, folder: str, momentum: bool, again: str) -> tuple[Tensor, Tensor | None]:

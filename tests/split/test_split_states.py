@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from split import states
-from support.several import Several
+from support.several import MOST, Several
+from support.small_run import PROCESSES
 
 pytestmark = pytest.mark.long
 
@@ -29,6 +30,36 @@ def test_from_some_processes_to_others_and_back(
     expected = several.run(first, states.saved, places[0], momentum, 12)[0]
     same(several.run(second, states.loaded, places[0], momentum, places[1]), expected)
     same(several.run(first, states.loaded, places[1], momentum, places[2]), expected)
+
+
+def test_a_save_in_the_background(several: Several, tmp_path: Path) -> None:
+    expected = several.run(MOST, states.saved_meanwhile, str(tmp_path / "a"))[0]
+    same(several.run(3, states.loaded, str(tmp_path / "a"), False, str(tmp_path / "b")), expected)
+
+
+@pytest.mark.parametrize(("before", "opened"), [(False, True), (True, True), (True, False)])
+def test_what_a_killed_save_leaves_is_no_checkpoint(tmp_path: Path, before: bool, opened: bool) -> None:
+    """Of an earlier checkpoint in the same folder half is left then: rows of one, Q of the other."""
+    folder = tmp_path / "a"
+    given = 2, str(tmp_path / "meet"), str(folder), before, opened
+    workers = [PROCESSES.Process(target=states.die_in_a_save, args=(rank, *given)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120.0)
+    assert [worker.exitcode for worker in workers] == [3, 9]
+    assert list(folder.glob("*.distcp"))
+    head, _ = states.made(None)
+    weight, state = head.weight(), {name: part.clone() for name, part in head.state_dict().items()}
+    refusal = RuntimeError if before and not opened else dcp.api.CheckpointException
+    with pytest.raises(refusal, match="should be that of its rows" if refusal is RuntimeError else None):
+        take(head, state, folder)
+    assert torch.equal(head.weight(), weight)
+
+
+def take(head: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
+    dcp.load({"head": state}, checkpoint_id=str(folder))
+    head.load_state_dict(state)
 
 
 @pytest.mark.parametrize("momentum", [False, True])
