@@ -169,52 +169,33 @@ class SessionVotes:
             those of 256 places at a time.
         """
         scores, classes = (part.cpu().numpy() for part in head.top_k(hidden, min(max(k, _FIRST), self.num_items)))
-        histories = _histories(inputs)
+        every = _History.of(inputs)
         for start in range(0, len(hidden), _AT_ONCE):
-            here = slice(*np.searchsorted(histories[0], [start, start + _AT_ONCE]))
-            rows, *rest = (part[here] for part in histories)
             some = slice(start, start + _AT_ONCE)
-            yield self._candidates(scores[some], classes[some], rows - start, *rest)
+            yield self._candidates(scores[some], classes[some], every.part(start, start + _AT_ONCE))
 
-    def _candidates(
-        self,
-        scores: np.ndarray,
-        classes: np.ndarray,
-        rows: np.ndarray,
-        items: np.ndarray,
-        back: np.ndarray,
-        times: np.ndarray,
-    ) -> Candidates:
-        """Of (m, ·) best of the network and of histories as `_histories` gives them."""
-        m = len(scores)
-        own = np.flatnonzero(classes.ravel() >= 0)
-        own_keys = np.repeat(np.arange(m), classes.shape[1])[own] * self.num_items + classes.ravel()[own]
-        keys, votes, later = self._votes(rows, items, back)
-        said = rows * self.num_items + items
-        every = np.unique(np.concatenate([own_keys, keys, said]))
+    def _candidates(self, scores: np.ndarray, classes: np.ndarray, history: _History) -> Candidates:
+        """Of (m, ·) best of the network and of what came before."""
+        there = classes >= 0
+        own = np.nonzero(there)[0] * self.num_items + classes[there]
+        said = history.rows * self.num_items + history.items
+        voted, *votes = self._votes(history)
+        every = np.unique(np.concatenate([own, voted, said]))
+        rows, items = np.divmod(every, self.num_items)
         features = np.zeros((len(every), len(FEATURES)), dtype=np.float32)
-        row, item = np.divmod(every, self.num_items)
-        floor = np.where(classes >= 0, scores, np.inf).min(axis=1)
-        features[:, 0] = np.where(np.isfinite(floor), floor, 0.0)[row]
-        features[np.searchsorted(every, own_keys), 0] = scores.ravel()[own]
+        floor = np.where(there, scores, np.inf).min(axis=1)
+        features[:, 0] = np.where(np.isfinite(floor), floor, 0.0)[rows]
+        features[np.searchsorted(every, own), 0] = scores[there]
         features[:, 1:3] = np.log(_NO_VOTES)
-        at = np.searchsorted(every, keys)
-        for column, part in ((1, votes), (2, later)):
-            sums = np.bincount(row[at], part, minlength=m)[row[at]]
-            features[at, column] = np.log(np.divide(part, sums, out=np.zeros_like(part), where=sums > 0.0) + _NO_VOTES)
-        for column, which in ((3, back == 0), (4, back > 0), (5, back == 1)):
-            features[np.searchsorted(every, said[which]), column] = 1.0
-        features[np.searchsorted(every, said), 6] = times
-        features[:, 7:] = self._frequencies[item]
-        return Candidates(m, row, item, features)
+        at = np.searchsorted(every, voted)
+        features[at, 1:3] = np.log(np.stack([_shares(part, rows[at]) for part in votes], axis=1) + _NO_VOTES)
+        features[np.searchsorted(every, said), 3:7] = history.told()
+        features[:, 7:] = self._frequencies[items]
+        return Candidates(len(scores), rows, items, features)
 
-    def _votes(self, rows: np.ndarray, items: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Rising keys row·D + item, (c',) votes of the nearest sequences for them, and those of places after theirs.
-
-        Args:
-            rows, items, back: of a sequence, of an item in it, and how many others come after that.
-        """
-        row, place, likeness = self._nearest(rows, items, back)
+    def _votes(self, history: _History) -> tuple[np.ndarray, ...]:
+        """Rising keys row·D + item, (c',) votes of the nearest sequences for them, and those of places after theirs."""
+        row, place, likeness = self._nearest(history)
         step = np.concatenate([np.arange(-_LAST, 0), np.arange(1, _LAST + 1)])
         there = (place[:, None] + step).clip(0, len(self.ids) - 1)
         pair, column = np.nonzero(
@@ -225,17 +206,16 @@ class SessionVotes:
         later = np.bincount(which, value * (step > 0)[column], minlength=len(keys))
         return keys, np.bincount(which, value, minlength=len(keys)), later
 
-    def _nearest(self, rows: np.ndarray, items: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _nearest(self, history: _History) -> tuple[np.ndarray, ...]:
         """Of each neighbour the row, the place of the last item that both have, and the weight of its votes.
 
         Two sequences are the more alike the more items they share, the rarer these are and the later they stand in the
         given one; of those that are equally alike the later ones are nearer. The weight of votes falls with the square
         root of the neighbour's length, and with what stands between the place they share and the end of the given one.
         """
-        recent = back < _LAST
-        rows, items, back = rows[recent], items[recent], back[recent]
-        order = np.argsort(-back, kind="stable")  # so that what is written last is of the last items
-        rows, items, back = rows[order], items[order], back[order]
+        order = np.argsort(-history.back, kind="stable")  # so that what is written last is of the last items
+        order = order[history.back[order] < _LAST]
+        rows, items, back = history.rows[order], history.items[order], history.back[order]
         first, last = self._first[items], self._first[items + 1]
         first = np.maximum(first, last - _OCCURRENCES)
         pair = np.repeat(np.arange(len(rows)), last - first)
@@ -315,21 +295,45 @@ def _fitted(found: Candidates, targets: np.ndarray, chosen: np.ndarray) -> np.nd
     return weights.detach().double().numpy()
 
 
-def _histories(inputs: SparseTargets) -> tuple[np.ndarray, ...]:
-    """(n,) of each place that asks and each item up to it, where that stands last.
+@dataclass(frozen=True)
+class _History:
+    """(n,) of each place that asks and each item up to it, rising by both.
 
-    The number of the place, the item, how many others come after it, and how often it stands there.
+    Attributes:
+        rows, items: the number of the place, and the item. back: how many others come after the item's last occurrence.
+        times: how often it occurs.
     """
-    ids, offsets, whose = (part.cpu().numpy() for part in (inputs.class_ids, inputs.offsets, inputs.example_ids))
-    asks = np.arange(len(ids)) if inputs.values is None else np.flatnonzero(inputs.values.cpu().numpy())
-    first = offsets[whose[asks]]
-    lengths = asks + 1 - first
-    rows = np.repeat(np.arange(len(asks)), lengths)
-    back = _places_in(rows)
-    items = ids[asks[rows] - back]
-    keys = rows * (items.max(initial=0) + 1) + items
-    _, kept, times = np.unique(keys, return_index=True, return_counts=True)  # the first ones, after which least comes
-    return rows[kept], items[kept], back[kept], times
+
+    rows: np.ndarray
+    items: np.ndarray
+    back: np.ndarray
+    times: np.ndarray
+
+    @classmethod
+    def of(cls, inputs: SparseTargets) -> _History:
+        ids, offsets, whose = (part.cpu().numpy() for part in (inputs.class_ids, inputs.offsets, inputs.example_ids))
+        asks = np.arange(len(ids)) if inputs.values is None else np.flatnonzero(inputs.values.cpu().numpy())
+        rows = np.repeat(np.arange(len(asks)), asks + 1 - offsets[whose[asks]])
+        back = _places_in(rows)
+        items = ids[asks[rows] - back]
+        keys = rows * (items.max(initial=0) + 1) + items
+        _, kept, times = np.unique(keys, return_index=True, return_counts=True)  # the first ones, with the least back
+        return cls(rows[kept], items[kept], back[kept], times)
+
+    def part(self, start: int, end: int) -> _History:
+        """That of places from ``start`` to ``end``."""
+        here = slice(*np.searchsorted(self.rows, [start, end]))
+        return _History(self.rows[here] - start, self.items[here], self.back[here], self.times[here])
+
+    def told(self) -> np.ndarray:
+        """(n, 4) whether an item is the last one, stands before it, is the last but one; how often it stands there."""
+        return np.stack([self.back == 0, self.back > 0, self.back == 1, self.times], axis=1)
+
+
+def _shares(votes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(c,) votes divided by the sum of their row, or 0 if that is."""
+    sums = np.bincount(rows, votes)[rows] if len(rows) else votes
+    return np.divide(votes, sums, out=np.zeros_like(votes), where=sums > 0.0)
 
 
 def _places_in(rows: np.ndarray) -> np.ndarray:
