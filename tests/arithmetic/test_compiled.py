@@ -180,7 +180,7 @@ def test_many_examples_with_a_pivot_near_zero_among_good_ones_are_left_to_torch(
 def stepped(weights: FactoredWeights, gradient: OutputGradient, rule: StepRule, hr: torch.Tensor) -> StepMade | None:
     """What the compiled step makes; None if it leaves the step to torch's operations."""
     assert COMPILED is not None
-    return COMPILED._step(gradient, rule.gain[0], weights.small, hr)[0]
+    return COMPILED._step(gradient, rule, weights.small, hr)[0]
 
 
 def compare_steps(weights: FactoredWeights, gradient: OutputGradient, right: torch.Tensor | None) -> None:

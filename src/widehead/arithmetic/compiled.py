@@ -6,6 +6,7 @@ Letters: m examples, d width, D classes, n distinct target classes, nnz targets.
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,21 +76,21 @@ class Compiled(Arithmetic):
     def read_outputs(self, hidden: Tensor, small: SmallState, table: RowTable, plan: TargetPlan) -> Outputs:
         if not _applies(hidden, small):
             return super().read_outputs(hidden, small, table, plan)
-        (m, d), n, threads = hidden.shape, plan.class_ids.numel(), torch.get_num_threads()
+        (m, d), c, n, threads = hidden.shape, small.columns, plan.class_ids.numel(), torch.get_num_threads()
         hidden, class_ids = hidden.contiguous(), plan.class_ids.contiguous()
-        products, values = buffers.empty(m, 2 * d + 2), buffers.empty(n, d)
+        products, values = buffers.empty(m, 2 * c + 2), buffers.empty(n, c)
         squared_norm, outputs = hidden.new_empty(m), hidden.new_empty(plan.positions.numel())
         given = (table.table.data_ptr(), table.versions.data_ptr(), table.newest)
         classes = (plan.offsets.data_ptr(), plan.positions.data_ptr())
         made = (products, values, squared_norm, outputs)
         stale = self._lib.widehead_read(
-            *(threads, m, d, n, hidden.data_ptr(), small.value.data_ptr(), len(table.table)),
+            *(threads, m, d, c, n, hidden.data_ptr(), small.value.data_ptr(), len(table.table)),
             *(*given, class_ids.data_ptr(), *classes, *(part.data_ptr() for part in made)),
         )
         _check(stale)
         if stale:
             parts = (plan.class_offsets, plan.by_class, plan.examples_by_class, products, outputs)
-            reading = STRUCTURES["Reading"](2 * d + 2, *(part.data_ptr() for part in parts))
+            reading = STRUCTURES["Reading"](2 * c + 2, *(part.data_ptr() for part in parts))
             values = self._brought(table, plan.class_ids, True, ctypes.addressof(reading))[0]
         return Outputs(products, values, squared_norm, outputs)
 
@@ -98,14 +99,14 @@ class Compiled(Arithmetic):
     ) -> GradientParts:
         if not _applies(read.hidden, small):
             return super().gradient(read, small, by_squared_norm, constant, sparse)
-        m, d = read.hidden.shape
-        left = buffers.empty(m, d + 1 if constant is None else d + 2)
+        (m, d), c = read.hidden.shape, small.columns
+        left = buffers.empty(m, c + 1 if constant is None else c + 2)
         others, by_hidden = buffers.empty(m, d), buffers.empty(m, d)
         partials = (by_squared_norm, constant, sparse)
         classes = (read.plan.offsets, read.plan.positions)
         kept = _contiguous(read.hidden, *partials, *classes, read.values, read.products, small.value)
         made = (left.data_ptr(), others.data_ptr(), by_hidden.data_ptr())
-        bound = self._lib.widehead_gradient(torch.get_num_threads(), m, d, *_pointers(kept), *made)
+        bound = self._lib.widehead_gradient(torch.get_num_threads(), m, d, c, *_pointers(kept), *made)
         return GradientParts(left, others, by_hidden, bound)
 
     def step(
@@ -114,41 +115,38 @@ class Compiled(Arithmetic):
         """By torch's operations also if Λ has a negative or huge entry, or the step overshoots."""
         made, sums = None, None
         m, d = hr.shape
-        if gram_hr is None and rule.keeps and _applies(hr, small) and (m > d or m <= _MOST_EXAMPLES):
-            made, sums = self._step(gradient, rule.gain[0], small, hr)
+        if gram_hr is None and _applies(hr, small) and (m > d or m <= _MOST_EXAMPLES):
+            made, sums = self._step(gradient, rule, small, hr)
         return steps.step(gradient, rule, small, hr, gram_hr, sums) if made is None else made
 
     def _step(
-        self, gradient: OutputGradient, gain: float, small: SmallState, hr: Tensor
+        self, gradient: OutputGradient, rule: StepRule, small: SmallState, hr: Tensor
     ) -> tuple[StepMade | None, ExampleSums | None]:
         """The step, or None if C does not apply; and the sums that it is made of, if m > d."""
-        read, (m, d), by_columns = gradient.read, hr.shape, len(hr) > hr.shape[1]
-        sizes = (m, d) if by_columns else (torch.get_num_threads(), m, d)
-        function = "columns" if by_columns else "step"
+        inverse, read, (m, d), c = rule.inverse(), gradient.read, hr.shape, small.columns
+        if inverse is None:
+            return None, None
+        function, sizes = ("columns", (m, d, c)) if m > d else ("step", (torch.get_num_threads(), m, d, c))
         work = buffers.empty(1, getattr(self._lib, f"widehead_{function}_work")(*sizes))
-        share = read.share(gradient, small, hr)
+        solved, rows, value = buffers.empty(m, c), buffers.empty(*read.values.shape), buffers.empty(*small.value.shape)
+        known = [*chain(*rule.mix), *rule.gain, *rule.carried(), *chain(*inverse)]
+        numbers = {"m": m, "d": d, "c": c, "n": len(read.values), "num_classes": read.num_classes}
+        new, state = _summed(rule, small, value)
         before = small.value.contiguous()  # C reads U and Q in front of U⁻ᵀ, too
-        solved, rows = buffers.empty(m, d), buffers.empty(*read.values.shape)
-        added, value = torch.empty_like(small.added), torch.empty_like(small.value)
-        numbers = {"m": m, "d": d, "n": len(read.values), "num_classes": read.num_classes, "gain": gain}
-        state = {"small_base": small.base, "small_added": small.added, "inverse_rows": before[2 * d + 2 :]}
-        made = {"solved": solved, "added": added, "value": value, "rows": rows, "work": work, "hr": hr}
-        own = {
-            "first": share.examples.start,
-            "end": share.examples.stop,
-            "others": share.others,
-            "sparse": share.sparse,
-        }
-        parts = vars(read) | vars(gradient) | vars(share.plan) | numbers | state | made | own
+        state |= {"inverse_rows": before[2 * c + 2 :], "rule": torch.tensor(known, dtype=torch.float64)}
+        made = {"solved": solved, "value": value, "rows": rows, "work": work, "hr": hr}
+        parts = vars(read) | vars(gradient) | vars(read.plan) | numbers | state | made | {"first": 0, "end": m}
         sums = None
-        if by_columns:
+        if m > d:
+            share = read.share(gradient, small, hr)
+            parts |= vars(share.plan) | {"others": share.others, "sparse": share.sparse}
+            parts |= {"first": share.examples.start, "end": share.examples.stop}
             self._call("example_sums", "Step", parts)
-            share.add_up([work[0, : 3 * d * d].view(3 * d, d)])
-            sums = ExampleSums(*work[0, : 3 * d * d].view(3, d, d))
+            told = work[0, : (c + 2 * d) * d].view(c + 2 * d, d)
+            share.add_up([told])
+            sums = ExampleSums(*told.split([d, c, d]))
         figures = self._call(function, "Step", parts)
-        if figures is None:
-            return None, sums
-        return StepMade(SmallState(small.master, small.base, added, value), solved, rows, figures), sums
+        return None if figures is None else StepMade(new, solved, rows, figures), sums
 
     def correct(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, solved: Tensor, hr: Tensor, values: Tensor
@@ -188,7 +186,7 @@ class Compiled(Arithmetic):
             pointers.append(part)
         filled = STRUCTURES[structure](*pointers, ctypes.addressof(found))
         failed = getattr(self._lib, f"widehead_{function}")(torch.get_num_threads(), ctypes.byref(filled))
-        return None if failed else _figures(found, int(parts["d"]))
+        return None if failed else _figures(found, int(parts["d"]), int(parts.get("c", parts["d"])) // int(parts["d"]))
 
     def write_rows(self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor, version: int | Tensor) -> None:
         rows, ids = rows.contiguous(), ids.contiguous()
@@ -211,8 +209,20 @@ class Compiled(Arithmetic):
 
 def _applies(hidden: Tensor, small: SmallState) -> bool:
     """Whether steps are for ``hidden`` (m, d), beside rows that are float32 on the CPU."""
-    m, d = hidden.shape
-    return hidden.dtype == torch.float32 and hidden.device.type == "cpu" and small.columns == d and m > 0
+    return hidden.dtype == torch.float32 and hidden.device.type == "cpu" and len(hidden) > 0
+
+
+def _summed(rule: StepRule, small: SmallState, value: Tensor) -> tuple[SmallState, dict[str, Tensor | None]]:
+    """The small state that C fills, with ``value``, and what it is given of the old one: see `Step` in interface.h."""
+    if rule.keeps:
+        new = SmallState(small.master, small.base, torch.empty_like(small.added), value)
+        sums = {"master": None, "new_master": None}
+    else:
+        small = small.flushed()
+        doubles = buffers.empty(2 * len(value), value.shape[1]).view(-1).view(torch.float64).view(value.shape)
+        new = SmallState(doubles, value, small.added, value)  # in which nothing is added
+        sums = {"master": small.master, "new_master": doubles}
+    return new, sums | {"small_base": small.base, "small_added": small.added, "added": new.added}
 
 
 def _contiguous(*parts: Tensor | None) -> list[Tensor | None]:
@@ -223,10 +233,11 @@ def _pointers(parts: Sequence[Tensor | None]) -> list[int | None]:
     return [None if part is None else part.data_ptr() for part in parts]
 
 
-def _figures(found: Any, d: int) -> Figures:
-    factor, inverse, growth, known, rows, contraction = found
-    norms = [math.sqrt(square / d) if square >= 0.0 else math.nan for square in (factor, inverse)]
-    return Figures((norms[0],), (norms[1],), (growth,), (known, rows), contraction)
+def _figures(found: Any, d: int, order: int) -> Figures:
+    size = order**2
+    norms = tuple(math.sqrt(square / d) if square >= 0.0 else math.nan for square in found[: 2 * size])
+    growth, (known, rows, contraction) = found[2 * size : 2 * size + order], found[2 * size + order :][:3]
+    return Figures(norms[:size], norms[size:], tuple(growth), (known, rows), contraction)
 
 
 def _check(result: int) -> None:

@@ -42,10 +42,9 @@ def solve(
     Args:
         curvature: (d, d) HᵀΛHr, if it is known; nobody asks for it if m ≤ d.
     """
-    inverse = rule.inverse()
-    if inverse is None:
+    if rule.inverse() is None:
         return None
-    phi = tuple(sum(g * row[j] for g, row in zip(rule.gain, inverse, strict=True)) for j in range(rule.order))
+    phi = rule.carried()
     hidden, lam = gradient.read.hidden, gradient.by_squared_norm
     m, d = hidden.shape
     if m > d:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+_CANCELS = 1e-15  # what is left of two numbers of size 1 that are equal
 _SINGULAR = 1e-4  # a smaller determinant of p is not inverted: the segment is closed instead
 
 
@@ -106,6 +107,16 @@ class StepRule:
         if abs(determinant) < _SINGULAR:
             return None
         return (d / determinant, -b / determinant), (-c / determinant, a / determinant)
+
+    def carried(self) -> tuple[float, ...]:
+        """φ = f·p⁻¹: what a gradient would have had to be before X(p ⊗ I), which is invertible, in its units.
+
+        With heavy ball φ₁ is 0, and not what rounding leaves: W is back from M alone.
+        """
+        inverse = self.inverse()
+        assert inverse is not None, "p should not be singular"
+        first, *rest = (sum(g * row[j] for g, row in zip(self.gain, inverse, strict=True)) for j in range(self.order))
+        return (0.0 if self.order > 1 and abs(first) <= _CANCELS * abs(self.gain[0]) else first, *rest)
 
     def basis(self) -> float:
         """The number r by which z = w + r·m is what w will have become when the momentum has run out.

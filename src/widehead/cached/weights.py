@@ -309,7 +309,7 @@ class CachedWeights(WeightRecord):
     def fresh(self, rows: Rows, order: int = 1) -> CachedWeights:
         return CachedWeights.from_factored(FactoredWeights.from_rows(rows, order))
 
-    def with_order(self, order: int) -> CachedWeights:
+    def with_order(self, order: int, basis: float = 0.0) -> CachedWeights:
         return self if order == self.order else CachedWeights.from_factored(self.factored().with_order(order))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> WeightRecord:

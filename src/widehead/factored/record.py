@@ -141,8 +141,12 @@ class WeightRecord(ABC):
         """Bring every row forward, O(D d²): afterwards reading W costs nothing extra."""
 
     @abstractmethod
-    def with_order(self, order: int) -> WeightRecord:
-        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes."""
+    def with_order(self, order: int, basis: float = 0.0) -> WeightRecord:
+        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes.
+
+        Args:
+            basis: r of `StepRule.basis`, if it is known which steps are to come: rows are best kept so at once.
+        """
 
     @abstractmethod
     def to(self, device: torch.device, dtype: torch.dtype) -> WeightRecord:

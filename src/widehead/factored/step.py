@@ -115,18 +115,13 @@ def _in_segment(
     if made.rows is None or made.figures is None:
         return None
     small, drift = made.small, 0.0
-    if _flushes(weights, rule):
+    if small.is_due(weights.steps + 1):
         small = small.flushed()
         drift = drift_of(small, rule.order)
     if not is_sound(made.figures, rule, weights.dtype, drift):
         return None
     ids = gradient.read.written
     return Change(weights.revision, ids, made.rows, small, closes=False, basis=rule.basis(), corrections=corrections)
-
-
-def _flushes(weights: FactoredWeights, rule: StepRule) -> bool:
-    """Whether this step's sums are added up in float64. If p is not 1, every step's are, as all of them change."""
-    return weights.small.is_due(weights.steps + 1) or not rule.keeps
 
 
 def _corrected(

@@ -62,8 +62,8 @@ class FactoredWeights(WeightRecord):
     def recount(self) -> None:
         self.small = self.small.with_sums(*self.recomputed())
 
-    def with_order(self, order: int) -> FactoredWeights:
-        """The same W with a momentum of zeros (2) or without one (1), O(Dd²); itself if nothing changes.
+    def with_order(self, order: int, basis: float = 0.0) -> FactoredWeights:
+        """See `WeightRecord.with_order`. Rows (w, 0) are (w + basis·m, m) too.
 
         Rows in bfloat16 are rounded anew: W is another by that, and what was computed of the old one is stale.
         """
@@ -73,6 +73,7 @@ class FactoredWeights(WeightRecord):
         for start, block in self.blocks():
             rows.put(start - self.first, pad(block, (0, (order - 1) * self.width)))
         fresh = self.fresh(rows, order)
+        fresh._begin_segment(*fresh.opening(basis))
         revision = self.revision + self.rows.is_narrow
         return replace(fresh, revision=revision, layout=self.layout + 1, steps=self.steps)
 
@@ -169,9 +170,13 @@ class FactoredWeights(WeightRecord):
         master = self.small.flushed().master
         ended = master[:size] if self.order == 1 else master[:size] @ inverse
         gens.close(ended.to(self.dtype), self.rows)
-        self.small = SmallState.of(torch.cat([factor, master[size : 2 * size + 2], inverse.T]), self.dtype)
+        self._begin_segment(factor, inverse)
         self.segment_steps = 0
         self.layout += 1
+
+    def _begin_segment(self, factor: Tensor, inverse: Tensor) -> None:
+        known = self.small.flushed().master[self.small.columns : 2 * self.small.columns + 2]
+        self.small = SmallState.of(torch.cat([factor, known, inverse.T]), self.dtype)
 
     def correct_segment(self, x: Tensor, b: Tensor) -> None:
         """V ← V(I + x·bᵀ) for all rows, x and b (c,); the caller has changed U so that X stays as it is."""

@@ -342,13 +342,17 @@ class ExactHead(ExactState):
                 rows = torch.cat([rows, column[:, None]], dim=1)
             yield start, rows
 
-    def keep_momentum(self, keep: bool) -> None:
+    def keep_momentum(self, keep: bool, basis: float = 0.0) -> None:
         """Keep a momentum beside W from now on, which begins at 0, or drop it; O(Dd²) if that is a change.
 
         Optimisers ask for it once, as they are made. It rounds W anew if that is stored in bfloat16, so that gradients
         of passes before are stale.
+
+        Args:
+            keep: whether to keep one.
+            basis: r, if W + r·M is what W will have become when a momentum M has run out; changes no result.
         """
-        self.weights = self.weights.with_order(2 if keep else 1)
+        self.weights = self.weights.with_order(2 if keep else 1, basis)
 
     @in_full_precision
     def consolidate(self) -> None:

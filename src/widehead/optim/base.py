@@ -154,11 +154,15 @@ class HeadOptimizer(torch.optim.Optimizer):
         """Whether a head needs a momentum beside its weights."""
         return False
 
+    def _basis(self, group: dict[str, Any]) -> float:
+        """`StepRule.basis` of the first step, as far as it can be foretold."""
+        return 0.0
+
     def _ask_for_momentum(self) -> None:
         """Ask each head, once, to keep a momentum or none."""
         self._momentum = [self._keeps_momentum(group) for group in self.param_groups]
-        for head, keep in zip(self.heads, self._momentum, strict=True):
-            head.keep_momentum(keep)
+        for head, group, keep in zip(self.heads, self.param_groups, self._momentum, strict=True):
+            head.keep_momentum(keep, self._basis(group) if keep else 0.0)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch. A head that keeps momentum brings it in its own state_dict, which is best loaded before this."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from widehead.arithmetic import OutputGradient, StepRule
+from widehead.arithmetic import OutputGradient, StepRule, is_known
 from widehead.errors import UnstableStepWarning, check_number, warn_user
 from widehead.losses import Loss
 from widehead.optim.base import HeadOptimizer, Proposal
@@ -80,6 +80,9 @@ class SGD(HeadOptimizer):
         # Schedulers may bring momentum down to 0 and up again, and a state may be loaded meanwhile.
         return bool(self.defaults["momentum"] > 0.0 or group["momentum"] > 0.0)
 
+    def _basis(self, group: dict[str, Any]) -> float:
+        return _heavy_ball(group).known().basis() if is_known(group["lr"]) else 0.0
+
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
         lr, decay = group["lr"], group["weight_decay"]
         if head.weights.order == 1:
@@ -89,10 +92,7 @@ class SGD(HeadOptimizer):
                     f"Found {group['momentum']} in an optimiser that was made without momentum."
                 )
             return Proposal(StepRule.sgd(lr, decay))
-        rule = StepRule.heavy_ball(
-            lr, group["momentum"], nesterov=group["nesterov"], weight_decay=decay, decoupled=group["decoupled"]
-        )
-        return Proposal(rule)
+        return Proposal(_heavy_ball(group))
 
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
         """Steps are stable below 2/λmax, heavy-ball ones below (2 + 2μ)/λmax, Nesterov's below that/(1 + 2μ)."""
@@ -109,6 +109,11 @@ class SGD(HeadOptimizer):
             "use about half of it.",
             UnstableStepWarning,
         )
+
+
+def _heavy_ball(group: Mapping[str, Any]) -> StepRule:
+    names = ("nesterov", "weight_decay", "decoupled")
+    return StepRule.heavy_ball(group["lr"], group["momentum"], **{name: group[name] for name in names})
 
 
 def cautious_lr(loss: Loss, dense: float, targets: float) -> float:

@@ -8,7 +8,7 @@
 typedef int64_t Int;
 
 /* A row's version below SLOTS is a slot; SLOTS + j: in the open interval, before rank-one correction number j. */
-enum { SLOTS = 192, MOST_CORRECTIONS = 48, NOWHERE = -1, FIGURES = 6, WRONG = -1 };
+enum { SLOTS = 192, MOST_CORRECTIONS = 48, NOWHERE = -1, FIGURES = 13, WRONG = -1 };
 
 /* Rows of V with their versions, and where rows go on from each: see `RowTable` in arithmetic/row_table.py. */
 typedef struct {
@@ -31,16 +31,19 @@ typedef struct {
     float *outputs;
 } Reading;
 
-/* A step. Given are the parts of an OutputGradient, its plan and the small state; made are those of StepMade. If m > d,
- * `others` are of examples [first, end) alone, over which a part of the sums is made. */
+/* A step of rows of c numbers, which are k = c/d blocks. Given are the parts of an OutputGradient, its plan and the small
+ * state; made are those of StepMade. If m > d, `others` (…, c) are of examples [first, end) alone, over which a part of the
+ * sums is made. `rule` holds p (k, k), f (k), φ = f·p⁻¹ (k) and p⁻¹ (k, k). If p is 1, sums go on in `added`, and there is
+ * no `master`; otherwise `master` is all of the sums, and `new_master` and `value` are made. */
 typedef struct {
-    Int m, d, n, first, end;
+    Int m, d, c, n, first, end;
     const float *hidden, *hr, *by_squared_norm, *constant, *sparse;
     const Int *offsets, *positions, *class_offsets, *by_class, *examples_by_class;
     const float *products, *left, *others, *by_hidden, *values, *small_base, *small_added, *inverse_rows;
-    double num_classes, gain;
+    const double *rule, *master;
+    double num_classes;
     float *solved, *added, *value, *rows, *work;
-    double *figures;
+    double *new_master, *figures;
 } Step;
 
 /* A direction that is taken out of U; made are the parts of a Corrected. */
@@ -60,10 +63,10 @@ void widehead_use(void *gemm);
 void widehead_handshake(Int *out);
 Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids, Int
                   *class_offsets, Int *positions, Int *examples_by_class);
-Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows, const float
+Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, const float *small, Int num_rows, const float
                   *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets, const Int
                   *positions, float *products, float *values, float *squared_norm, float *outputs);
-double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm, const float
+double widehead_gradient(int threads, Int m, Int d, Int c, const float *hidden, const float *by_squared_norm, const float
                          *constant, const float *sparse, const Int *offsets, const Int *positions, const float
                          *values, const float *products, const float *small, float *left, float *others, float
                          *by_hidden);
@@ -78,9 +81,9 @@ void widehead_sums(int threads, Int n, Int d, const Int *offsets, const Int *whi
                    *weights, const float *rows, const float *onto, float *out);
 void widehead_gram(int threads, Int m, Int n, Int d, const Int *class_offsets, const Int *examples_by_class, const Int
                    *by_class, const float *sparse, const float *right, float *out);
-Int widehead_step_work(int threads, Int m, Int d);
+Int widehead_step_work(int threads, Int m, Int d, Int c);
 int widehead_step(int threads, const Step *s);
-Int widehead_columns_work(Int m, Int d);
+Int widehead_columns_work(Int m, Int d, Int c);
 int widehead_example_sums(int threads, const Step *s);
 int widehead_columns(int threads, const Step *s);
 Int widehead_correct_work(Int d);

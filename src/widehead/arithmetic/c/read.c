@@ -32,71 +32,71 @@ Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *ex
     return n;
 }
 
-static void outputs_of(Range examples, Int d, const Int *offsets, const Int *positions, const float *products,
+static void outputs_of(Range examples, Int c, const Int *offsets, const Int *positions, const float *products,
                        const float *values, float *outputs) {
-    Int width = 2 * d + 2;
+    Int width = 2 * c + 2;
     for (Int b = examples.begin; b < examples.end; b++)
         for (Int k = offsets[b]; k < offsets[b + 1]; k++)
-            outputs[k] = dot(products + b * width, values + positions[k] * d, d) + products[b * width + d];
+            outputs[k] = dot(products + b * width, values + positions[k] * c, c) + products[b * width + c];
 }
 
-/* products (m, 2d + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values
- * (n, d) and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row.
+/* products (m, 2c + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values
+ * (n, c) and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row.
  * Twin: Arithmetic.read_outputs. */
-Int widehead_read(int threads, Int m, Int d, Int n, const float *hidden, const float *small, Int num_rows,
+Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, const float *small, Int num_rows,
                   const float *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets,
                   const Int *positions, float *products, float *values, float *squared_norm, float *outputs) {
     if (!within(class_ids, n, num_rows)) return WRONG;
-    Int width = 2 * d + 2, stale = 0;
+    Int width = 2 * c + 2, stale = 0;
     for (Int i = 0; i < n; i++) stale += versions[class_ids[i]] != newest;
 #pragma omp parallel num_threads(threads)
     {
         Range classes = mine(stale == 0 ? n : 0, 1);
         for (Int i = classes.begin; i < classes.end; i++) {
-            if (i + AHEAD < classes.end) fetch(table + class_ids[i + AHEAD] * d, d);
-            memcpy(values + i * d, table + class_ids[i] * d, sizeof(float) * d);
+            if (i + AHEAD < classes.end) fetch(table + class_ids[i + AHEAD] * c, c);
+            memcpy(values + i * c, table + class_ids[i] * c, sizeof(float) * c);
         }
         Tile own = tile(m, width);
         product(0, 1, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, d, 1.0f,
-                hidden + own.rows.begin * d, d, small + own.columns.begin * d, d, 0.0f,
+                hidden + own.rows.begin * d, d, small + own.columns.begin * c, c, 0.0f,
                 products + own.rows.begin * width + own.columns.begin, width);
 #pragma omp barrier
         Range examples = mine(m, 1);
         for (Int b = examples.begin; b < examples.end; b++) {
-            float q = dot(products + b * width + d + 2, hidden + b * d, d);
+            float q = dot(products + b * width + c + 2, hidden + b * d, d);
             squared_norm[b] = q < 0.0f ? 0.0f : q; /* NaN stays */
         }
-        if (stale == 0) outputs_of(examples, d, offsets, positions, products, values, outputs);
+        if (stale == 0) outputs_of(examples, c, offsets, positions, products, values, outputs);
     }
     return stale;
 }
 
-/* left (m, w) = [SV, S1, σ] with w = d + 1 or, if σ is given, d + 2; others = NW; by_hidden = TW. Gives Σ|λ|‖h‖².
+/* left (m, w) = [SV, S1, σ] with w = c + 1 or, if σ is given, c + 2; others = NW; by_hidden = TW. Gives Σ|λ|‖h‖².
  * Twin: Arithmetic.gradient. */
-double widehead_gradient(int threads, Int m, Int d, const float *hidden, const float *by_squared_norm,
+double widehead_gradient(int threads, Int m, Int d, Int c, const float *hidden, const float *by_squared_norm,
                          const float *constant, const float *sparse, const Int *offsets, const Int *positions,
                          const float *values, const float *products, const float *small, float *left, float *others,
                          float *by_hidden) {
-    Int w = constant ? d + 2 : d + 1, width = 2 * d + 2;
+    Int w = constant ? c + 2 : c + 1, width = 2 * c + 2;
     double bound = 0.0;
 #pragma omp parallel num_threads(threads) reduction(+ : bound)
     {
         Range examples = mine(m, 1);
-        Terms terms = {offsets, positions, NULL, sparse, values, d};
+        Terms terms = {offsets, positions, NULL, sparse, values, c};
         widehead_add_sums(&terms, m, NULL, left, w);
         for (Int b = examples.begin; b < examples.end; b++) {
             float *row = left + b * w;
-            row[d] = total(sparse + offsets[b], offsets[b + 1] - offsets[b]);
-            if (constant) row[d + 1] = constant[b];
+            row[c] = total(sparse + offsets[b], offsets[b + 1] - offsets[b]);
+            if (constant) row[c + 1] = constant[b];
             bound += fabsf(by_squared_norm[b]) * dot(hidden + b * d, hidden + b * d, d);
         }
 #pragma omp barrier
         Tile own = tile(m, d);
         Int first = own.columns.begin, count = own.columns.end - first;
-        product(0, 0, own.rows.end - own.rows.begin, count, w, 1.0f, left + own.rows.begin * w, w, small + first, d,
+        product(0, 0, own.rows.end - own.rows.begin, count, w, 1.0f, left + own.rows.begin * w, w, small + first, c,
                 0.0f, others + own.rows.begin * d + first, d);
         for (Int b = own.rows.begin; b < own.rows.end; b++) {
-            const float *gram = products + b * width + d + 2 + first, *other = others + b * d + first;
+            const float *gram = products + b * width + c + 2 + first, *other = others + b * d + first;
             float *out = by_hidden + b * d + first, factor = by_squared_norm[b];
 #pragma omp simd
             for (Int j = 0; j < count; j++) out[j] = other[j] + factor * gram[j];

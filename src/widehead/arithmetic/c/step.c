@@ -26,35 +26,40 @@ static int inverse(Int n, float *a, Int ld, float *work) {
     return 0;
 }
 
-/* What stands in `work`. */
+/* What stands in `work`. `given` is C itself if nothing is inverted. */
 typedef struct {
-    float *kernel, *mixed, *system, *spare, *half, *given, *lefts, *buffers;
+    float *kernel, *mixed, *system, *spare, *half, *given, *lefts, *gram, *buffers;
     Int lefts_width;
+    double kappa; /* φ of W: 0 if W is back from the momentum alone */
 } Work;
 
 static Work work_of(const Step *s) {
     Work w;
     Int mm = s->m * s->m, md = s->m * s->d;
-    w.lefts_width = 3 * s->d + 2;
+    w.kappa = rule_of(s).phi[0];
+    w.lefts_width = 3 * s->c + 2;
     w.kernel = s->work;
     w.mixed = w.kernel + mm;
     w.system = w.mixed + mm;
     w.spare = w.system + mm;
     w.half = w.spare + mm;
-    w.given = w.half + md;
-    w.lefts = w.given + md;
-    w.buffers = w.lefts + s->m * w.lefts_width;
+    w.given = w.kappa == 0.0 ? s->solved : w.half + md;
+    w.lefts = w.half + md + s->m * s->c;
+    w.gram = w.lefts + s->m * w.lefts_width;
+    w.buffers = w.gram + s->c * s->d;
     return w;
 }
 
 /* Numbers that `work` should hold. */
-Int widehead_step_work(int threads, Int m, Int d) {
-    return 4 * m * m + 2 * m * d + m * (3 * d + 2) + threads * ((Int)BUFFER + LINE * d);
+Int widehead_step_work(int threads, Int m, Int d, Int c) {
+    return 4 * m * m + m * (d + c) + m * (3 * c + 2) + c * d + threads * ((Int)BUFFER + LINE * d);
 }
 
-/* K = HrHᵀ, G = HrU⁻¹, Sᵀ Hr (in the place of the new rows), and of the left factors those of U, ω and w̄. */
+/* K = HrHᵀ, G = Hr(φ⊗I)U⁻¹, Sᵀ Hr (in the place of the new rows), and of the left factors those of U, ω and w̄, with NM in
+ * the place of the last block of Z. */
 static void begin_step(const Step *s, const Work *w) {
-    Int m = s->m, d = s->d, width = 2 * d + 2, left_width = s->constant ? d + 2 : d + 1;
+    Int m = s->m, d = s->d, c = s->c, width = 2 * c + 2, left_width = s->constant ? c + 2 : c + 1;
+    Rule p = rule_of(s);
     Range examples = mine(m, 1);
     for (Int b = examples.begin; b < examples.end; b++) {
         const float *other = s->others + b * d, *by = s->by_hidden + b * d, *read = s->products + b * width;
@@ -62,32 +67,44 @@ static void begin_step(const Step *s, const Work *w) {
 #pragma omp simd
         for (Int j = 0; j < d; j++) half[j] = 0.5f * (other[j] + by[j]);
 #pragma omp simd
-        for (Int j = 0; j < d + 2; j++) left[j] = factor * read[j];
-        left[d + 1] += s->left[b * left_width + d];
+        for (Int j = 0; j < c + 2; j++) left[j] = factor * read[j];
+        left[c + 1] += s->left[b * left_width + c];
         if (s->constant) {
-            left[d] += s->constant[b];
-            left[d + 1] += (float)(s->num_classes * s->constant[b]);
+            left[c] += s->constant[b];
+            left[c + 1] += (float)(s->num_classes * s->constant[b]);
         }
     }
-    Terms terms = terms_by_class(s, s->hr);
+    Terms terms = terms_by_class(s, s->hr, d);
     widehead_add_sums(&terms, s->n, NULL, s->rows, d);
-    Tile k = tile(m, m), g = tile(m, d);
-    product(0, 1, k.rows.end - k.rows.begin, k.columns.end - k.columns.begin, d, 1.0f, s->hr + k.rows.begin * d, d,
-            s->hidden + k.columns.begin * d, d, 0.0f, w->kernel + k.rows.begin * m + k.columns.begin, m);
-    product(0, 1, g.rows.end - g.rows.begin, g.columns.end - g.columns.begin, d, 1.0f, s->hr + g.rows.begin * d, d,
-            s->inverse_rows + g.columns.begin * d, d, 0.0f, w->given + g.rows.begin * d + g.columns.begin, d);
+    Tile k = tile(m, m), g = tile(m, c), n = tile(m, d);
+    if (p.k > 1)
+        product(0, 0, n.rows.end - n.rows.begin, n.columns.end - n.columns.begin, left_width, 1.0f,
+                s->left + n.rows.begin * left_width, left_width,
+                s->inverse_rows - (2 * c + 2) * c + d + n.columns.begin, c, 0.0f,
+                w->lefts + n.rows.begin * w->lefts_width + c + 2 + d + n.columns.begin, w->lefts_width);
+    Int down = k.rows.end - k.rows.begin, across = k.columns.end - k.columns.begin;
+    if (w->kappa != 0.0)
+        product(0, 1, down, across, d, 1.0f, s->hr + k.rows.begin * d, d, s->hidden + k.columns.begin * d, d, 0.0f,
+                w->kernel + k.rows.begin * m + k.columns.begin, m);
+    float kept = 0.0f;
+    for (Int b = 0; b < p.k; b++) {
+        if (p.phi[b] == 0.0 && b < p.k - 1) continue;
+        product(0, 1, g.rows.end - g.rows.begin, g.columns.end - g.columns.begin, d, (float)p.phi[b],
+                s->hr + g.rows.begin * d, d, s->inverse_rows + g.columns.begin * c + b * d, c, kept,
+                w->given + g.rows.begin * c + g.columns.begin, c);
+        kept = 1.0f;
+    }
 #pragma omp barrier
-    product(0, 1, k.rows.end - k.rows.begin, k.columns.end - k.columns.begin, d, 1.0f, s->hidden + k.rows.begin * d, d,
-            w->half + k.columns.begin * d, d, 0.0f, w->mixed + k.rows.begin * m + k.columns.begin, m);
+    product(0, 1, down, across, d, 1.0f, s->hidden + k.rows.begin * d, d, w->half + k.columns.begin * d, d, 0.0f,
+            w->mixed + k.rows.begin * m + k.columns.begin, m);
 }
 
-/* system = (I + gain·√ΛK√Λ)⁻¹; other than 0 if that is not positive definite. `contraction` is the mean of 1/σ − 1 over
+/* system = (I + κ·√ΛK√Λ)⁻¹; other than 0 if that is not positive definite. `contraction` is the mean of 1/σ − 1 over
  * the directions of the step. Twin: _solve_by_examples. */
 static int invert_system(const Step *s, const Work *w, double *contraction) {
     Int m = s->m;
-    float gain = (float)s->gain;
     for (Int b = 0; b < m; b++) {
-        float scale = gain * sqrtf(s->by_squared_norm[b]), *row = w->system + b * m;
+        float scale = (float)w->kappa * sqrtf(s->by_squared_norm[b]), *row = w->system + b * m;
         const float *kernel = w->kernel + b * m;
         for (Int c = 0; c < m; c++) row[c] = scale * sqrtf(s->by_squared_norm[c]) * kernel[c];
         row[b] += 1.0f;
@@ -99,21 +116,35 @@ static int invert_system(const Step *s, const Work *w, double *contraction) {
     return 0;
 }
 
-/* Rows of Z, by which Q grows: Z = TW + ½ gain·TTᵀHr, up to what is lost in HrᵀZ + ZᵀHr. Of TTᵀ =
+/* Rows of Z, by which Q grows: Z = TX(p⊗I) + ½ TTᵀHr(f⊗I), up to what is lost in (Hr f̂)ᵀZ + Zᵀ(Hr f̂). Of TTᵀ =
  * YHᵀΛ + ΛHYᵀ + NNᵀ (gradient.py) one of each pair that is the other's transpose, twice, does as well. */
 static void gram_rows(const Step *s, const Work *w, Range examples, const float *shared) {
-    Int m = s->m, d = s->d, width = w->lefts_width;
-    float gain = (float)s->gain, *out = w->lefts + examples.begin * width + d + 2;
-    product(0, 0, examples.end - examples.begin, d, m, 1.0f, w->mixed + examples.begin * m, m, s->hr, d, 0.0f, out,
-            width);
+    Int m = s->m, d = s->d, c = s->c, width = w->lefts_width;
+    Rule p = rule_of(s);
+    float *out = w->lefts + examples.begin * width + c + 2;
+    product(0, 0, examples.end - examples.begin, d, m, 1.0f, w->mixed + examples.begin * m, m, s->hr, d, 0.0f, out, width);
     for (Int b = examples.begin; b < examples.end; b++) {
-        float *row = w->lefts + b * width + d + 2, factor = gain * s->by_squared_norm[b];
-        const float *by = s->by_hidden + b * d;
+        float *row = w->lefts + b * width + c + 2, factor = s->by_squared_norm[b];
+        const float *by = s->by_hidden + b * d, *read = s->products + b * (2 * c + 2) + c + 2 + d;
 #pragma omp simd
-        for (Int j = 0; j < d; j++) row[j] = by[j] + factor * row[j];
+        for (Int j = 0; j < d; j++) row[j] = factor * row[j];
         for (Int k = s->offsets[b]; k < s->offsets[b + 1]; k++)
-            add_scaled(row, s->rows + s->positions[k] * d, 0.5f * gain * s->sparse[k], d);
-        if (s->constant) add_scaled(row, shared, gain * s->constant[b], d);
+            add_scaled(row, s->rows + s->positions[k] * d, 0.5f * s->sparse[k], d);
+        if (s->constant) add_scaled(row, shared, s->constant[b], d);
+        if (p.k == 1) {
+            float kept = (float)p.mix[0], gain = (float)p.gain[0];
+#pragma omp simd
+            for (Int j = 0; j < d; j++) row[j] = kept * by[j] + gain * row[j];
+            continue;
+        }
+        float kept = (float)p.mix[0], lent = (float)p.mix[1], drift = (float)p.mix[2], mu = (float)p.mix[3];
+        float first = (float)p.gain[0], second = (float)p.gain[1];
+#pragma omp simd
+        for (Int j = 0; j < d; j++) {
+            float half = row[j], momentum = row[d + j] + factor * read[j];
+            row[j] = kept * by[j] + drift * momentum + first * half;
+            row[d + j] = lent * by[j] + mu * momentum + second * half;
+        }
     }
 }
 
@@ -121,24 +152,24 @@ static void gram_rows(const Step *s, const Work *w, Range examples, const float 
 static void shared_part(const Step *s, float *out) {
     memset(out, 0, sizeof(float) * s->d);
     for (Int b = 0; b < s->m; b++) {
-        float factor = (float)(0.5 * s->num_classes * s->constant[b]) + s->left[b * (s->d + 2) + s->d];
+        float factor = (float)(0.5 * s->num_classes * s->constant[b]) + s->left[b * (s->c + 2) + s->c];
         add_scaled(out, s->hr + b * s->d, factor, s->d);
     }
 }
 
-/* C = gain·(I + gain·KΛ)⁻¹G from the inverse of the symmetric system, and ΛC in the left factor of U⁻ᵀ. */
+/* C = (I + κKΛ)⁻¹G from the inverse of the symmetric system. */
 static void solve_rows(const Step *s, const Work *w, int alike) {
-    Int m = s->m, d = s->d;
+    Int m = s->m, c = s->c;
     const float *solver = w->system;
-    if (!alike) { /* I − gain·K√Λ(…)⁻¹√Λ, which needs no division by λ */
+    if (!alike) { /* I − κK√Λ(…)⁻¹√Λ, which needs no division by λ */
         Range examples = mine(m, 1);
         for (Int b = examples.begin; b < examples.end; b++) {
             float *row = w->system + b * m, root = sqrtf(s->by_squared_norm[b]);
-            for (Int c = 0; c < m; c++) row[c] *= root * sqrtf(s->by_squared_norm[c]);
+            for (Int e = 0; e < m; e++) row[e] *= root * sqrtf(s->by_squared_norm[e]);
         }
 #pragma omp barrier
         Tile own = tile(m, m);
-        product(0, 0, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, m, (float)-s->gain,
+        product(0, 0, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, m, (float)-w->kappa,
                 w->kernel + own.rows.begin * m, m, w->system + own.columns.begin, m, 0.0f,
                 w->spare + own.rows.begin * m + own.columns.begin, m);
         for (Int b = own.rows.begin; b < own.rows.end; b++)
@@ -146,48 +177,55 @@ static void solve_rows(const Step *s, const Work *w, int alike) {
 #pragma omp barrier
         solver = w->spare;
     }
-    Tile own = tile(m, d);
-    Int first = own.columns.begin, count = own.columns.end - first;
-    product(0, 0, own.rows.end - own.rows.begin, count, m, (float)s->gain, solver + own.rows.begin * m, m,
-            w->given + first, d, 0.0f, s->solved + own.rows.begin * d + first, d);
+    Tile own = tile(m, c);
+    product(0, 0, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, m, 1.0f,
+            solver + own.rows.begin * m, m, w->given + own.columns.begin, c, 0.0f,
+            s->solved + own.rows.begin * c + own.columns.begin, c);
+}
+
+/* ΛC, the left factor of U⁻ᵀ, in the part of C that this thread made. */
+static void weigh_rows(const Step *s, const Work *w) {
+    Tile own = tile(s->m, s->c);
     for (Int b = own.rows.begin; b < own.rows.end; b++) {
-        float *left = w->lefts + b * w->lefts_width + 2 * d + 2 + first, factor = s->by_squared_norm[b];
-        const float *row = s->solved + b * d + first;
-        for (Int j = 0; j < count; j++) left[j] = factor * row[j];
+        float *left = w->lefts + b * w->lefts_width + 2 * s->c + 2, factor = s->by_squared_norm[b];
+        for (Int j = own.columns.begin; j < own.columns.end; j++) left[j] = factor * s->solved[b * s->c + j];
     }
 }
 
-/* added ← added + alpha·leftᵀ·X and value ← base + added for rows of the small state; gives Σ value² and Σ value. */
-static void grow(const Step *s, const Work *w, Range rows, float alpha, const float *factor, double *square,
-                 double *sum) {
-    Int d = s->d, at_once = BUFFER / d > LINE ? BUFFER / d / LINE * LINE : LINE;
+/* Rows of the small state, which grow by leftᵀ·X with X = Hr, or H for U⁻ᵀ. */
+static void grow(const Step *s, const Work *w, Range rows, const float *factor, Found *found) {
+    Int d = s->d, at_once = BUFFER / d > LINE ? BUFFER / d / LINE * LINE : LINE, gram = s->c + 2;
+    int is_kept = s->master && rows.begin >= gram && rows.end <= gram + s->c; /* for widehead_grow_gram */
     float *buffer = w->buffers + omp_get_thread_num() * ((Int)BUFFER + LINE * d);
     for (Int r = rows.begin; r < rows.end; r += at_once) {
         Int count = rows.end - r < at_once ? rows.end - r : at_once;
-        product(1, 0, count, d, s->m, alpha, w->lefts + r, w->lefts_width, factor, d, 0.0f, buffer, d);
-        widehead_settle(s, r * d, count * d, buffer, square, sum);
+        float *grown = is_kept ? w->gram + (r - gram) * d : buffer;
+        product(1, 0, count, d, s->m, 1.0f, w->lefts + r, w->lefts_width, factor, d, 0.0f, grown, d);
+        if (!is_kept) widehead_grow(s, r, count, grown, found);
     }
 }
 
-/* Twin: Arithmetic.step if p is 1, m ≤ d and Λ ≥ 0. `figures` are ‖U‖²_F, ‖U⁻¹‖²_F, the most growth of a row, Σ of ω,
- * w̄ and Q, Σ of the new rows, and the contraction. Other than 0 if Λ has an entry that is negative or huge, or the system
- * is not positive definite. */
+/* Twin: Arithmetic.step if m ≤ d and Λ ≥ 0. `figures` are ‖U‖²_F and ‖U⁻¹‖²_F by blocks, the most growth of a row by
+ * blocks, Σ of ω, w̄ and Q, Σ of the new rows, and the contraction. Other than 0 if Λ has an entry that is negative or
+ * huge, or the system is not positive definite. */
 int widehead_step(int threads, const Step *s) {
     Work work = work_of(s), *w = &work;
-    Int d = s->d, next = 0;
+    Int d = s->d, c = s->c, next = 0;
     int failed = 0, alike = 1;
-    double factor = 0.0, inverses = 0.0, known = 0.0, rows = 0.0, growth = 0.0, contraction = 0.0;
+    double contraction = 0.0;
+    Found all = {{0.0}};
     for (Int b = 0; b < s->m; b++) {
         alike &= s->by_squared_norm[b] == s->by_squared_norm[0];
         if (!(s->by_squared_norm[b] >= 0.0f && s->by_squared_norm[b] < HUGE_CURVATURE)) return 1; /* NaN too */
     }
-#pragma omp parallel num_threads(threads) reduction(+ : factor, inverses, known, rows) reduction(max : growth)
+#pragma omp parallel num_threads(threads)
     {
         float *buffer = w->buffers + omp_get_thread_num() * ((Int)BUFFER + LINE * d);
+        Found found = {{0.0}};
         begin_step(s, w);
 #pragma omp barrier
         /* The others begin with the rows meanwhile. */
-        if (omp_get_thread_num() == 0) failed = invert_system(s, w, &contraction);
+        if (omp_get_thread_num() == 0 && w->kappa != 0.0) failed = invert_system(s, w, &contraction);
         if (s->constant) shared_part(s, buffer);
         for (;;) {
             Int begin;
@@ -198,24 +236,22 @@ int widehead_step(int threads, const Step *s) {
         }
 #pragma omp barrier
         if (!failed) {
-            double unused = 0.0;
-            solve_rows(s, w, alike);
+            Range own = mine(c, 1);
+            if (w->kappa != 0.0) solve_rows(s, w, alike);
+            weigh_rows(s, w);
 #pragma omp barrier
-            Terms terms = terms_by_class(s, s->solved);
-            rows += widehead_add_sums(&terms, s->n, s->values, s->rows, d);
-            growth = widehead_growth(s, mine(s->m, 1));
-            Range own = mine(d, 1);
-            Range first = {own.begin, own.end}, middle = {own.begin + d + 2, own.end + d + 2};
-            Range last = {own.begin + 2 * d + 2, own.end + 2 * d + 2};
-            grow(s, w, first, (float)s->gain, s->hr, &factor, &unused);
-            if (own.end == d && own.begin < d) grow(s, w, (Range){d, d + 2}, (float)s->gain, s->hr, &unused, &known);
-            grow(s, w, middle, (float)s->gain, s->hr, &unused, &unused);
-            grow(s, w, last, -1.0f, s->hidden, &inverses, &unused);
+            Terms terms = terms_by_class(s, s->solved, c);
+            found.rows += widehead_add_sums(&terms, s->n, s->values, s->rows, c);
+            widehead_growth(s, mine(s->m, 1), &found);
+            grow(s, w, own, s->hr, &found);
+            if (own.end == c && own.begin < c) grow(s, w, (Range){c, c + 2}, s->hr, &found);
+            grow(s, w, (Range){own.begin + c + 2, own.end + c + 2}, s->hr, &found);
+            grow(s, w, (Range){own.begin + 2 * c + 2, own.end + 2 * c + 2}, s->hidden, &found);
 #pragma omp barrier
-            known += widehead_symmetrised(s, own);
+            widehead_grow_gram(s, mine(d, 1), w->gram, &found);
+            widehead_join(&all, &found);
         }
     }
-    s->figures[0] = factor, s->figures[1] = inverses, s->figures[2] = growth;
-    s->figures[3] = known, s->figures[4] = rows, s->figures[5] = contraction;
+    widehead_tell(s, &all, contraction);
     return failed;
 }
