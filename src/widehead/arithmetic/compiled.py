@@ -216,7 +216,7 @@ def _summed(rule: StepRule, small: SmallState, value: Tensor) -> tuple[SmallStat
     """The small state that C fills, with ``value``, and what it is given of the old one: see `Step` in interface.h."""
     if rule.keeps:
         new = SmallState(small.master, small.base, torch.empty_like(small.added), value)
-        sums = {"master": None, "new_master": None}
+        sums: dict[str, Tensor | None] = {"master": None, "new_master": None}
     else:
         small = small.flushed()
         doubles = buffers.empty(2 * len(value), value.shape[1]).view(-1).view(torch.float64).view(value.shape)

@@ -81,7 +81,8 @@ class SGD(HeadOptimizer):
         return bool(self.defaults["momentum"] > 0.0 or group["momentum"] > 0.0)
 
     def _basis(self, group: dict[str, Any]) -> float:
-        return _heavy_ball(group).known().basis() if is_known(group["lr"]) else 0.0
+        lr, momentum = group["lr"], group["momentum"]
+        return StepRule.heavy_ball(lr, momentum, nesterov=group["nesterov"]).known().basis() if is_known(lr) else 0.0
 
     def _propose(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> Proposal:
         lr, decay = group["lr"], group["weight_decay"]
@@ -92,7 +93,10 @@ class SGD(HeadOptimizer):
                     f"Found {group['momentum']} in an optimiser that was made without momentum."
                 )
             return Proposal(StepRule.sgd(lr, decay))
-        return Proposal(_heavy_ball(group))
+        rule = StepRule.heavy_ball(
+            lr, group["momentum"], nesterov=group["nesterov"], weight_decay=decay, decoupled=group["decoupled"]
+        )
+        return Proposal(rule)
 
     def _watch(self, head: FactoredHead, gradient: OutputGradient, group: dict[str, Any]) -> None:
         """Steps are stable below 2/λmax, heavy-ball ones below (2 + 2μ)/λmax, Nesterov's below that/(1 + 2μ)."""
@@ -109,11 +113,6 @@ class SGD(HeadOptimizer):
             "use about half of it.",
             UnstableStepWarning,
         )
-
-
-def _heavy_ball(group: Mapping[str, Any]) -> StepRule:
-    names = ("nesterov", "weight_decay", "decoupled")
-    return StepRule.heavy_ball(group["lr"], group["momentum"], **{name: group[name] for name in names})
 
 
 def cautious_lr(loss: Loss, dense: float, targets: float) -> float:
