@@ -52,7 +52,7 @@ def test_fewer_classes_than_processes_and_processes_without_rows(several: Severa
 @pytest.mark.parametrize(("m", "loss"), [(3, "squared"), (40, "squared"), (40, "spherical softmax")])
 def test_float32(several: Several, optimizer: str, m: int, loss: str) -> None:
     arguments = (loss, optimizer, 500, 16, m, torch.float32, 100, {})
-    check(several.run(2, cases.trained, *arguments), 8e-6, 4e-4)  # gradients fade while W is learnt
+    check(several.run(2, cases.trained, *arguments), 2e-5, 4e-4)  # gradients fade while W is learnt
 
 
 @pytest.mark.parametrize("kind", ["file", "bfloat16"])
