@@ -42,6 +42,12 @@ def result(name: str, **metrics: float) -> Result:
     return Result(name, "full", "finished", metrics, 2.0, 10, 1.0, None, [{"seconds": 1.0, "step": 5, **metrics}])
 
 
+def test_a_step_takes_what_is_left_of_seconds_after_preparation() -> None:
+    result = Result("a", "exact", "finished", {}, 2.0, 10, preparation=0.5)
+    assert result.milliseconds_a_step == 150.0
+    assert Result("a", "exact", "why it failed").milliseconds_a_step is None
+
+
 def test_contenders_share_all_but_what_is_set_for_one(tmp_path: Path) -> None:
     made = configs(tmp_path)
     assert {name: (c.head, c.loss) for name, c in made.items()} == {
