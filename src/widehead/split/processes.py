@@ -206,7 +206,7 @@ class RowSplit:
         by_rank = [[n * width for n, width in zip(of, widths, strict=True)] for of in zip(*lengths, strict=True)]
         totals = [sum(sizes) for sizes in by_rank]
         totals = [total + -total % _ALIGNED for total in totals]
-        mine = torch.cat([part.contiguous().flatten().view(torch.uint8) for part in parts])
+        mine = torch.cat([_bytes_of(part) for part in parts])
         told = self.all_rows(pad(mine, (0, totals[self.rank] - len(mine))), totals, what).split(totals)
         pieces = [of_one[: sum(sizes)].split(sizes) for of_one, sizes in zip(told, by_rank, strict=True)]
         return [
@@ -278,3 +278,8 @@ def telling() -> Iterator[None]:
             "All processes of a head should be there, and answer within the timeout of init_process_group. Found that "
             "one has ended, or waits elsewhere; its own log says why. Start again from the last checkpoint."
         ) from error
+
+
+def _bytes_of(part: Tensor) -> Tensor:
+    """The numbers of a tensor as bytes; of one number the stride may be anything, and torch looks at it."""
+    return part.contiguous().as_strided((part.numel(),), (1,)).view(torch.uint8)
