@@ -148,3 +148,14 @@ def test_damaged_parquet(path: Path, parquet: bytes, at: int, piece: bytes, cut:
     damaged = parquet[:at] if cut else parquet[:at] + piece + parquet[at + len(piece) :]
     for reader in ("interactions", "sequences"):
         run(reader, path, damaged)
+
+
+@pytest.mark.parametrize("reader", ["interactions", "sequences"])
+def test_parquet_whose_text_is_no_utf8_is_refused(reader: str, path: Path) -> None:
+    columns: dict[str, Any] = {"user": ["u", "vvv", "w"], "item": [1, 2, 3], "rating": [1.0, 2.0, 3.0]}
+    polars.DataFrame(columns).write_parquet(path, compression="uncompressed", statistics=False)
+    whole = path.read_bytes()
+    assert whole.count(b"vvv") == 1
+    path.write_bytes(whole.replace(b"vvv", b"\xe8vv"))
+    with pytest.raises(DataError, match="the Parquet data cannot be read"):
+        {"interactions": read_interactions, "sequences": read_sequences}[reader](path)

@@ -50,7 +50,7 @@ def _piece(path: FilePath, frame: Any, start: int) -> Piece:
         if empty[row]:
             raise DataError(f"{place}: expected a user, an item and its rating. Found an empty cell.")
         raise DataError(f"{place}: expected a rating that is a finite number. Found {shortened(rating[0][row])}.")
-    users, items = (column.cast(polars.String) for column in (user, item))
+    users, items = (sound(column.cast(polars.String)) for column in (user, item))
     return Piece(users, items, values[0].to_numpy().astype(np.float32) if values else None)
 
 
@@ -71,3 +71,10 @@ def _wanted(path: FilePath, schema: Mapping[str, Any]) -> list[str]:
         if not schema[name].is_numeric():
             raise DataError(f"{path}: expected numbers in column {name!r}. Found {schema[name]}.")
     return wanted
+
+
+def sound(column: Any) -> Any:
+    """A column of a file; PolarsError if damage made its text no UTF-8, at which all that reads it would panic."""
+    import polars
+
+    return column.cast(polars.Binary).cast(polars.String) if column.dtype == polars.String else column

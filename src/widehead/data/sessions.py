@@ -26,6 +26,7 @@ from widehead.data.files import FilePath, first_bytes, first_lines, is_file, lis
 from widehead.data.foreign import refuse_foreign, refuse_separators
 from widehead.data.memory import is_matrix, is_table, lists_of, name_of, row_names
 from widehead.data.pairs import list_lines, separator_of
+from widehead.data.parquet import sound
 from widehead.data.tables import cell_reader, names_shown, sequence_columns, taken_cells
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
@@ -257,12 +258,12 @@ def _parquet_rows(path: FilePath) -> _Rows:
         taken = [header[column] for column in sequence_columns(header) or []]
         if not taken:
             raise DataError(f"{path}: expected columns such as {_NAMES}. Found {names_shown(header)}.")
-        frame = polars.scan_parquet(Path(path)).select(taken).collect()
+        cells = [sound(column).to_list() for column in polars.scan_parquet(Path(path)).select(taken).collect()]
     # PanicException, which polars raises for some damaged files, is no Exception.
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise DataError(f"{path}: the Parquet data cannot be read ({reason}).") from error
-    return _of_columns(str(path), taken, [column.to_list() for column in frame])
+    return _of_columns(str(path), taken, cells)
 
 
 def _memory_rows(table: Any) -> _Rows:
