@@ -76,10 +76,11 @@ class Choice:
         return self.weight > 0.0 or self.margin > 0.0
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of a report."""
-        rows = [[f"{part:g}", f"{margin:g}", f"{gain:.4g}"] for part, margin, gain in self.race]
-        votes = "weight of votes, in spreads of the network's scores"
-        return [votes, "weight of margins", "mean ratio of the metrics"], rows
+        """The header and the rows of a report: mean ratios of the metrics, by λ across and w in spreads down."""
+        gains = {(part, margin): gain for part, margin, gain in self.race}
+        parts, margins = (sorted({row[k] for row in self.race}) for k in (0, 1))
+        rows = [[f"{part:g}", *(f"{gains[part, margin]:.4g}" for margin in margins)] for part in parts]
+        return ["votes, by margins", *(f"{margin:g}" for margin in margins)], rows
 
     def write(self, path: Path) -> None:
         with atomic_write(path) as file:
