@@ -104,15 +104,14 @@ MANY = Claim(
 
 OPTIMISERS = Claim(
     "Steps of other optimisers",
-    "The sizes of the first section. Optimisers in float64 have no compiled kernels; momentum had none when this was "
-    "measured, and takes half the time since.",
+    "The sizes of the first section. Optimisers in float64 have no compiled kernels.",
     "widehead bench output-layer --classes 793471 --width 300 --batch 128 --methods "
     "exact,exact-momentum,exact-newton,exact-shampoo,exact-muon",
     (
         Table(
             "benchmarks/results/output-layer.jsonl",
             (METHOD, Column("in steps of SGD", "ratio_to_exact", 1, ".1f"), MS),
-            {**PAPER, "date": "2026-11-23T04:37:11+00:00"},
+            {**PAPER, "date": "2026-11-27T22:49:08+00:00"},
         ),
     ),
 )
