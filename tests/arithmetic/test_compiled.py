@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support import reference
-from support.properties import TABLE, Row, batch, head_loss, make_head, relative
+from support.properties import TABLE, Row, batch, head_loss, make_head, pending_gradient, relative
 
 import widehead as wh
 from widehead.arithmetic import (
@@ -50,7 +50,6 @@ SIZES = [
     (130, 150),
     (256, 130),
 ]
-THREADS = [1, 4]
 KINDS = ("behind", "successors", "corrections", "last")
 
 
@@ -67,14 +66,6 @@ BALANCED = Row("balanced", lambda: wh.losses.SphericalLoss(_balanced), _balanced
 ROWS = [row for row in TABLE if row.name in ("squared, values", "spherical softmax", "taylor softmax")] + [BALANCED]
 
 
-@pytest.fixture(params=THREADS, ids=lambda n: f"{n} threads")
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def trained(row: Row, m: int, d: int) -> ExactHead:
     """A head in the middle of a segment, whose rows stand at several boundaries."""
     head, _ = make_head(row, d, D, torch.float32)
@@ -87,17 +78,6 @@ def trained(row: Row, m: int, d: int) -> ExactHead:
         if step % 2 == 1 and step < 5:
             head.weights.close_segment()
     return head
-
-
-def made(head: ExactHead, row: Row, m: int, d: int) -> OutputGradient:
-    """The gradient of a batch that has empty examples and repeated classes."""
-    b = batch(row, torch.Generator().manual_seed(2), m, d, D)
-    losses, _ = head_loss(head, b, reduction="none")
-    (losses * torch.linspace(0.5, 1.5, m)).sum().div(m).backward()
-    found = head.pending_gradient()
-    assert found is not None
-    head.drop_pending()
-    return found
 
 
 def close(found: Any, expected: Any, tolerance: float = 2e-5) -> None:
@@ -113,9 +93,9 @@ def close(found: Any, expected: Any, tolerance: float = 2e-5) -> None:
 @pytest.mark.parametrize(("m", "d"), SIZES)
 def test_forward_backward_and_step(row: Row, m: int, d: int, threads: int) -> None:
     head = trained(row, m, d)
-    mine = made(head, row, m, d)
+    mine = pending_gradient(head, row, m)
     with using(TORCH):
-        theirs = made(head, row, m, d)
+        theirs = pending_gradient(head, row, m)
     close(mine.read, theirs.read)
     close(mine.read.plan, theirs.read.plan)
     close(mine, replace(theirs, read=mine.read))
@@ -127,7 +107,7 @@ def test_forward_backward_and_step(row: Row, m: int, d: int, threads: int) -> No
 def test_sums_of_a_step_that_is_left_to_torch_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where rows are split they are a message, which the others would not answer twice."""
     head = trained(ROWS[0], 9, 3)
-    gradient = made(head, ROWS[0], 9, 3)
+    gradient = pending_gradient(head, ROWS[0], 9)
     hidden = gradient.read.hidden
     rule = StepRule(((1.0,),), (-1.5 / float(torch.linalg.eigvalsh(hidden.T @ gradient.weighted_hidden)[-1]),))
     expected = TORCH.step(gradient, rule, head.weights.small, hidden, None)
@@ -148,7 +128,7 @@ def test_many_examples_whose_step_is_ill_conditioned_are_left_to_torch(d: int) -
     """Pivots without an exchange of rows may be anything: near 0, below it, or not a number."""
     row, m = ROWS[0], 2 * d + 1
     head = trained(row, m, d)
-    gradient = made(head, row, m, d)
+    gradient = pending_gradient(head, row, m)
     curvature = gradient.read.hidden.T @ gradient.weighted_hidden
     largest = float(torch.linalg.eigvalsh(curvature)[-1])
     for gain in (-1.5 / largest, -1e20, math.nan):
@@ -160,7 +140,7 @@ def test_many_examples_with_a_pivot_near_zero_among_good_ones_are_left_to_torch(
     """HᵀΛHR is not symmetric: all pivots may be above 0 while what the first leaves of others is rounding."""
     d, found = 3, 0
     head = trained(ROWS[0], 9, d)
-    gradient = made(head, ROWS[0], 9, d)
+    gradient = pending_gradient(head, ROWS[0], 9)
     hidden, generator = gradient.read.hidden, torch.Generator().manual_seed(0)
     for _ in range(40):
         root = torch.randn(d, d, generator=generator)
@@ -309,7 +289,7 @@ def test_the_bound_of_the_curvature_counts_negative_curvature_too() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30, -1.0])
 def test_curvature_that_no_kernel_should_meet_is_left_to_the_twin(bad: float) -> None:
     head = trained(TABLE[0], 20, 24)
-    gradient = made(head, TABLE[0], 20, 24)
+    gradient = pending_gradient(head, TABLE[0], 20)
     curvature = gradient.by_squared_norm.clone()
     curvature[7] = bad
     spoiled = replace(gradient, by_squared_norm=curvature)
@@ -321,7 +301,7 @@ def test_curvature_that_no_kernel_should_meet_is_left_to_the_twin(bad: float) ->
 
 def test_a_step_that_overshoots_is_left_to_the_twin() -> None:
     head = trained(TABLE[0], 20, 24)
-    gradient = made(head, TABLE[0], 20, 24)
+    gradient = pending_gradient(head, TABLE[0], 20)
     assert stepped(head.weights, gradient, StepRule.sgd(50.0), gradient.read.hidden) is None
 
 
@@ -332,7 +312,7 @@ def test_a_step_that_leaves_nothing_of_most_directions_ends_the_segment(m: int, 
     row = TABLE[0]
     head, _ = make_head(row, d, D, torch.float32)
     with using(arithmetic):
-        gradient = made(head, row, m, d)
+        gradient = pending_gradient(head, row, m)
     hidden = gradient.read.hidden
     hr = hidden @ torch.linalg.pinv(hidden.T @ (gradient.by_squared_norm[:, None] * hidden))
     for lr, too_much in ((1.0, True), (0.9, False)):
@@ -408,7 +388,7 @@ def corrected(
 def test_a_direction_is_taken_out_as_by_the_twin(m: int, d: int, threads: int) -> None:
     row = TABLE[0]
     head = trained(row, m, d)
-    gradient = made(head, row, m, d)
+    gradient = pending_gradient(head, row, m)
     hidden, weights = gradient.read.hidden, head.weights
     # U is made small in one direction: a step that leaves a tenth of it there.
     gain = -0.9 / float(torch.linalg.eigvalsh(hidden.T @ (gradient.by_squared_norm[:, None] * hidden))[-1])
@@ -440,7 +420,7 @@ def test_a_direction_is_taken_out_as_by_the_twin(m: int, d: int, threads: int) -
 
 def test_what_v_is_corrected_with_does_not_take_the_inverse_at_its_word() -> None:
     head = trained(TABLE[0], 20, 24)
-    gradient = made(head, TABLE[0], 20, 24)
+    gradient = pending_gradient(head, TABLE[0], 20)
     hidden, master = gradient.read.hidden, head.weights.small.flushed().master
     inexact = master.clone()
     inexact[50:] *= 1.0 + 1e-3 * torch.randn(24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -454,7 +434,7 @@ def test_what_v_is_corrected_with_does_not_take_the_inverse_at_its_word() -> Non
 
 def test_a_direction_that_is_gone_is_not_taken_out() -> None:
     head = trained(TABLE[0], 20, 24)
-    gradient = made(head, TABLE[0], 20, 24)
+    gradient = pending_gradient(head, TABLE[0], 20)
     assert COMPILED is not None
     for spoiled in (1e-6, float("nan")):
         master = head.weights.small.flushed().master.clone()

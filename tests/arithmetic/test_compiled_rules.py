@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 import torch
-from support.properties import TABLE, Row, batch, head_loss, make_head, relative
+from support.properties import TABLE, Row, batch, head_loss, make_head, pending_gradient, relative
 
 import widehead as wh
-from widehead.arithmetic import TORCH, OutputGradient, StepMade, StepRule, find_compiled, using
+from widehead.arithmetic import TORCH, StepMade, StepRule, find_compiled, using
 from widehead.factored import plan_step
 
 COMPILED = find_compiled()
@@ -26,25 +25,6 @@ RULES = {
     "weight decay alone": StepRule.sgd(0.02, 0.5),
 }
 ROWS = [row for row in TABLE if row.name in ("squared, values", "taylor softmax")]  # without σ and with it
-
-
-@pytest.fixture(params=[1, 4], ids=lambda n: f"{n} threads")
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-def backward(head: wh.ExactHead, row: Row, m: int, d: int) -> OutputGradient:
-    """The gradient of a batch that has empty examples and repeated classes."""
-    b = batch(row, torch.Generator().manual_seed(2), m, d, D)
-    losses, _ = head_loss(head, b, reduction="none")
-    (losses * torch.linspace(0.5, 1.5, m)).sum().div(m).backward()
-    found = head.pending_gradient()
-    assert found is not None
-    head.drop_pending()
-    return found
 
 
 def trained(row: Row, m: int, d: int, order: int) -> wh.ExactHead:
@@ -84,9 +64,9 @@ def compare(mine: StepMade | None, theirs: StepMade, d: int) -> None:
 @pytest.mark.parametrize("order", [1, 2])
 def test_passes_and_steps_are_those_of_torch(row: Row, m: int, d: int, order: int, threads: int) -> None:
     head = trained(row, m, d, order)
-    mine = backward(head, row, m, d)
+    mine = pending_gradient(head, row, m)
     with using(TORCH):
-        theirs = backward(head, row, m, d)
+        theirs = pending_gradient(head, row, m)
     for name in ("products", "values", "squared_norm", "outputs"):
         found, expected = getattr(mine.read, name), getattr(theirs.read, name)
         assert relative(found, expected) < 2e-5 if expected.numel() else found.numel() == 0, name
@@ -103,7 +83,7 @@ def test_passes_and_steps_are_those_of_torch(row: Row, m: int, d: int, order: in
 def test_decay_that_begins_between_two_flushes_finds_what_was_added(m: int, d: int) -> None:
     head = trained(ROWS[0], m, d, 1)
     assert bool(head.weights.small.added.any())
-    gradient, small = backward(head, ROWS[0], m, d), head.weights.small
+    gradient, small = pending_gradient(head, ROWS[0], m), head.weights.small
     rule, hr = RULES["weight decay alone"], gradient.read.hidden
     assert COMPILED is not None
     compare(COMPILED._step(gradient, rule, small, hr)[0], TORCH.step(gradient, rule, small, hr, None), d)
@@ -113,7 +93,7 @@ def test_decay_that_begins_between_two_flushes_finds_what_was_added(m: int, d: i
 def test_a_momentum_near_zero_is_left_to_torch(m: int) -> None:
     """p is nearly singular then: nothing is inverted, and the segment ends."""
     head = trained(ROWS[0], m, 20, 2)
-    gradient, rule = backward(head, ROWS[0], m, 20), StepRule.heavy_ball(0.02, 1e-6)
+    gradient, rule = pending_gradient(head, ROWS[0], m), StepRule.heavy_ball(0.02, 1e-6)
     assert COMPILED is not None
     assert COMPILED._step(gradient, rule, head.weights.small, gradient.read.hidden)[0] is None
     assert plan_step(head.weights, gradient, rule).closes

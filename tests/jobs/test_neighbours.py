@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from support.chosen import train_on_and_die
 
 import widehead as wh
 from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure
-from widehead.jobs.neighbours import FEWEST, NONE, Choice, Neighbours, held_out
+from widehead.jobs.candidates import NONE, Candidates, Choice
+from widehead.jobs.neighbours import FEWEST, Neighbours, held_out
 from widehead.models.classifiers import LinearClassifiers
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
@@ -190,7 +192,7 @@ def test_labels_with_votes_are_heard_beside_an_index_that_finds_few() -> None:
     assert (classes >= 0).sum(dim=1).tolist() == [41] * 6
 
 
-def test_margins_that_help_are_kept_with_the_run(tmp_path: Path) -> None:
+def test_margins_that_help_are_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rare word of a label is in texts of other labels as well: votes are wrong more often than classifiers."""
     rng = np.random.default_rng(5)
     names = rng.integers(0, 60, 1_300)
@@ -201,10 +203,19 @@ def test_margins_that_help_are_kept_with_the_run(tmp_path: Path) -> None:
         lines.append(f"L{name} \t" + " ".join(words))
     (tmp_path / "train.txt").write_text("\n".join(lines[:1_200]))
     (tmp_path / "test.txt").write_text("\n".join(lines[1_200:]))
+    voted: list[Any] = []
+    learn = Neighbours.learn
+    monkeypatch.setattr(Neighbours, "learn", lambda self, some: (voted.append(some), learn(self, some))[1])
     run = run_in(tmp_path, width=2)
+    seen = np.setdiff1d(np.arange(1_200), held_out(1_200, 0))
+    assert (voted[0] != voted[1][seen]).nnz == 0  # those that choose know nothing of the documents to choose by
     choice = Choice.read(tmp_path / "run" / "neighbours.json")
     assert choice is not None
     assert choice.margin > 0.0
+    _, margin, most = max(choice.race, key=lambda row: row[2])
+    ratios = [choice.after[name] / max(choice.before[name], 1e-4) for name in choice.before]
+    assert choice.margin == margin
+    assert np.mean(ratios) == pytest.approx(most)
     found = run.evaluate(tmp_path / "test.txt")["precision@1"]
     by_votes = replace(choice, weight=choice.weight or 1.0, margin=0.0)
     by_votes.write(tmp_path / "run" / "neighbours.json")
@@ -247,19 +258,8 @@ def test_few_documents_are_all_trained_on(tmp_path: Path) -> None:
 def test_what_was_chosen_for_other_weights_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training that goes on and dies leaves a run that ranks by the network alone, and says so."""
     files(tmp_path)
-    run = run_in(tmp_path, epochs=1)
-    assert run.network.beside is not None
-
-    def killed(*_: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(Neighbours, "chosen", killed)
-    with pytest.raises(MemoryError):
-        run.train(quiet=True, epochs=2)
-    again = Run.open(tmp_path / "run")
-    with pytest.warns(RankingWarning, match="ranks by the network alone.*one process"):
-        assert again.network.beside is None
-    monkeypatch.undo()
+    again = train_on_and_die(run_in(tmp_path, epochs=1), Neighbours, monkeypatch)
+    assert not (tmp_path / "run" / "classifiers.safetensors").exists()
     again.train(quiet=True)
     assert Run.open(tmp_path / "run").network.beside is not None
 
@@ -304,3 +304,16 @@ def test_labels_that_are_voted_for_beside_a_document_are_those_of_others(
     for i in range(40):
         near = [j for j in np.argsort(-cosines[i])[:3] if cosines[i, j] > 0]
         assert (voted[i] == (labels.toarray()[near].sum(axis=0) > 0)).all()
+
+
+def test_documents_that_are_looked_up_in_parts_are_ranked_as_all_together() -> None:
+    rng = np.random.default_rng(4)
+    own = -np.sort(-rng.standard_normal((12, 230)), axis=1)
+    classes = np.stack([rng.permutation(300)[:230] for _ in range(12)])
+    votes = scipy.sparse.random_array((12, 300), density=0.05, rng=rng, format="csr")
+    choice, k = replace(NONE, weight=0.5), 215
+    parts = [Candidates.of(own[some], classes[some], votes[some]) for some in (slice(5), slice(5, 6), slice(6, 12))]
+    whole = Candidates.of(own, classes, votes)
+    for found, expected in zip(Candidates.joined(parts).best(choice, k), whole.best(choice, k), strict=True):
+        assert (found == expected).all()
+    assert Candidates.joined(parts).spread() == pytest.approx(whole.spread())

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.chosen import train_on_and_die
 
 import widehead as wh
 from widehead.data import SequenceExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure, session_votes
-from widehead.jobs.session_votes import FEATURES, FEWEST, Candidates, SessionVotes, Weights, _fitted, held_out
+from widehead.jobs.session_votes import FEATURES, FEWEST, NextItems, SessionVotes, Weights, _fitted, held_out
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
@@ -119,7 +120,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
     scores[0] = -torch.inf  # an index that finds nothing
     scores[1, 2:] = -torch.inf
     made = SessionVotes(ids, offsets, 30, 7)
-    found = Candidates.together(list(made.candidates(_Head(scores), inputs, torch.arange(len(places))[:, None], 4)))
+    found = NextItems.together(list(made.candidates(_Head(scores), inputs, torch.arange(len(places))[:, None], 4)))
     assert found.m == len(places)
     whole = [item for row in asked for item in row]
     begins = np.repeat(np.cumsum([0, *map(len, asked[:-1])]), [len(row) for row in asked])
@@ -137,7 +138,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
 
 def test_the_best_are_those_of_all_scores_and_places_that_none_takes_are_marked() -> None:
     rng = np.random.default_rng(0)
-    found = Candidates(
+    found = NextItems(
         3, np.array([0, 0, 0, 2]), np.array([1, 4, 7, 2]), rng.standard_normal((4, len(FEATURES))).astype(np.float32)
     )
     weights = rng.standard_normal(len(FEATURES))
@@ -158,7 +159,7 @@ def test_weights_are_the_likeliest() -> None:
     targets = np.array([rng.choice(9, p=row / row.sum()) for row in chances])
     targets[:5] = 99
     used = np.arange(80) % 4 > 0
-    fitted = _fitted(Candidates(80, rows, items, features), targets, used)
+    fitted = _fitted(NextItems(80, rows, items, features), targets, used)
 
     def loss(weights: np.ndarray) -> float:
         outputs = (features @ weights).reshape(80, 9)[5:]
@@ -168,7 +169,7 @@ def test_weights_are_the_likeliest() -> None:
     slopes = [(loss(fitted + step) - loss(fitted - step)) / 2e-3 for step in 1e-3 * np.eye(len(FEATURES))]
     np.testing.assert_allclose(slopes, 0.0, atol=2e-4)
     assert np.abs(fitted).max() > 0.5
-    nothing = _fitted(Candidates(80, rows, items, features), np.full(80, 99), used)
+    nothing = _fitted(NextItems(80, rows, items, features), np.full(80, 99), used)
     assert nothing.tolist() == [1.0] + [0.0] * (len(FEATURES) - 1)
 
 
@@ -270,18 +271,8 @@ def test_few_sequences_are_all_trained_on(tmp_path: Path) -> None:
 def test_what_was_chosen_for_other_weights_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path)
     run = run_in(tmp_path)
-    assert run.network.beside is not None
     choice = Weights.read(tmp_path / "run" / "neighbours.json")
     assert choice is not None
     assert choice.after["recall@5"] > choice.before["recall@5"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["neighbours"] == 200
-
-    def killed(*_: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(SessionVotes, "chosen", killed)
-    with pytest.raises(MemoryError):
-        run.train(quiet=True, epochs=2)
-    again = Run.open(tmp_path / "run")
-    with pytest.warns(RankingWarning, match="ranks by the network alone.*one process"):
-        assert again.network.beside is None
+    train_on_and_die(run, SessionVotes, monkeypatch)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import widehead as wh
 from support import reference
+from widehead.arithmetic import OutputGradient
 from widehead.losses import Loss, mean_over_targets, sum_over_targets
 
 DEVICE = os.environ.get("WIDEHEAD_TEST_DEVICE", "cpu")
@@ -155,6 +156,17 @@ def head_loss(head: wh.ExactHead, batch: Batch, **options: object) -> tuple[Tens
     """(loss, hidden) with the hidden layer ready to receive its gradient."""
     hidden = batch.hidden.to(device=DEVICE, dtype=head.dtype, copy=True).requires_grad_()
     return head(hidden, batch.targets(), **options), hidden
+
+
+def pending_gradient(head: wh.ExactHead, row: Row, m: int) -> OutputGradient:
+    """What a step would be made of after a batch that has empty examples and repeated classes; the head forgets it."""
+    b = batch(row, torch.Generator().manual_seed(2), m, head.in_features, head.num_classes)
+    losses, _ = head_loss(head, b, reduction="none")
+    (losses * torch.linspace(0.5, 1.5, m)).sum().div(m).backward()
+    found = head.pending_gradient()
+    assert found is not None
+    head.drop_pending()
+    return found
 
 
 def dense_loss(row: Row, weight: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,11 +5,12 @@ A job is one file of this room. Its class takes the place of its kind in `JOBS`.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
@@ -20,7 +21,7 @@ from widehead.kinds import JOBS, Kind
 from widehead.kinds.base import kind_named
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
-from widehead.training.folder import RunFolder
+from widehead.training.folder import RunFolder, atomic_write, expecting
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,37 @@ class Prediction:
     scores: list[float]
 
 
-class Chosen(Protocol):
-    """What was chosen after training by data that the network had not seen."""
+@dataclass(frozen=True)
+class Chosen(ABC):
+    """What was chosen after training by data that the network had not seen, as a dataclass of JSON's types.
+
+    Attributes:
+        what: it is, in errors.
+    """
+
+    what: ClassVar[str]
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ValueError if these cannot have been chosen."""
+
+    @abstractmethod
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows of a report."""
+
+    def write(self, path: Path) -> None:
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """None if there is none yet; CheckpointError if it is damaged."""
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of a report."""
+        if not path.exists():
+            return None
+        with expecting(path, cls.what):
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            found.check()
+            return found
 
 
 class Job(Kind, ABC):

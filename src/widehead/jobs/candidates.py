@@ -1,4 +1,4 @@
-"""Labels of documents that are ranked anew, with what speaks for each.
+"""Labels of documents that are ranked anew, with what speaks for each and what that counts.
 
 Letters: m documents, c labels found for each, p candidates of all documents together, D labels.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from widehead.data.sparse import CSR
+from widehead.jobs.base import Chosen
 
 FIRST = 200
 """Labels of the network that are ranked anew."""
@@ -20,15 +21,52 @@ FIRST = 200
 _BLOCK = 256  # documents that are ranked at a time
 
 
-class Weighting(Protocol):
-    """What votes and margins count; see `widehead.jobs.neighbours.Choice`."""
+@dataclass(frozen=True)
+class Choice(Chosen):
+    """What votes and margins count, and how the race for them went.
+
+    Attributes:
+        weight: w, in the network's own units. margin: λ. Both 0: the network ranks alone.
+        least: ε.
+        documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
+        race: (w in spreads of the network's scores, λ, gain) of all that ran.
+    """
+
+    what = "what the neighbours' votes count"
+
+    weight: float
+    margin: float
+    least: float
+    documents: int
+    before: dict[str, float]
+    after: dict[str, float]
+    race: list[list[float]]
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
+        what = f"votes {self.weight:.3g}, margins {self.margin:g}" if self.helps else "nothing"
+        return f"Neighbours count {what}, by {self.documents:,} documents that the network did not see ({told})."
 
     @property
-    def weight(self) -> float: ...
-    @property
-    def margin(self) -> float: ...
-    @property
-    def least(self) -> float: ...
+    def helps(self) -> bool:
+        """Whether anything ranks beside the network."""
+        return self.weight > 0.0 or self.margin > 0.0
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows of a report: mean ratios of the metrics, by λ across and w in spreads down."""
+        gains = {(part, margin): gain for part, margin, gain in self.race}
+        parts, margins = (sorted({row[k] for row in self.race}) for k in (0, 1))
+        rows = [[f"{part:g}", *(f"{gains[part, margin]:.4g}" for margin in margins)] for part in parts]
+        return ["votes, by margins", *(f"{margin:g}" for margin in margins)], rows
+
+    def check(self) -> None:
+        numbers = (self.weight, self.margin, self.least)
+        if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0):
+            raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}")
+
+
+NONE = Choice(0.0, 0.0, 1.0, 0, {}, {}, [])
+"""If there is no document with a label to choose by."""
 
 
 @dataclass
@@ -37,7 +75,7 @@ class Candidates:
 
     Attributes:
         width: D.
-        floor: (m,) float64, the network's score of the last of its first labels.
+        floor: (m,) float64, the network's score of the last of its first labels; infinity if it has none.
         rows, classes: (p,) int64, which label of which document; in this order.
         own: (p,) float64, how far the network's score is above ``floor``; 0 of labels that it has not among the first.
         votes: (p,) float64. margins: (p,) float64, or None without classifiers.
@@ -60,7 +98,6 @@ class Candidates:
         there = classes >= 0
         first = there & (np.arange(own.shape[1]) < FIRST)
         floor = np.where(first, own, np.inf).min(axis=1, initial=np.inf)
-        floor = np.where(np.isfinite(floor), floor, 0.0)
         document = np.repeat(np.arange(m), own.shape[1]).reshape(own.shape)
         keys = document[first] * np.int64(width) + classes[first]
         voted = np.repeat(np.arange(m), np.diff(votes.indptr)) * np.int64(width) + votes.indices
@@ -94,12 +131,12 @@ class Candidates:
         np.maximum.at(highest, self.rows, self.own)
         return float(highest.mean())
 
-    def scores(self, weighting: Weighting) -> np.ndarray:
+    def scores(self, choice: Choice) -> np.ndarray:
         """(p,) float64 scores of the candidates: log(o + w·v + ε) − λ·max(0, 1 − s)²."""
-        found: np.ndarray = np.log(self.own + weighting.weight * self.votes + weighting.least)
-        if weighting.margin > 0.0:
+        found: np.ndarray = np.log(self.own + choice.weight * self.votes + choice.least)
+        if choice.margin > 0.0:
             assert self.margins is not None
-            found -= weighting.margin * np.maximum(0.0, 1.0 - self.margins) ** 2
+            found -= choice.margin * np.maximum(0.0, 1.0 - self.margins) ** 2
         return found
 
     def lowest(self, scores: np.ndarray) -> np.ndarray:
@@ -108,9 +145,9 @@ class Candidates:
         np.minimum.at(found, self.rows, scores)
         return np.where(np.isfinite(found), found, 0.0)
 
-    def best(self, weighting: Weighting, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def best(self, choice: Choice, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(m, k) scores, the largest first, of equal ones the smaller class, and classes; −inf and −1 if fewer."""
-        scores = self.scores(weighting)
+        scores = self.scores(choice)
         rows, classes, below = self.rest
         rows = np.concatenate([self.rows, rows])
         classes = np.concatenate([self.classes, classes])
@@ -118,7 +155,7 @@ class Candidates:
         order = np.argsort(rows, kind="stable")
         rows, classes, scores = rows[order], classes[order], scores[order]
         kept = scores >= _thresholds(rows, scores, len(self.floor), k)[rows]
-        return _first(rows[kept], classes[kept], scores[kept], len(self.floor), k)
+        return best_of_rows(rows[kept], classes[kept], scores[kept], len(self.floor), k)
 
 
 def _thresholds(rows: np.ndarray, scores: np.ndarray, m: int, k: int) -> np.ndarray:
@@ -135,12 +172,19 @@ def _thresholds(rows: np.ndarray, scores: np.ndarray, m: int, k: int) -> np.ndar
     return found
 
 
-def _first(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(m, k) values and columns of each row, the largest first, of equal ones the smaller column."""
+def best_of_rows(
+    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(m, k) the k largest values of each row, of equal ones that of the smaller column, and columns; −inf and −1."""
     order = np.lexsort((columns, -values, rows))
-    counts = np.bincount(rows, minlength=m)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = places_in(rows[order])
     order, place = order[place < k], place[place < k]
     scores, classes = np.full((m, k), -np.inf), np.full((m, k), -1, dtype=np.int64)
     scores[rows[order], place], classes[rows[order], place] = values[order], columns[order]
     return scores, classes
+
+
+def places_in(rows: np.ndarray) -> np.ndarray:
+    """(n,) how many equal numbers stand before each of these, equal ones of which stand together."""
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    return np.arange(len(rows)) - np.repeat(begins, np.diff(begins, append=len(rows)))

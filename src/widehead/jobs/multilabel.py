@@ -20,8 +20,9 @@ from widehead.data.memory import features_of
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import CheckpointError, DataError, check_whole
 from widehead.jobs.base import Job, JobData, warn_unchosen
+from widehead.jobs.candidates import NONE, Choice
 from widehead.jobs.judging import Given, RankingTest
-from widehead.jobs.neighbours import NONE, Choice, Neighbours, held_out
+from widehead.jobs.neighbours import Neighbours, held_out
 from widehead.jobs.network import bag_encoder
 from widehead.kinds import multilabel as kind
 from widehead.kinds.configure import follow

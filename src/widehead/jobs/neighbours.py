@@ -12,10 +12,8 @@ Letters: m documents to answer, n training documents, N features, D labels.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,11 @@ from torch import Tensor
 
 from widehead.data import RowExamples
 from widehead.data.sparse import CSR
-from widehead.jobs.candidates import FIRST, Candidates
+from widehead.jobs.candidates import FIRST, NONE, Candidates, Choice
 from widehead.metrics import Evaluation, Propensities
 from widehead.models.classifiers import LinearClassifiers
 from widehead.progress import Work
 from widehead.targets import SparseTargets
-from widehead.training.folder import atomic_write, expecting
 
 FEWEST = 1_000
 """Training documents below which neighbours are left alone: too few to choose by."""
@@ -44,63 +41,6 @@ _WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in
 _MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 _BLOCK, _COSINES = 2_000, 1 << 24  # documents whose neighbours are looked up at a time, and cosines, at most
 _PAIRS = 50_000_000  # of a document and a label that it is told apart from, at most
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What votes and margins count, and how the race for them went.
-
-    Attributes:
-        weight: w, in the network's own units. margin: λ. Both 0: the network ranks alone.
-        least: ε.
-        documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
-        race: (w in spreads of the network's scores, λ, gain) of all that ran.
-    """
-
-    weight: float
-    margin: float
-    least: float
-    documents: int
-    before: dict[str, float]
-    after: dict[str, float]
-    race: list[list[float]]
-
-    def __str__(self) -> str:
-        told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
-        what = f"votes {self.weight:.3g}, margins {self.margin:g}" if self.helps else "nothing"
-        return f"Neighbours count {what}, by {self.documents:,} documents that the network did not see ({told})."
-
-    @property
-    def helps(self) -> bool:
-        """Whether anything ranks beside the network."""
-        return self.weight > 0.0 or self.margin > 0.0
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of a report: mean ratios of the metrics, by λ across and w in spreads down."""
-        gains = {(part, margin): gain for part, margin, gain in self.race}
-        parts, margins = (sorted({row[k] for row in self.race}) for k in (0, 1))
-        rows = [[f"{part:g}", *(f"{gains[part, margin]:.4g}" for margin in margins)] for part in parts]
-        return ["votes, by margins", *(f"{margin:g}" for margin in margins)], rows
-
-    def write(self, path: Path) -> None:
-        with atomic_write(path) as file:
-            file.write(json.dumps(asdict(self), indent=1).encode())
-
-    @classmethod
-    def read(cls, path: Path) -> Choice | None:
-        """None if there is none yet; CheckpointError if it is damaged."""
-        if not path.exists():
-            return None
-        with expecting(path, "what the neighbours' votes count"):
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-            numbers = (found.weight, found.margin, found.least)
-            if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and found.least > 0.0):
-                raise ValueError(f"weight {found.weight}, margin {found.margin}, least {found.least}")
-            return found
-
-
-NONE = Choice(0.0, 0.0, 1.0, 0, {}, {}, [])
-"""If there is no document with a label to choose by."""
 
 
 def held_out(count: int, seed: int) -> np.ndarray:
@@ -156,12 +96,12 @@ class Neighbours:
         self.classifiers = LinearClassifiers.of(self._known, self.labels, voted)
         return self.classifiers
 
-    def nearest(self, features: CSR) -> CSR:
-        """(m, n) cosines of the ``count`` nearest, over the features that are not common."""
-        return self._nearest(_unit(features))
-
     def _nearest(self, features: CSR, first: int | None = None) -> CSR:
-        """The same of rows of length 1; of the training documents from ``first`` on: but for each itself."""
+        """(m, n) cosines of the ``count`` nearest to rows of length 1, over the features that are not common.
+
+        Args:
+            first: if the rows are the training documents from this one on, which are no neighbours of themselves.
+        """
         cosines = (features @ self._documents).tocsr()
         if first is not None:
             rows = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))

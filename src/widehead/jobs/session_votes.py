@@ -14,10 +14,8 @@ items, F numbers that tell of an item, L places of one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,9 +23,10 @@ import torch
 from torch import Tensor
 
 from widehead.data import SequenceExamples
+from widehead.jobs.base import Chosen
+from widehead.jobs.candidates import best_of_rows, places_in
 from widehead.metrics import Evaluation
 from widehead.targets import SparseTargets
-from widehead.training.folder import atomic_write, expecting
 
 FEWEST = 2_000
 """Training sequences below which the network has the say alone: too few to choose by."""
@@ -50,7 +49,7 @@ _RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(Chosen):
     """What counts how much, and what it is worth.
 
     Attributes:
@@ -58,6 +57,8 @@ class Weights:
         places: how many it was chosen by. before, after: metrics of the network alone and with all else, on the half
             of these that did not fit w.
     """
+
+    what = "what sequences like the given one count"
 
     weights: list[float]
     places: int
@@ -75,20 +76,9 @@ class Weights:
             [name, f"{weight:.3g}"] for name, weight in zip(FEATURES, self.weights, strict=False)
         ]
 
-    def write(self, path: Path) -> None:
-        with atomic_write(path) as file:
-            file.write(json.dumps(asdict(self), indent=1).encode())
-
-    @classmethod
-    def read(cls, path: Path) -> Weights | None:
-        """None if there is none yet; CheckpointError if it is damaged."""
-        if not path.exists():
-            return None
-        with expecting(path, "what sequences like the given one count"):
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-            if len(found.weights) not in (0, len(FEATURES)) or not np.isfinite(found.weights).all():
-                raise ValueError(f"weights {found.weights}")
-            return found
+    def check(self) -> None:
+        if len(self.weights) not in (0, len(FEATURES)) or not np.isfinite(self.weights).all():
+            raise ValueError(f"weights {self.weights}")
 
 
 def held_out(count: int) -> int:
@@ -97,7 +87,7 @@ def held_out(count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class NextItems:
     """Items that may come next at m places, and what tells of them.
 
     Attributes:
@@ -110,7 +100,7 @@ class Candidates:
     features: np.ndarray
 
     @classmethod
-    def together(cls, parts: list[Candidates]) -> Candidates:
+    def together(cls, parts: list[NextItems]) -> NextItems:
         """Those of all parts, one after the other."""
         first = np.cumsum([0, *(part.m for part in parts)])
         rows = [part.rows + start for part, start in zip(parts, first, strict=False)]
@@ -119,13 +109,7 @@ class Candidates:
 
     def best(self, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
-        values = self.features.astype(np.float64) @ weights
-        order = np.lexsort((self.items, -values, self.rows))
-        place = _places_in(self.rows[order])
-        order, place = order[place < k], place[place < k]
-        scores, items = np.full((self.m, k), -np.inf), np.full((self.m, k), -1, dtype=np.int64)
-        scores[self.rows[order], place], items[self.rows[order], place] = values[order], self.items[order]
-        return scores, items
+        return best_of_rows(self.rows, self.items, self.features.astype(np.float64) @ weights, self.m, k)
 
 
 class SessionVotes:
@@ -159,7 +143,7 @@ class SessionVotes:
         scores, items = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
         return scores.to(hidden.device), items.to(hidden.device)
 
-    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Iterator[Candidates]:
+    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Iterator[NextItems]:
         """The best max(k, 200) items of ``head``, those with votes and those of the sequence itself.
 
         Args:
@@ -174,7 +158,7 @@ class SessionVotes:
             some = slice(start, start + _AT_ONCE)
             yield self._candidates(scores[some], classes[some], every.part(start, start + _AT_ONCE))
 
-    def _candidates(self, scores: np.ndarray, classes: np.ndarray, history: _History) -> Candidates:
+    def _candidates(self, scores: np.ndarray, classes: np.ndarray, history: _History) -> NextItems:
         """Of (m, ·) best of the network and of what came before."""
         there = classes >= 0
         own = np.nonzero(there)[0] * self.num_items + classes[there]
@@ -191,7 +175,7 @@ class SessionVotes:
         features[at, 1:3] = np.log(np.stack([_shares(part, rows[at]) for part in votes], axis=1) + _NO_VOTES)
         features[np.searchsorted(every, said), 3:7] = history.told()
         features[:, 7:] = self._frequencies[items]
-        return Candidates(len(scores), rows, items, features)
+        return NextItems(len(scores), rows, items, features)
 
     def _votes(self, history: _History) -> tuple[np.ndarray, ...]:
         """Rising keys row·D + item, (c',) votes of the nearest sequences for them, and those of places after theirs."""
@@ -219,7 +203,7 @@ class SessionVotes:
         first, last = self._first[items], self._first[items + 1]
         first = np.maximum(first, last - _OCCURRENCES)
         pair = np.repeat(np.arange(len(rows)), last - first)
-        place = self._places[np.repeat(first, last - first) + _places_in(pair)]
+        place = self._places[np.repeat(first, last - first) + places_in(pair)]
         n = np.int64(len(self.offsets) - 1)
         keys, which = np.unique(rows[pair] * n + self._whose[place], return_inverse=True)
         weight = np.exp(-back / _DECAY)[pair]
@@ -229,7 +213,7 @@ class SessionVotes:
         row, session = np.divmod(keys, n)
         alike = alike / np.sqrt(self.offsets[session + 1] - self.offsets[session])
         order = np.lexsort((-session, -alike, row))
-        order = order[_places_in(row[order]) < self.count]
+        order = order[places_in(row[order]) < self.count]
         return row[order], shared[order], (alike * near)[order]
 
     def chosen(self, network: Any, held: SequenceExamples, names: list[str], seed: int, size: int = 64) -> Weights:
@@ -255,9 +239,9 @@ class SessionVotes:
         return Weights(weights, len(targets), before, after)
 
     @torch.no_grad()
-    def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[Candidates, np.ndarray]:
+    def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[NextItems, np.ndarray]:
         """What may come next at the places of held sequences, of the first ones if they are many; (m,) what comes."""
-        parts: list[Candidates] = []
+        parts: list[NextItems] = []
         targets: list[np.ndarray] = []
         for start in range(0, len(held), size):
             inputs, after = held.batch(np.arange(start, min(start + size, len(held))))
@@ -267,10 +251,10 @@ class SessionVotes:
             pairs, places = (sum(many) for many in zip(*((len(part.rows), part.m) for part in parts), strict=True))
             if pairs >= _MOST_PAIRS or places >= _MOST_PLACES:
                 break
-        return Candidates.together(parts), np.concatenate(targets)
+        return NextItems.together(parts), np.concatenate(targets)
 
 
-def _fitted(found: Candidates, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _fitted(found: NextItems, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(F,) weights by which the targets (m,) of the chosen places are likeliest among their candidates."""
     hit = (found.items == targets[found.rows]) & chosen[found.rows]
     used = np.isin(found.rows, found.rows[hit])
@@ -314,7 +298,7 @@ class _History:
         ids, offsets, whose = (part.cpu().numpy() for part in (inputs.class_ids, inputs.offsets, inputs.example_ids))
         asks = np.arange(len(ids)) if inputs.values is None else np.flatnonzero(inputs.values.cpu().numpy())
         rows = np.repeat(np.arange(len(asks)), asks + 1 - offsets[whose[asks]])
-        back = _places_in(rows)
+        back = places_in(rows)
         items = ids[asks[rows] - back]
         keys = rows * (items.max(initial=0) + 1) + items
         _, kept, times = np.unique(keys, return_index=True, return_counts=True)  # the first ones, with the least back
@@ -334,9 +318,3 @@ def _shares(votes: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(c,) votes divided by the sum of their row, or 0 if that is."""
     sums = np.bincount(rows, votes)[rows] if len(rows) else votes
     return np.divide(votes, sums, out=np.zeros_like(votes), where=sums > 0.0)
-
-
-def _places_in(rows: np.ndarray) -> np.ndarray:
-    """(n,) how many equal numbers stand before each of these, equal ones of which stand together."""
-    begins = np.flatnonzero(np.diff(rows, prepend=-1))
-    return np.arange(len(rows)) - np.repeat(begins, np.diff(begins, append=len(rows)))

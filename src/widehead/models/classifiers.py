@@ -6,6 +6,7 @@ Letters: n documents, N features, D labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,14 @@ class LinearClassifiers:
             return cls(*_by_scipy(rows, signs))
         return cls(*_compiled(found, rows, signs, close, passes))
 
+    @cached_property
+    def _by_feature(self) -> Any:
+        """(N, D) scipy CSR."""
+        return self.weights.T.tocsr()
+
     def margins(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(p,) float64 of pairs of a row of (m, N) ``features`` and a label."""
-        found = (features @ self.weights.T.tocsr()).tocsr()
+        found = (features @ self._by_feature).tocsr()
         found.sort_indices()
         width = np.int64(self.weights.shape[0])
         keys = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)) * width + found.indices

@@ -217,7 +217,8 @@ def trained_in(
     """Train, and let the job choose afterwards what it chooses by data of its own; several processes choose nothing."""
     trainer = trainer_in(folder, config, data, peers, display, on_log)
     if peers.is_first:
-        folder.neighbours_path.unlink(missing_ok=True)  # it was chosen for the weights so far
+        for path in (folder.neighbours_path, folder.classifiers_path):  # they were chosen for the weights so far
+            path.unlink(missing_ok=True)
     outcome = trainer.run()
     if peers.size == 1 and (told := data.job.trained(trainer.network, folder, config)):
         display.say(told)
