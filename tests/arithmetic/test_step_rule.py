@@ -77,3 +77,24 @@ def test_without_momentum_the_momentum_stays() -> None:
     """As torch leaves its buffer."""
     rule = StepRule.heavy_ball(0.1, 0.0, weight_decay=0.2)
     assert (rule.mix, rule.gain) == (((0.98, 0.0), (0.0, 1.0)), (-0.1, 0.0))
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize("lr", [3e-7, 0.013, 0.7, 31.0])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_with_heavy_ball_a_gradient_is_carried_by_the_momentum_alone(momentum: float, lr: float, decay: float) -> None:
+    """φ = f·p⁻¹ with φ₁ exactly 0 without decay inside the momentum: compiled steps then invert nothing."""
+    rule = StepRule.heavy_ball(lr, momentum, weight_decay=decay, decoupled=True)
+    first, second = rule.carried()
+    (a, b), (c, d) = rule.mix
+    assert first == 0.0
+    assert first * b + second * d == pytest.approx(rule.gain[1], rel=1e-12)
+    assert first * a + second * c == pytest.approx(rule.gain[0], rel=1e-12)
+
+
+def test_with_nesterov_it_is_carried_by_both() -> None:
+    rule = StepRule.heavy_ball(0.1, 0.9, nesterov=True)
+    first, second = rule.carried()
+    (a, b), (c, d) = rule.mix
+    assert abs(first) > 1e-3
+    assert [first * a + second * c, first * b + second * d] == pytest.approx(list(rule.gain))

@@ -25,7 +25,7 @@ _SINGULAR = 1e-4  # a smaller determinant of p is not inverted: the segment is c
 class StepRule:
     """``mix`` is p, row by row; ``gain`` is f. Make one with `sgd` or `heavy_ball`, of plain numbers or 0-d tensors.
 
-    What looks at the numbers (`is_finite`, `inverse`, `basis`) wants plain ones, as `known` gives them.
+    What looks at the numbers (`is_finite`, `inverse`, `carried`, `basis`) wants plain ones, as `known` gives them.
     """
 
     mix: tuple[tuple[Any, ...], ...]
