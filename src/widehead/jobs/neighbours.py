@@ -39,7 +39,7 @@ _POWER = 3.0  # of a cosine
 _LEAST = 1e-3  # ε in spreads of the network's scores
 _WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in the same
 _MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-_BLOCK, _COSINES = 2_000, 1 << 24  # documents whose neighbours are looked up at a time, and cosines, at most
+_BLOCK, _COSINES = 500, 1 << 22  # documents whose neighbours are looked up at a time, and cosines, at most
 _PAIRS = 50_000_000  # of a document and a label that it is told apart from, at most
 
 

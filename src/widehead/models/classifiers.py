@@ -19,7 +19,7 @@ from widehead.arithmetic.library import library
 _COST = 0.3  # of a margin below 1, beside the squares of the weights
 _PASSES, _CLOSE = 20, 0.1  # over the examples, at most; how steep the dual may still be
 _SMALLEST = 0.05  # a weight that is left out tells little of a row of length 1
-_AT_A_TIME = 1 << 24  # weights that a call of C has room for
+_AT_A_TIME = 1 << 22  # weights that a call of C has room for
 
 
 @dataclass(frozen=True)
