@@ -18,6 +18,10 @@ from widehead.jobs.base import Chosen
 FIRST = 200
 """Labels of the network that are ranked anew."""
 
+TOLD = ("score and votes", "margins below 1, squared", "logarithm of the score", "logarithm of the votes", "margin")
+"""What weights are of."""
+
+_NO_VOTES = 1e-3  # is added to shares of votes, so that they have a logarithm
 _BLOCK = 256  # documents that are ranked at a time
 
 
@@ -26,8 +30,9 @@ class Choice(Chosen):
     """What votes and margins count, and how the race for them went.
 
     Attributes:
-        weight: w, in the network's own units. margin: λ. Both 0: the network ranks alone.
+        weight: w, in the network's own units. margin: λ. Both 0, without weights: the network ranks alone.
         least: ε.
+        weights: of `TOLD`, by a conditional logit model, if these do better than 1, −λ and zeros; else none.
         documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
         race: (w in spreads of the network's scores, λ, gain) of all that ran.
     """
@@ -37,6 +42,7 @@ class Choice(Chosen):
     weight: float
     margin: float
     least: float
+    weights: list[float]
     documents: int
     before: dict[str, float]
     after: dict[str, float]
@@ -45,12 +51,20 @@ class Choice(Chosen):
     def __str__(self) -> str:
         told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
         what = f"votes {self.weight:.3g}, margins {self.margin:g}" if self.helps else "nothing"
+        if self.weights:
+            said = (f"{name} {weight:.3g}" for name, weight in zip(TOLD, self.weights, strict=True))
+            what = f"{what}, then {', '.join(said)}"
         return f"Neighbours count {what}, by {self.documents:,} documents that the network did not see ({told})."
 
     @property
     def helps(self) -> bool:
         """Whether anything ranks beside the network."""
-        return self.weight > 0.0 or self.margin > 0.0
+        return self.weight > 0.0 or self.takes_margins
+
+    @property
+    def takes_margins(self) -> bool:
+        """Whether classifiers have a say."""
+        return self.margin > 0.0 or bool(self.weights)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The header and the rows of a report: mean ratios of the metrics, by λ across and w in spreads down."""
@@ -63,9 +77,11 @@ class Choice(Chosen):
         numbers = (self.weight, self.margin, self.least)
         if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0):
             raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}")
+        if len(self.weights) not in (0, len(TOLD)) or not np.isfinite(self.weights).all():
+            raise ValueError(f"weights {self.weights}")
 
 
-NONE = Choice(0.0, 0.0, 1.0, 0, {}, {}, [])
+NONE = Choice(0.0, 0.0, 1.0, [], 0, {}, {}, [])
 """If there is no document with a label to choose by."""
 
 
@@ -125,6 +141,15 @@ class Candidates:
         margins = [part.margins for part in parts if part.margins is not None]
         return cls(parts[0].width, margins=np.concatenate(margins) if margins else None, **joined)
 
+    def part(self, some: np.ndarray) -> Candidates:
+        """Those of some documents (m,) bool, which are numbered anew."""
+        number, kept, left = np.cumsum(some) - 1, some[self.rows], some[self.rest[0]]
+        rows, *more = (part[left] for part in self.rest)
+        margins = None if self.margins is None else self.margins[kept]
+        classes, own, votes = (part[kept] for part in (self.classes, self.own, self.votes))
+        rest = number[rows], more[0], more[1]
+        return Candidates(self.width, self.floor[some], number[self.rows[kept]], classes, own, votes, rest, margins)
+
     def spread(self) -> float:
         """How far the best label of the network is above the last of the first, on average."""
         highest = np.zeros(len(self.floor))
@@ -132,11 +157,26 @@ class Candidates:
         return float(highest.mean())
 
     def scores(self, choice: Choice) -> np.ndarray:
-        """(p,) float64 scores of the candidates: log(o + w·v + ε) − λ·max(0, 1 − s)²."""
+        """(p,) float64 scores of the candidates: log(o + w·v + ε) − λ·max(0, 1 − s)², or the weighted sum instead."""
+        if choice.weights:
+            weighted: np.ndarray = self.told(choice) @ np.array(choice.weights)
+            return weighted
         found: np.ndarray = np.log(self.own + choice.weight * self.votes + choice.least)
         if choice.margin > 0.0:
-            assert self.margins is not None
-            found -= choice.margin * np.maximum(0.0, 1.0 - self.margins) ** 2
+            found -= choice.margin * self._missing() ** 2
+        return found
+
+    def told(self, choice: Choice) -> np.ndarray:
+        """(p, F) float64 what `TOLD` names; margins are 0 without classifiers."""
+        both = np.log(self.own + choice.weight * self.votes + choice.least)
+        scores = np.log(self.own + choice.least)
+        missing, margins = (np.zeros_like(both),) * 2 if self.margins is None else (self._missing(), self.margins)
+        return np.stack([both, -(missing**2), scores, np.log(self.votes + _NO_VOTES), margins], axis=1)
+
+    def _missing(self) -> np.ndarray:
+        """(p,) how far margins are below 1."""
+        assert self.margins is not None
+        found: np.ndarray = np.maximum(0.0, 1.0 - self.margins)
         return found
 
     def lowest(self, scores: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ class Multilabel(kind.Multilabel, Job):
             voted = all_of_them.voted()
             some.learn(voted[seen_rows])
             choice = some.chosen(network, judged, self._propensities, names)
-            if choice.margin > 0.0:
+            if choice.takes_margins:
                 save_checkpoint(folder.classifiers_path, _tree_of(all_of_them.learn(voted)))
         choice.write(folder.neighbours_path)
         return str(choice)
@@ -163,7 +163,7 @@ class Multilabel(kind.Multilabel, Job):
             warn_unchosen()
         elif choice.helps:
             sizes = self.schema.num_labels, self.schema.num_features
-            found = _kept_classifiers(folder, sizes) if choice.margin > 0.0 else None
+            found = _kept_classifiers(folder, sizes) if choice.takes_margins else None
             network.beside = _neighbours(self._documents, config, choice=choice, classifiers=found)
 
     def encoder(self, config: TrainingConfig) -> nn.Module:

@@ -1,0 +1,88 @@
+"""A race for what votes and margins count, on documents that trained nothing.
+
+Letters: m documents, p candidates of all of them together (candidates.py), F numbers that tell of a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from widehead.data import RowExamples
+from widehead.jobs.candidates import Candidates, Choice
+from widehead.jobs.logit import Told, fitted
+from widehead.metrics import Evaluation, Propensities
+
+_SEED = 0  # of the halves
+_WORTH = 0.02  # of the metrics that weights must gain: less is noise, and two numbers are easier to understand
+
+
+class Race:
+    """Candidates of documents whose labels are known.
+
+    Args:
+        held: the m documents. propensities: of the labels. names: of the metrics that decide, each "…@k".
+    """
+
+    def __init__(
+        self, candidates: Candidates, held: RowExamples, propensities: Propensities, names: Sequence[str]
+    ) -> None:
+        self._candidates, self._held = candidates, held
+        self._propensities, self._names = propensities, list(names)
+        self._depth = max(int(name.rpartition("@")[2]) for name in names)
+        odd = np.random.default_rng(_SEED).permutation(len(held)) % 2 == 1
+        self._halves = [half for half in (~odd, odd) if half.any()]
+        self._parts = [candidates.part(half) for half in self._halves]
+        labels = held.targets.tocoo()
+        keys = labels.row * np.int64(candidates.width) + labels.col
+        self._hits = np.isin(candidates.rows * np.int64(candidates.width) + candidates.classes, keys)
+
+    def best(self, pairs: Sequence[tuple[float, float]], least: float) -> Choice:
+        """Of the network alone, ``pairs`` (w in spreads of the network's scores, λ) and fitted weights.
+
+        Args:
+            least: ε in the same spreads.
+        """
+        spread, every = self._candidates.spread() or 1.0, np.ones(len(self._held), dtype=bool)
+        alone = Choice(0.0, 0.0, least * spread, [], len(self._held), {}, {}, [])
+        self._before = [self._judged(alone, *both) for both in zip(self._parts, self._halves, strict=True)]
+        choices = [replace(alone, weight=part * spread, margin=margin) for part, margin in pairs]
+        gains = np.array([[self._gain(choice, h) for h in range(len(self._halves))] for choice in choices])
+        gains[[not choice.helps for choice in choices]] = 1.0
+        winner = int(gains.mean(axis=1).argmax())
+        choice = choices[winner] if gains[winner].mean() > 1.0 else alone
+        if len(self._halves) > 1 and self._weights_are_better(choices, gains):
+            choice = replace(choices[winner], weights=self._fitted(choices[winner], every))
+        before, after = (self._judged(some, self._candidates, every) for some in (alone, choice))
+        race = [[*pair, float(row.mean())] for pair, row in zip(pairs, gains, strict=True)]
+        return replace(choice, before=before, after=after, race=race)
+
+    def _weights_are_better(self, choices: Sequence[Choice], gains: np.ndarray) -> bool:
+        """Whether weights of one half do better on the other, on average, than w and λ of that half, or none, do."""
+        found = []
+        for fits, judges in ((0, 1), (1, 0)):
+            winner = int(gains[:, fits].argmax())
+            weighted = replace(choices[winner], weights=self._fitted(choices[winner], self._halves[fits]))
+            found.append([self._gain(weighted, judges), gains[winner, judges], 1.0])
+        weighted_gain, *others = np.mean(found, axis=0)
+        return bool(weighted_gain > max(others) + _WORTH)
+
+    def _fitted(self, choice: Choice, half: np.ndarray) -> list[float]:
+        """(F,) weights that documents of a half (m,) bool fit, whatever the number of their labels."""
+        some = self._candidates
+        told = Told(len(half), some.rows, some.classes, some.told(choice).astype(np.float32))
+        return fitted(told, self._hits & half[some.rows], np.ones(len(half))).tolist()
+
+    def _gain(self, choice: Choice, half: int) -> float:
+        after, before = self._judged(choice, self._parts[half], self._halves[half]), self._before[half]
+        return float(np.mean([after[name] / max(before[name], 1e-4) for name in self._names]))
+
+    def _judged(self, choice: Choice, candidates: Candidates, some: np.ndarray) -> dict[str, float]:
+        """Metrics of some documents (m,) bool, whose candidates these are."""
+        evaluation = Evaluation(self._names, self._propensities)
+        ranked = torch.from_numpy(candidates.best(choice, self._depth)[1])
+        evaluation.add_ranked(ranked, self._held.batch(np.flatnonzero(some))[1])
+        return evaluation.result()

@@ -1,0 +1,133 @@
+"""A race for what votes and margins count: what wins, by what, and that nothing is judged by what it was fitted to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from widehead.data import RowExamples
+from widehead.jobs.candidates import NONE, TOLD, Candidates, Choice
+from widehead.jobs.race import Race
+from widehead.metrics import Evaluation, Propensities
+
+_DOCUMENTS, _LABELS, _FOUND = 300, 60, 12
+_PAIRS = list(product((0.0, 1.0, 4.0), (0.0, 0.5)))
+_NAMES = ["precision@1", "psp@3"]
+
+
+def planted(tells: str) -> tuple[Candidates, RowExamples]:
+    """Candidates of documents with one label each, of which the network, votes or margins tell, or a product of them.
+
+    "difference": the label has few votes and a large score; a sum of both knows nothing of it, weights do.
+    """
+    rng = np.random.default_rng(3)
+    classes = np.stack([rng.permutation(_LABELS)[:_FOUND] for _ in range(_DOCUMENTS)])
+    own = -np.sort(-rng.random((_DOCUMENTS, _FOUND)), axis=1)
+    right = rng.integers(0, _FOUND if tells != "network" else 2, _DOCUMENTS)
+    votes, margins = rng.random((_DOCUMENTS, _FOUND)), rng.standard_normal((_DOCUMENTS, _FOUND))
+    every = np.arange(_DOCUMENTS)
+    if tells == "votes":
+        votes[every, right] += 1.0
+    elif tells == "margins":
+        margins[every, right] = 1.0 + rng.random(_DOCUMENTS)
+    elif tells == "difference":
+        votes = np.exp(-4.0 * own) * np.exp(0.05 * rng.standard_normal(own.shape))
+        votes[every, right] *= 0.2
+    columns = scipy.sparse.csr_matrix((votes.ravel(), classes.ravel(), np.arange(0, votes.size + 1, _FOUND)))
+    columns.resize(_DOCUMENTS, _LABELS)
+    candidates = Candidates.of(own, classes, columns)
+    order = np.argsort(classes, axis=1)
+    candidates.margins = np.take_along_axis(margins, order, axis=1).ravel()
+    labels = scipy.sparse.csr_matrix(
+        (np.ones(_DOCUMENTS, dtype=np.float32), classes[every, right], np.arange(_DOCUMENTS + 1)),
+        shape=(_DOCUMENTS, _LABELS),
+    )
+    return candidates, RowExamples(labels)
+
+
+def race(candidates: Candidates, held: RowExamples) -> Race:
+    counts = torch.ones(_LABELS, dtype=torch.int64)
+    return Race(candidates, held, Propensities.from_counts(counts, _DOCUMENTS), _NAMES)
+
+
+def judged(choice: Choice, candidates: Candidates, held: RowExamples, rows: np.ndarray) -> dict[str, float]:
+    """The obvious twin: metrics of some documents, of which each is ranked by itself."""
+    counts = torch.ones(_LABELS, dtype=torch.int64)
+    evaluation = Evaluation(_NAMES, Propensities.from_counts(counts, _DOCUMENTS))
+    scores = candidates.scores(choice)
+    ranked = []
+    for row in rows:
+        own = np.flatnonzero(candidates.rows == row)
+        ranked.append(candidates.classes[own[np.lexsort((candidates.classes[own], -scores[own]))]][:3])
+    evaluation.add_ranked(torch.from_numpy(np.array(ranked)), held.batch(rows)[1])
+    return evaluation.result()
+
+
+@pytest.mark.parametrize("tells", ["network", "votes", "margins", "difference"])
+def test_what_tells_of_labels_wins(tells: str) -> None:
+    candidates, held = planted(tells)
+    choice = race(candidates, held).best(_PAIRS, 1e-3)
+    if tells == "votes":
+        assert choice.weight > 0.0
+    if tells == "margins":
+        assert choice.margin > 0.0 or choice.weights
+    if tells == "difference":
+        assert len(choice.weights) == len(TOLD)
+        assert choice.after["precision@1"] > 1.5 * max(row[2] for row in choice.race) * choice.before["precision@1"]
+    assert np.mean([choice.after[n] / choice.before[n] for n in _NAMES]) >= 1.0
+    every = np.arange(_DOCUMENTS)
+    assert choice.after == pytest.approx(judged(choice, candidates, held, every))
+    assert choice.before == pytest.approx(judged(NONE, candidates, held, every))
+
+
+@pytest.mark.parametrize("tells", ["votes", "difference"])
+def test_a_race_is_the_mean_of_two_halves(tells: str) -> None:
+    candidates, held = planted(tells)
+    choice = race(candidates, held).best(_PAIRS, 1e-3)
+    odd = np.random.default_rng(0).permutation(_DOCUMENTS) % 2 == 1
+    spread = candidates.spread()
+    for part, margin, gain in choice.race:
+        pair = Choice(part * spread, margin, 1e-3 * spread, [], 0, {}, {}, [])
+        gains = []
+        for half in (~odd, odd):
+            rows = np.flatnonzero(half)
+            before, after = (judged(c, candidates, held, rows) for c in (NONE, pair))
+            gains.append(np.mean([after[name] / max(before[name], 1e-4) for name in _NAMES]))
+        assert gain == pytest.approx(np.mean(gains) if pair.helps else 1.0)
+
+
+@pytest.mark.parametrize("documents", [1, 2, 3])
+def test_few_documents_choose_without_an_error(documents: int) -> None:
+    candidates, held = planted("votes")
+    some = np.arange(_DOCUMENTS) < documents
+    few = RowExamples(held.targets[:documents])
+    choice = race(candidates.part(some), few).best(_PAIRS, 1e-3)
+    assert choice.documents == documents
+    choice.check()
+
+
+def test_noise_has_no_say_beside_a_network_that_knows() -> None:
+    """What was fitted to noise in one half does not help in the other, so that it has no say."""
+    candidates, held = planted("network")
+    assert not race(candidates, held).best(_PAIRS, 1e-3).weights
+
+
+def test_a_part_has_the_candidates_of_its_documents() -> None:
+    candidates, _ = planted("margins")
+    rng = np.random.default_rng(0)
+    some = rng.random(_DOCUMENTS) < 0.4
+    choice = Choice(0.3, 0.5, 1e-3, [], 0, {}, {}, [])
+    for whole, part in zip(candidates.best(choice, 5), candidates.part(some).best(choice, 5), strict=True):
+        assert np.array_equal(whole[some], part)
+
+
+@pytest.mark.parametrize("changed", [{"weights": [1.0]}, {"weights": [np.nan] * 5}, {"weight": -1.0}, {"least": 0.0}])
+def test_choices_that_cannot_have_been_made_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        replace(NONE, **changed).check()
