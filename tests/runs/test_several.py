@@ -17,6 +17,7 @@ from support.several import Several
 from support.small_run import PROCESSES
 
 from widehead.runs import Run
+from widehead.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.long
 
@@ -150,6 +151,34 @@ def test_it_goes_on_in_another_number_of_processes(several: Several, tmp_path: P
     several.run(3, several_runs.go_on, tmp_path, "all", {"epochs": 3})
     several.run(4, several_runs.go_on, tmp_path, "all", {"epochs": 4})
     assert_near(tmp_path / "all", tmp_path / "one", kinds=("evaluation",))
+
+
+@pytest.mark.parametrize("job", ["recommender", "multilabel"])
+def test_states_from_some_processes_to_others_and_back(several: Several, tmp_path: Path, job: str) -> None:
+    """To the last bit: rows of the encoder, which each process has a part of, and what its optimiser keeps of them."""
+    several_runs.make_files(job, tmp_path)
+    several.run(2, several_runs.begin, job, tmp_path, "run", CASES[job])
+    checkpoint, names = tmp_path / "run" / "checkpoints" / "last.safetensors", ["from-2"]
+    shutil.copy(checkpoint, tmp_path / names[0])
+    for count in (3, 1, 2):
+        names.append(f"{names[-1]}-{count}")
+        parts = several.run(count, several_runs.resaved, tmp_path, "run", names[-1])
+        assert sum(here for here, _ in parts) == parts[0][1]
+        assert max(here for here, _ in parts) == -(-parts[0][1] // count)
+        shutil.copy(tmp_path / names[-1], checkpoint)
+    trees = [load_checkpoint(tmp_path / name) for name in names]
+    first, *others = [[*tensors_of(tree["encoder"]), *tensors_of(tree["encoder_optimizer"])] for tree in trees]
+    assert len(first) >= 3
+    for other in others:
+        assert len(other) == len(first)
+        assert all(map(torch.equal, first, other))
+
+
+def tensors_of(tree: Any) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def test_a_run_that_died_is_that_which_did_not(several: Several, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class LastLetters(Job):
     def save(self, folder: RunFolder) -> None:
         folder.keep("letters.txt", lambda path: path.write_text(LETTERS) and None)
 
-    def encoder(self, config: TrainingConfig) -> nn.Module:
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return bag_encoder(len(LETTERS), config)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:

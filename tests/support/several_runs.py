@@ -16,7 +16,10 @@ from support.cli_runs import FILES
 from widehead.errors import ProcessesError
 from widehead.jobs import configure
 from widehead.runs import Run
+from widehead.runs.start import trainer_in
+from widehead.split import Peers, local, telling
 from widehead.training import Outcome
+from widehead.training.log import Display
 
 TIMINGS = ("seconds", "preparation", "examples_per_second", "head_share")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -48,8 +51,23 @@ def go_on(mesh: Any, folder: Path, out: str, changes: dict[str, Any], stop: int 
     return _trained(Run.open(folder / out, mesh=mesh), stop, **changes)
 
 
+def resaved(mesh: Any, folder: Path, out: str, name: str) -> tuple[int, int]:
+    """Load the run's checkpoint and write it anew as ``name``: rows of the encoder here, and in all."""
+    peers, run = Peers(mesh), Run.open(folder / out, mesh=mesh)
+    trainer = trainer_in(run.folder, run.config, run.data, peers, Display(), None)
+    trainer.state.save(folder / name)
+    table = trainer.network.encoder.embeddings.weight
+    return len(local(table)), len(table)
+
+
 class Killed(Exception):
     """In the place of a kill: nothing is written after it."""
+
+
+def whole(part: Any) -> Any:
+    """All rows of what is split; all processes ask together."""
+    with telling():
+        return part.full_tensor() if hasattr(part, "full_tensor") else part
 
 
 def _trained(run: Run, stop: int | None, **changes: Any) -> Any:
@@ -58,7 +76,7 @@ def _trained(run: Run, stop: int | None, **changes: Any) -> Any:
 
     def on_log(network: Any, record: Any) -> None:
         records.append(record)
-        state = torch.cat([part.flatten() for part in network.encoder.state_dict().values()])
+        state = torch.cat([whole(part).flatten() for part in network.encoder.state_dict().values()])
         bits.append(hashlib.blake2b(state.numpy().tobytes()).hexdigest())
         if len(records) == stop:
             raise Killed

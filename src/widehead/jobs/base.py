@@ -135,8 +135,8 @@ class Job(Kind, ABC):
         return config
 
     @abstractmethod
-    def encoder(self, config: TrainingConfig) -> nn.Module:
-        """A new encoder with ``config.width`` outputs."""
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
+        """A new encoder with ``config.width`` outputs; one of bags has its rows split over the processes of a mesh."""
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Give a new encoder weights made from the training data, as ``config.encoder_init`` says."""

@@ -28,7 +28,7 @@ class LanguageModel(kind.LanguageModel, WordJob):
     def _by_places(self) -> bool:
         return self.config.encoder != "ngram"
 
-    def encoder(self, config: TrainingConfig) -> nn.Module:
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         if self._by_places:
             return sequence_encoder(len(self.words), config, config.embedding)
         return ContextEncoder(

@@ -31,6 +31,7 @@ from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.models.classifiers import LinearClassifiers
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
+from widehead.split import local
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -166,8 +167,8 @@ class Multilabel(kind.Multilabel, Job):
             found = _kept_classifiers(folder, sizes) if choice.takes_margins else None
             network.beside = _neighbours(self._documents, config, choice=choice, classifiers=found)
 
-    def encoder(self, config: TrainingConfig) -> nn.Module:
-        return bag_encoder(self.sizes["inputs"], config)
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
+        return bag_encoder(self.sizes["inputs"], config, mesh)
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Features to the axes that the training documents span most."""
@@ -175,7 +176,7 @@ class Multilabel(kind.Multilabel, Job):
         assert isinstance(examples, RowExamples)
         axes = principal_axes(examples.inputs, config.width, config.seed)
         with torch.no_grad():
-            encoder.embeddings.weight.copy_(torch.from_numpy(axes))
+            local(encoder.embeddings.weight).copy_(torch.from_numpy(axes[encoder.here]))
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for kind in ("precision", "psp", "ndcg") for k in at]

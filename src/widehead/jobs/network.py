@@ -15,8 +15,8 @@ from widehead.options import TrainingConfig
 from widehead.options.heads import needs_frequencies, split_heads
 
 
-def bag_encoder(num_inputs: int, config: TrainingConfig, kept: Tensor | None = None) -> BagEncoder:
-    """The encoder of jobs whose inputs are bags of ids; ``kept`` as `BagEncoder` takes it."""
+def bag_encoder(num_inputs: int, config: TrainingConfig, mesh: Any = None, kept: Tensor | None = None) -> BagEncoder:
+    """The encoder of jobs whose inputs are bags of ids; ``mesh`` and ``kept`` as `BagEncoder` takes them."""
     return BagEncoder(
         num_inputs,
         config.width,
@@ -25,6 +25,7 @@ def bag_encoder(num_inputs: int, config: TrainingConfig, kept: Tensor | None = N
         dropout=config.dropout,
         input_dropout=config.input_dropout,
         kept=kept,
+        mesh=mesh,
     )
 
 
@@ -56,8 +57,8 @@ def build_network(
 
     Args:
         frequencies: (D,) how often each class is a target, for the heads of which `needs_frequencies` says so.
-        mesh: the processes that the head's rows are split over, each of which has the whole encoder, and the whole of
-            a head that is not split.
+        mesh: the processes that the head's rows are split over, and those of an encoder of bags; each has the whole of
+            another encoder, and of a head that is not split.
         start: gives the encoder its first weights, before there is a head, as both may need much memory.
 
     Raises:
@@ -66,7 +67,7 @@ def build_network(
     """
     torch.manual_seed(config.seed)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
-    encoder = job.encoder(config).to(device=config.device, dtype=dtype)
+    encoder = job.encoder(config, mesh).to(device=config.device, dtype=dtype)
     start(encoder)
     options: dict[str, Any] = dict(config.head_options)
     if config.head == "exact":

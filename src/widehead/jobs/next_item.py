@@ -108,7 +108,7 @@ class NextItem(kind.NextItem, Job):
         elif choice.weights:
             network.beside = SessionVotes(*self._known, len(self.items), config.neighbours, choice.weights)
 
-    def encoder(self, config: TrainingConfig) -> nn.Module:
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return sequence_encoder(len(self.items), config)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:

@@ -24,6 +24,7 @@ from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SparseMatrix, leading_singular_vectors
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
+from widehead.split import local
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 from widehead.training.memory import told
@@ -156,11 +157,11 @@ class Recommender(kind.Recommender, Job):
             config = dataclasses.replace(config, because=f"{config.because or 'the default'}; {bounded}")
         return dataclasses.replace(config, width=width)
 
-    def encoder(self, config: TrainingConfig) -> nn.Module:
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         kept = self._lasting(config.width)
         is_fixed = config.encoder_init == "svd" and config.encoder_lr == 0.0
         fewer = is_fixed and len(kept) < self.sizes["inputs"]
-        return bag_encoder(self.sizes["inputs"], config, torch.from_numpy(kept) if fewer else None)
+        return bag_encoder(self.sizes["inputs"], config, mesh, torch.from_numpy(kept) if fewer else None)
 
     def _lasting(self, width: int) -> np.ndarray:
         """The items that the singular vectors are of: those of 5 users and more, all if they are fewer than units."""
@@ -177,7 +178,7 @@ class Recommender(kind.Recommender, Job):
         2024).
         """
         assert isinstance(encoder, BagEncoder)
-        table, kept = encoder.embeddings.weight, self._lasting(config.width)
+        table, kept = local(encoder.embeddings.weight), self._lasting(config.width)
         matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER)
         matrix = matrix if len(kept) == matrix.shape[1] else matrix[:, kept]
         rank = min(config.width, *matrix.shape)
@@ -187,8 +188,9 @@ class Recommender(kind.Recommender, Job):
         # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
         rows.div_(torch.linalg.vector_norm(rows) / encoder.num_inputs**0.5)
         places = torch.from_numpy(kept) if encoder.places is None else torch.arange(len(kept))
+        here = slice(*np.searchsorted(places.numpy(), (encoder.here.start, encoder.here.stop)))
         with torch.no_grad():
-            table.zero_()[places.to(table.device), :rank] = rows
+            table.zero_()[places[here].to(table.device) - encoder.here.start, :rank] = rows[here]
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]

@@ -1,5 +1,7 @@
 """Word embeddings: a word in, all the words around it out."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ class WordEmbeddings(kind.WordEmbeddings, WordJob):
     D·D pairs best is then near UΛ^(1−a), and one pass of Newton's method finds it.
     """
 
-    def encoder(self, config: TrainingConfig) -> nn.Module:
+    def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return WordEncoder(len(self.words), config.width)
 
     def examples(self, ids: np.ndarray) -> CooccurrenceExamples:

@@ -3,8 +3,10 @@
 Letters: m examples, N input ids, nnz ids in all, d width of what comes out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,12 @@ from torch import Tensor, nn
 from widehead.arithmetic import choose
 from widehead.errors import check_number
 from widehead.models.layers import hidden_layers
+from widehead.models.row_split_bag import RowSplitBag
+from widehead.split import local
 from widehead.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class BagEncoder(nn.Module):
@@ -32,6 +39,9 @@ class BagEncoder(nn.Module):
         sparse: sparse gradients of the embeddings, at a cost independent of N.
         kept: (F,) the ids that have embeddings, if those of all others are 0 for good, as in an encoder that is not
             trained; None for all. It saves their memory: ``places`` (N,) says which row an id has, the last one is 0.
+        mesh: the processes that the rows of the embeddings are split over (`RowSplitBag`), each with the same first
+            weights as one process has; None for all rows here. They are not split if the other layers have more
+            numbers.
 
     Raises:
         ValueError: a parameter out of range; in ``forward``, an id that is not below ``num_inputs``.
@@ -51,16 +61,26 @@ class BagEncoder(nn.Module):
         normalize: bool = True,
         sparse: bool = True,
         kept: Tensor | None = None,
+        mesh: DeviceMesh | None = None,
     ) -> None:
         super().__init__()
         check_number("input_dropout", input_dropout, below=1.0)
         sizes = [*hidden, width]
         self.num_inputs = num_inputs
         self.layers = hidden_layers(sizes, activation, dropout)
-        rows = num_inputs if kept is None else len(kept) + 1
-        self.embeddings = nn.EmbeddingBag(rows, sizes[0], mode="sum", sparse=sparse, include_last_offset=True)
+        rows, std = num_inputs if kept is None else len(kept) + 1, sizes[0] ** -0.5
+        options: dict[str, Any] = {"mode": "sum", "sparse": sparse, "include_last_offset": True}
+        self.embeddings: nn.EmbeddingBag | RowSplitBag
         # Bags of norm 1 then start as vectors of expected norm 1.
-        nn.init.normal_(self.embeddings.weight, std=sizes[0] ** -0.5)
+        if mesh is None or rows * sizes[0] <= sum(p.numel() for p in self.layers.parameters()):
+            self.embeddings = nn.EmbeddingBag(rows, sizes[0], **options)
+            nn.init.normal_(self.embeddings.weight, std=std)
+        else:
+            state = torch.get_rng_state()
+            self.embeddings = RowSplitBag(rows, sizes[0], **options, mesh=mesh)
+            for spread in (1.0, std):  # as nn.EmbeddingBag draws before anybody else does
+                state = self.embeddings.draw_as_one(state, spread)
+            torch.set_rng_state(state)
         self.register_buffer("places", None if kept is None else self._places(kept))
         self.input_dropout = input_dropout
         self.normalize = normalize
@@ -75,21 +95,29 @@ class BagEncoder(nn.Module):
             bags, weights = drop_ids(bags, weights, self.input_dropout)
         if self.places is not None:
             bags = SparseTargets._trusted(self.places[bags.class_ids], bags.offsets, bags.values)
-        if self.embeddings.sparse:
-            embedded: Tensor = _BagSums.apply(self.embeddings.weight, bags, weights)
+        if isinstance(self.embeddings, RowSplitBag):
+            embedded: Tensor = self.embeddings(bags.class_ids, bags.offsets, weights)
+        elif self.embeddings.sparse:
+            embedded = _BagSums.apply(self.embeddings.weight, bags, weights)
         else:
             embedded = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
         return self.layers(embedded)
 
+    @property
+    def here(self) -> slice:
+        """Which rows of the table are in this process."""
+        bag = self.embeddings
+        return slice(bag.split.first, bag.split.end) if isinstance(bag, RowSplitBag) else slice(0, len(bag.weight))
+
     def rows(self, ids: Tensor) -> Tensor:
-        """(…, c) embeddings of ids (…); zeros for those that have none."""
+        """(…, c) embeddings of ids (…), if their table is not split; zeros for those that have none."""
         return nn.functional.embedding(ids if self.places is None else self.places[ids], self.embeddings.weight)
 
     @torch.no_grad()
     def _places(self, kept: Tensor) -> Tensor:
         """(N,) the row of each id, the last one of those that have none, which is 0."""
         last = len(kept)
-        self.embeddings.weight[last] = 0.0
+        local(self.embeddings.weight)[max(0, last - self.here.start) :] = 0.0
         return torch.full((self.num_inputs,), last).scatter_(0, kept, torch.arange(last))
 
 

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
+from widehead.models.row_split_bag import RowSplitBag
+from widehead.optim.clipping import joint_norm
 from widehead.optim.row_adagrad import RowAdagrad
 from widehead.optim.row_adam import RowAdam
-from widehead.optim.rows import coalesced
-from widehead.split import Peers
+from widehead.optim.rows import coalesced, values_of
+from widehead.split import Peers, is_split
 
 
 class EncoderOptimizer:
@@ -21,7 +22,8 @@ class EncoderOptimizer:
     stay as they are; if none does, ``parts`` is empty.
 
     Args:
-        encoder: module whose ``Embedding`` and ``EmbeddingBag`` children say by ``sparse`` what gradients they have.
+        encoder: module whose ``Embedding``, ``EmbeddingBag`` and `RowSplitBag` children say by ``sparse`` what
+            gradients they have.
         lr: learning rate of both.
         rule: "adam", or "adagrad": torch's Adagrad and RowAdagrad.
         weight_decay: decoupled decay of the dense parameters, by AdamW alone. Embeddings with sparse gradients do not
@@ -45,7 +47,7 @@ class EncoderOptimizer:
             raise ValueError(f'Parameter `weight_decay` should be 0 with the rule "adagrad". Found {weight_decay}.')
         if next(encoder.parameters(), None) is None:
             raise ValueError(f"Parameter `encoder` should have parameters. Found none in {type(encoder).__name__}.")
-        embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+        embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag | RowSplitBag)]
         sparse = [m.weight for m in embeddings if m.sparse and m.weight.requires_grad]
         rows = {id(p) for p in sparse}
         dense = [p for p in encoder.parameters() if p.requires_grad and id(p) not in rows]
@@ -73,8 +75,8 @@ class EncoderOptimizer:
 
     def gradient_norm(self) -> Tensor | None:
         """() Euclidean norm of all gradients, not finite if one of them or its square is not; None of none."""
-        values = [_values(p) for p in self.parameters if p.grad is not None]
-        return get_total_norm(values) if values else None
+        values = [values_of(g) for g in _gradients(self.parameters)]
+        return joint_norm(values) if values else None
 
     def step(self) -> None:
         """Clip, then change the parameters."""
@@ -94,32 +96,34 @@ class EncoderOptimizer:
 
 
 def average_gradients(parameters: Sequence[Tensor], peers: Peers) -> None:
-    """Give all processes the average of their gradients, dense or sparse."""
-    if peers.size == 1:
+    """Give all processes the average of their gradients, dense or sparse; that of split rows is one already."""
+    whole = [p for p in parameters if not is_split(p)]
+    if peers.size == 1 or not whole:
         return
-    found = [p.grad if p.grad is None else _once(p.grad) for p in parameters]
-    for parameter, gradient in zip(parameters, peers.average(parameters, found), strict=True):
+    found = [p.grad if p.grad is None else _once(p.grad) for p in whole]
+    for parameter, gradient in zip(whole, peers.average(whole, found), strict=True):
         parameter.grad = gradient
 
 
 @torch.no_grad()
 def clip(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Scale dense and sparse gradients together so that their norm is at most ``max_norm``; returns the norm before."""
-    values = [_values(p) for p in parameters if p.grad is not None]
-    norm = get_total_norm(values)
+    gradients = _gradients(parameters)
+    norm = joint_norm([values_of(g) for g in gradients])
     scale = torch.clamp(max_norm / (norm + 1e-12), max=1.0)
-    for v in values:
-        v.mul_(scale)
+    for gradient in gradients:
+        gradient.mul_(scale)
     return norm
 
 
-def _values(parameter: Tensor) -> Tensor:
-    """The numbers of a gradient, to be changed in place; a sparse one is made to hold each row once."""
-    assert parameter.grad is not None
-    parameter.grad = _once(parameter.grad)
-    return parameter.grad._values() if parameter.grad.is_sparse else parameter.grad
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients that there are; a sparse one is made to hold each row once."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = _once(parameter.grad)
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def _once(gradient: Tensor) -> Tensor:
-    """A gradient that holds each row once, if it is sparse in them."""
-    return coalesced(gradient) if gradient.is_sparse else gradient
+    """A gradient that holds each row once, if it is sparse in them, as that of split rows does."""
+    return coalesced(gradient) if gradient.is_sparse and not is_split(gradient) else gradient

@@ -21,6 +21,7 @@ from widehead.split import (
     Form,
     RowSplit,
     as_split,
+    draw_as_one,
     draw_table,
     first_table,
     gather_batch,
@@ -145,6 +146,20 @@ class RowSplitBag(nn.Module):
         """Draw the rows anew, from N(0, 1): the same however many processes there are."""
         self.split.meet("drawing", rows=Form.of(self.weight))
         draw_table(self.split, local(self.weight), 1.0, self.embedding_dim)
+
+    @torch.no_grad()
+    def draw_as_one(self, state: Tensor, std: float) -> Tensor:
+        """Draw the rows anew as one process with all of them does, from N(0, std²).
+
+        Args:
+            state: of torch's generator of the CPU, the same in all processes; it comes back as it is afterwards.
+        """
+        here = local(self.weight)
+
+        def put(start: int, rows: Tensor) -> None:
+            here[start : start + len(rows)] = rows
+
+        return draw_as_one(self.split, Form.of(here), std, state, put)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Of a state whose rows were split over other processes, or not at all, the rows here."""

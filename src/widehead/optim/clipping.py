@@ -9,6 +9,7 @@ from torch.nn.utils import get_total_norm
 
 from widehead.optim.heads import FactoredHead, as_heads
 from widehead.optim.rows import values_of
+from widehead.split import telling
 
 
 def check_limit(max_grad_norm: float | None) -> None:
@@ -20,6 +21,20 @@ def check_limit(max_grad_norm: float | None) -> None:
 def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
     """() the factor of torch.nn.utils.clip_grad_norm_: min(1, max_norm / (norm + 1e-6))."""
     return (max_norm / (norm + 1e-6)).clamp_max(1.0)
+
+
+def joint_norm(parts: Iterable[Tensor]) -> Tensor:
+    """() Euclidean norm of some dense tensors together, of which some may have their rows split over processes.
+
+    Norms of what is split are of the whole, and are not stacked with others before they are.
+    """
+    whole: list[Tensor] = []
+    split: dict[Any, list[Any]] = {}
+    for part in parts:
+        (split.setdefault(part.device_mesh, []) if hasattr(part, "device_mesh") else whole).append(part)
+    with telling():
+        norms = [get_total_norm(one).full_tensor() for one in split.values()]  # type: ignore[attr-defined]
+    return get_total_norm([*norms, *whole])
 
 
 @torch.no_grad()
@@ -37,15 +52,7 @@ def clip_grad_norm_(
     handles = {id(head.handle) for head in taking_part}  # they and stand-ins would count a head twice
     others = [p for p in parameters if id(p) not in handles and getattr(p, "head", None) not in taking_part]
     gradients = [p.grad for p in others if p.grad is not None]
-    dense = [values_of(g) for g in gradients]
-    # Norms of what is split over processes (FSDP2) are of the whole, and are not stacked with others before they are.
-    split: dict[Any, list[Tensor]] = {}
-    for gradient in dense:
-        if hasattr(gradient, "full_tensor"):
-            split.setdefault(gradient.device_mesh, []).append(gradient)  # type: ignore[attr-defined]
-    norms = [get_total_norm(one).full_tensor() for one in split.values()]  # type: ignore[attr-defined]
-    norms += [head.grad_norm() for head in taking_part]
-    norm = get_total_norm([*norms, *(g for g in dense if not hasattr(g, "full_tensor"))])
+    norm = joint_norm([*(values_of(g) for g in gradients), *(head.grad_norm() for head in taking_part)])
     factor = clip_factor(norm, max_norm)
     for gradient in gradients:
         gradient.mul_(factor.to(gradient.device, gradient.dtype))

@@ -25,7 +25,7 @@ from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies, split_heads
 from widehead.runs.storage import check_storage_free
 from widehead.sampling.base import checked_frequencies
-from widehead.split import Peers
+from widehead.split import Peers, is_split, local
 from widehead.training import Evaluator, Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
@@ -118,8 +118,9 @@ def start_encoder(config: TrainingConfig, encoder: nn.Module, data: JobData, pee
     """
     if config.encoder_init != "random":
         data.job.start(encoder, data.examples, config)
-        check_finite(encoder)
-    peers.take_from_first([*encoder.parameters(), *encoder.buffers()])
+        with peers.alike():
+            check_finite(encoder)
+    peers.take_from_first(part for part in (*encoder.parameters(), *encoder.buffers()) if not is_split(part))
 
 
 def built(job: Job, config: TrainingConfig, frequencies: Tensor | None, mesh: Any = None, **more: Any) -> WideNetwork:
@@ -167,7 +168,7 @@ def check_cutoffs(config: TrainingConfig, job: Job) -> None:
 
 
 def check_finite(encoder: nn.Module) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in encoder.parameters()):
+    if not all(bool(torch.isfinite(local(p)).all()) for p in encoder.parameters()):
         raise NonFiniteError(
             "An encoder made from the training data should be finite. Found NaN or infinity, as from values that are "
             "too large to be squared. Use smaller values, or --encoder-init random."

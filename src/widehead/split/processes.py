@@ -27,6 +27,9 @@ _KINDS = ("float32", "float64", "bfloat16", "float16")
 _NUMBERS = 4  # that a process tells at the beginning of an exchange
 _ALIGNED = 8  # bytes of the longest numbers
 _DRAWN = 1 << 12  # rows that are drawn together
+_reduce_scatter: Any = (
+    getattr(distributed, "reduce_scatter_single", None) or distributed.reduce_scatter_tensor
+)  # in older ones
 _WHAT = (
     *("forward", "backward", "step", "reading again", "counting", "top_k", "scores", "weight", "consolidate", "audit"),
     *("what it was given", "reading rows", "drawing", "bags"),
@@ -230,7 +233,7 @@ class RowSplit:
         self.sent[what] += part.numel() * part.element_size()
         if part.numel():
             with telling():
-                distributed.reduce_scatter_tensor(found, part.contiguous(), group=self._group)
+                _reduce_scatter(found, part.contiguous(), group=self._group)
         return found[: counts[self.rank]]
 
     def largest_(self, part: Tensor) -> Tensor:

@@ -27,10 +27,16 @@ def draw_table(split: RowSplit, values: Tensor, std: float, filled: int) -> None
         values[start : start + len(made), :filled] = made
 
 
+def is_split(table: Tensor) -> bool:
+    """Whether its rows are split over processes, so that it is a DTensor."""
+    return hasattr(table, "to_local")
+
+
 @torch.no_grad()
-def local(table: Tensor) -> Tensor:
+def local(table: Any) -> Tensor:
     """The rows here, without a gradient; of a tensor that is not split all of it."""
-    return table.to_local() if hasattr(table, "to_local") else table.detach()
+    found: Tensor = table.to_local() if is_split(table) else table.detach()
+    return found
 
 
 def as_split(split: RowSplit, table: Tensor, given: Any) -> Any:

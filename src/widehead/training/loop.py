@@ -24,7 +24,7 @@ from widehead.optim import HeadOptimizer
 from widehead.options import TrainingConfig
 from widehead.options.heads import split_heads
 from widehead.options.intervals import Interval
-from widehead.split import Peers
+from widehead.split import Peers, is_split
 from widehead.targets import Inputs, SparseTargets, on_device
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
@@ -331,7 +331,7 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         """All processes together, if each has rows of its own."""
-        if self._splits or self.peers.is_first:
+        if self._splits or self.peers.is_first or any(map(is_split, self.network.encoder.parameters())):
             self.state.save(path)
 
     def _due(self, interval: Interval, waited: float) -> bool:

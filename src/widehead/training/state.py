@@ -21,6 +21,7 @@ from widehead.heads import ExactHead
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.optim import HeadOptimizer
 from widehead.options import OPTIONS, TrainingConfig
+from widehead.split import is_split
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
 from widehead.training.position import Position
@@ -112,7 +113,7 @@ class RunState:
         with expecting(path, "optimisers and counters of this run"):
             for name in ("encoder_optimizer", "head_optimizer", "schedulers"):
                 check_finite(tree[name], name)
-            self.encoder_optimizer.load_state_dict(tree["encoder_optimizer"])
+            self.encoder_optimizer.load_state_dict(_parts_alike(self.encoder_optimizer, tree["encoder_optimizer"]))
             self.head_optimizer.load_state_dict(_split_alike(self.head_optimizer, tree["head_optimizer"]))
             for optimizer in (self.head_optimizer, *self.encoder_optimizer.parts):
                 _check_shapes(optimizer)
@@ -122,16 +123,21 @@ class RunState:
             _set_random_state(tree["random"], self.device)
 
 
+def _parts_alike(optimizer: EncoderOptimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """`_split_alike` of each part."""
+    return {"parts": [_split_alike(part, of) for part, of in zip(optimizer.parts, state["parts"], strict=True)]}
+
+
 def _split_alike(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of an optimiser, with the rows of what it keeps of a parameter split as those are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not any(hasattr(parameter, "to_local") for parameter in parameters):
+    if not any(map(is_split, parameters)):
         return dict(state)
     from torch.distributed.tensor import distribute_tensor  # it takes long to import
 
     kept = {number: dict(parts) for number, parts in state["state"].items()}
     for number, parts in kept.items():
-        if not hasattr(parameter := parameters[number], "to_local"):
+        if not is_split(parameter := parameters[number]):
             continue
         for name, part in parts.items():
             if isinstance(part, Tensor) and part.ndim > 0:
