@@ -167,8 +167,8 @@ def test_units_beyond_the_rank_are_zero_and_harmless(tmp_path: Path) -> None:
 def test_factors_and_scaled_against_loops() -> None:
     dense = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]], dtype=np.float32)
     matrix = scipy.sparse.csr_matrix(dense)
-    np.testing.assert_allclose(factors(matrix, 0, 0.5), [1.0, 1.0, 2**-0.5], rtol=1e-6)
-    np.testing.assert_allclose(factors(matrix, 1, 1.0), [0.5, 1.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(factors(matrix.getnnz(axis=0), 0.5), [1.0, 1.0, 2**-0.5], rtol=1e-6)
+    np.testing.assert_allclose(factors(matrix.getnnz(axis=1), 1.0), [0.5, 1.0, 1.0], rtol=1e-6)
     expected = [[2.0 / 2, 0.0, 1.0 / 2 * 2**-0.5], [0.0, 0.0, 3.0 * 2**-0.5], [0.0, 0.0, 0.0]]
     np.testing.assert_allclose(scaled(matrix, 1.0, 0.5).toarray(), expected, rtol=1e-6)
 

@@ -17,6 +17,7 @@ from widehead.jobs import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.options import Preset, TrainingConfig
+from widehead.split import Share
 from widehead.training import RunFolder
 
 LETTERS = string.ascii_lowercase
@@ -57,7 +58,7 @@ class LastLetters(Job):
         return LETTERS
 
     @classmethod
-    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+    def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         job = cls()
         examples = RowExamples(*matrices(Path(train).read_text().split()))
         return JobData(job, examples, None if config.test is None else job.read_test(config.test))

@@ -1,6 +1,6 @@
 """Readers: files to batches of inputs and SparseTargets."""
 
-from widehead.data.batches import Batch, Batches, Examples, RowExamples
+from widehead.data.batches import Batch, Batches, Examples, RowExamples, SharedExamples
 from widehead.data.cooccurrences import CooccurrenceExamples, cooccurrences, information
 from widehead.data.demo import read_thesaurus
 from widehead.data.files import open_text
@@ -31,6 +31,7 @@ __all__ = [
     "RowExamples",
     "SequenceExamples",
     "Sequences",
+    "SharedExamples",
     "TextFeatures",
     "Vocabulary",
     "binary",

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from widehead.data.sparse import CSR
+from widehead.split import Numbered
 from widehead.targets import Inputs, SparseTargets
 
 Batch: TypeAlias = tuple[Inputs, SparseTargets]
@@ -64,6 +65,25 @@ class RowExamples:
         return inputs, inputs if self._targets is self._inputs else self._targets.select(rows)
 
 
+class SharedExamples:
+    """Examples of which several processes have some each: ``batch`` makes those of the rows that are here.
+
+    Args:
+        here: those of this process.
+        numbered: theirs among all.
+    """
+
+    def __init__(self, here: RowExamples, numbered: Numbered) -> None:
+        self.here, self.numbered = here, numbered
+
+    def __len__(self) -> int:
+        return self.numbered.total
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Inputs and targets of those examples ``rows`` (m,) of all that are here, in that order."""
+        return self.here.batch(self.numbered.places(rows))
+
+
 class Batches:
     """Examples in batches, epoch by epoch.
 
@@ -72,7 +92,8 @@ class Batches:
         batch_size: examples of a batch; the last one of an epoch may be smaller.
         seed: of the shuffling. The order of epoch n depends on (seed, n) alone.
         prefetch: how many batches a thread prepares ahead; 0: no thread.
-        share: which of so many examples of a batch are made here, if other processes make the others; None for all.
+        share: which of so many examples of a batch are made here, if other processes make the others; None for all, or
+            if `SharedExamples` say it themselves.
 
     Raises:
         ValueError: a parameter is out of range.

@@ -12,6 +12,8 @@ The format is told by the content:
 Files with other separators and of other programs are refused (see ``foreign``).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +27,7 @@ from widehead.data.pairs import Pairs, read_pairs
 from widehead.data.sparse import CSR, binary, csr_from_pairs
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
+from widehead.split import Share
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Interactions:
     """Pairs of users and items.
 
     Attributes:
-        matrix: (users, items) scipy CSR, float32: ratings, or ones; of a repeated pair the last rating stands.
-        users: names of the rows.
+        matrix: (users, items) scipy CSR, float32: ratings, or ones; of a repeated pair the last rating stands. In
+            several processes it may have the users of a share alone, and so has ``unreachable``.
+        users: names of the rows, those of other shares among them.
         items: names of the columns.
         unreachable: (users,) int64, for each user the number of distinct items that have no column.
         unknown_users: users of the file that have no row, and that are therefore left out.
@@ -54,14 +58,22 @@ class Interactions:
     layout: Layout | None = None
 
     def __str__(self) -> str:
-        (rows, columns), values = self.matrix.shape, self.matrix.data
-        repeats = f" ({self.repeats:,} repeats left out)" if self.repeats else ""
-        ratings = f"ratings {values.min():g} to {values.max():g}" if self.has_ratings and len(values) else "no ratings"
+        values = self.matrix.data
+        return self.told(len(values), self.repeats, (values.min(), values.max()) if len(values) else None)
+
+    def told(self, pairs: int, repeats: int, ratings: tuple[float, float] | None) -> str:
+        """What was read, with so many pairs, repeats and ratings from one to another, in shares of all processes."""
+        left_out = f" ({repeats:,} repeats left out)" if repeats else ""
+        rated = f"ratings {ratings[0]:g} to {ratings[1]:g}" if self.has_ratings and ratings else "no ratings"
         return (
-            f"{rows:,} users × {columns:,} items, {len(values):,} pairs{repeats}, {ratings}; "
+            f"{len(self.users):,} users × {len(self.items):,} items, {pairs:,} pairs{left_out}, {rated}; "
             f"first users {listed(self.users)}; first items {listed(self.items)}"
             + (f"; {self.layout}" if self.layout else "")
         )
+
+    def of_share(self, share: Share) -> Interactions:
+        """With the rows alone that are of a share of the users."""
+        return replace(self, matrix=self.matrix[share.own], unreachable=self.unreachable[share.own])
 
 
 @dataclass(frozen=True)
@@ -92,23 +104,29 @@ class Pair:
         test = self.test
         return not (self.repeated or test.repeats or test.unknown_users or test.unknown_items)
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Training pairs, test pairs, those of items that have no column, and pairs in both."""
+        return self.train.matrix.nnz, self.test.matrix.nnz, int(self.test.unreachable.sum()), self.repeated
+
     def __str__(self) -> str:
-        train, test = self.train.matrix, self.test
-        line = (
-            f"{train.shape[0]:,} users × {train.shape[1]:,} items; {train.nnz:,} training and {test.matrix.nnz:,} test "
-            "pairs."
-        )
-        if self.fits:
+        return self.told(*self.sizes)
+
+    def told(self, pairs: int, tests: int, missed: int, repeated: int) -> str:
+        """What the files are to one another, with such ``sizes`` in shares of all processes."""
+        test = self.test
+        line = f"{len(test.users):,} users × {len(test.items):,} items; {pairs:,} training and {tests:,} test pairs."
+        if not (repeated or test.repeats or test.unknown_users or test.unknown_items):
             return line
         return (
             f"{line} In the test file alone: {len(test.unknown_users):,} users (left out) and "
-            f"{len(test.unknown_items):,} items ({int(test.unreachable.sum()):,} pairs count as missed). "
-            f"{self.repeated:,} pairs are in both files (left out). {test.repeats:,} test pairs are repeats."
+            f"{len(test.unknown_items):,} items ({missed:,} pairs count as missed). "
+            f"{repeated:,} pairs are in both files (left out). {test.repeats:,} test pairs are repeats."
         )
 
 
 def read_interactions(
-    data: Any, *, items: Vocabulary | None = None, users: Sequence[str] | None = None
+    data: Any, *, items: Vocabulary | None = None, users: Sequence[str] | None = None, share: Share | None = None
 ) -> Interactions:
     """Users and items of a file, whose format is told by the content, as the module says; or of data in memory.
 
@@ -118,17 +136,20 @@ def read_interactions(
             not given, both are numbers.
         items: the columns, if they are given; otherwise by number if all items are numbers, else by frequency.
         users: names of the rows, if they are given; otherwise in the order of the data.
+        share: of the users, of which alone pairs are kept, if no ``users`` are given; None for all.
 
     Raises:
         DataError: the file cannot be read, or holds no pair; names the line. Data in memory are something else.
     """
+    if is_file(data):
+        return _of_file(data, items, users, share)
     if isinstance(data, Interactions):
-        return data
-    if is_matrix(data):
-        return _of_matrix(data, items, users)
-    if not is_file(data):
-        return aligned(pairs_of(data, users), items, users)
-    return _of_file(data, items, users)
+        found = data
+    elif is_matrix(data):
+        found = _of_matrix(data, items, users)
+    else:
+        found = aligned(pairs_of(data, users), items, users)
+    return found if share is None else found.of_share(share)
 
 
 def _of_matrix(data: Any, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
@@ -141,22 +162,27 @@ def _of_matrix(data: Any, items: Vocabulary | None, users: Sequence[str] | None)
     return Interactions(matrix, names, columns, unreachable, has_ratings=bool((matrix.data != 1).any()))
 
 
-def _of_file(path: FilePath, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
+def _of_file(
+    path: FilePath, items: Vocabulary | None, users: Sequence[str] | None, share: Share | None
+) -> Interactions:
     layout = look(path)
-    pairs = read_pairs(path)
-    if not len(pairs.user_ids):
+    pairs = read_pairs(path, share=share)
+    if not pairs.items:
         raise DataError(
             f"{path}: expected pairs of users and items, such as 'user item item …', 'user,item' or "
             "'user<tab>item<tab>rating' on each line. Found no item on any line."
         )
-    return replace(aligned(pairs, items, users), layout=layout)
+    return replace(aligned(pairs, items, users, share), layout=layout)
 
 
-def pair(train: Interactions, test: Interactions) -> Pair:
+def pair(train: Interactions, test: Interactions, share: Share | None = None) -> Pair:
     """Give a test file the rows and columns of a training file, matching users and items by name.
 
     Items that the training file lacks are counted for each user (``test.unreachable``): they are relevant, but no
     model can return them. Users that it lacks are listed in ``test.unknown_users``: nothing is known about them.
+
+    Args:
+        share: of the users, of which alone ``train`` has rows, and the pair has then; None for all.
     """
     coo = test.matrix.tocoo()
     ids = (coo.row.astype(np.int64), coo.col.astype(np.int64))
@@ -166,25 +192,36 @@ def pair(train: Interactions, test: Interactions) -> Pair:
     np.add.at(found.unreachable, rows[rows >= 0], test.unreachable[rows >= 0])
     found.unknown_users[:0], found.unknown_items[:0] = test.unknown_users, test.unknown_items
     found = replace(found, repeats=test.repeats, has_ratings=test.has_ratings, layout=test.layout)
+    if share is not None:
+        found = found.of_share(share)
     return Pair(train, found, int(binary(train.matrix).multiply(binary(found.matrix)).nnz))
 
 
-def aligned(pairs: Pairs, items: Vocabulary | None = None, users: Sequence[str] | None = None) -> Interactions:
-    """The matrix of the pairs, in the rows and columns given. The arrays of ``pairs`` are used up."""
+def aligned(
+    pairs: Pairs, items: Vocabulary | None = None, users: Sequence[str] | None = None, share: Share | None = None
+) -> Interactions:
+    """The matrix of the pairs, in the rows and columns given. The arrays of ``pairs`` are used up.
+
+    Args:
+        share: of the users, of which the pairs are; then no ``users`` are given. None for all.
+    """
     rows = pairs.users if users is None else list(users)
     # Names that stand for unknown ones count as unknown here. To make a vocabulary takes a second for 10^6 names.
     known = items if items is None or items.unknown is None else Vocabulary(items.names)
     columns, column_of = _columns(pairs) if items is None or known is None else (items, known.ids(pairs.items))
     row_of = np.arange(len(rows)) if users is None else Vocabulary(rows).ids(pairs.users)
     unknown_users, unknown_items = np.flatnonzero(row_of < 0), np.flatnonzero(column_of < 0)
-    unreachable = np.zeros(len(rows), dtype=np.int64)
+    here = len(rows) if share is None else share.count(len(rows))
+    unreachable = np.zeros(here, dtype=np.int64)
     if len(unknown_users) or len(unknown_items):
-        unreachable = _leave_out(pairs, row_of, column_of, len(rows))
+        unreachable = _leave_out(pairs, row_of, column_of, here)
     # One after the other, as each array may be gigabytes.
     if users is not None:
         pairs.user_ids = row_of[pairs.user_ids]
+    if share is not None:
+        pairs.user_ids = pairs.user_ids // share.size
     pairs.item_ids = column_of[pairs.item_ids]
-    matrix = csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (len(rows), len(columns)))
+    matrix = csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (here, len(columns)))
     return Interactions(
         matrix=matrix,
         users=rows,
@@ -210,7 +247,7 @@ def _leave_out(pairs: Pairs, row_of: np.ndarray, column_of: np.ndarray, num_rows
 
 def _columns(pairs: Pairs) -> tuple[Vocabulary, np.ndarray]:
     """The items in the order of ``name_order``, and the column of each item of the pairs."""
-    order = name_order(pairs.items, np.bincount(pairs.item_ids, minlength=len(pairs.items)))
+    order = name_order(pairs.items, pairs.counts_of_items())
     column_of = np.empty(len(order), dtype=np.int64)
     column_of[order] = np.arange(len(order))
     return Vocabulary(map(pairs.items.__getitem__, order)), column_of

@@ -5,6 +5,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse
 
+from widehead.split import Share
+
+_ROWS = 1 << 14  # that are drawn for at a time
+
 CSR: TypeAlias = Any
 """A scipy ``csr_matrix``; scipy has no type hints."""
 
@@ -60,7 +64,9 @@ def _csr(values: np.ndarray, columns: np.ndarray, offsets: np.ndarray, shape: tu
     return matrix
 
 
-def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
+def split_rows(
+    matrix: CSR, fraction: float, seed: int, share: tuple[Share, np.ndarray] | None = None
+) -> tuple[CSR, CSR]:
     """Hide a fraction of each row's entries, chosen at random.
 
     A row of n entries hides round(fraction·n), at least one and at most n - 1; a row of one entry (or none) hides none.
@@ -69,6 +75,7 @@ def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
         matrix: (m, D) scipy sparse matrix; stored zeros count as entries.
         fraction: in (0, 1).
         seed: of the random choice; equal seeds give equal splits.
+        share: of the rows, which ``matrix`` has alone, and (n,) how many entries each of all rows has; None for all.
 
     Returns:
         Two matrices of the same shape: the entries that stay, and the hidden ones.
@@ -82,12 +89,27 @@ def split_rows(matrix: CSR, fraction: float, seed: int) -> tuple[CSR, CSR]:
     counts = np.diff(matrix.indptr)
     hidden_counts = np.minimum(np.maximum(np.rint(fraction * counts), 1), np.maximum(counts - 1, 0))
     rows = np.repeat(np.arange(matrix.shape[0]), counts)
-    order = np.lexsort((np.random.default_rng(seed).random(len(rows)), rows))
+    order = np.lexsort((_draws(counts, seed, share), rows))
     # Place of each entry in the shuffled order of its row: the first ones are hidden.
     place = np.empty(len(rows), dtype=np.int64)
     place[order] = np.arange(len(rows)) - np.repeat(matrix.indptr[:-1], counts)
     hidden = place < hidden_counts[rows]
     return _entries(matrix, rows, ~hidden), _entries(matrix, rows, hidden)
+
+
+def _draws(counts: np.ndarray, seed: int, share: tuple[Share, np.ndarray] | None) -> np.ndarray:
+    """A number for each entry of rows with so many; of a share those that its entries have among all."""
+    generator = np.random.default_rng(seed)
+    if share is None:
+        return generator.random(int(counts.sum()))
+    who, lengths = share
+    found, first = [np.empty(0)], 0
+    for stop in range(_ROWS, len(lengths) + _ROWS, _ROWS):
+        rows = np.arange(first, min(stop, len(lengths)))
+        drawn = generator.random(int(lengths[rows].sum()))
+        found.append(drawn[np.repeat(who.holds(rows), lengths[rows])])
+        first = stop
+    return np.concatenate(found)
 
 
 def _entries(matrix: CSR, rows: np.ndarray, chosen: np.ndarray) -> CSR:

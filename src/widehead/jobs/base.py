@@ -21,6 +21,7 @@ from widehead.kinds import JOBS, Kind
 from widehead.kinds.base import kind_named
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
+from widehead.split import Share
 from widehead.training.folder import RunFolder, atomic_write, expecting
 
 
@@ -75,10 +76,13 @@ class Job(Kind, ABC):
 
     Attributes:
         exclude_inputs: whether predictions leave out classes that the input names.
+        by_shares: whether each of several processes keeps a share of the data. Then ``of`` takes a `Share` too, and all
+            of them call it, and ``save`` of the job that has one.
         choice: what ``trained`` keeps in neighbours.json, if the job chooses anything there.
     """
 
     exclude_inputs: ClassVar[bool] = False
+    by_shares: ClassVar[bool] = False
     choice: ClassVar[type[Chosen] | None] = None
 
     def __init_subclass__(cls) -> None:
@@ -107,11 +111,12 @@ class Job(Kind, ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+    def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         """The data to train on, and those that ``config`` names or holds out to judge by.
 
         Args:
             train: the path of a file, data in memory of the same content, or None if the job brings its own.
+            share: of the examples, which this process keeps alone, if the job goes ``by_shares``; None for all.
 
         Raises:
             DataError: they are not what they should be.
@@ -183,7 +188,7 @@ class JobData:
     """A job with the examples to train on and, if there are some, those to judge by.
 
     ``reading`` says what was read of the training file, so that people see what was misread; ``checksum`` is that of
-    the file, "" if there is none.
+    the file, "" if there is none. ``share`` is that of the examples which this process has, None if it has all.
     """
 
     job: Job
@@ -191,6 +196,7 @@ class JobData:
     test: Test | None
     reading: str = ""
     checksum: str = ""
+    share: Share | None = None
 
 
 def warn_unchosen() -> None:

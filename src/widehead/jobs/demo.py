@@ -20,6 +20,7 @@ from widehead.kinds import demo as kind
 from widehead.losses import SquaredError
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
+from widehead.split import Share
 from widehead.targets import Inputs
 
 
@@ -27,8 +28,9 @@ class Demo(kind.Demo, Recommender):
     """Synonyms in, synonyms out; each word of the thesaurus is a user."""
 
     @classmethod
-    def interactions(cls, config: TrainingConfig, data: Any) -> Interactions:
-        return read_thesaurus()
+    def interactions(cls, config: TrainingConfig, data: Any, share: Share | None = None) -> Interactions:
+        found = read_thesaurus()
+        return found if share is None else found.of_share(share)
 
     def hidden(self, words: Sequence[str]) -> list[set[str]]:
         """The synonyms of some words that were held out of the training data."""

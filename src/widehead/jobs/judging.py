@@ -17,7 +17,7 @@ from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
 from widehead.progress import Work
-from widehead.split import Peers
+from widehead.split import Peers, Share
 from widehead.targets import Inputs, SparseTargets, TargetsLike, on_device
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
@@ -62,6 +62,8 @@ class RankingTest:
         exclude_inputs: whether ids of the input are classes that must not be named.
         propensities: of the classes, for psp@k.
         reading, fits: see `Test`.
+        share: of the rows, of which ``inputs``, ``relevant`` and ``unreachable`` are, and how many rows there are in
+            all; None for all. Each process then judges by those that it has.
     """
 
     def __init__(
@@ -74,14 +76,20 @@ class RankingTest:
         propensities: Propensities | None = None,
         reading: str = "",
         fits: bool = True,
+        share: tuple[Share, int] | None = None,
     ) -> None:
-        kept = np.flatnonzero(np.diff(relevant.indptr) + unreachable)
+        chosen = np.diff(relevant.indptr) + unreachable > 0
+        kept = np.flatnonzero(chosen)
         self._inputs, self._kept = inputs, kept
         self.examples = RowExamples(inputs[kept], relevant[kept])
+        self._numbered = None if share is None else share[0].numbered(chosen, share[1])
         self.unreachable = torch.from_numpy(unreachable[kept])
         self.exclude_inputs = exclude_inputs
         self.propensities = propensities
         self.reading, self.fits = reading, fits
+
+    def __len__(self) -> int:
+        return len(self.examples) if self._numbered is None else self._numbered.total
 
     @property
     def bare(self) -> CSR:
@@ -95,7 +103,9 @@ class RankingTest:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
         evaluation = Evaluation(names, self.propensities)
         device = _ready(network)
-        for rows in _told(_sample(len(self.examples), at_most, seed), BATCH, peers):
+        numbered = self._numbered
+        for rows in _told(_sample(len(self), at_most, seed), BATCH, peers, together=numbered is not None):
+            rows = rows if numbered is None else numbered.places(rows)
             inputs, relevant = self.examples.batch(rows)
             inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None
@@ -247,15 +257,19 @@ def _sample(n: int, at_most: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, at_most, replace=False))
 
 
-def _told(rows: np.ndarray, size: int, peers: Peers) -> Iterator[np.ndarray]:
+def _told(rows: np.ndarray, size: int, peers: Peers, *, together: bool = False) -> Iterator[np.ndarray]:
     """`_chunks`, of which those who wait hear."""
     work = Work("judging", len(rows))
-    for chunk in _chunks(rows, size, peers):
+    for chunk in _chunks(rows, size, peers, together=together):
         yield chunk
         work.add(size * peers.size)
 
 
-def _chunks(rows: np.ndarray, size: int, peers: Peers = ALONE) -> Iterator[np.ndarray]:
-    """At most ``size`` rows at a time, or this process's share of as many for each, which may be none."""
-    together = (rows[i : i + size * peers.size] for i in range(0, len(rows), size * peers.size))
-    return (chunk[peers.share(len(chunk))] for chunk in together)
+def _chunks(rows: np.ndarray, size: int, peers: Peers = ALONE, *, together: bool = False) -> Iterator[np.ndarray]:
+    """At most ``size`` rows at a time, or this process's share of as many for each, which may be none.
+
+    Args:
+        together: those of all processes instead, who know themselves which of them they have.
+    """
+    of_all = (rows[i : i + size * peers.size] for i in range(0, len(rows), size * peers.size))
+    return of_all if together else (chunk[peers.share(len(chunk))] for chunk in of_all)

@@ -31,7 +31,7 @@ from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.models.classifiers import LinearClassifiers
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import local
+from widehead.split import Share, local
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -70,7 +70,7 @@ class Multilabel(kind.Multilabel, Job):
         return [self.schema.name(label) for label in range(self.schema.num_labels)]
 
     @classmethod
-    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+    def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         """In memory, the training data are a pair: documents and their labels, as `documents_of` takes them."""
         train = _documents(train, labels_path=config.labels, minimum_documents=config.minimum_count)
         if config.test is not None:

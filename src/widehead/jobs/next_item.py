@@ -20,6 +20,7 @@ from widehead.jobs.session_votes import SessionVotes, Weights, held_out
 from widehead.kinds import next_item as kind
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
+from widehead.split import Share
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -50,7 +51,7 @@ class NextItem(kind.NextItem, Job):
         return self.items.names
 
     @classmethod
-    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+    def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         found = read_sequences(train)
         job, reading = cls(found.items, config.context), str(found)
         kept = found.order[np.diff(found.offsets)[found.order] > 1]

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Self
 
@@ -12,7 +13,17 @@ import scipy.sparse
 import torch
 from torch import nn
 
-from widehead.data import Examples, Interactions, RowExamples, Vocabulary, binary, pair, read_interactions, split_rows
+from widehead.data import (
+    Examples,
+    Interactions,
+    RowExamples,
+    SharedExamples,
+    Vocabulary,
+    binary,
+    pair,
+    read_interactions,
+    split_rows,
+)
 from widehead.data.files import is_file, listed, named
 from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
@@ -21,10 +32,10 @@ from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.kinds import recommender as kind
-from widehead.models import BagEncoder, SparseMatrix, leading_singular_vectors
+from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, leading_singular_vectors
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import local
+from widehead.split import InTurn, Share, local
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 from widehead.training.memory import told
@@ -54,17 +65,23 @@ class Recommender(kind.Recommender, Job):
     Args:
         train: the training pairs; ratings are ones unless the option ``ratings`` is on.
         ratings: whether ratings of files to come count.
+        share: of the users, whose pairs alone ``train`` has; None for all. Every process makes the job then.
     """
 
     exclude_inputs = True
+    by_shares = True
 
-    def __init__(self, train: Interactions, ratings: bool) -> None:
-        self.train = train
+    def __init__(self, train: Interactions, ratings: bool, share: Share | None = None) -> None:
+        self.train, self._share = train, share
         self.ratings = ratings
+        self.num_users = train.matrix.shape[0] if share is None else len(train.users)
+        counts = train.matrix.getnnz(axis=0).astype(np.int64)
+        #: (items,) in how many training pairs each is, of all users
+        self.item_counts: np.ndarray = counts if share is None else share.total(counts)
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return {"inputs": len(self.train.items), "classes": len(self.train.items)}
+        return dict.fromkeys(("inputs", "classes"), self.train.matrix.shape[1])
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -76,44 +93,87 @@ class Recommender(kind.Recommender, Job):
         return Vocabulary(self.train.users).as_dict
 
     @classmethod
-    def interactions(cls, config: TrainingConfig, data: Any) -> Interactions:
-        """All pairs that there are to train on."""
-        found = read_interactions(data)
-        if not found.matrix.nnz:
-            raise DataError(f"{named(data)}: expected pairs of users and items. Found none.")
-        if config.ratings and not found.has_ratings and not is_matrix(data):
-            columns = "" if found.layout is None else found.layout.columns
-            raise DataError(f"{named(data)}: --ratings needs a column of ratings (rating, score, …). Found {columns}.")
-        return found
+    def interactions(cls, config: TrainingConfig, data: Any, share: Share | None = None) -> Interactions:
+        """All pairs that there are to train on, or those of a share of the users."""
+        return read_interactions(data, share=share)
 
     @classmethod
-    def of(cls, config: TrainingConfig, train: Any) -> JobData:
-        train = cls.interactions(config, train)
-        matrix = train.matrix if config.ratings else binary(train.matrix)
-        hidden = None
+    def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
+        with nullcontext() if share is None else share.alike():
+            found = cls.interactions(config, train, share)
+        pairs, has_ratings = found.matrix.nnz, found.has_ratings
+        lengths = np.diff(found.matrix.indptr)
+        if share is not None:
+            share.peers.check_same("training data", f"{len(found.users)} users and {len(found.items)} items")
+            lengths = share.all_of(lengths, len(found.users))
+            pairs, has_ratings = int(lengths.sum()), share.largest(has_ratings)[0] > 0
+        if not pairs:
+            raise DataError(f"{named(train)}: expected pairs of users and items. Found none.")
+        if config.ratings and not has_ratings and not is_matrix(train):
+            columns = "" if found.layout is None else found.layout.columns
+            raise DataError(f"{named(train)}: --ratings needs a column of ratings (rating, score, …). Found {columns}.")
+        found = dataclasses.replace(found, has_ratings=has_ratings)
+        matrix, hidden = found.matrix if config.ratings else binary(found.matrix), None
         if config.test is None and config.holdout > 0.0:
-            matrix, hidden = split_rows(matrix, config.holdout, config.seed)
-        job = cls(Interactions(matrix, train.users, train.items, train.unreachable), config.ratings)
-        test = None if config.test is None else job.read_test(config.test)
+            matrix, hidden = split_rows(
+                matrix, config.holdout, config.seed, None if share is None else (share, lengths)
+            )
+        job = cls(Interactions(matrix, found.users, found.items, found.unreachable), config.ratings, share)
+        test = None
         if hidden is not None:
-            if hidden.nnz == 0:
-                raise refusal("holdout", "be 0, as no user has two items", config.holdout)
-            reading = f"{hidden.nnz:,} pairs of {np.count_nonzero(np.diff(hidden.indptr)):,} users are held out."
-            test = RankingTest(matrix, hidden, train.unreachable, exclude_inputs=True, reading=reading)
-        rows = matrix[np.flatnonzero(np.diff(matrix.indptr))]
+            test = job._test_of(hidden, config)
+        elif config.test is not None:
+            test = job.read_test(config.test)
+        unused = "" if config.ratings or not has_ratings else "; ratings count with --ratings only"
+        data = JobData(job, job._examples(config), test, f"{_told(found, share)}{unused}", share=share)
+        job._forget_names()
+        return data
+
+    def _test_of(self, hidden: CSR, config: TrainingConfig) -> RankingTest:
+        """By pairs that were held out of the training data."""
+        share, pairs, users = self._share, hidden.nnz, np.count_nonzero(np.diff(hidden.indptr))
+        if share is not None:
+            pairs, users = share.total(np.array([pairs, users])).tolist()
+        if pairs == 0:
+            raise refusal("holdout", "be 0, as no user has two items", config.holdout)
+        reading = f"{pairs:,} pairs of {users:,} users are held out."
+        return self._judging(hidden, self.train.unreachable, reading=reading)
+
+    def _judging(self, relevant: CSR, unreachable: np.ndarray, **more: Any) -> RankingTest:
+        share = None if self._share is None else (self._share, self.num_users)
+        return RankingTest(self.train.matrix, relevant, unreachable, exclude_inputs=True, share=share, **more)
+
+    def _examples(self, config: TrainingConfig) -> Examples:
+        """Users with items."""
+        matrix, share = self.train.matrix, self._share
+        filled = np.diff(matrix.indptr) > 0
         powers = config.target_power, config.target_item_power
-        targets = scaled(rows, *powers) if max(powers) > 0.0 else None
-        unused = "" if config.ratings or not train.has_ratings else "; ratings count with --ratings only"
-        return JobData(job, RowExamples(rows, targets), test, f"{train}{unused}")
+        rows = matrix[np.flatnonzero(filled)]
+        examples = RowExamples(rows, scaled(rows, *powers, self.item_counts) if max(powers) > 0.0 else None)
+        return examples if share is None else SharedExamples(examples, share.numbered(filled, self.num_users))
+
+    def _forget_names(self) -> None:
+        """Of several processes the first one writes the names; the others need them no more."""
+        if self._share is not None and not self._share.peers.is_first:
+            self.train = dataclasses.replace(self.train, users=[], items=Vocabulary([]))
 
     def save(self, folder: RunFolder) -> None:
-        matrix = self.train.matrix
+        matrix, share = self.train.matrix, self._share
+        items = torch.from_numpy(matrix.indices.astype(np.int32))
+        ratings = torch.from_numpy(matrix.data) if self.ratings else None
+        lengths: np.ndarray = np.diff(matrix.indptr)
+        if share is not None:
+            lengths = share.all_of(lengths, self.num_users)
+        in_turn = (lambda part: part) if share is None else (lambda part: InTurn(share, part, lengths))
         tree = {
-            "offsets": torch.from_numpy(matrix.indptr.astype(np.int64)),
-            "items": torch.from_numpy(matrix.indices.astype(np.int32)),
+            "offsets": torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int64)),
+            "items": in_turn(items),
             "num_items": matrix.shape[1],
-            "ratings": torch.from_numpy(matrix.data) if self.ratings else None,
+            "ratings": None if ratings is None else in_turn(ratings),
         }
+        if share is not None and not share.peers.is_first:
+            save_checkpoint(folder.vocabulary_path("history.safetensors"), tree)  # which writes nothing here
+            return
         folder.keep("items.txt", self.train.items.save)
         folder.keep("users.txt", Vocabulary(self.train.users).save)
         folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree))
@@ -144,13 +204,13 @@ class Recommender(kind.Recommender, Job):
         """
         if config.width > 0:
             return config
-        counts = self.train.matrix.getnnz(axis=0)
+        counts = self.item_counts
         lasting = counts >= _LEAST_USERS
         units = round(counts[lasting].sum() / _PAIRS_A_UNIT / 32) * 32
         wanted = int(np.clip(units, *_WIDTHS))
-        users, items = self.train.matrix.shape
+        users, items = self.num_users, len(counts)
         memory = told("MemTotal", "/proc/meminfo") or sys.maxsize
-        affordable = affordable_width(users, items, int(lasting.sum()), self.train.matrix.nnz, memory)
+        affordable = affordable_width(users, items, int(lasting.sum()), int(counts.sum()), memory)
         width = max(_WIDTHS[0], min(wanted, items // _ITEMS_A_UNIT // 32 * 32, affordable))
         if width < wanted:
             bounded = f"width {width} and not {wanted:,}, because of {users:,} users and {items:,} items"
@@ -165,8 +225,8 @@ class Recommender(kind.Recommender, Job):
 
     def _lasting(self, width: int) -> np.ndarray:
         """The items that the singular vectors are of: those of 5 users and more, all if they are fewer than units."""
-        frequent = np.flatnonzero(self.train.matrix.getnnz(axis=0) >= _LEAST_USERS)
-        return frequent if len(frequent) >= width else np.arange(self.train.matrix.shape[1])
+        frequent = np.flatnonzero(self.item_counts >= _LEAST_USERS)
+        return frequent if len(frequent) >= width else np.arange(len(self.item_counts))
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Encodings by the leading singular vectors of the training matrix, scaled so that rare items and users count.
@@ -178,19 +238,33 @@ class Recommender(kind.Recommender, Job):
         2024).
         """
         assert isinstance(encoder, BagEncoder)
-        table, kept = local(encoder.embeddings.weight), self._lasting(config.width)
-        matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER)
+        table, kept, share = local(encoder.embeddings.weight), self._lasting(config.width), self._share
+        rank = min(config.width, self.num_users, len(kept))
+        places = kept if encoder.places is None else np.arange(len(kept))  # in the table
+        counts = encoder.parts_of(places, 1 if share is None else share.size)
+        matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER, self.item_counts)
         matrix = matrix if len(kept) == matrix.shape[1] else matrix[:, kept]
-        rank = min(config.width, *matrix.shape)
-        _, rows = leading_singular_vectors(SparseMatrix(matrix, device=table.device, dtype=table.dtype), rank)
+        sparse = (
+            SparseMatrix(matrix, device=table.device, dtype=table.dtype)
+            if share is None
+            else SharedMatrix(matrix, share, self.num_users, counts, table.dtype)
+        )
         del matrix
-        rows.mul_(torch.from_numpy(factors(self.train.matrix, 0, _ITEM_POWER)[kept]).to(rows)[:, None])
+        _, rows = leading_singular_vectors(sparse, rank)
+        del sparse
+        if share is not None and not encoder.is_split:
+            rows = share.split.all_rows(rows, counts, "rows")
+        else:
+            places = np.split(places, np.cumsum(counts)[:-1])[0 if share is None else share.rank]
+            kept = np.split(kept, np.cumsum(counts)[:-1])[0 if share is None else share.rank]
+        rows.mul_(torch.from_numpy(factors(self.item_counts[kept], _ITEM_POWER)).to(rows)[:, None])
         # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
-        rows.div_(torch.linalg.vector_norm(rows) / encoder.num_inputs**0.5)
-        places = torch.from_numpy(kept) if encoder.places is None else torch.arange(len(kept))
-        here = slice(*np.searchsorted(places.numpy(), (encoder.here.start, encoder.here.stop)))
+        length = torch.linalg.vector_norm(rows)
+        if share is not None and encoder.is_split:
+            length = torch.from_numpy(share.total(length.square().double().numpy()[None]))[0].sqrt()
+        rows.div_(length / encoder.num_inputs**0.5)
         with torch.no_grad():
-            table.zero_()[places[here].to(table.device) - encoder.here.start, :rank] = rows[here]
+            table.zero_()[torch.from_numpy(places - encoder.here.start).to(table.device), :rank] = rows
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]
@@ -203,17 +277,27 @@ class Recommender(kind.Recommender, Job):
         Args:
             known: users and the items that they have, in the columns of the run; None: the training data.
         """
+        share = self._share
         known = self.train if known is None else known
-        items = known.items if is_matrix(data) else None
-        users = None if is_file(data) or is_table(data) else known.users
-        both = pair(known, read_interactions(data, items=items, users=users))
+        with nullcontext() if share is None else share.alike():
+            items = known.items if is_matrix(data) else None
+            users = None if is_file(data) or is_table(data) else known.users
+            both = pair(known, read_interactions(data, items=items, users=users), share)
+        sizes = both.sizes if share is None else share.total(np.array(both.sizes)).tolist()
+        both = dataclasses.replace(both, repeated=sizes[-1])
+        told = both.told(*sizes)
+        whole = None if share is None else (share, self.num_users)
         test = RankingTest(
-            *(known.matrix, both.new, both.test.unreachable), exclude_inputs=True, reading=str(both), fits=both.fits
+            *(known.matrix, both.new, both.test.unreachable),
+            exclude_inputs=True,
+            reading=told,
+            fits=both.fits,
+            share=whole,
         )
-        if len(test.examples) == 0:
+        if len(test) == 0:
             raise DataError(
                 f"{named(data)}: expected users of the training data, such as {listed(known.users)}, with new "
-                f"items. Found none of them to judge by: {both}"
+                f"items. Found none of them to judge by: {told}"
             )
         return test
 
@@ -246,14 +330,24 @@ def affordable_width(users: int, items: int, lasting: int, pairs: int, memory: i
     return max(0, min(room // (4 * numbers), by_time)) // 32 * 32
 
 
-def factors(matrix: CSR, axis: int, power: float) -> np.ndarray:
-    """n^-power for the n entries of each column (axis 0) or row (axis 1); 1 if there are none."""
-    counts = matrix.getnnz(axis=axis)
+def factors(counts: np.ndarray, power: float) -> np.ndarray:
+    """n^-power for columns or rows with n entries (…); 1 if there are none."""
     return (np.maximum(counts, 1.0) ** -power).astype(np.float32)
 
 
-def scaled(matrix: CSR, row_power: float, column_power: float) -> CSR:
-    """(m, D) every entry times ``factors`` of its row and of its column."""
-    by_rows, by_columns = factors(matrix, 1, row_power), factors(matrix, 0, column_power)
+def scaled(matrix: CSR, row_power: float, column_power: float, column_counts: np.ndarray | None = None) -> CSR:
+    """(m, D) every entry times ``factors`` of its row and of its column, which may have entries in other rows too."""
+    column_counts = matrix.getnnz(axis=0) if column_counts is None else column_counts
+    by_rows, by_columns = factors(matrix.getnnz(axis=1), row_power), factors(column_counts, column_power)
     values = matrix.data * np.repeat(by_rows, np.diff(matrix.indptr)) * by_columns[matrix.indices]
     return scipy.sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _told(found: Interactions, share: Share | None) -> str:
+    """What was read by all processes."""
+    if share is None:
+        return str(found)
+    values = found.matrix.data
+    pairs, repeats = share.total(np.array([len(values), found.repeats])).tolist()
+    low, high = share.largest(-values.min(initial=np.inf), values.max(initial=-np.inf))
+    return found.told(pairs, repeats, (-low, high))

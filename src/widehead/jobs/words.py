@@ -16,6 +16,7 @@ from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, WordTest
 from widehead.options import TrainingConfig
+from widehead.split import Share
 from widehead.training.folder import RunFolder
 
 
@@ -40,7 +41,7 @@ class WordJob(Job):
         return self.words.names
 
     @classmethod
-    def of(cls, config: TrainingConfig, train: Any) -> JobData:
+    def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         text = cls._text(config, train)
         counts = count_words(text, config.tokens)
         words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])

@@ -7,6 +7,7 @@ from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
 from widehead.models.row_split_bag import RowSplitBag
 from widehead.models.sequences import SequenceEncoder
+from widehead.models.shared_singular import SharedMatrix
 from widehead.models.singular import SparseMatrix, leading_singular_vectors
 from widehead.models.words import ContextEncoder, WordEncoder
 
@@ -16,6 +17,7 @@ __all__ = [
     "EncoderOptimizer",
     "RowSplitBag",
     "SequenceEncoder",
+    "SharedMatrix",
     "SparseMatrix",
     "WideNetwork",
     "WordEncoder",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -102,6 +103,20 @@ class BagEncoder(nn.Module):
         else:
             embedded = self.embeddings(bags.class_ids, bags.offsets, per_sample_weights=weights)
         return self.layers(embedded)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the rows of the table are split over processes."""
+        return isinstance(self.embeddings, RowSplitBag)
+
+    def parts_of(self, places: np.ndarray, processes: int) -> list[int]:
+        """How many of some rows of the table, rising, each process has; about as many if all have all rows."""
+        bag = self.embeddings
+        ends = np.arange(1, processes + 1) * len(places) // processes
+        if isinstance(bag, RowSplitBag):
+            ends = np.searchsorted(places, np.cumsum(bag.split.counts))
+        counts: list[int] = np.diff(ends, prepend=0).tolist()
+        return counts
 
     @property
     def here(self) -> slice:

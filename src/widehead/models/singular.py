@@ -8,7 +8,10 @@ scikit-learn's randomised range finder needs as long as this for less: with 12 p
 items (k = 128) it holds 469.57 of Σσ², of which there is 469.29.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
@@ -52,44 +55,136 @@ class SparseMatrix:
         """(s, s) float64 A."""
         return torch.from_numpy((self.tall.T @ self.tall).toarray()).to(self.device)
 
+    def products(self, dtype: torch.dtype) -> Products:
+        """What multiplies with it, in a type."""
+        return _PlainProducts(self, dtype)
 
-class _Products:
-    """Products with Y (l, s) and A, in one type."""
 
-    def __init__(self, matrix: SparseMatrix, dtype: torch.dtype) -> None:
-        tall = matrix.tall
-        self.plain, self.transposed = (product_of(part, matrix.device, dtype) for part in (tall, tall.T.tocsr()))
-        self.size = tall.shape[1]
-        self.block = min(_BLOCK, max(16, _NUMBERS // max(1, tall.shape[0]) // 16 * 16))
+class Products(ABC):
+    """Products with Y (l, s) and A, in one type, and what else is summed over rows of blocks.
 
+    A block has s rows, those of Y's columns, or a process's part of them.
+
+    Attributes:
+        block: columns that are multiplied at a time.
+    """
+
+    block: int
+
+    @abstractmethod
     def gram_times(self, block: Tensor) -> Tensor:
-        """(s, b) A·block, all columns at once."""
-        return self.transposed(self.plain(block))
+        """A·block, all columns at once."""
+
+    @abstractmethod
+    def images(self, vectors: Tensor) -> Tensor:
+        """(l, k) Y·vectors, some columns at a time."""
+
+    @abstractmethod
+    def start(self, columns: int) -> Tensor:
+        """A block of normal numbers from torch's generator."""
+
+    @abstractmethod
+    def orthonormal(self, block: Tensor) -> Tensor:
+        """An orthonormal basis of what the columns span."""
+
+    @abstractmethod
+    def rows_of(self, whole: Tensor) -> Tensor:
+        """The block of what has all s rows."""
+
+    @abstractmethod
+    def inner(self, left: Tensor, right: Tensor) -> Tensor:
+        """leftᵀ·right of two blocks."""
+
+    @abstractmethod
+    def lengths(self, block: Tensor) -> Tensor:
+        """Euclidean norms of the columns."""
+
+    @abstractmethod
+    def largest(self, block: Tensor) -> Tensor:
+        """The number of each column whose absolute value is largest."""
+
+    def eigh(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """As torch.linalg.eigh."""
+        found: tuple[Tensor, Tensor] = torch.linalg.eigh(matrix)
+        return found
 
     def gram_into(self, vectors: Tensor, out: Tensor) -> None:
-        """``out`` (s, b), which may be ``vectors``, becomes A·vectors, some columns at a time."""
+        """``out``, which may be ``vectors``, becomes A·vectors, some columns at a time."""
         for source, target in zip(*(part.split(self.block, dim=1) for part in (vectors, out)), strict=True):
             target.copy_(self.gram_times(source.contiguous()))
 
-    def images(self, vectors: Tensor, rows: int) -> Tensor:
-        """(l, k) Y·vectors, some columns at a time."""
-        found = vectors.new_empty(rows, vectors.shape[1])
+
+def columns_at_a_time(rows: int) -> int:
+    """Columns of a block that are multiplied at a time, if a product has so many rows in between."""
+    return min(_BLOCK, max(16, _NUMBERS // max(1, rows) // 16 * 16))
+
+
+class _PlainProducts(Products):
+    """Those of a process that has all."""
+
+    def __init__(self, matrix: SparseMatrix, dtype: torch.dtype) -> None:
+        self.tall, self.device, self.dtype = matrix.tall, matrix.device, dtype
+        self.plain, self.transposed = (
+            product_of(part, matrix.device, dtype) for part in (self.tall, self.tall.T.tocsr())
+        )
+        self.block = columns_at_a_time(self.tall.shape[0])
+
+    def gram_times(self, block: Tensor) -> Tensor:
+        return self.transposed(self.plain(block))
+
+    def images(self, vectors: Tensor) -> Tensor:
+        found = vectors.new_empty(self.tall.shape[0], vectors.shape[1])
         for source, target in zip(*(part.split(self.block, dim=1) for part in (vectors, found)), strict=True):
             target.copy_(self.plain(source.contiguous()))
         return found
 
+    def start(self, columns: int) -> Tensor:
+        return torch.randn(self.tall.shape[1], columns, device=self.device, dtype=self.dtype)
 
-def leading_singular_vectors(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:
+    def orthonormal(self, block: Tensor) -> Tensor:
+        basis: Tensor = torch.linalg.qr(block)[0]
+        return basis
+
+    def rows_of(self, whole: Tensor) -> Tensor:
+        return whole
+
+    def inner(self, left: Tensor, right: Tensor) -> Tensor:
+        return left.T @ right
+
+    def lengths(self, block: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(block, dim=0)
+
+    def largest(self, block: Tensor) -> Tensor:
+        highest, lowest = block.aminmax(dim=0)[::-1]
+        return torch.where(highest >= -lowest, highest, lowest)
+
+
+class Factorable(Protocol):
+    """A matrix X (m, n) whose singular vectors can be found."""
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    scale: float
+
+    def dense_gram(self) -> Tensor:
+        """(s, s) float64 A."""
+
+    def products(self, dtype: torch.dtype) -> Products:
+        """What multiplies with it, in a type."""
+
+
+def leading_singular_vectors(matrix: Factorable, k: int) -> tuple[Tensor, Tensor]:
     """The k largest singular values (k,), falling, and their right singular vectors (n, k).
 
     Singular values of interactions fall slowly, and powers of A tell neighbours apart as slowly. A polynomial that is
     small on [0, b], with b the least value that the subspace holds, does in 6 products what takes a power dozens
     (Zhou and Saad, SIAM J. Matrix Anal. Appl. 29, 2007). Start vectors come from torch's generator of the device.
     Directions in which X is 0, or less than 10⁻⁶ of what it is in the first one, get the value 0 and zeros for a
-    vector. Of blocks (s, k + 32) two are in memory, and what one product needs.
+    vector. The largest number of each vector is positive. Of blocks (s, k + 32) two are in memory, and what one product
+    needs.
 
     Args:
-        matrix: X.
+        matrix: X; of a `SharedMatrix` the vectors have those of the n rows that it says.
         k: in [1, min(m, n)].
 
     Raises:
@@ -101,25 +196,28 @@ def leading_singular_vectors(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tens
     if not np.isfinite(matrix.scale):
         raise ValueError("The matrix should hold finite numbers. Found NaN or infinity.")
     if min(m, n) <= max(_SMALL, 4 * (k + _SPARE)):
-        values, vectors = (part.flip(-1)[..., :k] for part in torch.linalg.eigh(matrix.dense_gram()))
+        products = matrix.products(torch.float64)
+        values, vectors = (part.flip(-1)[..., :k] for part in products.eigh(matrix.dense_gram()))
+        vectors = products.rows_of(vectors)
+        del products
     else:
         values, vectors = _iterated(matrix, k)
     there = values > 1e-12 * values[0]
     singular = torch.where(there, values, 0.0).sqrt()
+    products = matrix.products(vectors.dtype)
     if m < n:
-        vectors = _Products(matrix, vectors.dtype).images(vectors, n)
-    lengths = torch.linalg.vector_norm(vectors, dim=0)
-    vectors.mul_(torch.where(there, 1.0 / lengths, 0.0).to(vectors.dtype))
+        vectors = products.images(vectors)
+    signs = torch.where(products.largest(vectors) < 0, -1.0, 1.0)
+    vectors.mul_(torch.where(there, signs / products.lengths(vectors), 0.0).to(vectors.dtype))
     return (singular * matrix.scale).to(matrix.dtype), vectors.to(matrix.dtype)
 
 
-def _iterated(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues (k,) float64 of A, falling, and their eigenvectors (s, k)."""
-    products = _Products(matrix, matrix.dtype)
-    shape = products.size, k + _SPARE
-    space = _Subspace(products, torch.randn(*shape, device=matrix.device, dtype=matrix.dtype))
+def _iterated(matrix: Factorable, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues (k,) float64 of A, falling, and a block of their eigenvectors, k columns."""
+    products = matrix.products(matrix.dtype)
+    space = _Subspace(products, products.start(k + _SPARE))
     if matrix.dtype != torch.float64 and space.values[0] > _RANGE * space.values[-1]:
-        products = _Products(matrix, torch.float64)
+        products = matrix.products(torch.float64)
         space = _Subspace(products, space.release().to(torch.float64))
     for number in range(_ROUNDS):
         space.expects(max(2, number + 1))
@@ -136,16 +234,16 @@ def _iterated(matrix: SparseMatrix, k: int) -> tuple[Tensor, Tensor]:
 
 
 class _Subspace:
-    """Ritz pairs of A: ``values`` (b,) float64, falling, and two blocks (s, b): orthonormal vectors V, and AV.
+    """Ritz pairs of A: ``values`` (b,) float64, falling, and two blocks of b columns: orthonormal vectors V, and AV.
 
     What follows is computed in the place of what it is made from, as each block may be gigabytes.
 
     Args:
         products: with A.
-        start: (s, b) used up; V spans A·start.
+        start: b columns, used up; V spans A·start.
     """
 
-    def __init__(self, products: _Products, start: Tensor) -> None:
+    def __init__(self, products: Products, start: Tensor) -> None:
         self.products, self._images = products, start
         self.work = Work("singular vectors", 3 * _TURN + 2 * _DEGREE)  # as if there were two rounds
         products.gram_into(start, start)
@@ -157,10 +255,10 @@ class _Subspace:
 
     def turn(self) -> None:
         """New pairs, within the space that the images, or what took their place, span."""
-        self._basis = torch.linalg.qr(self._images)[0]
+        self._basis = self.products.orthonormal(self._images)
         self.products.gram_into(self._basis, self._images)
-        inner = (self._basis.T @ self._images).to(torch.float64)
-        values, rotation = torch.linalg.eigh((inner + inner.T) / 2.0)
+        inner = self.products.inner(self._basis, self._images).to(torch.float64)
+        values, rotation = self.products.eigh((inner + inner.T) / 2.0)
         self.values, turned = values.flip(0), rotation.flip(1).to(self._basis.dtype)
         for block in (self._basis, self._images):
             for rows in block.split(_ROWS):
@@ -176,7 +274,7 @@ class _Subspace:
         """(b,) float64 how far A·v is from λ·v."""
         block, values = self.products.block, self.values.to(self._basis.dtype)
         parts = zip(*(part.split(block, dim=-1) for part in (self._images, self._basis, values)), strict=True)
-        found = [torch.linalg.vector_norm(image - basis * value, dim=0) for image, basis, value in parts]
+        found = [self.products.lengths(image - basis * value) for image, basis, value in parts]
         return torch.cat(found).to(torch.float64)
 
     def filter(self, far: int) -> None:
@@ -203,4 +301,6 @@ class _Subspace:
 
     def _centred(self, block: Tensor, image: Tensor) -> Tensor:
         """(B − half·I)·block, from A·block."""
-        return torch.addmm(image, self._kept, self._kept.T @ image, alpha=-1.0).sub_(block, alpha=self._half)
+        return torch.addmm(image, self._kept, self.products.inner(self._kept, image), alpha=-1.0).sub_(
+            block, alpha=self._half
+        )

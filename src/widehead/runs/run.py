@@ -82,7 +82,7 @@ class Run:
             overwrite: whether the run that is in the folder makes room. It stays beside it as .NAME.before until the
                 new one has finished, and comes back if that fails before its first checkpoint.
             mesh: the processes that the rows of the head are split over, each of which calls all methods that train.
-                Only the first writes; all read the data, and see the folder.
+                Only the first writes; all read the data, of which each may keep a share.
 
         Raises:
             DataError: a file cannot be read; nothing was written.
@@ -96,8 +96,7 @@ class Run:
                 check_split(config)
             if peers.is_first:
                 check_replaceable(folder) if overwrite else folder.check_free()
-            config, read = begun(config, data)
-        peers.check_same("training data", f"{dict(read.job.sizes)}, check sum {read.checksum}")
+        config, read = begun(config, data, peers)
         run = cls(folder, config, read, best=False, device=config.device, peers=peers)
         with peers.alike():
             if peers.is_first:
@@ -152,8 +151,8 @@ class Run:
     @cached_property
     def job(self) -> Job:
         """What the ids of inputs and classes mean; CheckpointError if a file of the run is damaged."""
-        kind = job_named(self.config.job)
-        return kind.load(self.folder, self.config) if self._data is None else self._data.job
+        kind, data = job_named(self.config.job), self._data
+        return kind.load(self.folder, self.config) if data is None or data.share is not None else data.job
 
     @cached_property
     def class_ids(self) -> Mapping[str, int]:
@@ -163,9 +162,9 @@ class Run:
 
     @property
     def data(self) -> JobData:
-        """The job with the examples to train on and to judge by, read once; DataError if that fails."""
+        """The job with the examples to train on and to judge by, read once; raises as `read_data`."""
         if self._data is None:
-            self._data = read_data(self.config, self._in_memory())
+            self._data = read_data(self.config, self._in_memory(), self._peers)
             self.__dict__.pop("job", None)
             self._check_content(self.config.train)
         return self._data
@@ -348,10 +347,11 @@ class Run:
             if config.head_storage != before.head_storage:
                 check_storage_free(config)
             self.config = config
-            if any(getattr(config, name) != getattr(before, name) for name in _FILES):  # read before that is written
-                self._data = read_data(config, self._in_memory())
-                self.__dict__.pop("job", None)
-                self._check_content(before.train)
+        if any(getattr(config, name) != getattr(before, name) for name in _FILES):  # read before that is written
+            self._data = read_data(config, self._in_memory(), self._peers)
+            self.__dict__.pop("job", None)
+            self._check_content(before.train)
+        with self._peers.alike():
             if config.head_storage == before.head_storage:
                 drop_storage(config)  # of all processes, before one of them makes its file anew
         if config != before and self._peers.is_first:
@@ -373,9 +373,9 @@ class Run:
 
     def _read_alike(self) -> JobData:
         """The data, which are in the folder too afterwards, as far as the job keeps them."""
+        data = self.data
         with self._peers.alike():
-            data = self.data
-            if self._peers.is_first:
+            if data.share is not None or self._peers.is_first:
                 data.job.save(self.folder)
         return data
 

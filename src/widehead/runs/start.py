@@ -25,7 +25,7 @@ from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies, split_heads
 from widehead.runs.storage import check_storage_free
 from widehead.sampling.base import checked_frequencies
-from widehead.split import Peers, is_split, local
+from widehead.split import Peers, Share, is_split, local
 from widehead.training import Evaluator, Outcome, RunFolder, Trainer
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
@@ -37,9 +37,20 @@ from widehead.training.optimizers import make_head_optimizer
 _FREQUENCIES = "frequencies.safetensors"
 
 
-def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, JobData]:
+def begun(config: TrainingConfig, data: Any = None, peers: Peers = ALONE) -> tuple[TrainingConfig, JobData]:
     """The options and the data of a new run, with what the data decide; raises as `Run.new`. Nothing is written."""
-    kind, config = job_named(config.job), config.with_absolute_paths()
+    config = config.with_absolute_paths()
+    with peers.alike():
+        _check_new(config, data)
+    read = read_data(config, data, peers)
+    with peers.alike():
+        config = fitting_cutoffs(read.job.settled(config), read.job)
+    return dataclasses.replace(config, train_checksum=read.checksum), read
+
+
+def _check_new(config: TrainingConfig, data: Any) -> None:
+    """Raise ValueError or CheckpointError if no run can begin with these options, whatever the data hold."""
+    kind = job_named(config.job)
     kind.check(config)
     if kind.brings_data and data is not None:
         raise ValueError(
@@ -49,9 +60,6 @@ def begun(config: TrainingConfig, data: Any = None) -> tuple[TrainingConfig, Job
         found = "neither" if data is None else "both"
         raise ValueError(f"Option `train` should be a file, or data in memory be given. Found {found}.")
     check_storage_free(config)
-    read = read_data(config, data)
-    config = fitting_cutoffs(read.job.settled(config), read.job)
-    return dataclasses.replace(config, train_checksum=read.checksum), read
 
 
 def check_split(config: TrainingConfig) -> None:
@@ -62,14 +70,32 @@ def check_split(config: TrainingConfig) -> None:
         raise refusal("device", "be cpu in several processes", config.device)
 
 
-def read_data(config: TrainingConfig, data: Any = None) -> JobData:
-    """The data of a run, in memory or in files, each of which may be a pipe."""
+def read_data(config: TrainingConfig, data: Any = None, peers: Peers = ALONE) -> JobData:
+    """The data of a run, in memory or in files, each of which may be a pipe; of several processes all read them.
+
+    Raises:
+        DataError: they cannot be read.
+        ProcessesError: they cannot in another process, or are others there.
+    """
+    kind, checksum = job_named(config.job), ""
     with ExitStack() as files:
-        paths = {name: getattr(config, name) for name in ("train", "test", "labels")}
-        places: dict[str, Any] = {n: path and str(files.enter_context(whole_file(path))) for n, path in paths.items()}
-        given = dataclasses.replace(config, **places)
-        read = job_named(config.job).of(given, given.train if data is None else data)
-        return read if given.train is None else dataclasses.replace(read, checksum=_checksum(given.train))
+        with peers.alike():
+            paths = {name: getattr(config, name) for name in ("train", "test", "labels")}
+            places: dict[str, Any] = {
+                n: path and str(files.enter_context(whole_file(path))) for n, path in paths.items()
+            }
+            given = dataclasses.replace(config, **places)
+            if given.train is not None:
+                checksum = _checksum(given.train)
+        peers.check_same("training data", f"check sum {checksum}")
+        train = given.train if data is None else data
+        if kind.by_shares:
+            read = kind.of(given, train, Share.of(peers))
+        else:
+            with peers.alike():
+                read = kind.of(given, train)
+            peers.check_same("training data", dict(read.job.sizes))
+    return dataclasses.replace(read, checksum=checksum)
 
 
 def _checksum(path: str) -> str:
@@ -96,17 +122,20 @@ def evaluator_of(config: TrainingConfig, network: WideNetwork, data: JobData, pe
 
 
 def frequencies_of(config: TrainingConfig, data: JobData) -> Tensor | None:
-    """(D,) how often each class is a target of the data, if the head needs that."""
-    wanted = needs_frequencies(config.head, config.head_options)
-    return class_frequencies(data.examples, data.job.sizes["classes"]) if wanted else None
+    """(D,) how often each class is a target of the data, in all shares of them, if the head needs that."""
+    if not needs_frequencies(config.head, config.head_options):
+        return None
+    found = class_frequencies(data.examples, data.job.sizes["classes"])
+    return found if data.share is None else torch.from_numpy(data.share.total(found.numpy()))
 
 
 def trainer_of(
     config: TrainingConfig, network: WideNetwork, data: JobData, folder: RunFolder, *, peers: Peers = ALONE, **more: Any
 ) -> Trainer:
     """A trainer of a network on the data of a run; ``more`` as `Trainer` takes it."""
-    optimizer = make_head_optimizer(config, network, data.examples, data.job.sgd_lr.get(str(config.loss)))
-    share = peers.share if peers.size > 1 else None
+    measured = data.job.sgd_lr.get(str(config.loss))
+    optimizer = make_head_optimizer(config, network, data.examples, measured, data.share)
+    share = peers.share if peers.size > 1 and data.share is None else None
     batches = Batches(data.examples, config.batch_size, config.seed, share=share)
     return Trainer(config, network, optimizer, batches, folder, sizes=data.job.sizes, peers=peers, **more)
 
@@ -114,7 +143,8 @@ def trainer_of(
 def start_encoder(config: TrainingConfig, encoder: nn.Module, data: JobData, peers: Peers = ALONE) -> None:
     """Weights that are made from the training data, if the options say so; NonFiniteError if they are not finite.
 
-    All processes compute them, and then take those of the first: machines may round in other ways.
+    All processes compute them, and then take those of the first, as machines may round in other ways; of rows that are
+    split each has its own.
     """
     if config.encoder_init != "random":
         data.job.start(encoder, data.examples, config)

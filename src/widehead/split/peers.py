@@ -175,14 +175,22 @@ def draw_as_one(split: RowSplit, rows: Formed, std: float, state: Tensor, put: C
         state: of torch's generator of the CPU, the same everywhere; and so is what is returned.
         put: takes the place of the first of some rows, among those here, and their numbers.
     """
-    generator, width = torch.Generator(), rows.width
+    generator = torch.Generator()
     generator.set_state(state)
-    step = max(16, _BLOCK // width // 16 * 16)
-    starts = range(0, max(1, split.num_rows - 16), step)  # torch draws fewer than 16 numbers in another way
-    for number, start in enumerate(starts):
-        stop = split.num_rows if number + 1 == len(starts) else start + step
-        drawn = torch.empty(stop - start, width, dtype=rows.dtype).normal_(std=std, generator=generator)
-        first, end = max(start, split.first), min(stop, split.end)
+    for start, drawn in drawn_in_blocks(generator, (split.num_rows, rows.width), rows.dtype, std):
+        first, end = max(start, split.first), min(start + len(drawn), split.end)
         if first < end:
             put(first - split.first, drawn[first - start : end - start].to(rows.device))
     return generator.get_state()
+
+
+def drawn_in_blocks(
+    generator: torch.Generator, shape: tuple[int, int], dtype: torch.dtype, std: float = 1.0
+) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first, rows) of normal numbers that torch would draw at once, some rows at a time."""
+    num_rows, width = shape
+    step = max(16, _BLOCK // max(1, width) // 16 * 16)
+    starts = range(0, max(1, num_rows - 16), step)  # torch draws fewer than 16 numbers in another way
+    for number, start in enumerate(starts):
+        stop = num_rows if number + 1 == len(starts) else start + step
+        yield start, torch.empty(stop - start, width, dtype=dtype).normal_(std=std, generator=generator)

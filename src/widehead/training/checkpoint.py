@@ -25,7 +25,7 @@ from torch import Tensor, distributed
 
 from widehead import mapped
 from widehead.errors import CheckpointError
-from widehead.split import telling
+from widehead.split import InTurn, is_split, telling
 from widehead.training.folder import atomic_write, expecting
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -51,21 +51,21 @@ _NO_SUM = b"00000000"
 def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     """Write ``tree`` to ``path``, in the place of what was there.
 
-    If rows of a tensor are split over processes (DTensor, `Shard(0)`), all of them call this and the first one writes,
-    what one process would: it has a block of others' rows at a time.
+    If rows of a tensor are split over processes (DTensor, `Shard(0)`) or dealt out (`InTurn`), all of them call this.
+    The first one writes, what one process would: it has a block of others' rows at a time.
 
     Raises:
         CheckpointError: the file cannot be written, as on a full disk; what was at ``path`` is still there, whole.
         TypeError: the tree holds something else than dicts, lists, tuples, tensors, numbers, texts and None.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     structure = _pack(tree, "", tensors)
     # The widest numbers first, so that each lies at a multiple of its size.
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
-    split: Any = next((tensor for tensor in tensors.values() if _is_split(tensor)), None)
-    if split is not None and split.device_mesh.get_local_rank() > 0:
+    ranks = [rank for tensor in tensors.values() if (rank := _rank(tensor)) is not None]
+    if any(ranks):
         for tensor in tensors.values():
-            for _ in _split_pieces(tensor) if _is_split(tensor) else ():
+            for _ in _bytes_of(tensor) if _rank(tensor) is not None else ():
                 pass
         return
     with atomic_write(path) as file:
@@ -89,13 +89,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"Checkpoint {path} cannot be read: {error}.") from error
 
 
-def _write(file: BinaryIO, tensors: dict[str, Tensor], structure: str) -> None:
+def _write(file: BinaryIO, tensors: dict[str, Any], structure: str) -> None:
     header = _header(tensors, structure)
     start = len(header).to_bytes(8, "little") + header
     file.write(start)
     total = zlib.crc32(start)
     for tensor in tensors.values():
-        for piece in _split_pieces(tensor) if _is_split(tensor) else _pieces(tensor):
+        for piece in _bytes_of(tensor):
             file.write(piece)
             total = zlib.crc32(piece, total)
     # The sum covers the whole file with zeros in the sum's own place.
@@ -103,7 +103,7 @@ def _write(file: BinaryIO, tensors: dict[str, Tensor], structure: str) -> None:
     file.write(f"{total:08x}".encode())
 
 
-def _header(tensors: dict[str, Tensor], structure: str) -> bytes:
+def _header(tensors: dict[str, Any], structure: str) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"crc32": _NO_SUM.decode(), "widehead": structure}}
     offset = 0
     for name, tensor in tensors.items():
@@ -116,8 +116,19 @@ def _header(tensors: dict[str, Tensor], structure: str) -> bytes:
     return header + b" " * (-len(header) % 8)
 
 
-def _is_split(tensor: Any) -> bool:
-    return hasattr(tensor, "to_local")
+def _rank(tensor: Any) -> int | None:
+    """Of this process among those that have parts of it; None if it is all here."""
+    if isinstance(tensor, InTurn):
+        return tensor.share.rank
+    rank: int | None = tensor.device_mesh.get_local_rank() if is_split(tensor) else None
+    return rank
+
+
+def _bytes_of(tensor: Any) -> Iterator[memoryview]:
+    """The bytes of a tensor, row-major; all processes that have parts of it ask together."""
+    if isinstance(tensor, InTurn):
+        return (piece for part in tensor.pieces() for piece in _pieces(part))
+    return _split_pieces(tensor) if is_split(tensor) else _pieces(tensor)
 
 
 def _split_pieces(tensor: Any) -> Iterator[memoryview]:
@@ -188,9 +199,9 @@ def _view(file_map: mapped.Map, start: int, size: int, entry: dict[str, Any]) ->
     return file_map.tensor(dtype, shape, start + begin)
 
 
-def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(node: Any, path: str, tensors: dict[str, Any]) -> Any:
     """``node`` as JSON, its tensors moved to ``tensors``. Dicts become lists of pairs, which keeps integer keys."""
-    if isinstance(node, Tensor):
+    if isinstance(node, Tensor | InTurn):
         tensors[path] = node
         return {"tensor": path}
     if isinstance(node, dict):

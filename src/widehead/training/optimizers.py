@@ -16,24 +16,30 @@ from widehead.names import OPTIMIZERS, PARAMETER_OPTIMIZERS
 from widehead.optim.clipping import clip_grad_norm_
 from widehead.optim.sgd import cautious_lr
 from widehead.options import OPTIONS, TrainingConfig
+from widehead.split import Share
 
 _SAMPLE = 2048  # examples that the default lr of SGD is computed from
 
 
 def make_head_optimizer(
-    config: TrainingConfig, network: WideNetwork, examples: Examples, measured_lr: float | None = None
+    config: TrainingConfig,
+    network: WideNetwork,
+    examples: Examples,
+    measured_lr: float | None = None,
+    share: Share | None = None,
 ) -> Optimizer:
     """A new optimiser of ``network.head``.
 
     Args:
         examples: those to train on; SGD's default lr is computed from some.
         measured_lr: that lr, if it is known.
+        share: of the examples, if each of several processes has one.
     """
     if config.head != "exact":
         return _parameter_optimizer(config, network.head)
     lr, own = config.head_lr, _own_options(config, len(examples))
     if config.head_optimizer == "sgd" and lr is None:
-        lr = measured_lr or _natural_lr(network, examples, config.activation)
+        lr = measured_lr or _natural_lr(network, examples, config.activation, share)
         lr = None if lr is None else lr * (1.0 - config.head_momentum)
     if config.head_max_grad_norm is not None:
         own["max_grad_norm"] = config.head_max_grad_norm
@@ -68,7 +74,7 @@ def _clip(optimizer: Any, parameters: list[Tensor], limit: float) -> None:
 
 
 @torch.no_grad()
-def _natural_lr(network: WideNetwork, examples: Examples, activation: str) -> float | None:
+def _natural_lr(network: WideNetwork, examples: Examples, activation: str, share: Share | None) -> float | None:
     """The loss's default lr for hidden layers and targets such as some examples have before training.
 
     Hidden layers grow while they train. Those behind tanh start near 0 and may grow until every unit is ±1, so that is
@@ -78,9 +84,13 @@ def _natural_lr(network: WideNetwork, examples: Examples, activation: str) -> fl
     inputs, targets = examples.batch(rows)
     network.eval()
     hidden = network.hidden(inputs.to(network.head.device)).cpu()
-    dense = float(torch.linalg.eigvalsh(hidden.T @ hidden)[-1]) / len(hidden)
-    squares = hidden.square().sum(1)[targets.example_ids] / len(hidden)
-    growth = hidden.shape[1] / float(hidden.square().sum(1).mean().clamp_min(1e-12)) if activation == "tanh" else 1.0
-    most = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float()).max()
-    usable = float(most) > 0.0 and dense > 0.0
-    return cautious_lr(network.head.loss, growth * dense, growth * float(most)) if usable else None
+    squares = hidden.square().sum(1)[targets.example_ids] / len(rows)
+    by_class = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float())
+    gram = hidden.T @ hidden
+    if share is not None:
+        gram, by_class = (torch.from_numpy(share.total(part.numpy())) for part in (gram, by_class))
+    dense, most = float(torch.linalg.eigvalsh(gram)[-1]) / len(rows), float(by_class.max())
+    length = float(gram.trace()) / len(rows)
+    growth = hidden.shape[1] / max(length, 1e-12) if activation == "tanh" else 1.0
+    usable = most > 0.0 and dense > 0.0
+    return cautious_lr(network.head.loss, growth * dense, growth * most) if usable else None
