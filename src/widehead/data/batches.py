@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from widehead.data.sparse import CSR
-from widehead.split import Numbered
+from widehead.split import Dealt
 from widehead.targets import Inputs, SparseTargets
 
 Batch: TypeAlias = tuple[Inputs, SparseTargets]
@@ -70,18 +70,23 @@ class SharedExamples:
 
     Args:
         here: those of this process.
-        numbered: theirs among all.
+        among: all.
     """
 
-    def __init__(self, here: RowExamples, numbered: Numbered) -> None:
-        self.here, self.numbered = here, numbered
+    def __init__(self, here: RowExamples, among: Dealt) -> None:
+        self.here, self.among = here, among
 
     def __len__(self) -> int:
-        return self.numbered.total
+        return self.among.total
+
+    @property
+    def inputs(self) -> CSR:
+        """(k, N) the inputs of those here."""
+        return self.here.inputs
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Inputs and targets of those examples ``rows`` (m,) of all that are here, in that order."""
-        return self.here.batch(self.numbered.places(rows))
+        return self.here.batch(self.among.places(rows))
 
 
 class Batches:

@@ -79,7 +79,7 @@ def _indicated(features: CSR, columns: CSR, schema: LabelSchema) -> MultiLabel:
         raise DataError(f"Expected {schema.num_labels:,} labels. Found a matrix with {columns.shape[1]:,} columns.")
     if not (columns.data == 1.0).all() or 0 in columns.shape:
         raise DataError("Expected a matrix of zeros and ones for the labels. Found other values, or nothing in it.")
-    return MultiLabel(features, columns, np.zeros(columns.shape[0], dtype=np.int64), schema)
+    return MultiLabel(features, columns, np.zeros(columns.shape[0], dtype=np.int64), schema, columns.shape[0])
 
 
 def _lists(labels: Any) -> LabelLists:

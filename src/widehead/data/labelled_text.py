@@ -15,17 +15,18 @@ from widehead.data.sparse import CSR
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary, name_order
 from widehead.errors import DataError
+from widehead.split import Share
 
 _LABEL_NAMES = {"label", "labels", "tag", "tags", "category", "categories", "class", "topic", "topics", "subject"}
 _TEXT_NAMES = {"text", "texts", "document", "title", "body", "content", "description", "abstract", "sentence"}
 
 
 class LabelLists:
-    """Labels of rows as they are read: keys in order of appearance."""
+    """Labels of rows as they are read: keys in order of appearance, and ids of the rows of a share, or of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: Share | None = None) -> None:
         self.keys: dict[str, int] = {}
-        self.texts_with_tabs = 0
+        self.share, self._counts, self.texts_with_tabs, self._rows = share, array("q"), 0, 0
         self.ids, self.ends = array("q"), array("q", [0])
 
     def texts(self, path: FilePath, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
@@ -49,14 +50,27 @@ class LabelLists:
 
     def add(self, labels: Iterable[str]) -> None:
         """Those of one more row."""
-        self.ids.extend([self.keys.setdefault(key, len(self.keys)) for key in labels])
-        self.ends.append(len(self.ids))
+        ids = [self.keys.setdefault(key, len(self.keys)) for key in labels]
+        if self.share is not None:
+            self._counts.extend([0] * (len(self.keys) - len(self._counts)))
+            for number in ids:
+                self._counts[number] += 1
+        if self.share is None or self.share.holds(self._rows):
+            self.ids.extend(ids)
+            self.ends.append(len(self.ids))
+        self._rows += 1
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How often each key is on a row, of all."""
+        if self.share is not None:
+            return np.array(self._counts, dtype=np.int64)
+        return np.bincount(np.array(self.ids, dtype=np.int64), minlength=len(self.keys))
 
     def by_frequency(self) -> Vocabulary:
         """The keys in the order of ``name_order``."""
         keys = list(self.keys)
-        counts = np.bincount(np.array(self.ids, dtype=np.int64), minlength=len(keys))
-        return Vocabulary(keys[i] for i in name_order(keys, counts))
+        return Vocabulary(keys[i] for i in name_order(keys, self.counts))
 
     def beside(self, source: str, features: CSR, schema: LabelSchema) -> MultiLabel:
         """Documents with these labels; those that the schema's keys lack have no column."""
@@ -66,10 +80,10 @@ class LabelLists:
         unknown = column[ids] < 0
         # Unknown labels keep numbers of their own, so that each counts once in a row.
         label = np.where(unknown, schema.num_labels + ids, column[ids])
-        return assemble(source, features, self.ends, label, unknown, schema)
+        return assemble(source, features, self.ends, label, unknown, schema, len(self))
 
     def __len__(self) -> int:
-        return len(self.ends) - 1
+        return self._rows
 
 
 def read_labelled_text(
@@ -79,12 +93,13 @@ def read_labelled_text(
     labels_path: FilePath | None,
     minimum: int,
     max_features: int,
+    share: Share | None = None,
 ) -> MultiLabel:
     """Read numbered lines, as ``read_multilabel`` says; without a schema, words and labels become the columns."""
-    labels = LabelLists()
+    labels = LabelLists(share)
     texts, doubt = labels.texts(path, lines), ""
     if schema is None:
-        text, features = TextFeatures.fit(texts, minimum=minimum, max_features=max_features)
+        text, features = TextFeatures.fit(texts, minimum=minimum, max_features=max_features, share=share)
         if len(text.words) == 0:
             raise DataError(f"{path}: expected texts after the tabs. Found no word.")
         doubt = _doubt(labels, features)
@@ -93,7 +108,7 @@ def read_labelled_text(
     elif schema.text is None or schema.keys is None:
         raise DataError(f"{path}: expected XC text, as the training file is. Found 'label label<tab>text'.")
     else:
-        features = schema.text.transform(texts)
+        features = schema.text.transform(texts, share)
     return replace(labels.beside(str(path), features, schema), doubt=doubt)
 
 
@@ -107,7 +122,7 @@ def _refuse_header(path: FilePath, line: int, labels: str, text: str) -> None:
 
 def _doubt(labels: LabelLists, features: CSR) -> str:
     """What speaks for columns the wrong way round, or for an id as the label."""
-    once = int((np.bincount(np.array(labels.ids, dtype=np.int64)) == 1).sum())
+    once = int((labels.counts == 1).sum())
     if once > len(labels.keys) / 2 and once > 1:
         return f"; {once:,} of {len(labels.keys):,} labels occur once: are they the text, or ids?"
     if len(labels.ids) > 2 * features.nnz:

@@ -13,6 +13,7 @@ from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError, check_whole
+from widehead.split import Share
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class MultiLabel:
         labels: (m, D) scipy CSR, float32 ones.
         unreachable: (m,) int64, for each document the number of distinct labels that have no column.
         schema: what the columns are.
+        total: how many documents there are in all, if in several processes ``features``, ``labels`` and
+            ``unreachable`` are of a share of them alone.
         doubt: what speaks against the file's being what it was read as, or "".
     """
 
@@ -87,26 +90,42 @@ class MultiLabel:
     labels: CSR
     unreachable: np.ndarray
     schema: LabelSchema
+    total: int
     doubt: str = ""
 
+    def of_share(self, share: Share) -> MultiLabel:
+        """With the documents of a share alone."""
+        features, labels, unreachable = (part[share.own] for part in (self.features, self.labels, self.unreachable))
+        return MultiLabel(features, labels, unreachable, self.schema, self.total, self.doubt)
+
     def __str__(self) -> str:
+        return self.told(self.labels.nnz)
+
+    def told(self, labels: int) -> str:
+        """What was read, with so many labels on documents of all shares."""
         schema = self.schema
         features = "features" if schema.text is None else "words"
         first = "" if schema.text is None else f"; first words {listed(schema.text.words)}"
         return (
-            f"{self.features.shape[0]:,} documents, {schema.num_features:,} {features}, {schema.num_labels:,} labels, "
-            f"{self.labels.nnz:,} of them on documents; "
+            f"{self.total:,} documents, {schema.num_features:,} {features}, {schema.num_labels:,} labels, "
+            f"{labels:,} of them on documents; "
             f"first labels {listed(schema.name(i) for i in range(min(3, schema.num_labels)))}{first}{self.doubt}"
         )
 
 
 def assemble(
-    path: FilePath, features: CSR, ends: array[int], label: np.ndarray, unknown: np.ndarray, schema: LabelSchema
+    path: FilePath,
+    features: CSR,
+    ends: array[int],
+    label: np.ndarray,
+    unknown: np.ndarray,
+    schema: LabelSchema,
+    total: int,
 ) -> MultiLabel:
-    """Documents whose (nnz,) labels have the ends ``ends``; those that are ``unknown`` have no column."""
+    """Documents, of so many in all, whose (nnz,) labels have the ends ``ends``; ``unknown`` ones have no column."""
     num_examples = features.shape[0]
     example = np.repeat(np.arange(num_examples), np.diff(np.asarray(ends)))
-    if schema.num_labels == 0 or num_examples == 0:
+    if schema.num_labels == 0 or total == 0:
         raise DataError(f"{path}: expected labels. Found none.")
     lost = np.unique(np.stack([example[unknown], label[unknown]]), axis=1)[0]
     return MultiLabel(
@@ -114,4 +133,5 @@ def assemble(
         labels=csr_from_pairs(example[~unknown], label[~unknown], None, (num_examples, schema.num_labels)),
         unreachable=np.bincount(lost, minlength=num_examples).astype(np.int64),
         schema=schema,
+        total=total,
     )

@@ -14,6 +14,7 @@ import scipy.sparse
 from widehead.data.files import FilePath, finite, open_text, shortened
 from widehead.data.labels import LabelSchema, MultiLabel, assemble
 from widehead.errors import DataError
+from widehead.split import Share
 
 _HEADER = re.compile(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18})\s*")
 _LIMIT = 2**31 - 1
@@ -54,6 +55,7 @@ def read_xc(
     lines: Iterator[tuple[int, str]],
     schema: LabelSchema | None,
     labels_path: FilePath | None,
+    share: Share | None = None,
 ) -> MultiLabel:
     """Read the numbered lines after the header, as ``read_multilabel`` says.
 
@@ -66,14 +68,14 @@ def read_xc(
         raise DataError(
             f"{path}: expected {expected}, as in the training file. Found XC text of {num_features} features."
         )
-    rows = _rows(path, header, lines)
+    rows = _rows(path, header, lines, share)
     features = scipy.sparse.csr_matrix(
         (np.array(rows.values, dtype=np.float32), np.array(rows.features), np.array(rows.feature_ends)),
         shape=(len(rows), num_features),
     )
     features.sum_duplicates()
     label = np.array(rows.labels, dtype=np.int64)
-    return assemble(path, features, rows.label_ends, label, label >= schema.num_labels, schema)
+    return assemble(path, features, rows.label_ends, label, label >= schema.num_labels, schema, header[0])
 
 
 def xc_header(path: FilePath, line: int, text: str) -> tuple[int, int, int] | None:
@@ -90,19 +92,21 @@ def xc_header(path: FilePath, line: int, text: str) -> tuple[int, int, int] | No
     return rows, features, labels
 
 
-def _rows(path: FilePath, header: tuple[int, int, int], lines: Iterator[tuple[int, str]]) -> _XC:
+def _rows(path: FilePath, header: tuple[int, int, int], lines: Iterator[tuple[int, str]], share: Share | None) -> _XC:
+    """All rows, or those of a share, which alone are looked at."""
     promised, num_features, num_labels = header
-    rows = _XC(num_features, num_labels)
+    rows, read = _XC(num_features, num_labels), 0
     for number, line in lines:
         try:
-            if len(rows) < promised:
-                rows.add(line)
-            elif line.strip():
+            if read >= promised and line.strip():
                 raise ValueError(f"expected {promised} rows, as the header says. Found more")
+            if read < promised and (share is None or share.holds(read)):
+                rows.add(line)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}.") from error
-    if len(rows) < promised:
-        raise DataError(f"{path}: expected {promised} rows, as the header says. Found {len(rows)}.")
+        read += read < promised
+    if read < promised:
+        raise DataError(f"{path}: expected {promised} rows, as the header says. Found {read}.")
     return rows
 
 

@@ -17,7 +17,7 @@ from widehead.heads import ExactHead
 from widehead.metrics import Evaluation, Propensities
 from widehead.models import WideNetwork
 from widehead.progress import Work
-from widehead.split import Peers, Share
+from widehead.split import Dealt, Peers
 from widehead.targets import Inputs, SparseTargets, TargetsLike, on_device
 
 LOWER_IS_BETTER = frozenset({"perplexity", "mean_rank"})
@@ -62,8 +62,8 @@ class RankingTest:
         exclude_inputs: whether ids of the input are classes that must not be named.
         propensities: of the classes, for psp@k.
         reading, fits: see `Test`.
-        share: of the rows, of which ``inputs``, ``relevant`` and ``unreachable`` are, and how many rows there are in
-            all; None for all. Each process then judges by those that it has.
+        among: all rows, if this process has those of ``inputs``, ``relevant`` and ``unreachable`` alone, by which it
+            judges.
     """
 
     def __init__(
@@ -76,20 +76,20 @@ class RankingTest:
         propensities: Propensities | None = None,
         reading: str = "",
         fits: bool = True,
-        share: tuple[Share, int] | None = None,
+        among: Dealt | None = None,
     ) -> None:
         chosen = np.diff(relevant.indptr) + unreachable > 0
         kept = np.flatnonzero(chosen)
         self._inputs, self._kept = inputs, kept
         self.examples = RowExamples(inputs[kept], relevant[kept])
-        self._numbered = None if share is None else share[0].numbered(chosen, share[1])
+        self._among = None if among is None else among.chosen_here(chosen)
         self.unreachable = torch.from_numpy(unreachable[kept])
         self.exclude_inputs = exclude_inputs
         self.propensities = propensities
         self.reading, self.fits = reading, fits
 
     def __len__(self) -> int:
-        return len(self.examples) if self._numbered is None else self._numbered.total
+        return len(self.examples) if self._among is None else self._among.total
 
     @property
     def bare(self) -> CSR:
@@ -103,9 +103,9 @@ class RankingTest:
         """Metrics by name, over at most so many examples, drawn by ``seed``."""
         evaluation = Evaluation(names, self.propensities)
         device = _ready(network)
-        numbered = self._numbered
-        for rows in _told(_sample(len(self), at_most, seed), BATCH, peers, together=numbered is not None):
-            rows = rows if numbered is None else numbered.places(rows)
+        among = self._among
+        for chosen in _told(_sample(len(self), at_most, seed), BATCH, peers, together=among is not None):
+            rows = chosen if among is None else among.places(chosen)
             inputs, relevant = self.examples.batch(rows)
             inputs = on_device(inputs, device)
             excluded = inputs if self.exclude_inputs else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, open_text, read_multilabel
+from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, SharedExamples, open_text, read_multilabel
 from widehead.data.documents import documents_of, is_pair
 from widehead.data.files import is_file, named, shortened
 from widehead.data.memory import features_of
@@ -31,7 +32,7 @@ from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.models.classifiers import LinearClassifiers
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import Share, local
+from widehead.split import Dealt, InTurn, Share, local
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -50,14 +51,21 @@ class Multilabel(kind.Multilabel, Job):
         counts: (num_labels,) int64, training documents of each label.
         num_documents: how many training documents there are.
         documents: these, if the run asks for neighbours.
+        among: all of them, if ``documents`` are those of this process alone.
     """
 
     choice = Choice
+    by_shares = True
 
     def __init__(
-        self, schema: LabelSchema, counts: np.ndarray, num_documents: int, documents: RowExamples | None = None
+        self,
+        schema: LabelSchema,
+        counts: np.ndarray,
+        num_documents: int,
+        documents: RowExamples | None = None,
+        among: Dealt | None = None,
     ) -> None:
-        self.schema, self._documents = schema, documents
+        self.schema, self._documents, self._among = schema, documents, among
         self.counts, self.num_documents = counts, num_documents
         self._propensities = Propensities.from_counts(torch.from_numpy(counts), num_documents)
 
@@ -72,38 +80,58 @@ class Multilabel(kind.Multilabel, Job):
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         """In memory, the training data are a pair: documents and their labels, as `documents_of` takes them."""
-        train = _documents(train, labels_path=config.labels, minimum_documents=config.minimum_count)
+        source = train
+        with nullcontext() if share is None else share.alike():
+            options: dict[str, Any] = {"labels_path": config.labels, "minimum_documents": config.minimum_count}
+            train = _documents(source, share, **options)
+        among = None if share is None else share.dealt(train.total)
+        if share is not None:
+            share.peers.check_same("training data", f"{train.total} documents, {train.schema.num_labels} labels")
+        told = train.told(train.labels.nnz if share is None else int(share.total(np.array([train.labels.nnz]))[0]))
         if config.test is not None:
-            job, examples = cls._of(train.features, train.labels, train.schema, config)
-            return JobData(job, examples, job.read_test(config.test), str(train))
-        order = np.random.default_rng(config.seed).permutation(train.features.shape[0])
-        held, kept = np.split(order, [round(config.holdout * len(order))])
-        held, kept = np.sort(held), np.sort(kept)
-        job, examples = cls._of(train.features[kept], train.labels[kept], train.schema, config)
-        if config.holdout > 0.0 and not len(held):
-            raise refusal("holdout", f"hold out at least one of {len(order)} documents", config.holdout)
-        return JobData(job, examples, job._test(train, held) if len(held) else None, str(train))
+            job, examples = cls._of(train.features, train.labels, train.schema, config, among)
+            return JobData(job, examples, job._read_test(config.test, share), told, share=share)
+        held = np.zeros(train.total, dtype=bool)
+        held[np.random.default_rng(config.seed).permutation(len(held))[: round(config.holdout * len(held))]] = True
+        here = held if among is None else held[among.numbers]
+        kept, learnt = np.flatnonzero(~here), None if among is None else among.chosen(~held)
+        job, examples = cls._of(train.features[kept], train.labels[kept], train.schema, config, learnt)
+        if config.holdout > 0.0 and not held.any():
+            raise refusal("holdout", f"hold out at least one of {len(held)} documents", config.holdout)
+        judging = None if among is None else among.chosen(held)
+        test = job._test(train, np.flatnonzero(here), judging) if held.any() else None
+        return JobData(job, examples, test, told, share=share)
 
     @classmethod
     def _of(
-        cls, features: CSR, labels: CSR, schema: LabelSchema, config: TrainingConfig
-    ) -> tuple[Multilabel, RowExamples]:
+        cls, features: CSR, labels: CSR, schema: LabelSchema, config: TrainingConfig, among: Dealt | None
+    ) -> tuple[Multilabel, Examples]:
         """The job of these training documents, and those that train the network."""
         counts = np.bincount(labels.indices, minlength=labels.shape[1]).astype(np.int64)
-        documents = RowExamples(features, labels)
-        if config.neighbours == 0 or len(held := held_out(len(documents), config.seed)) == 0:
-            return cls(schema, counts, labels.shape[0]), documents
-        seen = np.setdiff1d(np.arange(len(documents)), held)
-        return cls(schema, counts, labels.shape[0], documents), _part(documents, seen)
+        counts = counts if among is None else among.share.total(counts)
+        documents, total = RowExamples(features, labels), labels.shape[0] if among is None else among.total
+        if config.neighbours == 0 or len(held := held_out(total, config.seed)) == 0:
+            return cls(schema, counts, total), documents if among is None else SharedExamples(documents, among)
+        seen = np.ones(total, dtype=bool)
+        seen[held] = False
+        job = cls(schema, counts, total, documents, among)
+        if among is None:
+            return job, _part(documents, np.flatnonzero(seen))
+        part = _part(documents, np.flatnonzero(seen[among.numbers]))
+        return job, SharedExamples(part, among.chosen(seen))
 
     def save(self, folder: RunFolder) -> None:
         text = json.dumps(self.schema.to_dict(), ensure_ascii=False)
         tree = {"counts": torch.from_numpy(self.counts), "num_documents": self.num_documents}
-        folder.keep("labels.json", lambda path: path.write_text(text, encoding="utf-8"))
-        folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
+        is_first = self._among is None or self._among.share.peers.is_first
+        with nullcontext() if self._among is None else self._among.share.alike():
+            if is_first:
+                folder.keep("labels.json", lambda path: path.write_text(text, encoding="utf-8"))
+                folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
         if self._documents is not None:
-            rows = {"features": _parts(self._documents.inputs), "labels": _parts(self._documents.targets)}
-            folder.keep(_DOCUMENTS, lambda path: save_checkpoint(path, rows))
+            parts = self._documents.inputs, self._documents.targets
+            rows = dict(zip(("features", "labels"), (_parts(part, self._among) for part in parts), strict=True))
+            folder.keep(_DOCUMENTS, lambda path: save_checkpoint(path, rows), is_first)
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Multilabel:
@@ -173,8 +201,9 @@ class Multilabel(kind.Multilabel, Job):
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Features to the axes that the training documents span most."""
         assert isinstance(encoder, BagEncoder)
-        assert isinstance(examples, RowExamples)
-        axes = principal_axes(examples.inputs, config.width, config.seed)
+        assert isinstance(examples, RowExamples | SharedExamples)
+        share = examples.among.share if isinstance(examples, SharedExamples) else None
+        axes = principal_axes(examples.inputs, config.width, config.seed, share)
         with torch.no_grad():
             local(encoder.embeddings.weight).copy_(torch.from_numpy(axes[encoder.here]))
 
@@ -182,27 +211,33 @@ class Multilabel(kind.Multilabel, Job):
         return [f"{kind}@{k}" for kind in ("precision", "psp", "ndcg") for k in at]
 
     def read_test(self, data: Any) -> RankingTest:
-        test = _documents(data, schema=self.schema)
-        made = self._test(test, np.arange(test.features.shape[0]))
-        if len(made.examples) == 0:
+        return self._read_test(data, None)
+
+    def _read_test(self, data: Any, share: Share | None) -> RankingTest:
+        with nullcontext() if share is None else share.alike():
+            test = _documents(data, share, schema=self.schema)
+        made = self._test(test, np.arange(test.features.shape[0]), None if share is None else share.dealt(test.total))
+        if len(made) == 0:
             raise DataError(f"{named(data)}: expected documents with labels. Found none on {made.reading}")
         return made
 
-    def _test(self, documents: MultiLabel, rows: np.ndarray) -> RankingTest:
+    def _test(self, documents: MultiLabel, rows: np.ndarray, among: Dealt | None) -> RankingTest:
+        """By some of the documents here, which are ``among`` those of all processes."""
         parts = features, labels, unreachable = [
             part[rows] for part in (documents.features, documents.labels, documents.unreachable)
         ]
-        missed = int(unreachable.sum())
-        bare = int((np.diff(labels.indptr) + unreachable == 0).sum())
-        empty = int((np.diff(features.indptr) == 0).sum())
+        bare, empty = np.diff(labels.indptr) + unreachable == 0, np.diff(features.indptr) == 0
+        sizes = np.array([len(rows), labels.nnz, *(int(part.sum()) for part in (unreachable, bare, empty))])
+        count, known, missed, bare, empty = (sizes if among is None else among.share.total(sizes)).tolist()
         return RankingTest(
             *parts,
             exclude_inputs=False,
             propensities=self._propensities,
-            reading=f"{len(rows):,} documents to judge by, with {labels.nnz + missed:,} labels; {missed:,} of these "
+            reading=f"{count:,} documents to judge by, with {known + missed:,} labels; {missed:,} of these "
             f"are not in the training data and count as missed. {bare:,} documents have no label (left out), "
             f"{empty:,} no known feature.",
             fits=not (missed or bare or empty),
+            among=among,
         )
 
     def given(self, data: Any) -> Given:
@@ -227,11 +262,18 @@ def _part(documents: RowExamples, rows: np.ndarray) -> RowExamples:
     return RowExamples(documents.inputs[rows], documents.targets[rows])
 
 
-def _parts(matrix: CSR) -> dict[str, torch.Tensor]:
-    """A matrix as tensors; values of ones are left out."""
+def _parts(matrix: CSR, among: Dealt | None = None) -> dict[str, Any]:
+    """A matrix as tensors, whose rows may be ``among`` those of all processes; values of ones are left out."""
     offsets, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
-    values = {} if (matrix.data == 1.0).all() else {"values": torch.from_numpy(matrix.data.astype(np.float32))}
-    return {"offsets": offsets, "columns": columns, **values}
+    parts: dict[str, Any] = {"columns": columns}
+    others = float((matrix.data != 1.0).any())
+    if others if among is None else among.share.largest(others)[0]:
+        parts["values"] = torch.from_numpy(matrix.data.astype(np.float32))
+    if among is not None:
+        lengths = among.all_of(np.diff(offsets.numpy()))
+        offsets = torch.from_numpy(np.pad(np.cumsum(lengths), (1, 0)))
+        parts = {name: InTurn(among, part, lengths) for name, part in parts.items()}
+    return {"offsets": offsets, **parts}
 
 
 def _kept_documents(folder: RunFolder, shape: tuple[int, int], labels: int) -> RowExamples | None:
@@ -264,10 +306,11 @@ def _matrix(tree: Mapping[str, torch.Tensor], shape: tuple[int, int]) -> CSR:
     return csr_from_parts(tree["offsets"].numpy(), tree["columns"].numpy(), values, shape)
 
 
-def _documents(data: Any, **options: Any) -> MultiLabel:
+def _documents(data: Any, share: Share | None = None, **options: Any) -> MultiLabel:
     """Those of a file, or of a pair in memory."""
     if is_file(data):
-        return read_multilabel(data, **options)
+        return read_multilabel(data, share=share, **options)
     if not is_pair(data):
         raise DataError(f"Expected a pair, documents and their labels. Found {shortened(data)}; do (X, Y).")
-    return documents_of(*data, **options)
+    found = documents_of(*data, **options)
+    return found if share is None else found.of_share(share)

@@ -105,7 +105,7 @@ class Recommender(kind.Recommender, Job):
         lengths = np.diff(found.matrix.indptr)
         if share is not None:
             share.peers.check_same("training data", f"{len(found.users)} users and {len(found.items)} items")
-            lengths = share.all_of(lengths, len(found.users))
+            lengths = share.dealt(len(found.users)).all_of(lengths)
             pairs, has_ratings = int(lengths.sum()), share.largest(has_ratings)[0] > 0
         if not pairs:
             raise DataError(f"{named(train)}: expected pairs of users and items. Found none.")
@@ -140,8 +140,8 @@ class Recommender(kind.Recommender, Job):
         return self._judging(hidden, self.train.unreachable, reading=reading)
 
     def _judging(self, relevant: CSR, unreachable: np.ndarray, **more: Any) -> RankingTest:
-        share = None if self._share is None else (self._share, self.num_users)
-        return RankingTest(self.train.matrix, relevant, unreachable, exclude_inputs=True, share=share, **more)
+        among = None if self._share is None else self._share.dealt(self.num_users)
+        return RankingTest(self.train.matrix, relevant, unreachable, exclude_inputs=True, among=among, **more)
 
     def _examples(self, config: TrainingConfig) -> Examples:
         """Users with items."""
@@ -150,7 +150,7 @@ class Recommender(kind.Recommender, Job):
         powers = config.target_power, config.target_item_power
         rows = matrix[np.flatnonzero(filled)]
         examples = RowExamples(rows, scaled(rows, *powers, self.item_counts) if max(powers) > 0.0 else None)
-        return examples if share is None else SharedExamples(examples, share.numbered(filled, self.num_users))
+        return examples if share is None else SharedExamples(examples, share.dealt(self.num_users).chosen_here(filled))
 
     def _forget_names(self) -> None:
         """Of several processes the first one writes the names; the others need them no more."""
@@ -159,24 +159,21 @@ class Recommender(kind.Recommender, Job):
 
     def save(self, folder: RunFolder) -> None:
         matrix, share = self.train.matrix, self._share
-        items = torch.from_numpy(matrix.indices.astype(np.int32))
-        ratings = torch.from_numpy(matrix.data) if self.ratings else None
-        lengths: np.ndarray = np.diff(matrix.indptr)
+        items: Any = torch.from_numpy(matrix.indices.astype(np.int32))
+        ratings: Any = torch.from_numpy(matrix.data) if self.ratings else None
+        offsets = torch.from_numpy(matrix.indptr.astype(np.int64))
         if share is not None:
-            lengths = share.all_of(lengths, self.num_users)
-        in_turn = (lambda part: part) if share is None else (lambda part: InTurn(share, part, lengths))
-        tree = {
-            "offsets": torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int64)),
-            "items": in_turn(items),
-            "num_items": matrix.shape[1],
-            "ratings": None if ratings is None else in_turn(ratings),
-        }
-        if share is not None and not share.peers.is_first:
-            save_checkpoint(folder.vocabulary_path("history.safetensors"), tree)  # which writes nothing here
-            return
-        folder.keep("items.txt", self.train.items.save)
-        folder.keep("users.txt", Vocabulary(self.train.users).save)
-        folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree))
+            rows = share.dealt(self.num_users)
+            lengths = rows.all_of(np.diff(matrix.indptr))
+            offsets = torch.from_numpy(np.pad(np.cumsum(lengths, dtype=np.int64), (1, 0)))
+            items, ratings = (None if part is None else InTurn(rows, part, lengths) for part in (items, ratings))
+        tree = {"offsets": offsets, "items": items, "num_items": matrix.shape[1], "ratings": ratings}
+        is_first = share is None or share.peers.is_first
+        with nullcontext() if share is None else share.alike():
+            if is_first:
+                folder.keep("items.txt", self.train.items.save)
+                folder.keep("users.txt", Vocabulary(self.train.users).save)
+        folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree), is_first)
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Self:
@@ -286,14 +283,9 @@ class Recommender(kind.Recommender, Job):
         sizes = both.sizes if share is None else share.total(np.array(both.sizes)).tolist()
         both = dataclasses.replace(both, repeated=sizes[-1])
         told = both.told(*sizes)
-        whole = None if share is None else (share, self.num_users)
-        test = RankingTest(
-            *(known.matrix, both.new, both.test.unreachable),
-            exclude_inputs=True,
-            reading=told,
-            fits=both.fits,
-            share=whole,
-        )
+        among = None if share is None else share.dealt(self.num_users)
+        parts = known.matrix, both.new, both.test.unreachable
+        test = RankingTest(*parts, exclude_inputs=True, reading=told, fits=both.fits, among=among)
         if len(test) == 0:
             raise DataError(
                 f"{named(data)}: expected users of the training data, such as {listed(known.users)}, with new "

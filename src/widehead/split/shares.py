@@ -67,56 +67,71 @@ class Share:
         """The largest that any process has, of each."""
         return self.split.largest_(torch.tensor(values, dtype=torch.float64)).tolist()
 
-    def all_of(self, part: np.ndarray, n: int) -> np.ndarray:
-        """(n,) numbers of all rows, from those (n_r,) of each process."""
-        found = np.empty(n, dtype=part.dtype)
-        counts = [len(range(rank, n, self.size)) for rank in range(self.size)]
-        told = self.split.all_rows(torch.from_numpy(np.ascontiguousarray(part)), counts, "rows of shares").numpy()
-        for rank, mine in enumerate(np.split(told, np.cumsum(counts)[:-1])):
-            found[rank :: self.size] = mine
-        return found
-
-    def numbered(self, chosen: np.ndarray, n: int) -> Numbered:
-        """The ``chosen`` (n_r,) bool of the rows here, by their numbers among those that all processes chose."""
-        everywhere = self.all_of(chosen.astype(np.uint8), n)
-        before = np.cumsum(everywhere, dtype=np.int64) - 1
-        return Numbered(before[self.own][chosen], int(everywhere.sum()))
+    def dealt(self, n: int) -> Dealt:
+        """All of n rows."""
+        return Dealt(self, (np.arange(n) % self.size).astype(np.int32))
 
 
-class Numbered:
-    """Things of which some are here.
+class Dealt:
+    """Things of which each process has some: rows, or those that were chosen among them.
 
     Args:
+        share: of the rows.
+        owners: (n,) int32 who has each of the things, in their order.
+
+    Attributes:
         numbers: (k,) rising, of those here.
-        total: how many there are in all.
+        total: n.
     """
 
-    def __init__(self, numbers: np.ndarray, total: int) -> None:
-        self.numbers, self.total = numbers, total
+    def __init__(self, share: Share, owners: np.ndarray) -> None:
+        self.share, self.owners, self.total = share, owners, len(owners)
+        self.numbers = np.flatnonzero(owners == share.rank)
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Where those of ``numbers`` that are here stand among the things here, in the order given."""
-        if not len(self.numbers):
-            return np.empty(0, dtype=np.int64)
-        found = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
-        return found[self.numbers[found] == numbers]
+        here = numbers[self.owners[numbers] == self.share.rank]
+        found: np.ndarray = np.searchsorted(self.numbers, here)
+        return found
+
+    def all_of(self, part: np.ndarray) -> np.ndarray:
+        """(n,) a number of each thing, from the (k,) of each process."""
+        counts = np.bincount(self.owners, minlength=self.share.size).tolist()
+        told = self.share.split.all_rows(torch.from_numpy(np.ascontiguousarray(part)), counts, "rows of shares").numpy()
+        found = np.empty_like(told)
+        found[np.argsort(self.owners, kind="stable")] = told
+        return found
+
+    def chosen(self, which: np.ndarray) -> Dealt:
+        """Those of them for which ``which`` (n,) bool is true, everywhere the same."""
+        return Dealt(self.share, self.owners[which])
+
+    def chosen_here(self, which: np.ndarray) -> Dealt:
+        """Likewise, of those here ``which`` (k,) says."""
+        return self.chosen(self.all_of(which.astype(np.uint8)) > 0)
 
 
 class InTurn:
-    """Numbers of rows that are dealt out, as the tensor that one process would have of all, brought together in pieces.
+    """Numbers of rows, as the tensor that one process would have of all, brought together in pieces.
 
     It is written to a file by `widehead.training.checkpoint.save_checkpoint`, which all processes call.
 
     Args:
+        rows: who has which.
         part: numbers of the rows here, one row after the other.
         lengths: (n,) how many each of all rows has.
     """
 
     layout = torch.strided
 
-    def __init__(self, share: Share, part: Tensor, lengths: np.ndarray) -> None:
-        self.share, self.part, self.lengths = share, part, lengths
+    def __init__(self, rows: Dealt, part: Tensor, lengths: np.ndarray) -> None:
+        self.rows, self.part, self.lengths = rows, part, lengths
         self.dtype, self.shape = part.dtype, torch.Size([int(lengths.sum())])
+
+    @property
+    def rank(self) -> int:
+        """Of this process."""
+        return self.rows.share.rank
 
     def numel(self) -> int:
         return self.shape[0]
@@ -126,15 +141,15 @@ class InTurn:
 
     def pieces(self) -> Iterator[Tensor]:
         """The numbers in order, some rows at a time, on all processes."""
-        size, begin = self.share.size, 0
+        share, begin = self.rows.share, 0
         for first, end in _cuts(self.lengths):
-            lengths, rows = self.lengths[first:end], np.arange(first, end)
-            by_owner = np.argsort(rows % size, kind="stable")
-            counts = np.bincount(rows % size, weights=lengths, minlength=size).astype(np.int64).tolist()
-            mine = self.part[begin : begin + counts[self.share.rank]]
+            lengths, owners = self.lengths[first:end], self.rows.owners[first:end]
+            by_owner = np.argsort(owners, kind="stable")
+            counts = np.bincount(owners, weights=lengths, minlength=share.size).astype(np.int64).tolist()
+            mine = self.part[begin : begin + counts[share.rank]]
             begin += len(mine)
-            told = self.share.split.all_rows(mine, counts, "rows of shares")
-            starts = np.empty(len(rows), dtype=np.int64)
+            told = share.split.all_rows(mine, counts, "rows of shares")
+            starts = np.empty(len(owners), dtype=np.int64)
             starts[by_owner] = np.cumsum(lengths[by_owner]) - lengths[by_owner]
             places = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
             yield told[torch.from_numpy(places)]

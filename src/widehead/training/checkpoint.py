@@ -119,7 +119,7 @@ def _header(tensors: dict[str, Any], structure: str) -> bytes:
 def _rank(tensor: Any) -> int | None:
     """Of this process among those that have parts of it; None if it is all here."""
     if isinstance(tensor, InTurn):
-        return tensor.share.rank
+        return tensor.rank
     rank: int | None = tensor.device_mesh.get_local_rank() if is_split(tensor) else None
     return rank
 

@@ -60,8 +60,12 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"The vocabularies of {self.path} cannot be read: {error}.") from error
 
-    def keep(self, name: str, write: Callable[[Path], object]) -> None:
+    def keep(self, name: str, write: Callable[[Path], object], is_first: bool = True) -> None:
         """Write the vocabulary file ``name``; if it is there, see that it would be the same.
+
+        Args:
+            write: takes the place to write to.
+            is_first: whether this process writes; others only call ``write``, which needs them.
 
         Raises:
             CheckpointError: it is there with another content: the data are not those that the run started from; or
@@ -69,6 +73,9 @@ class RunFolder:
         """
         path = self.vocabulary_path(name)
         temporary = path.with_name(f".{name}.tmp")
+        if not is_first:
+            write(temporary)
+            return
         try:
             path.parent.mkdir(exist_ok=True)
             new_file(temporary).close()
