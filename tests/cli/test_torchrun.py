@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -40,13 +41,22 @@ def test_one_line_and_one_code(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_says_once_what_a_process_takes(tmp_path: Path) -> None:
+    arguments = recommender(tmp_path, "--out", str(tmp_path / "run"), "--dry-run", "--json")
+    code, out, err = torchrun.ended(torchrun.start(*arguments))
+    assert (code, own(err)) == (0, [])
+    found = json.loads(out)
+    assert (found["processes"], found["classes"]) == (2, 60)
+    assert found["timed_steps"] >= 3
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_commands_are_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchrun_of_program, "size", lambda: 2)
     monkeypatch.setattr(torchrun_of_program, "rank", lambda: 0)
     monkeypatch.setattr(torchrun_of_program, "ended", lambda code: (True, code))
     said = "rank 0: error: Invalid value: `widehead train` runs in several processes. Found `widehead evaluate`"
     assert said in call("evaluate", "run").err
-    assert "--dry-run: it runs in one process" in call("train", "recommender", "f.txt", "--dry-run").err
 
 
 def test_one_log_a_kill_and_a_signal_that_leaves_a_run_for_one_process(tmp_path: Path) -> None:

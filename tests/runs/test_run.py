@@ -30,9 +30,9 @@ def test_the_package_has_it_when_it_is_asked_for() -> None:
 def test_data_are_read_once_and_the_same_object_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, times = Recommender.of, []
 
-    def counted(config: Any, train: Any) -> Any:
+    def counted(config: Any, train: Any, share: Any) -> Any:
         times.append(config.out)
-        return read(config, train)
+        return read(config, train, share)
 
     monkeypatch.setattr(Recommender, "of", counted)
     run = wh.Run.new(config_of("recommender", tmp_path, epochs=1))

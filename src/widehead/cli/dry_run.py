@@ -1,8 +1,10 @@
 """``widehead train --dry-run``: sizes, memory and time of a run, and where each of its options comes from."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
+from widehead.cli import torchrun
 from widehead.cli.console import say, show_json, show_table, working
 from widehead.kinds import JOBS
 from widehead.options import OPTIONS, TrainingConfig
@@ -11,12 +13,20 @@ if TYPE_CHECKING:
     from widehead.runs import Rehearsal
 
 
-def show_rehearsal(wanted: TrainingConfig, given: Mapping[str, str], overwrite: bool, as_json: bool) -> None:
-    """Rehearse a run and show what was found; ``given`` says of options that were asked for where."""
+def show_rehearsal(
+    wanted: TrainingConfig, given: Mapping[str, str], overwrite: bool, as_json: bool, mesh: Any = None
+) -> None:
+    """Rehearse a run, in all processes of a mesh, and have the first show what was found.
+
+    Args:
+        given: where options that were asked for come from.
+    """
     from widehead.runs import rehearse
 
-    with working("Reading the data and timing some steps"):
-        found = rehearse(wanted, overwrite=overwrite)
+    with working("Reading the data and timing some steps") if torchrun.is_first() else nullcontext():
+        found = rehearse(wanted, overwrite=overwrite, mesh=mesh)
+    if not torchrun.is_first():
+        return
     reasons = _reasons(wanted, found.config, given)
     if as_json:
         numbers = {name: value for name, value in vars(found).items() if name != "config"}
@@ -36,6 +46,7 @@ def _figures(found: "Rehearsal") -> list[list[str]]:
     weights = f"{found.classes:,} × {config.width:,}, {each * found.head_parameters / 1e6:,.1f} MB"
     by_time = "" if config.minutes is None else f", or {config.minutes:g} minutes"
     steps = "until the time is up" if found.steps is None else f"{found.steps:,}"
+    each_process = "" if found.processes == 1 else f", in each of {found.processes} processes"
     figures = {
         "training file": found.reading,
         "examples": f"{found.examples:,}",
@@ -43,7 +54,7 @@ def _figures(found: "Rehearsal") -> list[list[str]]:
         "output layer": weights,
         "encoder": f"{found.encoder_parameters:,} parameters",
         "steps": f"{steps}{by_time}",
-        "memory": "unknown" if found.memory is None else f"{found.memory / 1e9:.2f} GB at most",
+        "memory": "unknown" if found.memory is None else f"{found.memory / 1e9:.2f} GB at most{each_process}",
         "first weights": f"{found.start_seconds:.1f} s",
         "a step": f"{1e3 * found.step_seconds:.2f} ms, the median of {found.timed_steps}",
         "training": f"{found.seconds:,.0f} s",

@@ -64,10 +64,8 @@ def job_command(name: str) -> Any:
         options = mine = given_options(job, given)
         asked_place = asked.pop("out", Path("runs") / job.name)
         place = out or Path(asked_place)
-        if dry_run and torchrun.size() > 1:
-            raise typer.BadParameter("it runs in one process: start it without torchrun", param_hint="--dry-run")
         mesh = torchrun.joined()
-        resume = resume or torchrun.goes_on(place)
+        resume = resume or (not dry_run and torchrun.goes_on(place))
         if not resume:
             options = merged(asked, options, job, str(config))
         if "device" in options:
@@ -80,7 +78,7 @@ def job_command(name: str) -> Any:
             sources = {name: "given" if name in mine else str(config) for name in options}
             if wanted.epochs is None:
                 sources.setdefault("epochs", "minutes alone")
-            show_rehearsal(wanted, sources, overwrite, as_json)
+            show_rehearsal(wanted, sources, overwrite, as_json, mesh)
             return
         from widehead.runs import Run
         from widehead.training.log import showing

@@ -51,7 +51,7 @@ class Multilabel(kind.Multilabel, Job):
         counts: (num_labels,) int64, training documents of each label.
         num_documents: how many training documents there are.
         documents: these, if the run asks for neighbours.
-        among: all of them, if ``documents`` are those of this process alone.
+        among: all training documents, if this process has a share of them; every process makes the job then.
     """
 
     choice = Choice
@@ -111,7 +111,8 @@ class Multilabel(kind.Multilabel, Job):
         counts = counts if among is None else among.share.total(counts)
         documents, total = RowExamples(features, labels), labels.shape[0] if among is None else among.total
         if config.neighbours == 0 or len(held := held_out(total, config.seed)) == 0:
-            return cls(schema, counts, total), documents if among is None else SharedExamples(documents, among)
+            job = cls(schema, counts, total, among=among)
+            return job, documents if among is None else SharedExamples(documents, among)
         seen = np.ones(total, dtype=bool)
         seen[held] = False
         job = cls(schema, counts, total, documents, among)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from widehead.options import TrainingConfig
 from widehead.runs.replace import check_replaceable
-from widehead.runs.start import begun, first_network, frequencies_of, trainer_of
+from widehead.runs.start import begun, check_split, first_network, frequencies_of, trainer_of
 from widehead.runs.storage import drop_storage
+from widehead.split import Peers
 from widehead.training import RunFolder
 from widehead.training.memory import keep_freed_memory, told
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _SECONDS = 5.0  # of steps
 
@@ -27,9 +32,10 @@ class Rehearsal:
         reading: what was read of the training file.
         examples, inputs, classes: sizes of the data. steps: of the run; None if time alone ends it.
         encoder_parameters, head_parameters: numbers that are trained or fixed.
-        memory: most bytes that the process had, or that it had on the GPU; None if the system does not say.
+        memory: most bytes that the process had, or that it had on the GPU; of several the largest; None if the system
+            does not say.
         start_seconds: of weights made from the data. step_seconds: the median of the timed steps, less the first.
-        timed_steps: how many there were.
+        timed_steps: how many there were. processes: that the run has.
     """
 
     config: TrainingConfig
@@ -44,6 +50,7 @@ class Rehearsal:
     start_seconds: float
     step_seconds: float
     timed_steps: int
+    processes: int = 1
 
     @property
     def seconds(self) -> float:
@@ -54,22 +61,27 @@ class Rehearsal:
         return min(limits)
 
 
-def rehearse(config: TrainingConfig, *, overwrite: bool = False) -> Rehearsal:
+def rehearse(config: TrainingConfig, *, overwrite: bool = False, mesh: DeviceMesh | None = None) -> Rehearsal:
     """Read the data of a run, make its first weights and time some five seconds of steps; raises as `Run.new`.
 
-    Nothing is written but the file ``head_storage``, which is removed again.
+    Nothing is written but the file ``head_storage``, which is removed again. All processes of a mesh call it.
     """
-    folder = RunFolder(Path(config.out).absolute())
-    check_replaceable(folder) if overwrite else folder.check_free()
-    config, data = begun(config)
+    folder, peers = RunFolder(Path(config.out).absolute()), Peers(mesh)
+    with peers.alike():
+        if peers.size > 1:
+            check_split(config)
+        if peers.is_first:
+            check_replaceable(folder) if overwrite else folder.check_free()
+    config, data = begun(config, peers=peers)
     try:
-        network, started = first_network(config, data, frequencies_of(config, data))
+        network, started = first_network(config, data, frequencies_of(config, data), peers)
         keep_freed_memory()
-        trainer = trainer_of(config, network, data, folder)
+        trainer = trainer_of(config, network, data, folder, peers=peers)
         took = trainer.rehearse(_SECONDS)
     finally:
         drop_storage(config)
     sizes, head = data.job.sizes, network.head
+    memory = torch.cuda.max_memory_allocated() if config.device != "cpu" else told("VmHWM")
     return Rehearsal(
         config,
         data.reading,
@@ -79,8 +91,9 @@ def rehearse(config: TrainingConfig, *, overwrite: bool = False) -> Rehearsal:
         None if config.epochs is None else config.epochs * len(trainer.batches),
         sum(parameter.numel() for parameter in network.encoder.parameters()),
         head.in_features * head.num_classes,
-        torch.cuda.max_memory_allocated() if config.device != "cpu" else told("VmHWM"),
+        None if memory is None else max(peers.told(memory)),
         started,
         statistics.median(took[1:] or took),
         len(took),
+        peers.size,
     )

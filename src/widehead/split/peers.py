@@ -78,7 +78,7 @@ class Peers:
             yield
         except Exception as error:  # noqa: BLE001 - it is raised below
             failure = error
-        told = self._told(None if failure is None else str(failure))
+        told = self.told(None if failure is None else str(failure))
         if failure is not None:
             raise failure
         if (failed := next((rank for rank, text in enumerate(told) if text is not None), None)) is not None:
@@ -86,7 +86,7 @@ class Peers:
 
     def check_same(self, what: str, found: Any) -> None:
         """Raise ProcessesError, on all, if ``found`` differs between them."""
-        told = self._told(str(found))
+        told = self.told(str(found))
         if len(set(told)) > 1:
             other = next(text for text in told if text != told[0])
             raise ProcessesError(
@@ -94,13 +94,13 @@ class Peers:
                 f"{told.index(other)}."
             )
 
-    def _told(self, mine: Any) -> list[Any]:
+    def told(self, mine: Any) -> list[Any]:
         """What each process says, by rank."""
         return [mine] if self._split is None else self._split.told(mine)
 
     def said_by_first(self, mine: Any) -> Any:
         """What rank 0 says in the place of ``mine``."""
-        return self._told(mine)[0]
+        return self.told(mine)[0]
 
     # -- numbers ------------------------------------------------------------------------------------------------
 

@@ -84,13 +84,13 @@ def _natural_lr(network: WideNetwork, examples: Examples, activation: str, share
     inputs, targets = examples.batch(rows)
     network.eval()
     hidden = network.hidden(inputs.to(network.head.device)).cpu()
-    squares = hidden.square().sum(1)[targets.example_ids] / len(rows)
+    squares = hidden.square().sum(1)[targets.example_ids]
     by_class = torch.zeros(network.head.num_classes).index_add_(0, targets.class_ids, squares.float())
-    gram = hidden.T @ hidden
+    gram, count = hidden.T @ hidden, len(hidden)
     if share is not None:
         gram, by_class = (torch.from_numpy(share.total(part.numpy())) for part in (gram, by_class))
-    dense, most = float(torch.linalg.eigvalsh(gram)[-1]) / len(rows), float(by_class.max())
-    length = float(gram.trace()) / len(rows)
-    growth = hidden.shape[1] / max(length, 1e-12) if activation == "tanh" else 1.0
+        count = int(share.peers.sums(count)[0])
+    dense, most = float(torch.linalg.eigvalsh(gram)[-1]) / count, float(by_class.max()) / count
+    growth = hidden.shape[1] / max(float(gram.trace()) / count, 1e-12) if activation == "tanh" else 1.0
     usable = most > 0.0 and dense > 0.0
     return cautious_lr(network.head.loss, growth * dense, growth * most) if usable else None
