@@ -138,6 +138,32 @@ def test_numbers_that_are_not_finite_stop_all(several: Several, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("job", "more"),
+    [
+        ("recommender", {"preset": "svd", "holdout": 0.3, "rank_at_most": 20, "encoder_init": "svd"}),
+        ("recommender", {"preset": "trained", "holdout": 0.3, "head_optimizer": "sgd", "input_dropout": 0.0}),
+        ("multilabel", {"preset": "axes", "holdout": 0.2, "neighbours": 5, "hidden": ()}),
+    ],
+)
+def test_parts_that_are_held_out(several: Several, tmp_path: Path, job: str, more: dict[str, Any]) -> None:
+    """Of data of which each process keeps a share; documents to choose neighbours by among them."""
+    several_runs.make_files(job, tmp_path)
+    if job == "multilabel":
+        chance = random.Random(3)
+        words = [[chance.randrange(40) for _ in range(5)] for _ in range(1_150)]
+        lines = [f"l{min(row) % 9} l{max(row) % 9}\t" + " ".join(f"w{word}" for word in row) for row in words]
+        (tmp_path / "train.txt").write_text("\n".join(lines))
+    several_runs.begin(None, job, tmp_path, "one", more)
+    answers = several.run(3, several_runs.begin, job, tmp_path, "three", more)
+    assert answers[0] == answers[1] == answers[2]
+    assert_near(tmp_path / "three", tmp_path / "one")
+    kept = sorted((tmp_path / "one" / "vocabularies").iterdir())
+    assert len(kept) == 3
+    for path in kept:
+        assert path.read_bytes() == (tmp_path / "three" / "vocabularies" / path.name).read_bytes()
+
+
 def test_the_default_recommender(several: Several, tmp_path: Path) -> None:
     several_runs.make_files("recommender", tmp_path)
     more = {"preset": "svd", "encoder_lr": 0.0}

@@ -38,6 +38,8 @@ def make_files(job: str, folder: Path) -> None:
 def config_of(job: str, folder: Path, out: str, **more: Any) -> Any:
     given = {**OPTIONS[job], "dtype": "float64", "epochs": 1, "evaluate_every": "1 epoch", **more}
     files = {"train": str(folder / "train.txt"), "test": str(folder / "test.txt"), "out": str(folder / out)}
+    if "holdout" in more:
+        del files["test"]
     return configure(job, **{**given, **files})
 
 

@@ -1,0 +1,44 @@
+"""Data that are dealt out to several processes, as functions of their mesh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from widehead.data import read_interactions, read_multilabel, split_rows
+from widehead.split import Dealt, InTurn, Peers, Share
+
+
+def interactions(mesh: Any, path: Path) -> tuple[Any, ...]:
+    """What a share of a file holds, and what is held out of it."""
+    share = Share(Peers(mesh))
+    found = read_interactions(path, share=share)
+    lengths = share.dealt(len(found.users)).all_of(np.diff(found.matrix.indptr))
+    parts = split_rows(found.matrix, 0.4, 3, (share, lengths))
+    return found.matrix, *parts, found.users, found.items.names, found.has_ratings, found.repeats, lengths
+
+
+def documents(mesh: Any, path: Path) -> Any:
+    return read_multilabel(path, share=Share(Peers(mesh)))
+
+
+def gathered(mesh: Any, seed: int, chunk: int) -> tuple[torch.Tensor, np.ndarray, int]:
+    """Numbers of rows that were chosen, brought together in pieces; the numbers of those here; how many pieces."""
+    from widehead.split import shares
+
+    shares._CHUNK = chunk
+    random = np.random.default_rng(seed)
+    share, chosen = Share(Peers(mesh)), random.random(50) < 0.7
+    lengths = random.integers(0, 6, 50)[chosen]
+    rows: Dealt = share.dealt(50).chosen(chosen)
+    values = np.arange(lengths.sum())
+    owners = np.repeat(rows.owners, lengths)
+    pieces = list(InTurn(rows, torch.from_numpy(values[owners == share.rank]), lengths).pieces())
+    assert np.array_equal(rows.places(rows.numbers[::-1]), np.arange(len(rows.numbers))[::-1])
+    assert np.array_equal(rows.all_of(rows.numbers), np.arange(rows.total))
+    again = share.dealt(50).chosen_here(chosen[share.own])
+    assert np.array_equal(again.owners, rows.owners)
+    return torch.cat(pieces), rows.numbers, len(pieces)
