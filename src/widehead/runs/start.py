@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from widehead.data import Batches
-from widehead.data.files import listed, whole_file
+from widehead.data.files import first_bytes, listed, whole_file
 from widehead.errors import NonFiniteError
 from widehead.jobs import Job, JobData, build_network, configure
 from widehead.jobs.base import job_named
@@ -86,6 +86,7 @@ def read_data(config: TrainingConfig, data: Any = None, peers: Peers = ALONE) ->
             }
             given = dataclasses.replace(config, **places)
             if given.train is not None:
+                first_bytes(given.train)  # what is no file is refused as readers do
                 checksum = _checksum(given.train)
         peers.check_same("training data", f"check sum {checksum}")
         train = given.train if data is None else data
