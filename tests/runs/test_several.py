@@ -157,7 +157,8 @@ def test_parts_that_are_held_out(several: Several, tmp_path: Path, job: str, mor
     several_runs.begin(None, job, tmp_path, "one", more)
     answers = several.run(3, several_runs.begin, job, tmp_path, "three", more)
     assert answers[0] == answers[1] == answers[2]
-    assert_near(tmp_path / "three", tmp_path / "one")
+    by_axes = job == "multilabel"  # which are found in float32, whatever the network has
+    assert_near(tmp_path / "three", tmp_path / "one", *((1e-6, ("evaluation",)) if by_axes else ()))
     kept = sorted((tmp_path / "one" / "vocabularies").iterdir())
     assert len(kept) == 3
     for path in kept:
