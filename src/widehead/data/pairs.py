@@ -129,7 +129,7 @@ def separator_of(line: str) -> str | None:
     return "\t" if "\t" in line else "," if "," in line else None
 
 
-def _by_pieces(pieces: Iterable[Piece], share: Share | None) -> Pairs:
+def _by_pieces(pieces: Iterable[Piece], share: Share | None = None) -> Pairs:
     users, items, kept = Codes(), Codes(), _Kept(share)
     with ThreadPoolExecutor(2) as pool:  # the codes of a piece are found while polars reads the next one
         waiting: list[Future[np.ndarray]] = []
