@@ -151,7 +151,7 @@ def test_parts_that_are_held_out(several: Several, tmp_path: Path, job: str, mor
     several_runs.make_files(job, tmp_path)
     if job == "multilabel":
         chance = random.Random(3)
-        words = [[chance.randrange(40) for _ in range(5)] for _ in range(1_150)]
+        words = [[chance.randrange(40) for _ in range(5)] for _ in range(1_400)]
         lines = [f"l{min(row) % 9} l{max(row) % 9}\t" + " ".join(f"w{word}" for word in row) for row in words]
         (tmp_path / "train.txt").write_text("\n".join(lines))
     several_runs.begin(None, job, tmp_path, "one", more)

@@ -53,9 +53,7 @@ def principal_axes(features: Any, width: int, seed: int, share: Share | None = N
     return found
 
 
-def _range_of(
-    matrix: Any, width: int, seed: int, work: Work, share: Share | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _range_of(matrix: Any, width: int, seed: int, work: Work, share: Share | None) -> tuple[np.ndarray, np.ndarray]:
     """(N, width) orthonormal columns, in the type of X, and (width,) what the last power made of each before."""
     rng = np.random.default_rng(seed)
     dtype = torch.from_numpy(matrix.data).dtype
