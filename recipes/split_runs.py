@@ -4,10 +4,10 @@
         [--processes 1,2] [--preset svd]
 
 The table is that of recipes/million.py, written to FOLDER (a new one in the system's by default). For each number of
-processes, which have one thread each: the recommender's run without held-out pairs. Memory is RssAnon, what a process
-alone holds and the system could only swap: before the data were read, after that, and at its most; the largest of all
-processes. ``matrix`` are the bytes of the training pairs in a process. Bytes sent are what a process gave to exchanges
-until the end, reading and singular vectors included. Appends a line for each number of processes to
+processes, which have one thread each: the recommender's run without held-out pairs, one epoch. Memory is RssAnon, what
+a process alone holds and the system could only swap: before the data were read, after that, and at its most; the
+largest of all processes. ``matrix`` are the bytes of the training pairs in a process. Bytes sent are what a process
+gave to exchanges until the end, reading and singular vectors included. Appends a line for each number of processes to
 recipes/results/split-runs.jsonl. Linux only.
 """
 
@@ -36,7 +36,7 @@ from widehead.split import Member, RowSplit
 def rank_figures(rank: int, processes: int, place: str, table: str, given: argparse.Namespace, answers: Any) -> None:
     torch.set_num_threads(1)
     mesh = Member(rank, processes, place).joined()
-    options = {"width": given.width, "holdout": 0.0, "preset": given.preset}
+    options = {"width": given.width, "holdout": 0.0, "preset": given.preset, "epochs": 1}
     config = configure("recommender", train=table, out=f"{place}/run", **options)
     before, begin = anonymous_bytes(), time.perf_counter()
     with AnonymousMemory() as memory:

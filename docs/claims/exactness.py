@@ -128,6 +128,39 @@ REACH = Claim(
     ),
 )
 
+RUNS = Claim(
+    "A recommender's run of two processes: memory of each, and what it sends",
+    "2 million pairs of 60,000 users and 210,000 items, one epoch, one thread a process. Memory is what a process "
+    "alone holds, without the 0.2 GB of Python and torch; the larger of both, which is that of rank 0, who keeps the "
+    "names.",
+    "python recipes/split_runs.py --pairs 2000000 --users 60000 --items 260000 --width 64, or --width 128 --preset "
+    "trained",
+    (
+        Table(
+            "recipes/results/split-runs.jsonl",
+            (
+                Column("preset", "preset"),
+                Column("width", "width"),
+                Column("processes", "processes"),
+                Column("MB of pairs", "matrix", 1e-6, ".1f"),
+                Column("MB after reading", "after_reading", 1e-6, ".0f"),
+                Column("MB at most", "peak", 1e-6, ".0f"),
+                Column("MB sent by each", "bytes_sent", 1e-6, ".0f"),
+                Column("seconds of training", "seconds", 1, ".1f"),
+            ),
+            {},
+        ),
+    ),
+    says=lambda rows: (
+        "Two processes hold "
+        + " and ".join(
+            f"{value_of(two, 'peak') / value_of(one, 'peak'):.2f} (`{one['preset']}`)"
+            for one, two in zip(rows[::2], rows[1::2], strict=True)
+        )
+        + " of one's memory each, and take longer: a split is for memory."
+    ),
+)
+
 TRAFFIC = Claim(
     "100 million classes on 8, 64 and 256 processes: counted, and computed",
     "d = 128, 128 examples a process, one target each, SGD. One process plays the first, with the real code and "

@@ -199,7 +199,7 @@ def test_lists_to_evaluate_by_are_of_all_training_users() -> None:
     """As rows of a matrix are: nobody knows whose a shorter list is."""
     model = fitted(wh.Recommender)
     rest = [[f"i{12 * (u % 5) + i}" for i in range(12) if f"i{12 * (u % 5) + i}" not in LIKES[u]] for u in range(100)]
-    assert model.evaluate(rest, (5,))["recall@5"] > 0.95
+    assert model.evaluate(rest, (5,))["recall@5"] > 0.9
     with pytest.raises(DataError, match=r"Expected lists of 100 users. Found 60 lists"):
         model.evaluate(rest[40:], (5,))
     names = [1000 - u for u in range(100)]
