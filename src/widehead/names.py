@@ -77,7 +77,7 @@ ACTIVATIONS = Named(
 )
 #: methods that `widehead bench output-layer` times
 METHODS = (
-    *("exact", "exact-without-kernels", "exact-captured"),
+    *("exact", "exact-without-kernels", "exact-captured", "exact-without-autograd"),
     *("exact-momentum", "exact-newton", "exact-shampoo", "exact-muon"),
     *("dense", "dense-tf32", "dense-cross-entropy", "linear-cross-entropy"),
     *(name for name in HEADS if name != "exact"),

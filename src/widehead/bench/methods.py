@@ -76,6 +76,15 @@ class ExactWithoutKernels(Exact):
             return super().step(hidden, targets)
 
 
+class ExactWithoutAutograd(Exact):
+    """The same by `ExactHead.loss_and_gradient`: the gradient to the encoder is there, and no graph was made."""
+
+    def step(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        loss, _ = self.head.loss_and_gradient(hidden, targets)
+        self.optimizer.step()
+        return loss
+
+
 class ExactCaptured(Exact):
     """The same, captured as a CUDA graph and replayed."""
 
@@ -161,6 +170,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "exact": Exact,
     "exact-without-kernels": ExactWithoutKernels,
     "exact-captured": ExactCaptured,
+    "exact-without-autograd": ExactWithoutAutograd,
     "exact-momentum": partial(Exact, momentum=0.9),
     "exact-newton": partial(Exact, optimizer=Newton, lr=1.0),  # its natural scale; no step of it is unstable
     "exact-shampoo": partial(Exact, optimizer=Shampoo),
@@ -190,6 +200,7 @@ _NEEDS = {
     "exact": (1.05, 0.3, 0.0),
     "exact-without-kernels": (1.05, 0.3, 0.0),
     "exact-captured": (1.05, 0.3, 0.0),
+    "exact-without-autograd": (1.05, 0.3, 0.0),
     "exact-momentum": (2.05, 1.6, 0.0),
     "exact-newton": (1.05, 0.4, 0.0),
     "exact-shampoo": (1.05, 0.4, 0.0),

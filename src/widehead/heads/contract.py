@@ -148,12 +148,7 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
         ValueError: a weight of another shape, or another word.
     """
     check_choice("reduction", reduction, get_args(Reduction))
-    if weight is not None and weight.shape != losses.shape:
-        raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
-    if weight is not None:
-        weight = weight.to(losses) if counted is None else weight.to(losses) * counted
-    elif counted is not None:
-        weight = counted.to(losses.dtype)
+    weight = _counted_weight(losses, counted, weight)
     losses = losses if weight is None else losses * weight
     if reduction == "none":
         return losses
@@ -162,8 +157,32 @@ def reduced(losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduc
     total = losses.sum()
     if reduction == "sum" or weight is None:
         return total
+    return total / _divisor(weight)
+
+
+def reduction_by_losses(
+    losses: Tensor, counted: Tensor | None, weight: Tensor | None, reduction: Literal["mean", "sum"]
+) -> Tensor:
+    """(m,) the derivative of `reduced` by the losses, as autograd makes it, to the last bit."""
+    weight = _counted_weight(losses, counted, weight)
+    if weight is None:
+        return torch.full_like(losses, 1.0 if reduction == "sum" else 1.0 / max(1, losses.numel()))
+    return weight if reduction == "sum" else weight * _divisor(weight).reciprocal()
+
+
+def _counted_weight(losses: Tensor, counted: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    """(m,) what each loss is multiplied with, None for ones."""
+    if weight is not None and weight.shape != losses.shape:
+        raise ValueError(f"`weight` should have shape {tuple(losses.shape)}. Found {tuple(weight.shape)}.")
+    if weight is not None:
+        return weight.to(losses) if counted is None else weight.to(losses) * counted
+    return None if counted is None else counted.to(losses.dtype)
+
+
+def _divisor(weight: Tensor) -> Tensor:
+    """() what a sum with these weights (m,) is divided by."""
     among = weight.sum()
-    return total / torch.where(among == 0, 1.0, among)
+    return torch.where(among == 0, 1.0, among)
 
 
 def named_classes(class_ids: Tensor | SparseTargets, lead: torch.Size) -> SparseTargets:

@@ -8,23 +8,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from widehead.arithmetic import Forward, OutputGradient
+from widehead.arithmetic import Forward
 from widehead.cached import record_of
-from widehead.errors import RankingWarning, warn_user
+from widehead.errors import RankingWarning, check_choice, warn_user
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
-from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque, told
-from widehead.heads.exact_state import ExactState
+from widehead.heads.contract import check_shapes, checked_hidden, linear_of, opaque, reduced, reduction_by_losses, told
+from widehead.heads.exact_options import checked_dtype, checked_path, checked_storage_dtype
+from widehead.heads.exact_pending import ExactPending
 from widehead.heads.gate import Gate
-from widehead.heads.graph import ExactFunction
+from widehead.heads.graph import ExactFunction, check_revision, output_derivatives
 from widehead.heads.handle import Handle
-from widehead.heads.pending import Pending
 from widehead.heads.scorer import Scorer
 from widehead.losses import Loss, Partials
 from widehead.precision import in_full_precision
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-class ExactHead(ExactState):
+class ExactHead(ExactPending):
     """A D × d output layer with a loss of the spherical family, trained exactly without ever forming its outputs.
 
     W is no parameter: `widehead.optim` changes it, in ``optimizer.step()``, by the exact step of Vincent, de
@@ -90,15 +89,15 @@ class ExactHead(ExactState):
             raise TypeError(f"Parameter `loss` should be one of widehead.losses. Found {type(loss).__name__}.")
         self.loss = loss
         self.has_bias = bias
-        dtype = self._working_type(torch.get_default_dtype()) if dtype is None else _checked_dtype(dtype)
+        dtype = self._working_type(torch.get_default_dtype()) if dtype is None else checked_dtype(dtype)
         split = None if mesh is None else split_by(mesh, num_classes, torch.empty(0, device=device).device)
         rows = Rows.empty(
             num_classes if split is None else len(split.rows),
             in_features + bias,
             device=device,
             dtype=dtype,
-            storage_dtype=_checked_storage_dtype(storage_dtype, dtype),
-            path=_checked_path(storage, torch.empty(0, device=device).device),
+            storage_dtype=checked_storage_dtype(storage_dtype, dtype),
+            path=checked_path(storage, torch.empty(0, device=device).device),
             owner=storage_owner,
         )
         try:
@@ -115,7 +114,6 @@ class ExactHead(ExactState):
         self.monitor = LearningRateMonitor()
         #: empty, stands for W among the module's parameters: if it requires no gradient, W is not trained
         self.handle = Handle.of(self, nn.Parameter(torch.empty(0, device=rows.device, dtype=dtype)))
-        self._pending = Pending()
         self._gate = Gate()
 
     # -- loss ---------------------------------------------------------------------------------------------------
@@ -130,10 +128,58 @@ class ExactHead(ExactState):
             losses = self._attached(hidden, read, self._partials(read, targets))
         else:
             losses = self.loss(*read.statistics(), targets, self.num_classes)
-        return losses, targets.counts > 0 if self.loss.needs_targets else None
+        return losses, self._counted(targets)
+
+    def _counted(self, targets: SparseTargets) -> Tensor | None:
+        return targets.counts > 0 if self.loss.needs_targets else None
 
     def num_counted(self, targets: SparseTargets) -> int:
         return super().num_counted(targets) if self.loss.needs_targets else len(targets)
+
+    @opaque
+    @told
+    @torch.no_grad()
+    @in_full_precision
+    def loss_and_gradient(
+        self,
+        hidden: Tensor,
+        targets: TargetsLike,
+        *,
+        weight: Tensor | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> tuple[Tensor, Tensor]:
+        """The loss () and its gradient by ``hidden``, of the shape of ``hidden``, without autograd.
+
+        The same numbers as ``loss = head(hidden, targets)`` and ``loss.backward()``, the step that is left for the
+        optimiser included, in less time: for those who have no encoder to train, or give ``hidden.backward()`` the
+        gradient themselves.
+
+        Args:
+            hidden, targets, weight: as in `forward`.
+            reduction: "mean" or "sum".
+
+        Raises:
+            TypeError, ValueError: wrong shapes, types or class ids; another reduction.
+        """
+        check_choice("reduction", reduction, ("mean", "sum"))
+        rows, lead = checked_hidden(hidden, self.in_features, self.device)
+        sparse = self.prepare_targets(self._targets(targets, lead, rows))
+        rows = self._widened(rows)
+        self._await_step()
+        with self.at_work():
+            read = self.weights.forward(rows, sparse, learns=self.learns)
+        partials = self._partials(read, sparse)
+        counted = self._counted(sparse)
+        given = partials.losses.view(lead), None if counted is None else counted.view(lead), weight
+        with self.at_work():
+            check_revision(self.weights, read)
+            by_losses = reduction_by_losses(*given, reduction).view(-1)
+            parts = output_derivatives(read, partials.by_q, partials.by_s, partials.by_a, by_losses)
+            gradient = self.weights.gradient(read, *parts)
+        if self.learns:
+            self.record(gradient)
+        by_hidden = self.weights.by_hidden(gradient, read)[:, : self.in_features]
+        return reduced(*given, reduction), by_hidden.to(hidden.dtype).reshape(hidden.shape)
 
     def _read(self, hidden: Tensor, targets: SparseTargets) -> Forward:
         learns = torch.is_grad_enabled() and self.learns
@@ -169,16 +215,9 @@ class ExactHead(ExactState):
 
     def _attached(self, hidden: Tensor, read: Forward, known: Partials | None = None) -> Any:
         """The statistics, or the losses that are known with their derivatives, in autograd's graph."""
-        if self.learns:
-            self._pending.before_forward(self)
-            self._watch_handle()
+        self._await_step()
         # A view, because of a leaf torch does not tell whether a backward pass reaches it.
         return ExactFunction.apply(hidden, self.handle.view_as(self.handle), self, read, known)
-
-    @property
-    def learns(self) -> bool:
-        """Whether a backward pass leaves a step: in train mode, unless `requires_grad_(False)` froze the head."""
-        return self.training and bool(self._parameters["handle"].requires_grad)  # type: ignore[union-attr]
 
     def _remembers(self, hidden: Tensor) -> bool:
         """Whether a backward pass may follow."""
@@ -186,62 +225,6 @@ class ExactHead(ExactState):
 
     def refused(self, error: Exception) -> None:
         self._weights.tell(error)
-
-    # -- the pending step ---------------------------------------------------------------------------------------
-
-    def pending_gradient(self) -> OutputGradient | None:
-        """What the backward passes since the last step left for the optimiser, as one gradient; None if nothing."""
-        return self._pending.gradient(self.weights)
-
-    def drop_pending(self) -> None:
-        """Forget the pending step, as `zero_grad` does."""
-        self._pending.drop()
-
-    def scale_pending(self, factor: float | Tensor) -> None:
-        """Multiply the pending gradient, as clipping by a norm over encoder and head together needs."""
-        self._pending.scale(factor)
-
-    def register_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Say that there is somebody to make the pending steps; optimisers of `widehead.optim` do it themselves."""
-        self._pending.register(optimizer)
-
-    def lend_handle(self, owner: object) -> None:
-        """As long as ``owner`` lives, give the handle `lent_norm` as its gradient; `Together` asks for it."""
-        self._pending.lend_to(owner)
-
-    @property
-    def lends_handle(self) -> bool:
-        """Whether some owner asked for that."""
-        return self._pending.is_lent
-
-    def set_gradient(self, value: Tensor | None) -> None:
-        """What programs do that set the gradient of a parameter: None drops the pending step."""
-        if value is None:
-            self.drop_pending()
-        elif not self._pending.has_lent(value):  # as p.grad *= 0.5 sets it
-            raise TypeError(
-                "The gradient of an exact head should come from backward(). Found another; None drops it, and mul_ "
-                "scales it in place."
-            )
-
-    @in_full_precision
-    def lent_norm(self) -> Tensor | None:
-        """(2,) of the norm ‖∇W‖ of the pending step, None if none pends; what others multiply it by, the step is."""
-        with self.at_work():
-            return self._pending.lent_norm(self.weights)
-
-    @in_full_precision
-    def grad_norm(self) -> Tensor:
-        """() exact ‖∇W‖_F of the pending step in O(d²) an example, although ∇W is never formed; 0 if none pends."""
-        with self.at_work():
-            gradient = self.pending_gradient()
-            if gradient is None:
-                return torch.zeros((), dtype=torch.float64, device=self.device)
-            return gradient.norm()
-
-    def record(self, gradient: OutputGradient) -> None:
-        """Leave a gradient for the optimiser, as a backward pass does."""
-        self._pending.record(gradient)
 
     # -- reading the outputs ------------------------------------------------------------------------------------
 
@@ -375,26 +358,3 @@ class ExactHead(ExactState):
         kept = f", storage_dtype={rows.stored.dtype}" if rows.is_narrow else ""
         kept += f", storage={str(rows.path)!r}" if rows.path is not None else ""
         return f"{super().extra_repr()}, loss={loss}, bias={self.has_bias}{kept}"
-
-
-def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"The exact head works in float32 or float64. Found {dtype}. storage_dtype=torch.bfloat16 keeps W in half "
-            "of the memory."
-        )
-    return dtype
-
-
-def _checked_path(storage: str | os.PathLike[str] | None, device: torch.device) -> Path | None:
-    if storage is None:
-        return None
-    if device.type != "cpu":
-        raise ValueError(f"A head with its weights in a file (`storage`) should be on the CPU. Found {device}.")
-    return Path(storage).absolute()
-
-
-def _checked_storage_dtype(storage_dtype: torch.dtype | None, dtype: torch.dtype) -> torch.dtype | None:
-    if storage_dtype not in (None, torch.bfloat16, dtype):
-        raise TypeError(f"Parameter `storage_dtype` should be torch.bfloat16 or None. Found {storage_dtype}.")
-    return storage_dtype

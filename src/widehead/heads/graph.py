@@ -76,7 +76,7 @@ class ExactFunction(torch.autograd.Function):
         head: Recording = ctx.head
         parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
         with head.at_work():
-            _check_backward(head, ctx.read)
+            check_revision(head.weights, ctx.read)
             gradient = head.weights.gradient(ctx.read, *parts)
         # As in torch: backward() leaves a gradient, torch.autograd.grad() by other tensors does not.
         if ctx.remember and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
@@ -86,8 +86,9 @@ class ExactFunction(torch.autograd.Function):
         return head.weights.by_hidden(gradient, ctx.read) if by_hidden else None, of_handle, None, None, None
 
 
-def _check_backward(head: Recording, read: Forward) -> None:
-    if read.revision != head.weights.revision:
+def check_revision(weights: WeightRecord, read: Forward) -> None:
+    """StaleGraphError if the weights are others than those that were read."""
+    if read.revision != weights.revision:
         raise StaleGraphError(
             "The head's weights changed between forward and backward (a step, a load or a move). "
             "Run the forward pass again."
@@ -101,8 +102,14 @@ def _by_statistics(ctx: Any, by_q: Tensor | None, by_s: Tensor | None, by_a: Ten
 
 
 def _by_losses(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
-    """λ, σ, g and the weight of each example, from the derivatives by the losses, which are those weights."""
     by_q, by_s, by_a = ctx.by_losses
+    return output_derivatives(ctx.read, by_q, by_s, by_a, weight)
+
+
+def output_derivatives(
+    read: Forward, by_q: Tensor, by_s: Tensor | None, by_a: Tensor, weight: Tensor
+) -> tuple[Any, ...]:
+    """λ, σ, g and the weight of each example, from the derivatives by the losses (m,), which are those weights."""
     weight = weight if weight.dtype == by_q.dtype else weight.to(by_q.dtype)
     constant = None if by_s is None else by_s * weight
-    return by_q * weight * 2.0, constant, by_a * weight[ctx.read.examples], weight
+    return by_q * weight * 2.0, constant, by_a * weight[read.examples], weight
