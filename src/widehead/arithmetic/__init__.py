@@ -3,6 +3,7 @@
 from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
 from widehead.arithmetic.correct import Corrected, correct_before
 from widehead.arithmetic.corrections import Corrections, without_denormals
+from widehead.arithmetic.crowd import sharing
 from widehead.arithmetic.gradient import Forward, OutputGradient, Share
 from widehead.arithmetic.placed_targets import PlacedTargets, row_dots
 from widehead.arithmetic.reference import Arithmetic
@@ -32,6 +33,7 @@ __all__ = [
     "find_compiled",
     "is_known",
     "row_dots",
+    "sharing",
     "using",
     "without_denormals",
 ]

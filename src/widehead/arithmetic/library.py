@@ -104,17 +104,19 @@ def _loaded(descriptor: int) -> ctypes.CDLL:
     _shake_hands(made)
     if not _shares_threads(made):
         raise build.Unavailable("torch and the C compiler use different OpenMP libraries here.")
-    made.widehead_use(_gemm())
+    made.widehead_use(*_blas())
     return made
 
 
-def _gemm() -> ctypes.c_void_p:
-    """Torch's own product of matrices."""
+def _blas() -> tuple[ctypes.c_void_p, ctypes.c_void_p | None]:
+    """Torch's own product of matrices, and what tells its threads if it does not ask OpenMP."""
     try:
         of_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        return ctypes.cast(of_torch.sgemm_, ctypes.c_void_p)
+        gemm = ctypes.cast(of_torch.sgemm_, ctypes.c_void_p)
     except (OSError, AttributeError) as error:
         raise build.Unavailable(f"the kernels do not fit this torch ({error}).") from error
+    limit = getattr(of_torch, "MKL_Set_Num_Threads_Local", None)
+    return gemm, None if limit is None else ctypes.cast(limit, ctypes.c_void_p)
 
 
 def _shake_hands(made: ctypes.CDLL) -> None:

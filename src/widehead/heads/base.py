@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class Head(nn.Module):
     num_classes: int
     #: whether there is an output weight for a hidden unit that is always 1
     has_bias: bool = False
+    #: around the work of a forward pass; may be entered again inside
+    around: AbstractContextManager[object] = nullcontext()
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
@@ -69,8 +72,9 @@ class Head(nn.Module):
         if targets is None:
             return self._outputs_alone(hidden)
         rows, lead = checked_hidden(hidden, self.in_features, self.device)
-        prepared = self.prepare_targets(checked_targets(targets, lead, self.num_classes))
-        losses, counted = self._counted_losses(rows, prepared.to(rows.device))
+        with self.around:
+            prepared = self.prepare_targets(checked_targets(targets, lead, self.num_classes))
+            losses, counted = self._counted_losses(rows, prepared.to(rows.device))
         if rows is not hidden:
             losses, counted = losses.view(lead), None if counted is None else counted.view(lead)
         return reduced(losses, counted, weight, reduction)

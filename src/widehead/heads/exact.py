@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from widehead.arithmetic import Forward
+from widehead.arithmetic import Forward, sharing
 from widehead.cached import record_of
 from widehead.errors import RankingWarning, check_choice, warn_user
 from widehead.factored import Audit, FactoredWeights, LearningRateMonitor
@@ -69,6 +69,8 @@ class ExactHead(ExactPending):
     >>> head(torch.ones(2, 8), [[3], [14, 15]]).shape
     torch.Size([])
     """
+
+    around = sharing
 
     def __init__(
         self,
@@ -163,19 +165,19 @@ class ExactHead(ExactPending):
         """
         check_choice("reduction", reduction, ("mean", "sum"))
         rows, lead = checked_hidden(hidden, self.in_features, self.device)
-        sparse = self.prepare_targets(self._targets(targets, lead, rows))
-        rows = self._widened(rows)
-        self._await_step()
-        with self.at_work():
-            read = self.weights.forward(rows, sparse, learns=self.learns)
-        partials = self._partials(read, sparse)
-        counted = self._counted(sparse)
-        given = partials.losses.view(lead), None if counted is None else counted.view(lead), weight
-        with self.at_work():
-            check_revision(self.weights, read)
+        with self.around:
+            sparse = self.prepare_targets(self._targets(targets, lead, rows))
+            rows = self._widened(rows)
+            self._await_step()
+            with self.at_work():
+                read = self.weights.forward(rows, sparse, learns=self.learns)
+            partials, counted = self._partials(read, sparse), self._counted(sparse)
+            given = partials.losses.view(lead), None if counted is None else counted.view(lead), weight
             by_losses = reduction_by_losses(*given, reduction).view(-1)
             parts = output_derivatives(read, partials.by_q, partials.by_s, partials.by_a, by_losses)
-            gradient = self.weights.gradient(read, *parts)
+            with self.at_work():
+                check_revision(self.weights, read)
+                gradient = self.weights.gradient(read, *parts)
         if self.learns:
             self.record(gradient)
         by_hidden = self.weights.by_hidden(gradient, read)[:, : self.in_features]
@@ -186,9 +188,14 @@ class ExactHead(ExactPending):
         with self.at_work() if learns else self._gate:
             return self.weights.forward(hidden.detach(), targets, learns=learns)
 
-    def at_work(self) -> AbstractContextManager[None]:
-        """Held while a pass or a step works on the weights: other threads then do not rewrite rows, or wait."""
-        return self._gate.writing() if self._weights.forward_writes else self._gate
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Held while a pass or a step works on the weights: other threads then do not rewrite rows, or wait.
+
+        On a machine that others use too, fewer threads work.
+        """
+        with self._gate.writing() if self._weights.forward_writes else self._gate, sharing:
+            yield
 
     @torch.no_grad()
     def _partials(self, read: Forward, targets: SparseTargets) -> Partials:

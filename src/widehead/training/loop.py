@@ -1,7 +1,8 @@
 """The training loop: steps, log, evaluations, checkpoints, limits, interruption and resumption.
 
 A run that was killed and resumed ends with the same bits as one that was not, on one machine with one number of
-threads: all that decides the next step is in the checkpoint. (With a limit in minutes, time decides too.)
+threads: all that decides the next step is in the checkpoint. (With a limit in minutes, time decides too, and with
+several threads how busy the machine is, as fewer of them work in a crowd.)
 """
 
 import itertools
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from widehead.arithmetic import sharing
 from widehead.errors import CheckpointError, NonFiniteError
 from widehead.models import EncoderOptimizer, WideNetwork
 from widehead.models.optimizer import average_gradients
@@ -171,7 +173,8 @@ class Trainer:
             self._lap = time.perf_counter()
             while not stops:
                 for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
-                    self._step(inputs, targets)
+                    with sharing:
+                        self._step(inputs, targets)
                     finished = self._done() >= 1.0
                     stops = self._between_steps(finished)
                     if stops:
@@ -188,7 +191,8 @@ class Trainer:
         begin, took = time.perf_counter(), list[float]()
         for inputs, targets in itertools.chain.from_iterable(map(self.batches.epoch, itertools.count())):
             before = time.perf_counter()
-            self._step(inputs, targets)
+            with sharing:
+                self._step(inputs, targets)
             self._read()  # which waits for the device
             took.append(time.perf_counter() - before)
             if len(took) >= 3 and self.peers.said_by_first(time.perf_counter() - begin > seconds):

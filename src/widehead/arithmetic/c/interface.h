@@ -59,7 +59,9 @@ typedef struct {
 } Correction;
 
 int widehead_threads(void);
-void widehead_use(void *gemm);
+void widehead_use(void *gemm, void *limit);
+int widehead_limit(int threads, int local);
+void widehead_team(int threads, Int *ids);
 void widehead_handshake(Int *out);
 Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids, Int
                   *class_offsets, Int *positions, Int *examples_by_class);

@@ -1,9 +1,29 @@
 /* What a forward and a backward pass read of float32 weights (common.h), and what the library says of itself. */
 #include "parts.h"
 
-Gemm *widehead_sgemm;
+#include <sys/syscall.h>
+#include <unistd.h>
 
-void widehead_use(void *gemm) { widehead_sgemm = (Gemm *)gemm; }
+Gemm *widehead_sgemm;
+static int (*limit_blas)(int); /* of the calling thread alone; NULL if the BLAS asks OpenMP */
+
+void widehead_use(void *gemm, void *limit) {
+    widehead_sgemm = (Gemm *)gemm;
+    limit_blas = (int (*)(int))limit;
+}
+
+/* How many threads OpenMP and the BLAS take from now on if the calling thread asks them; `local` is the latter's, 0 for all
+ * there are. Gives what `local` was. */
+int widehead_limit(int threads, int local) {
+    omp_set_num_threads(threads);
+    return limit_blas ? limit_blas(local) : 0;
+}
+
+/* What the system calls the threads of the calling thread's parallel regions. */
+void widehead_team(int threads, Int *ids) {
+#pragma omp parallel num_threads(threads)
+    ids[omp_get_thread_num()] = syscall(SYS_gettid);
+}
 
 /* Threads that OpenMP would take: those that torch was told, if both share one OpenMP. */
 int widehead_threads(void) { return omp_get_max_threads(); }
