@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,3 +122,30 @@ def test_other_flags_and_other_systems_have_libraries_of_their_own(monkeypatch: 
     assert build.key(build.command()) == key
     monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.0"))
     assert build.key(build.command()) != key
+
+
+def disassembled(library_: bytes, folder: Path) -> str:
+    tool = shutil.which("objdump")
+    if tool is None:
+        pytest.skip("needs objdump")
+    (folder / "made.so").write_bytes(library_)
+    return subprocess.run([tool, "-d", str(folder / "made.so")], capture_output=True, text=True, check=True).stdout
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX is x86's")
+def test_machines_with_avx_512_have_code_of_their_own_in_a_home_that_they_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compiled for one has instructions that another lacks, so it has another name."""
+    sections, keys = {}, set()
+    for level in ("x86-64-v3", "x86-64-v4"):
+        monkeypatch.setenv("WIDEHEAD_KERNEL_FLAGS", f"-march={level} -mprefer-vector-width=512")
+        command = build.command()
+        keys.add(build.key(command))
+        sections[level] = disassembled(build.compiled(command), tmp_path)
+    assert len(keys) == 2
+    assert "%ymm" in sections["x86-64-v3"]
+    assert "%zmm" not in sections["x86-64-v3"]
+    assert "%zmm" in sections["x86-64-v4"]
