@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import geometric_mean
+
 from results import Claim, Column, Pivot, Table, median
 
 PAPER = {"classes": 793_471, "width": 300, "batch": 128, "kernels": True}
@@ -77,7 +79,8 @@ SWEEP = Claim(
 FEW = Claim(
     "Few classes: dense is faster",
     "One target, 128 examples, one thread, squared error and SGD on both sides. Below 1 the exact head is the slower "
-    "one. The machine was busy; the methods took turns.",
+    "one. The machine was busy (load 24): with two threads "
+    "autograd's copy of the gradient of a leaf is made by both, which costs much there; the methods took turns.",
     "OMP_NUM_THREADS=1 widehead bench output-layer --classes 512,1024,2048,4096,8192,16384,32768 --width 256 "
     "--batch 128 --methods exact,dense,dense-cross-entropy\n"
     "OMP_NUM_THREADS=1 widehead bench output-layer --classes 64,128,256,512,1024,4096,16384 --width 64 --batch 128 "
@@ -114,6 +117,45 @@ OPTIMISERS = Claim(
             {**PAPER, "date": "2026-11-27T22:49:08+00:00"},
         ),
     ),
+)
+
+DIRECT = Claim(
+    "A step without autograd",
+    "The sizes of the first section. `head.loss_and_gradient` stands for forward and backward; the numbers are the "
+    "same to the last bit. The machine was busy (load 24): with two threads "
+    "autograd's copy of the gradient of a leaf is made by both, which costs much there; the methods took turns.",
+    "widehead bench output-layer --classes 793471 --width 300 --batch 128 --methods exact,exact-without-autograd",
+    (
+        Table(
+            "benchmarks/results/output-layer.jsonl",
+            (METHOD, Column("threads", "threads", 1, "d"), MS, Column("in ordinary steps", "ratio_to_exact", 1, ".2f")),
+            {**PAPER, "date": ("2026-11-28T01:03:50+00:00", "2026-11-28T01:04:25+00:00")},
+        ),
+    ),
+)
+
+_SIZES = (
+    Column("D", "classes", 1, ",d"),
+    Column("d", "width", 1, "d"),
+    Column("m", "batch", 1, ",d"),
+    Column("K", "targets_per_example", 1, "d"),
+    Column("optimiser", "optimizer"),
+    Column("before, ms", "before_mean", 1e3, ".1f"),
+    Column("now, ms", "now_mean", 1e3, ".1f"),
+    Column("times", "times", 1, ".2f"),
+)
+
+BEFORE = Claim(
+    "Many targets and large batches, beside an older commit",
+    "Nine sizes of recommenders and labels, squared error, targets by 1/rank^0.8, two threads; means of steps of "
+    "commit 2fb81e6 and of a newer one, which took turns, one process each, on a machine that others kept busy: these "
+    "two ran before them, by priority. In the second table two programs that only count had the same priority.",
+    "python recipes/before_and_now.py ../before\npython recipes/before_and_now.py ../before --busy 2 --seconds 1.5",
+    (
+        Table("recipes/results/before-and-now.jsonl", _SIZES, {"busy": 0}),
+        Table("recipes/results/before-and-now.jsonl", _SIZES, {"busy": 2}),
+    ),
+    says=lambda rows: f"{geometric_mean(row['times'] for row in rows):.2f} times faster in the geometric mean.",
 )
 
 HEADS_ALONE = Claim(
