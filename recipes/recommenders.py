@@ -67,17 +67,19 @@ def popularity(split: Split) -> dict[str, Any]:
     return {"method": "popularity", **split.judged(top)}
 
 
-def widehead(config: TrainingConfig) -> dict[str, Any]:
-    """This library's run of a config, which names the same split."""
+def widehead(split: Split, config: TrainingConfig) -> dict[str, Any]:
+    """This library's run of a config, which names the same split; judged as it ranks, neighbours and all."""
     begin = time.perf_counter()
     outcome = Run.new(config).train()
-    width = Run.open(config.out).config.width  # the data may have decided
-    shown = {"width": width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
+    run = Run.open(config.out)
+    metrics = run.evaluate(split.test if config.test is None else None)
+    shown = {"width": run.config.width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
     return {
         "method": "widehead",
         **shown,
         "seconds_in_all": round(time.perf_counter() - begin, 1),
-        **{name: outcome.metrics[name] for name in METRICS},
+        **{name: metrics[name] for name in METRICS},
+        "alone": {name: outcome.metrics[name] for name in METRICS},
     }
 
 
@@ -107,7 +109,7 @@ def side_by_side(
     name: str, split: Split, config: TrainingConfig, folder: Path, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Popularity, this library, and ALS: ten iterations, and as many as fit into this library's training time."""
-    ours = widehead(config)
+    ours = widehead(split, config)
     rows = [
         popularity(split),
         ours,
@@ -143,7 +145,7 @@ def report(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a table, and append a line a row to results/NAME.jsonl."""
     print(f"{'method':14}{'recall@20':>10}{'ndcg@20':>10}{'seconds':>9}  options")
     for row in rows:
-        shown = {k: v for k, v in row.items() if k not in ("method", "seconds", "part", *METRICS)}
+        shown = {k: v for k, v in row.items() if k not in ("method", "seconds", "part", "alone", *METRICS)}
         options = ", ".join(f"{k} {v}" for k, v in shown.items())
         print(
             f"{row['method']:14}{row['recall@20']:10.4f}{row['ndcg@20']:10.4f}{row.get('seconds', 0.0):9.1f}  {options}"

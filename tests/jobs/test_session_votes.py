@@ -16,8 +16,9 @@ from support.chosen import train_on_and_die
 import widehead as wh
 from widehead.data import SequenceExamples
 from widehead.errors import CheckpointError, RankingWarning
-from widehead.jobs import configure, session_votes
-from widehead.jobs.session_votes import FEATURES, FEWEST, NextItems, SessionVotes, Weights, _fitted, held_out
+from widehead.jobs import configure, logit, session_votes
+from widehead.jobs.logit import Told, fitted
+from widehead.jobs.session_votes import FEATURES, FEWEST, SessionVotes, SessionWeights, held_out
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
@@ -120,7 +121,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
     scores[0] = -torch.inf  # an index that finds nothing
     scores[1, 2:] = -torch.inf
     made = SessionVotes(ids, offsets, 30, 7)
-    found = NextItems.together(list(made.candidates(_Head(scores), inputs, torch.arange(len(places))[:, None], 4)))
+    found = Told.together(list(made.candidates(_Head(scores), inputs, torch.arange(len(places))[:, None], 4)))
     assert found.m == len(places)
     whole = [item for row in asked for item in row]
     begins = np.repeat(np.cumsum([0, *map(len, asked[:-1])]), [len(row) for row in asked])
@@ -138,7 +139,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
 
 def test_the_best_are_those_of_all_scores_and_places_that_none_takes_are_marked() -> None:
     rng = np.random.default_rng(0)
-    found = NextItems(
+    found = Told(
         3, np.array([0, 0, 0, 2]), np.array([1, 4, 7, 2]), rng.standard_normal((4, len(FEATURES))).astype(np.float32)
     )
     weights = rng.standard_normal(len(FEATURES))
@@ -159,17 +160,18 @@ def test_weights_are_the_likeliest() -> None:
     targets = np.array([rng.choice(9, p=row / row.sum()) for row in chances])
     targets[:5] = 99
     used = np.arange(80) % 4 > 0
-    fitted = _fitted(NextItems(80, rows, items, features), targets, used)
+    found = Told(80, rows, items, features)
+    made = fitted(found, (items == targets[rows]) & used[rows])
 
     def loss(weights: np.ndarray) -> float:
         outputs = (features @ weights).reshape(80, 9)[5:]
         said = outputs[np.arange(75), targets[5:]] - np.log(np.exp(outputs).sum(1))
         return float(-said[used[5:]].mean() + 1e-4 * (weights**2).sum())
 
-    slopes = [(loss(fitted + step) - loss(fitted - step)) / 2e-3 for step in 1e-3 * np.eye(len(FEATURES))]
+    slopes = [(loss(made + step) - loss(made - step)) / 2e-3 for step in 1e-3 * np.eye(len(FEATURES))]
     np.testing.assert_allclose(slopes, 0.0, atol=2e-4)
-    assert np.abs(fitted).max() > 0.5
-    nothing = _fitted(NextItems(80, rows, items, features), np.full(80, 99), used)
+    assert np.abs(made).max() > 0.5
+    nothing = fitted(found, np.zeros(720, dtype=bool))
     assert nothing.tolist() == [1.0] + [0.0] * (len(FEATURES) - 1)
 
 
@@ -197,7 +199,7 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Pat
     answers = Service(whole).answer([Request("names", rows, 3)])[0]
     assert isinstance(answers, list)
     assert [answer.classes for answer in answers] == [classes for classes, _ in said[0][:5]]
-    with pytest.warns(RankingWarning, match="the network alone.*nearest training documents or sequences"):
+    with pytest.warns(RankingWarning, match="the network alone.*nearest training documents, sequences or users"):
         whole.export("torch", tmp_path / "network.pt")
     assert "votes of later places" in whole.report().read_text(encoding="utf-8")
 
@@ -232,8 +234,8 @@ def test_estimators_hear_sequences_too() -> None:
 
 def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that do worse on the other half of the places are dropped: here the fit is turned round."""
-    fit = _fitted
-    monkeypatch.setattr(session_votes, "_fitted", lambda *given: -fit(*given))
+    fit = fitted
+    monkeypatch.setattr(logit, "fitted", lambda *given: -fit(*given))
     rng = np.random.default_rng(0)
     ids = np.concatenate([np.roll(np.arange(10), i)[:5] for i in rng.integers(10, size=100)])
     offsets = np.arange(0, len(ids) + 1, 5)
@@ -271,7 +273,7 @@ def test_few_sequences_are_all_trained_on(tmp_path: Path) -> None:
 def test_what_was_chosen_for_other_weights_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path)
     run = run_in(tmp_path)
-    choice = Weights.read(tmp_path / "run" / "neighbours.json")
+    choice = SessionWeights.read(tmp_path / "run" / "neighbours.json")
     assert choice is not None
     assert choice.after["recall@5"] > choice.before["recall@5"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["neighbours"] == 200

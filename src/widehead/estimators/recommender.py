@@ -129,7 +129,8 @@ class Recommender(Estimator):
     def explain(self, user: Any, item: Any) -> Explanation:
         """What each item of a user contributes to the score of an item, exactly.
 
-        The score of a linear encoder and head is a sum over the user's items.
+        The score of a linear encoder and head is a sum over the user's items. If users like this one have a say, too
+        (option ``neighbours``), that is the network's part alone, and `recommend` may order otherwise.
 
         Args:
             user: one row, as `recommend` takes it: a user of the training data, or a (1, N) matrix or list of a list.

@@ -245,7 +245,8 @@ def _top(
 ) -> tuple[Tensor, Tensor]:
     """(m, k) scores and classes; places that an excluded class would take hold -1."""
     if network.beside is not None:
-        found: tuple[Tensor, Tensor] = network.beside.top_k(network.head, inputs, hidden, k)
+        more = {} if exclude is None else {"exclude": exclude}
+        found: tuple[Tensor, Tensor] = network.beside.top_k(network.head, inputs, hidden, k, **more)
         return found
     scores, classes = network.head.top_k(hidden, k, exclude=exclude)
     return scores, classes.masked_fill(scores == -torch.inf, -1)

@@ -86,7 +86,7 @@ class Neighbours:
         most, work, found = max(1, min(FIRST, _PAIRS // n)), Work("nearest documents", n), []
         for start in range(0, n, self._block):
             votes = self.votes(self._nearest(self._known[start : start + self._block], start))
-            found.append(_largest(votes, most))
+            found.append(largest(votes, most))
             work.add(min(self._block, n - start))
         return scipy.sparse.vstack(found, format="csr")
 
@@ -107,7 +107,7 @@ class Neighbours:
             cosines.data[cosines.indices == rows + first] = 0.0
         cosines.data[cosines.data < 0.0] = 0.0
         cosines.eliminate_zeros()
-        return _largest(cosines, self.count)
+        return largest(cosines, self.count)
 
     def votes(self, nearest: CSR) -> CSR:
         """(m, D) the share of each label in the neighbours' votes; rows of zeros without neighbours."""
@@ -208,7 +208,7 @@ def _unit(features: CSR) -> CSR:
     return found.astype(np.float32)
 
 
-def _largest(matrix: CSR, count: int) -> CSR:
+def largest(matrix: CSR, count: int) -> CSR:
     """The ``count`` largest entries of each row, in the order of their columns."""
     kept, sizes = [], np.minimum(np.diff(matrix.indptr), count)
     for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):

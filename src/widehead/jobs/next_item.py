@@ -16,7 +16,7 @@ from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, WordTest
 from widehead.jobs.network import sequence_encoder
-from widehead.jobs.session_votes import SessionVotes, Weights, held_out
+from widehead.jobs.session_votes import SessionVotes, SessionWeights, held_out
 from widehead.kinds import next_item as kind
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
@@ -37,7 +37,7 @@ class NextItem(kind.NextItem, Job):
             after the other, and where they begin.
     """
 
-    choice = Weights
+    choice = SessionWeights
 
     def __init__(self, items: Vocabulary, context: int, known: _Known | None = None) -> None:
         self.items, self.context, self._known = items, context, known
@@ -104,7 +104,7 @@ class NextItem(kind.NextItem, Job):
     def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
         if self._known is None:
             return
-        if (choice := Weights.read(folder.neighbours_path)) is None:
+        if (choice := SessionWeights.read(folder.neighbours_path)) is None:
             warn_unchosen()
         elif choice.weights:
             network.beside = SessionVotes(*self._known, len(self.items), config.neighbours, choice.weights)

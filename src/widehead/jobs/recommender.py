@@ -28,11 +28,12 @@ from widehead.data.files import is_file, listed, named
 from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
-from widehead.jobs.base import Job, JobData
+from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
+from widehead.jobs.user_votes import UserVotes, UserWeights, enough, hidden_pairs
 from widehead.kinds import recommender as kind
-from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, leading_singular_vectors
+from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.split import InTurn, Share, local
@@ -70,6 +71,7 @@ class Recommender(kind.Recommender, Job):
 
     exclude_inputs = True
     by_shares = True
+    choice = UserWeights
 
     def __init__(self, train: Interactions, ratings: bool, share: Share | None = None) -> None:
         self.train, self._share = train, share
@@ -99,6 +101,8 @@ class Recommender(kind.Recommender, Job):
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
+        if share is not None and config.neighbours > 0:
+            raise refusal("neighbours", "be 0 in several processes, as each has a part of the users", config.neighbours)
         with nullcontext() if share is None else share.alike():
             found = cls.interactions(config, train, share)
         pairs, has_ratings = found.matrix.nnz, found.has_ratings
@@ -145,17 +149,28 @@ class Recommender(kind.Recommender, Job):
 
     def _examples(self, config: TrainingConfig) -> Examples:
         """Users with items."""
-        matrix, share = self.train.matrix, self._share
+        (matrix, counts), share = self._seen(config), self._share
         filled = np.diff(matrix.indptr) > 0
         powers = config.target_power, config.target_item_power
         rows = matrix[np.flatnonzero(filled)]
-        examples = RowExamples(rows, scaled(rows, *powers, self.item_counts) if max(powers) > 0.0 else None)
+        examples = RowExamples(rows, scaled(rows, *powers, counts) if max(powers) > 0.0 else None)
         return examples if share is None else SharedExamples(examples, share.dealt(self.num_users).chosen_here(filled))
 
     def _forget_names(self) -> None:
         """Of several processes the first one writes the names; the others need them no more."""
         if self._share is not None and not self._share.peers.is_first:
             self.train = dataclasses.replace(self.train, users=[], items=Vocabulary([]))
+
+    def _chooses(self, config: TrainingConfig) -> bool:
+        """Whether pairs are kept aside to choose by what users like the given one count."""
+        return config.neighbours > 0 and enough(self.train.matrix)
+
+    def _seen(self, config: TrainingConfig) -> tuple[CSR, np.ndarray]:
+        """The pairs that train the network, and how many of them each item is in."""
+        if not self._chooses(config):
+            return self.train.matrix, self.item_counts
+        seen = hidden_pairs(self.train.matrix, config.seed)[0]
+        return seen, seen.getnnz(axis=0).astype(np.int64)
 
     def save(self, folder: RunFolder) -> None:
         matrix, share = self.train.matrix, self._share
@@ -239,14 +254,15 @@ class Recommender(kind.Recommender, Job):
         rank = min(config.width, self.num_users, len(kept))
         places = kept if encoder.places is None else np.arange(len(kept))  # in the table
         counts = encoder.parts_of(places, 1 if share is None else share.size)
-        matrix = scaled(self.train.matrix, _USER_POWER, _ITEM_POWER, self.item_counts)
+        seen, in_pairs = self._seen(config)
+        matrix = scaled(seen, _USER_POWER, _ITEM_POWER, in_pairs)
         matrix = matrix if len(kept) == matrix.shape[1] else matrix[:, kept]
         sparse = (
             SparseMatrix(matrix, device=table.device, dtype=table.dtype)
             if share is None
             else SharedMatrix(matrix, share, self.num_users, counts, table.dtype)
         )
-        del matrix
+        del matrix, seen
         _, rows = leading_singular_vectors(sparse, rank)
         del sparse
         if share is not None and not encoder.is_split:
@@ -254,7 +270,7 @@ class Recommender(kind.Recommender, Job):
         else:
             places = np.split(places, np.cumsum(counts)[:-1])[0 if share is None else share.rank]
             kept = np.split(kept, np.cumsum(counts)[:-1])[0 if share is None else share.rank]
-        rows.mul_(torch.from_numpy(factors(self.item_counts[kept], _ITEM_POWER)).to(rows)[:, None])
+        rows.mul_(torch.from_numpy(factors(in_pairs[kept], _ITEM_POWER)).to(rows)[:, None])
         # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
         length = torch.linalg.vector_norm(rows)
         if share is not None and encoder.is_split:
@@ -262,6 +278,25 @@ class Recommender(kind.Recommender, Job):
         rows.div_(length / encoder.num_inputs**0.5)
         with torch.no_grad():
             table.zero_()[torch.from_numpy(places - encoder.here.start).to(table.device), :rank] = rows
+
+    def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
+        """Choose what users like the given one count, by pairs that neither they nor the network know meanwhile."""
+        if not self._chooses(config):
+            return None
+        network.eval()
+        seen, users, hidden = hidden_pairs(self.train.matrix, config.seed)
+        held = RowExamples(seen[users], hidden)
+        choice = UserVotes(seen, config.neighbours).chosen(network, held, self.metric_names(config.at), config.seed)
+        choice.write(folder.neighbours_path)
+        return str(choice)
+
+    def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
+        if not self._chooses(config):
+            return
+        if (choice := UserWeights.read(folder.neighbours_path)) is None:
+            warn_unchosen()
+        elif choice.weights:
+            network.beside = UserVotes(self.train.matrix, config.neighbours, choice.weights)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "ndcg", "precision")]

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from widehead.data import SequenceExamples
-from widehead.jobs.base import Chosen
-from widehead.jobs.candidates import best_of_rows, places_in
+from widehead.jobs.candidates import places_in
+from widehead.jobs.logit import Told, Weights, weighed
 from widehead.metrics import Evaluation
 from widehead.targets import SparseTargets
 
@@ -45,71 +45,20 @@ _LAST, _DECAY = 10, 3.0  # items of a sequence that find others; e^-1 of their w
 _LATELY = (0.02, 0.1, 1.0)  # parts of the training data, from their end
 _OCCURRENCES = 1_000  # of an item, the last ones, that are looked at
 _NO_VOTES = 1e-3  # is added to shares, so that they have a logarithm
-_RIDGE = 1e-4
 
 
-@dataclass(frozen=True)
-class Weights(Chosen):
-    """What counts how much, and what it is worth.
-
-    Attributes:
-        weights: w of `FEATURES`; none: the network has the say alone.
-        places: how many it was chosen by. before, after: metrics of the network alone and with all else, on the half
-            of these that did not fit w.
-    """
+class SessionWeights(Weights):
+    """What sequences like the given one count, and what they are worth."""
 
     what = "what sequences like the given one count"
-
-    weights: list[float]
-    places: int
-    before: dict[str, float]
-    after: dict[str, float]
-
-    def __str__(self) -> str:
-        told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
-        what = "have a say" if self.weights else "have no say"
-        return f"Sequences like the given one {what}, by {self.places:,} places that the network did not see ({told})."
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of a report."""
-        return ["what tells of an item", "weight"], [
-            [name, f"{weight:.3g}"] for name, weight in zip(FEATURES, self.weights, strict=False)
-        ]
-
-    def check(self) -> None:
-        if len(self.weights) not in (0, len(FEATURES)) or not np.isfinite(self.weights).all():
-            raise ValueError(f"weights {self.weights}")
+    features = FEATURES
+    who = "Sequences like the given one"
+    by = "places"
 
 
 def held_out(count: int) -> int:
     """How many of so many training sequences, the last ones, are to choose by: none of few."""
     return min(int(_HELD * count), _MOST_HELD) if count >= FEWEST else 0
-
-
-@dataclass(frozen=True)
-class NextItems:
-    """Items that may come next at m places, and what tells of them.
-
-    Attributes:
-        rows, items: (c,) of a place and an item, rising by both. features: (c, F) float32.
-    """
-
-    m: int
-    rows: np.ndarray
-    items: np.ndarray
-    features: np.ndarray
-
-    @classmethod
-    def together(cls, parts: list[NextItems]) -> NextItems:
-        """Those of all parts, one after the other."""
-        first = np.cumsum([0, *(part.m for part in parts)])
-        rows = [part.rows + start for part, start in zip(parts, first, strict=False)]
-        items, features = ([getattr(part, name) for part in parts] for name in ("items", "features"))
-        return cls(int(first[-1]), *map(np.concatenate, (rows, items, features)))
-
-    def best(self, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
-        return best_of_rows(self.rows, self.items, self.features.astype(np.float64) @ weights, self.m, k)
 
 
 class SessionVotes:
@@ -143,7 +92,7 @@ class SessionVotes:
         scores, items = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
         return scores.to(hidden.device), items.to(hidden.device)
 
-    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Iterator[NextItems]:
+    def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Iterator[Told]:
         """The best max(k, 200) items of ``head``, those with votes and those of the sequence itself.
 
         Args:
@@ -158,7 +107,7 @@ class SessionVotes:
             some = slice(start, start + _AT_ONCE)
             yield self._candidates(scores[some], classes[some], every.part(start, start + _AT_ONCE))
 
-    def _candidates(self, scores: np.ndarray, classes: np.ndarray, history: _History) -> NextItems:
+    def _candidates(self, scores: np.ndarray, classes: np.ndarray, history: _History) -> Told:
         """Of (m, ·) best of the network and of what came before."""
         there = classes >= 0
         own = np.nonzero(there)[0] * self.num_items + classes[there]
@@ -175,7 +124,7 @@ class SessionVotes:
         features[at, 1:3] = np.log(np.stack([_shares(part, rows[at]) for part in votes], axis=1) + _NO_VOTES)
         features[np.searchsorted(every, said), 3:7] = history.told()
         features[:, 7:] = self._frequencies[items]
-        return NextItems(len(scores), rows, items, features)
+        return Told(len(scores), rows, items, features)
 
     def _votes(self, history: _History) -> tuple[np.ndarray, ...]:
         """Rising keys row·D + item, (c',) votes of the nearest sequences for them, and those of places after theirs."""
@@ -216,7 +165,9 @@ class SessionVotes:
         order = order[places_in(row[order]) < self.count]
         return row[order], shared[order], (alike * near)[order]
 
-    def chosen(self, network: Any, held: SequenceExamples, names: list[str], seed: int, size: int = 64) -> Weights:
+    def chosen(
+        self, network: Any, held: SequenceExamples, names: list[str], seed: int, size: int = 64
+    ) -> SessionWeights:
         """The weights by which places of ``held`` sequences are likeliest, which are none of these and trained nothing.
 
         One half of the places fits them; all do, if the metrics of the other half are better on average than those of
@@ -224,8 +175,8 @@ class SessionVotes:
         """
         depth = max(int(name.rpartition("@")[2]) for name in names)
         found, targets = self._looked_up(network, held, depth, size)
+        hits = found.items == targets[found.rows]
         odd = np.random.default_rng(seed).permutation(len(targets)) % 2 == 1
-        alone = np.eye(1, len(FEATURES))[0]
 
         def judged(weights: np.ndarray) -> dict[str, float]:
             evaluation = Evaluation(names)
@@ -233,15 +184,13 @@ class SessionVotes:
             evaluation.add_ranked(torch.from_numpy(best), SparseTargets.from_ids(torch.from_numpy(targets[odd])))
             return evaluation.result()
 
-        before, after = judged(alone), judged(_fitted(found, targets, ~odd))
-        better = np.mean([after[name] / max(before[name], 1e-4) for name in names]) > 1.0
-        weights = _fitted(found, targets, np.ones(len(targets), dtype=bool)).tolist() if better else []
-        return Weights(weights, len(targets), before, after)
+        weights, before, after = weighed(found, hits, odd, judged)
+        return SessionWeights(weights, len(targets), before, after)
 
     @torch.no_grad()
-    def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[NextItems, np.ndarray]:
+    def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[Told, np.ndarray]:
         """What may come next at the places of held sequences, of the first ones if they are many; (m,) what comes."""
-        parts: list[NextItems] = []
+        parts: list[Told] = []
         targets: list[np.ndarray] = []
         for start in range(0, len(held), size):
             inputs, after = held.batch(np.arange(start, min(start + size, len(held))))
@@ -251,32 +200,7 @@ class SessionVotes:
             pairs, places = (sum(many) for many in zip(*((len(part.rows), part.m) for part in parts), strict=True))
             if pairs >= _MOST_PAIRS or places >= _MOST_PLACES:
                 break
-        return NextItems.together(parts), np.concatenate(targets)
-
-
-def _fitted(found: NextItems, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """(F,) weights by which the targets (m,) of the chosen places are likeliest among their candidates."""
-    hit = (found.items == targets[found.rows]) & chosen[found.rows]
-    used = np.isin(found.rows, found.rows[hit])
-    features, rows = torch.from_numpy(found.features[used]), np.unique(found.rows[used], return_inverse=True)[1]
-    row, target = torch.from_numpy(rows), torch.from_numpy(np.flatnonzero(hit[used]))
-    weights = torch.eye(1, len(FEATURES))[0].requires_grad_()
-    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
-    m = int(hit.sum())
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        scores = features @ weights
-        with torch.no_grad():
-            highest = torch.full((m,), -torch.inf).scatter_reduce(0, row, scores, "amax")
-        sums = torch.zeros(m).index_add(0, row, (scores - highest[row]).exp())
-        value: Tensor = (sums.log() + highest - scores[target]).sum() / max(m, 1) + _RIDGE * weights.square().sum()
-        value.backward()
-        return value
-
-    if m:
-        optimizer.step(loss)
-    return weights.detach().double().numpy()
+        return Told.together(parts), np.concatenate(targets)
 
 
 @dataclass(frozen=True)

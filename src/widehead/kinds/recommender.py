@@ -24,7 +24,7 @@ class Recommender(Kind):
     """
     compared = "train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2"
     takes = (
-        *("ratings", "target_power", "target_item_power"),
+        *("ratings", "target_power", "target_item_power", "neighbours"),
         *("hidden", "activation", "dropout", "input_dropout", "encoder_init"),
     )
     decides_width = True
@@ -45,6 +45,7 @@ class Recommender(Kind):
                 "head_ridge": 0.6,
                 "loss": "squared-error",
                 "batch_size": 512,
+                "neighbours": 500,
             },
             stands_on=STARTS,
         ),
@@ -60,6 +61,7 @@ class Recommender(Kind):
                 "input_dropout": 0.5,
                 "batch_size": 512,
                 "epochs": 15,
+                "neighbours": 500,
                 "evaluate_every": "5 epochs",
             },
         ),

@@ -80,8 +80,8 @@ def export(
         )
     if format != "word2vec" and run.network.beside is not None:
         warn_user(
-            f"{path} holds the network alone, and the run ranks classes by votes of the nearest training documents or "
-            "sequences, too: take Run.predict or `widehead serve`, or train with neighbours 0.",
+            f"{path} holds the network alone, and the run ranks classes by votes of the nearest training documents, "
+            "sequences or users, too: take Run.predict or `widehead serve`, or train with neighbours 0.",
             RankingWarning,
         )
     return path
