@@ -241,7 +241,7 @@ def test_estimators_hear_users_too() -> None:
     assert np.all(np.diff(scores[0]) <= 0)
     assert found[1].tolist() == [None] * 5
     assert {"3.1", "3.4"} <= set(model.recommend([["3.1", "3.4"]], 7, exclude=False)[0][0])
-    assert model.score([row[:4] for row in likes], [row[4:] for row in likes]) > 0.4
+    assert model.score([row[:4] for row in likes], [row[4:] for row in likes]) > 0.25  # one in three at best
 
 
 def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:

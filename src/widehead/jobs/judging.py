@@ -215,7 +215,8 @@ def best_classes(
     """(m, k) int64 class ids and (m, k) float64 scores of the best for m inputs at a time, best first.
 
     Places that no class takes hold -1 and -inf: last ones, if classes are excluded, and all of an input of which
-    nothing is known, as one class would be as good as another. Nothing is known either if the hidden layer is all zero.
+    nothing is known, as one class would be as good as another. Nothing is known either if the hidden layer is all zero
+    and nothing ranks beside the network.
 
     Args:
         exclude_inputs: whether ids of the input are classes that must not be named.
@@ -225,7 +226,8 @@ def best_classes(
         inputs = on_device(inputs, device)
         hidden = network.hidden(inputs)
         scores, classes = _top(network, inputs, hidden, k, inputs if exclude_inputs else None)
-        kept = (classes >= 0) & (hidden != 0).any(dim=1, keepdim=True)
+        says = (hidden != 0).any(dim=1, keepdim=True) | (network.beside is not None)
+        kept = (classes >= 0) & says
         # Together, so that a device is waited for once; float64 holds whole numbers up to 2⁵³.
         found = torch.stack([part.to(torch.float64) for part in (kept, classes, scores)], dim=1).cpu()
         best = (found[:, 0] > 0) & known[:, None]
