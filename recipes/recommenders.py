@@ -125,6 +125,7 @@ def options_of(name: str, doc: str | None, argument: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(argument, type=Path)
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="without ALS")
     parser.add_argument("--width", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
     return parser.parse_args()
@@ -134,10 +135,13 @@ def compared(
     name: str, split: Split, data: Mapping[str, Any], options: argparse.Namespace, als_options: Mapping[str, Any]
 ) -> None:
     """Run the recipe: ``data`` are settings of a config that give the split, ``als_options`` those without --tune."""
-    peer = options.out.with_name(f"{options.out.name}-als")
-    found = tuned(name, split, peer) if options.tune else als_options
     width = {} if options.width is None else {"width": options.width}
     config = configure("recommender", **data, out=str(options.out), **width)
+    if options.alone:
+        report(name, [popularity(split), widehead(split, config)])
+        return
+    peer = options.out.with_name(f"{options.out.name}-als")
+    found = tuned(name, split, peer) if options.tune else als_options
     side_by_side(name, split, config, peer, found)
 
 
