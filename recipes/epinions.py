@@ -3,8 +3,8 @@
     python recipes/epinions.py epinions.tsv.gz [--tune | --alone] [--width N] [--out runs/epinions]
 
 A fifth of each user's pairs, drawn with seed 0, is held out to judge by. Prints a table and appends its rows to
-results/epinions.jsonl. --alone leaves ALS out; --tune looks for the options of ALS on a part of the training pairs first; without it those
-found here are used.
+results/epinions.jsonl. --tune looks for the options of ALS on a part of the training pairs first; without it those
+found here are used. --alone leaves ALS out.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python recipes/gowalla.py FOLDER [--tune | --alone] [--width N] [--out runs/gowalla]
 
 FOLDER holds train.txt and test.txt, one user a line. Prints a table and appends its rows to results/gowalla.jsonl.
---alone leaves ALS out; --tune looks for the options of ALS on a part of the training pairs first; without it those found here are used.
+--tune looks for the options of ALS on a part of the training pairs first; without it those found here are used. --alone
+leaves ALS out.
 """
 
 from __future__ import annotations
