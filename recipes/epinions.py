@@ -1,10 +1,10 @@
 """Recommender on Epinions, 296,277 products: this library, implicit's ALS for the same time, and popularity.
 
-    python recipes/epinions.py epinions.tsv.gz [--tune | --alone] [--width N] [--out runs/epinions]
+    python recipes/epinions.py epinions.tsv.gz [--tune] [--width N] [--out runs/epinions]
 
 A fifth of each user's pairs, drawn with seed 0, is held out to judge by. Prints a table and appends its rows to
 results/epinions.jsonl. --tune looks for the options of ALS on a part of the training pairs first; without it those
-found here are used. --alone leaves ALS out.
+found here are used.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Recommender on gowalla (the split of the LightGCN papers): this library within five minutes, ALS and popularity.
 
-    python recipes/gowalla.py FOLDER [--tune | --alone] [--width N] [--out runs/gowalla]
+    python recipes/gowalla.py FOLDER [--tune] [--width N] [--out runs/gowalla]
 
 FOLDER holds train.txt and test.txt, one user a line. Prints a table and appends its rows to results/gowalla.jsonl.
---tune looks for the options of ALS on a part of the training pairs first; without it those found here are used. --alone
-leaves ALS out.
+--tune looks for the options of ALS on a part of the training pairs first; without it those found here are used.
 """
 
 from __future__ import annotations

@@ -67,19 +67,17 @@ def popularity(split: Split) -> dict[str, Any]:
     return {"method": "popularity", **split.judged(top)}
 
 
-def widehead(split: Split, config: TrainingConfig) -> dict[str, Any]:
-    """This library's run of a config, which names the same split; judged as it ranks, neighbours and all."""
+def widehead(config: TrainingConfig) -> dict[str, Any]:
+    """This library's run of a config, which names the same split."""
     begin = time.perf_counter()
     outcome = Run.new(config).train()
-    run = Run.open(config.out)
-    metrics = run.evaluate(split.test if config.test is None else None)
-    shown = {"width": run.config.width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
+    width = Run.open(config.out).config.width  # the data may have decided
+    shown = {"width": width, "epochs": config.epochs, "seconds": round(outcome.seconds, 1)}
     return {
         "method": "widehead",
         **shown,
         "seconds_in_all": round(time.perf_counter() - begin, 1),
-        **{name: metrics[name] for name in METRICS},
-        "alone": {name: outcome.metrics[name] for name in METRICS},
+        **{name: outcome.metrics[name] for name in METRICS},
     }
 
 
@@ -109,7 +107,7 @@ def side_by_side(
     name: str, split: Split, config: TrainingConfig, folder: Path, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Popularity, this library, and ALS: ten iterations, and as many as fit into this library's training time."""
-    ours = widehead(split, config)
+    ours = widehead(config)
     rows = [
         popularity(split),
         ours,
@@ -125,7 +123,6 @@ def options_of(name: str, doc: str | None, argument: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(argument, type=Path)
     parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--alone", action="store_true", help="without ALS")
     parser.add_argument("--width", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
     return parser.parse_args()
@@ -135,13 +132,10 @@ def compared(
     name: str, split: Split, data: Mapping[str, Any], options: argparse.Namespace, als_options: Mapping[str, Any]
 ) -> None:
     """Run the recipe: ``data`` are settings of a config that give the split, ``als_options`` those without --tune."""
-    width = {} if options.width is None else {"width": options.width}
-    config = configure("recommender", **data, out=str(options.out), **width)
-    if options.alone:
-        report(name, [popularity(split), widehead(split, config)])
-        return
     peer = options.out.with_name(f"{options.out.name}-als")
     found = tuned(name, split, peer) if options.tune else als_options
+    width = {} if options.width is None else {"width": options.width}
+    config = configure("recommender", **data, out=str(options.out), **width)
     side_by_side(name, split, config, peer, found)
 
 
@@ -149,7 +143,7 @@ def report(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a table, and append a line a row to results/NAME.jsonl."""
     print(f"{'method':14}{'recall@20':>10}{'ndcg@20':>10}{'seconds':>9}  options")
     for row in rows:
-        shown = {k: v for k, v in row.items() if k not in ("method", "seconds", "part", "alone", *METRICS)}
+        shown = {k: v for k, v in row.items() if k not in ("method", "seconds", "part", *METRICS)}
         options = ", ".join(f"{k} {v}" for k, v in shown.items())
         print(
             f"{row['method']:14}{row['recall@20']:10.4f}{row['ndcg@20']:10.4f}{row.get('seconds', 0.0):9.1f}  {options}"

@@ -39,7 +39,7 @@ def files(folder: Path, count: int = 1_300) -> None:
 
 
 def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
-    chosen = {"width": 4, "at": (1, 5), "holdout": 0.0, **options}
+    chosen = {"width": 4, "at": (1, 5), "holdout": 0.0, "neighbours": 500, **options}
     run = Run.new(configure("recommender", train=str(folder / "train.txt"), out=str(folder / out), **chosen))
     run.train(quiet=True)
     return Run.open(folder / out)
@@ -234,7 +234,7 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(
 
 def test_estimators_hear_users_too() -> None:
     likes = planted()
-    model = wh.Recommender(width=4, at=(1,), quiet=True).fit([row[:4] for row in likes])
+    model = wh.Recommender(width=4, at=(1,), quiet=True, neighbours=500).fit([row[:4] for row in likes])
     found, scores = model.recommend([["3.1", "3.4"], ["unheard"]], 5)
     assert {name.partition(".")[0] for name in found[0, :5]} == {"3"}
     assert not {"3.1", "3.4"} & set(found[0])
