@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure, logit, user_votes
 from widehead.jobs.logit import Told, fitted
+from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
@@ -269,3 +270,9 @@ def test_few_users_are_all_trained_on(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     assert run.network.beside is None
     assert not run.folder.neighbours_path.exists()
+
+
+def test_several_processes_refuse_neighbours_that_are_spread_over_them(tmp_path: Path) -> None:
+    config = configure("recommender", train="train.txt", out=str(tmp_path / "run"), neighbours=5)
+    with pytest.raises(ValueError, match=r"`neighbours` should be 0 in several processes.*Found 5"):
+        Recommender.of(config, "train.txt", share=cast(Any, object()))
