@@ -1,11 +1,15 @@
-"""Word embeddings on 100 MB of Wikipedia, judged by word similarity (Spearman's ρ), beside gensim and an SVD.
+"""Word embeddings on 100 MB of Wikipedia, judged by word similarity and analogies, beside gensim and an SVD.
 
     python recipes/word_embeddings.py TEXT SIMILARITY_FOLDER [--peers gensim-1,gensim-3,svd] [--out runs/words]
 
 TEXT is plain text, which may be compressed; SIMILARITY_FOLDER holds simlex999.txt, wordsim353.tsv and men3k.txt, two
-words and a number a line. Seconds are wall time without reading and cutting the text, which is done once for all and
-timed by itself; counting is included. ρ is given for all pairs, and for the half of them that no setting was chosen on
-("rest"). Appends a line for each model to recipes/results/word-embeddings.jsonl.
+words and a number a line, and questions-words.txt, Google's analogies. Seconds are wall time without reading and
+cutting the text, which is done once for all and timed by itself; counting is included.
+
+Similarity is Spearman's ρ, given for all pairs, and for the half of them that no setting was chosen on ("rest").
+Analogies are the share of right answers (3CosAdd, all words are candidates) among those whose words are known, and by
+kind: syntactic ones are the sections whose names begin with "gram". Appends a line for each model to
+recipes/results/word-embeddings.jsonl.
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peers import python_of, run
 from provenance import append
-from scipy.stats import spearmanr
 
-from widehead.data import END, UNKNOWN, Vocabulary, count_words, encode
+from widehead.data import END, UNKNOWN, Vocabulary, count_words, encode, read_analogies, read_word_pairs
 from widehead.jobs import configure
+from widehead.metrics import analogy_answers, rank_correlation
 from widehead.runs import Run
 
 SETS = {"simlex": "simlex999.txt", "wordsim": "wordsim353.tsv", "men": "men3k.txt"}
@@ -59,7 +64,7 @@ def ours(options: argparse.Namespace, reading: float) -> None:
     outcome = Run.new(configure("word-embeddings", train=str(options.text), out=options.out)).train()
     seconds = time.perf_counter() - begin - reading
     trained: Any = Run.open(options.out)
-    scores = similarities(list(trained.job.words), trained.network.head.weight().numpy(), options.similarity)
+    scores = judged(trained.job.words, trained.network.head.weight().numpy(), options.similarity)
     keep(
         {"model": "widehead", "seconds": seconds, "seconds_head": outcome.seconds, "seconds_reading": reading} | scores
     )
@@ -79,25 +84,44 @@ def a_peer(peer: str, words: Vocabulary, ids: np.ndarray, folder: Path, similari
     else:
         raise SystemExit(f"--peers should name gensim-EPOCHS or svd. Found {peer}.")
     for variant in done["variants"]:
-        scores = similarities(names, np.load(folder / f"{variant}.npy"), similarity)
+        scores = judged(words, np.load(folder / f"{variant}.npy"), similarity)
         keep({"model": variant, "seconds": done["seconds"]} | scores)
 
 
-def similarities(names: list[str], vectors: np.ndarray, folder: Path) -> dict[str, float]:
+def judged(words: Vocabulary, vectors: np.ndarray, folder: Path) -> dict[str, float]:
+    """All figures of vectors (D, d)."""
+    return similarities(words, vectors, folder) | analogies(words, vectors, folder)
+
+
+def similarities(words: Vocabulary, vectors: np.ndarray, folder: Path) -> dict[str, float]:
     """Spearman's ρ of cosines with people's judgements: over all pairs whose words are known, and over the rest."""
-    ids = {name: i for i, name in enumerate(names)}
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found: dict[str, float] = {}
     for name, file in SETS.items():
-        lines = (line.split() for line in (folder / file).read_text(encoding="utf-8").splitlines())
-        pairs = [(a.lower(), b.lower(), float(score)) for a, b, score in (p for p in lines if p[0][0] != "#")]
-        known = [(ids[a], ids[b], score) for a, b, score in pairs if a in ids and b in ids]
-        first, second, judged = (np.array(column) for column in zip(*known, strict=True))
-        cosines = (unit[first] * unit[second]).sum(axis=1)
-        rest = np.random.default_rng(HALVES_SEED).permutation(len(judged)) >= len(judged) // 2
-        found[name] = float(spearmanr(cosines, judged)[0])
-        found[f"{name}_rest"] = float(spearmanr(cosines[rest], judged[rest])[0])
+        pairs = [(a.lower(), b.lower(), score) for a, b, score in read_word_pairs(folder / file)]
+        known = [(words.id(a), words.id(b), score) for a, b, score in pairs if a in words and b in words]
+        first, second, scores = (np.array(column) for column in zip(*known, strict=True))
+        both = torch.from_numpy((unit[first] * unit[second]).sum(axis=1)), torch.from_numpy(scores)
+        rest = np.random.default_rng(HALVES_SEED).permutation(len(scores)) >= len(scores) // 2
+        found[name] = rank_correlation(*both)
+        found[f"{name}_rest"] = rank_correlation(*(part[torch.from_numpy(rest)] for part in both))
     return found
+
+
+def analogies(words: Vocabulary, vectors: np.ndarray, folder: Path) -> dict[str, float]:
+    """Shares of Google's analogies that are answered right: of all, of semantic and of syntactic ones."""
+    asked: dict[str, list[list[int]]] = {"semantic": [], "syntactic": []}
+    for section, lines in read_analogies(folder / "questions-words.txt").items():
+        four = [[word.lower() for word in line] for line in lines]
+        kind = "syntactic" if section.startswith("gram") else "semantic"
+        asked[kind] += [words.ids(line).tolist() for line in four if all(word in words for word in line)]
+    right: dict[str, torch.Tensor] = {}
+    for kind, rows in asked.items():
+        ids = torch.tensor(rows)
+        left_out = torch.from_numpy(words.ids([END, UNKNOWN]))
+        right[kind] = analogy_answers(torch.from_numpy(vectors), ids[:, :3], left_out) == ids[:, 3]
+    right["analogies"] = torch.cat(list(right.values()))
+    return {"analogies_asked": len(right["analogies"])} | {kind: float(r.double().mean()) for kind, r in right.items()}
 
 
 def keep(figures: Mapping[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from support.memory_data import DATA, SMALL, fitted
 
 import widehead as wh
@@ -79,3 +81,29 @@ def test_unknown_words_are_told(words: Any) -> None:
         words.most_similar([])
     with pytest.raises(ValueError, match="`topn`"):
         words.most_similar("w3", 0)
+
+
+def test_pairs_that_people_judged(words: Any, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    pairs = [("w1", "w2", 3.0), ("W3", "w4", 1.0), ("w5", "w9", 3.0), ("w7", "w8", 9.0)]
+    path.write_text("".join(f"{a} {b} {n}\n" for a, b, n in [*pairs, ("w1", "nowhere", 2.0)]))
+    cosines = [words.similarity(a.lower(), b) for a, b, _ in pairs]
+    expected = spearmanr(cosines, [n for *_, n in pairs])[0]
+    found = words.evaluate_word_pairs(path)
+    assert found == {"rank_correlation": pytest.approx(expected), "pairs": 4, "unknown": 1}
+    path.write_text("w1 w2 3\nw1 nowhere 3\n")
+    with pytest.raises(DataError, match=r"two pairs or more whose words are known\. Found 1"):
+        words.evaluate_word_pairs(path)
+
+
+def test_analogies_of_a_file(words: Any, tmp_path: Path) -> None:
+    path = tmp_path / "questions.txt"
+    best = words.analogy("w1", "w2", "w5", 2)
+    right, wrong = f"w1 W2 w5 {best[0][0]}\n", f"w1 w2 w5 {best[1][0]}\n"
+    path.write_text(f": one\n{right}{wrong}w1 nowhere w5 w6\n: two\nw1 w2 nowhere w3\n: three\n{right}")
+    share, sections = words.evaluate_word_analogies(path)
+    assert share == pytest.approx(2 / 3)
+    assert sections == {"one": (1, 2), "two": (0, 0), "three": (1, 1)}
+    path.write_text("w1 w2 w3 nowhere\n")
+    with pytest.raises(DataError, match=r"an analogy whose words are known\. Found none"):
+        words.evaluate_word_analogies(path)

@@ -13,6 +13,7 @@ from widehead.data.sparse import binary, split_rows
 from widehead.data.text import END, UNKNOWN, count_words, encode, read_words, subsample
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
+from widehead.data.word_tests import read_analogies, read_word_pairs
 from widehead.data.words import NgramExamples
 
 __all__ = [
@@ -42,10 +43,12 @@ __all__ = [
     "open_text",
     "pair",
     "pieces",
+    "read_analogies",
     "read_interactions",
     "read_multilabel",
     "read_sequences",
     "read_thesaurus",
+    "read_word_pairs",
     "read_words",
     "split_rows",
     "subsample",

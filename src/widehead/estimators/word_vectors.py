@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from widehead.data import END, UNKNOWN
-from widehead.data.files import is_file, shortened
+from widehead.data import END, UNKNOWN, read_analogies, read_word_pairs
+from widehead.data.files import FilePath, is_file, shortened
 from widehead.errors import DataError, check_whole
 from widehead.estimators.base import Estimator
 from widehead.jobs.word_embeddings import WordEmbeddings
+from widehead.metrics import analogy_answers, rank_correlation
 from widehead.runs.rows import class_rows, ids_of, linear_head, nearest_classes, rows_of
 from widehead.targets import SparseTargets
 
@@ -98,6 +99,59 @@ class WordVectors(Estimator):
         """The cosine of two words; DataError if one is not known."""
         one, two = normalize(self._rows([a, b]))
         return float(one @ two)
+
+    def evaluate_word_pairs(self, path: FilePath) -> dict[str, float]:
+        """Spearman's ρ of cosines with what people said of pairs of words: ``word word number`` a line.
+
+        A word that is not known as it stands is looked up in lower case.
+
+        Returns:
+            "rank_correlation" over the pairs of which both words are known, the numbers of these "pairs", and of the
+            "unknown" ones, which are left out.
+
+        Raises:
+            DataError: the file is something else, or fewer than two of its pairs are known.
+        """
+        pairs = read_word_pairs(path)
+        known = [(self._id(a), self._id(b), judged) for a, b, judged in pairs]
+        known = [pair for pair in known if None not in pair]
+        if len(known) < 2:
+            raise DataError(f"{path}: expected two pairs or more whose words are known. Found {len(known)}.")
+        first, second, judged = (torch.tensor(column) for column in zip(*known, strict=True))
+        head = linear_head(self._fitted())
+        cosines = (normalize(rows_of(head, first)) * normalize(rows_of(head, second))).sum(1).cpu()
+        found = rank_correlation(cosines, judged)
+        return {"rank_correlation": found, "pairs": len(known), "unknown": len(pairs) - len(known)}
+
+    def evaluate_word_analogies(self, path: FilePath) -> tuple[float, dict[str, tuple[int, int]]]:
+        """The share of analogies that `analogy` answers right, over a file in the format of questions-words.txt.
+
+        Those with a word that is not known, in lower case neither, are left out.
+
+        Returns:
+            the share of right answers, and by section how many were right and how many were asked.
+
+        Raises:
+            DataError: the file is something else, or all its analogies have a word that is not known.
+        """
+        sections = read_analogies(path)
+        ids = [[self._id(word) for word in four] for section in sections.values() for four in section]
+        asked = np.array([None not in four for four in ids])
+        if not asked.any():
+            raise DataError(f"{path}: expected an analogy whose words are known. Found none.")
+        four = torch.tensor([row for row in ids if None not in row])
+        left_out = ids_of([END, UNKNOWN], self._fitted().class_ids)
+        right = np.zeros(len(ids), dtype=bool)
+        vectors = torch.from_numpy(self.vectors)
+        right[asked] = (analogy_answers(vectors, four[:, :3], left_out) == four[:, 3]).numpy()
+        ends = np.cumsum([len(section) for section in sections.values()])[:-1]
+        parts = zip(sections, np.split(right, ends), np.split(asked, ends), strict=True)
+        return float(right[asked].mean()), {name: (int(r.sum()), int(n.sum())) for name, r, n in parts}
+
+    def _id(self, word: str) -> int | None:
+        """A word's id, or that of its lower case, or None."""
+        known = self._fitted().class_ids
+        return known.get(word, known.get(word.lower()))
 
     def _rows(self, words: Sequence[str]) -> torch.Tensor:
         """(n, d) the vectors of some words; DataError if one is not known."""
