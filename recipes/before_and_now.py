@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from provenance import append
@@ -65,7 +66,8 @@ def compared(row: int, before: Path, busy: int, rounds: int, seconds: float) -> 
                 found = json.loads(_said(worker, f"{seconds}\n"))
                 took[name] += found if turn else []  # the first turn warms up
     finally:
-        for process in [*others, *workers.values()]:
+        started: list[subprocess.Popen[Any]] = [*others, *workers.values()]
+        for process in started:
             process.kill()
             process.wait()
     figures = {f"{name}_median": statistics.median(steps) for name, steps in took.items()}

@@ -36,8 +36,8 @@ import torch
 import torch._dynamo  # what torch imports with its first optimiser
 from provenance import append
 
-import widehead.report  # so that processes find everything imported
-from widehead.cli import main as widehead
+import widehead.report  # noqa: F401, so that processes find everything imported
+from widehead.cli import main as command_line
 from widehead.runs import Run
 from widehead.training import read_metrics
 from widehead.training.checkpoint import load_checkpoint
@@ -131,7 +131,7 @@ def start(arguments: list[str], log: Path) -> int:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             with contextlib.suppress(SystemExit):
-                widehead(arguments)
+                command_line(arguments)
             code = 0
     finally:
         os._exit(code)

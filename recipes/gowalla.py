@@ -20,7 +20,7 @@ ALS: dict[str, Any] = {"alpha": 20.0, "regularization": 0.01}
 def main() -> None:
     options = options_of("gowalla", __doc__, "folder")
     files = {part: str(options.folder / f"{part}.txt") for part in ("train", "test")}
-    both = pair(*(read_interactions(files[part]) for part in ("train", "test")))
+    both = pair(read_interactions(files["train"]), read_interactions(files["test"]))
     split = Split(binary(both.train.matrix), binary(both.test.matrix), both.test.unreachable)
     compared("gowalla", split, files, options, ALS)
 

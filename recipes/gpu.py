@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -117,7 +117,10 @@ def top_k_figures(sizes: Sizes, device: torch.device) -> dict[str, Any]:
         hidden = torch.randn(batch, width, device=device)
         head.top_k(hidden, min(_BEST, classes))
     stored = head.weights.rows.stored
-    turns = {"top_k": lambda: head.top_k(hidden, min(_BEST, classes)), "reading": stored.sum}
+    turns: dict[str, Callable[[], object]] = {
+        "top_k": lambda: head.top_k(hidden, min(_BEST, classes)),
+        "reading": stored.sum,
+    }
     turns["reading"]()
     seconds = {name: statistics.median(found) for name, found in interleaved(turns, 3, device).items()}
     ratio = seconds["top_k"] / seconds["reading"]

@@ -109,7 +109,7 @@ def written(documents: MultiLabel, rows: np.ndarray, path: Path) -> MultiLabel:
             pairs = zip(x.indices[here].tolist(), x.data[here].tolist(), strict=True)
             labels = y.indices[y.indptr[i] : y.indptr[i + 1]].tolist()
             out.write(",".join(map(str, labels)) + " " + " ".join(f"{f}:{v:.6g}" for f, v in pairs) + "\n")
-    return MultiLabel(x, y, documents.unreachable[rows], documents.schema)
+    return MultiLabel(x, y, documents.unreachable[rows], documents.schema, len(rows))
 
 
 def of_omikuji(kind: str, place: Path, training: MultiLabel, tested: MultiLabel, threads: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Watch:
 
     def __init__(self, batches: Batches, last: int) -> None:
         self.batches, self.last = batches, last
-        self.passes: list[Counter[str]] = []
+        self.passes: list[defaultdict[str, float]] = []
         self.profiler = profile(activities=[ProfilerActivity.CPU])
         self.profiled = 0.0  # seconds of the pass under the profiler
         self._lap, self._steps_left = 0.0, 0
@@ -112,7 +112,7 @@ class Watch:
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """As of the batches themselves; the profiler runs in the last pass."""
-        self.passes.append(Counter())
+        self.passes.append(defaultdict(float))
         self._steps_left = len(self) - start
         if n == self.last:
             self.profiler.start()

@@ -37,6 +37,7 @@ import torch
 from provenance import commit
 
 from widehead.jobs import configure
+from widehead.jobs.recommender import Recommender
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -112,6 +113,7 @@ class Served:
 
 def questions_of(run: Run, count: int, k: int, exact: bool) -> list[Question]:
     """Requests of users of the run, with the classes that `Run.predict` gives and their scores; many if not exact."""
+    assert isinstance(run.job, Recommender)
     matrix, names = run.job.train.matrix, run.job.class_names
     users = random.Random(0).sample(range(matrix.shape[0]), min(count, matrix.shape[0]))
     rows = [[names[i] for i in matrix[user].indices] for user in users]

@@ -28,6 +28,7 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
 import widehead as wh
+from widehead.split.weights import SplitWeights
 
 
 def drawn_targets(classes: int, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -48,6 +49,7 @@ def rank_figures(rank: int, processes: int, given: argparse.Namespace, place: st
     storage = None if given.storage is None else given.storage / f"rows-{processes}-{rank}"
     with AnonymousMemory() as memory:
         head = wh.ExactHead(given.width, given.classes, wh.losses.SquaredError(), mesh=mesh, storage=storage)
+        assert isinstance(head.weights, SplitWeights)
         optimizer, split = wh.optim.Newton(head), head.weights.split
         seconds, generator = [], torch.Generator().manual_seed(rank)
         share = given.batch // processes

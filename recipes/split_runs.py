@@ -29,6 +29,7 @@ from million import planted
 from provenance import append
 
 from widehead.jobs import configure
+from widehead.jobs.recommender import Recommender
 from widehead.runs import Run
 from widehead.split import Member, RowSplit
 
@@ -42,6 +43,7 @@ def rank_figures(rank: int, processes: int, place: str, table: str, given: argpa
     with AnonymousMemory() as memory:
         run = Run.new(config, mesh=mesh)
         while_reading, read_seconds = memory.peak, time.perf_counter() - begin
+        assert isinstance(run.data.job, Recommender)
         matrix = run.data.job.train.matrix
         held = anonymous_bytes()
         outcome = run.train(quiet=True)

@@ -28,6 +28,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import widehead as wh
+from widehead.split.weights import SplitWeights
 
 GATHERS = ("numbers", "batch", "derivatives")
 SUMS = ("outputs", "SW", "sums over examples")
@@ -66,6 +67,7 @@ def figures(processes: int, given: argparse.Namespace) -> dict[str, Any]:
     distributed.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
     mesh = init_device_mesh("cpu", (processes,))
     head = wh.ExactHead(given.width, given.classes, wh.losses.SphericalSoftmax(), mesh=mesh)
+    assert isinstance(head.weights, SplitWeights)
     optimizer, split = wh.optim.SGD(head, lr=0.001), head.weights.split
     for _ in range(2):
         split.sent.clear()
