@@ -20,6 +20,7 @@ from claims.quality import (
     PHENOTYPES,
     WIKIPEDIA,
     WIKITEXT,
+    WORDNET,
     YSO,
 )
 from claims.speed import (
@@ -65,6 +66,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
             DEMO,
             CITEULIKE,
             PHENOTYPES,
+            WORDNET,
             YSO,
             EMBEDDINGS,
             NEXT_ITEM,

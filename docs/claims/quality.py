@@ -109,6 +109,14 @@ PHENOTYPES = Claim(
     (Table("recipes/results/multilabel.jsonl", _LABELS, {"set": "phenotypes", "judged_by": ("test",)}),),
 )
 
+WORDNET = Claim(
+    "Labels: WordNet's glosses",
+    "What a set of synonyms means to the words of the set, 113,493 glosses, 143,324 labels, one thread, no options, "
+    "beside omikuji's Parabel and Bonsai, three trees each. It takes five times Parabel's time and memory.",
+    "python recipes/multilabel.py FOLDER --sets wordnet --threads 1",
+    (Table("recipes/results/multilabel.jsonl", _LABELS, {"set": "wordnet", "judged_by": ("test",)}),),
+)
+
 YSO = Claim(
     "Labels: yso-finna-en",
     "587,740 titles and abstracts, 25,147 subjects, one thread, no options, beside omikuji's Parabel, which takes "
