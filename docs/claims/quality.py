@@ -176,8 +176,7 @@ NEXT_ITEM = Claim(
     "tell; the other two were trained before there were any, on all sessions, and judged on 20,000 prefixes drawn at "
     "random (standard error of recall 0.35 and 0.28 %). Papers report (from memory) for diginetica 50.7 / 17.6 "
     "(SR-GNN) and 54.2 / 19.0 (GCE-GNN), for Nowplaying 18.9 / 7.5 and 22.4 / 8.4. **The job is ahead of both on both "
-    "sets; its network alone is behind GCE-GNN.** The run on Nowplaying with neighbours was stopped and went on; its "
-    "seconds lack some 100, and it is judged on 20,000 prefixes, its network alone on all.",
+    "sets; its network alone is behind GCE-GNN.**",
     "python recipes/next_item.py FOLDER",
     (
         Table(
