@@ -192,6 +192,20 @@ def test_gathering_leaves_one_boundary() -> None:
     assert torch.allclose(twins.values.stored, twins.truth, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("upkeep", [False, True])
+def test_a_process_without_rows_has_an_end_to_its_sweeps(rows: int, upkeep: bool) -> None:
+    """Of fewer classes than processes some have none."""
+    twins = Twins(rows)
+    for _ in range(2 * SLOTS):
+        twins.close()
+        if upkeep:
+            twins.versions.upkeep(twins.values, 0)
+    twins.versions.gather_all(twins.values)
+    assert twins.versions.live == [twins.versions.newest]
+    twins.check()
+
+
 @pytest.mark.parametrize("closes_every", [1, 3, 10, 300])
 @pytest.mark.parametrize("kind", ["correct", "close"])
 def test_pace_keeps_work_and_live_slots_bounded(closes_every: int, kind: str) -> None:

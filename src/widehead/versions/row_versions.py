@@ -282,8 +282,9 @@ class RowVersions:
 
     def finish(self, values: Rows) -> None:
         """Run the present sweep and the waiting one to their end."""
+        rows = max(1, self.versions.numel())  # a process may have none, and slots are retired all the same
         while self.sweeping or self.retired:
-            self.sweep(values, self.versions.numel(), self.versions.numel())
+            self.sweep(values, rows, rows)
 
     def gather_all(self, values: Rows) -> None:
         """Move every row to the newest boundary and forget all others."""
