@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.sparse
 import torch
 
@@ -32,3 +33,14 @@ def found_by(mesh: Any, shape: tuple[int, int], k: int, dtype: torch.dtype) -> t
     made = SharedMatrix(matrix[share.own], share, shape[0], columns, dtype)
     values, vectors = leading_singular_vectors(made, k)
     return values, share.split.all_rows(vectors, columns, "rows"), float(torch.rand(1))
+
+
+def refused(mesh: Any, rank: int, number: float) -> str:
+    """What is said of a number in the rows of one process."""
+    share = Share(Peers(mesh))
+    matrix = scipy.sparse.csr_matrix(np.ones((9, 6)))[share.own]
+    if share.rank == rank:
+        matrix.data[2] = number
+    with pytest.raises(ValueError, match="finite") as told:
+        leading_singular_vectors(SharedMatrix(matrix, share, 9, [2] * share.size), 2)
+    return str(told.value)

@@ -21,6 +21,13 @@ def test_they_are_those_of_one_process(several: Several, shape: tuple[int, int],
         assert found[2] == drawn
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_numbers_that_are_not_finite_are_refused_by_all(several: Several, rank: int, number: float) -> None:
+    for told in several.run(3, shared_vectors.refused, rank, number):
+        assert told == "The matrix should hold finite numbers. Found NaN or infinity."
+
+
 def test_in_float32(several: Several) -> None:
     shape = 2_500, 1_200
     values, vectors, _ = shared_vectors.found_by(None, shape, 6, torch.float64)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from widehead.data import read_interactions, read_multilabel, split_rows
-from widehead.split import Dealt, InTurn, Peers, Share
+from widehead.data import Vocabulary, read_interactions, read_multilabel, split_rows
+from widehead.errors import CheckpointError, ProcessesError
+from widehead.split import Dealt, InTurn, Peers, RowSplit, Share
+from widehead.training.checkpoint import save_checkpoint
 
 
 def interactions(mesh: Any, path: Path) -> tuple[Any, ...]:
@@ -19,6 +22,14 @@ def interactions(mesh: Any, path: Path) -> tuple[Any, ...]:
     lengths = share.dealt(len(found.users)).all_of(np.diff(found.matrix.indptr))
     parts = split_rows(found.matrix, 0.4, 3, (share, lengths))
     return found.matrix, *parts, found.users, found.items.names, found.has_ratings, found.repeats, lengths
+
+
+def in_memory(mesh: Any, pairs: Any) -> Any:
+    return read_interactions(pairs, share=Share(Peers(mesh)))
+
+
+def of_known_items(mesh: Any, path: Path, items: list[str]) -> Any:
+    return read_interactions(path, items=Vocabulary(items), share=Share(Peers(mesh)))
 
 
 def documents(mesh: Any, path: Path) -> Any:
@@ -42,3 +53,22 @@ def gathered(mesh: Any, seed: int, chunk: int) -> tuple[torch.Tensor, np.ndarray
     again = share.dealt(50).chosen_here(chosen[share.own])
     assert np.array_equal(again.owners, rows.owners)
     return torch.cat(pieces), rows.numbers, len(pieces)
+
+
+def written(mesh: Any, path: Path, room: int | None) -> tuple[str, float]:
+    """Save rows that are dealt out and rows that are split, rank 0 into so many bytes: the error, and a sum after."""
+    peers, split = Peers(mesh), RowSplit(mesh, 300_000)
+    rows = Share(peers).dealt(300_000)
+    mine, here = torch.from_numpy(rows.numbers), torch.arange(split.first, split.end)
+    tree = {"dealt": InTurn(rows, mine, np.ones(rows.total, dtype=np.int64)), "split": split.tensor(here)}
+    limits, told = resource.getrlimit(resource.RLIMIT_FSIZE), ""
+    if room is not None and peers.is_first:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with peers.alike():
+            save_checkpoint(path, tree)
+    except (CheckpointError, ProcessesError) as error:
+        told = f"{type(error).__name__}: {error}"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    return told, peers.sums(1.0)[0]

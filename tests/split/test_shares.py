@@ -13,7 +13,8 @@ import torch
 from split import shares
 from support.several import Several
 
-from widehead.data import read_interactions, read_multilabel, split_rows
+from widehead.data import Vocabulary, read_interactions, read_multilabel, split_rows
+from widehead.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.long
 
@@ -52,6 +53,25 @@ def test_pairs(several: Several, tmp_path: Path, kind: str, size: int) -> None:
     assert sum(answer[6] for answer in found) == whole.repeats > 0
 
 
+def test_pairs_in_memory(several: Several, tmp_path: Path) -> None:
+    pairs = polars.read_csv(written("csv", tmp_path / "pairs"))
+    whole = read_interactions(pairs)
+    found = several.run(3, shares.in_memory, pairs)
+    for rank, part in enumerate(found):
+        assert abs(part.matrix - whole.matrix[rank::3]).sum() == 0.0
+    assert sum(part.repeats for part in found) == whole.repeats > 0
+
+
+def test_pairs_of_items_without_a_column(several: Several, tmp_path: Path) -> None:
+    path = written("csv", tmp_path / "pairs")
+    items = [f"i{number**2}" for number in range(20)]
+    whole = read_interactions(path, items=Vocabulary(items))
+    assert whole.unreachable.any()
+    for rank, part in enumerate(several.run(3, shares.of_known_items, path, items)):
+        assert abs(part.matrix - whole.matrix[rank::3]).sum() == 0.0
+        assert part.unreachable.tolist() == whole.unreachable[rank::3].tolist()
+
+
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("kind", ["xc", "text"])
 def test_documents(several: Several, tmp_path: Path, kind: str, size: int) -> None:
@@ -79,3 +99,18 @@ def test_rows_in_turn(several: Several, size: int) -> None:
         for values, _, pieces in several.run(size, shares.gathered, 6, chunk):
             assert torch.equal(values, torch.arange(len(values)))
             assert (pieces > 1) == (chunk == 7)
+
+
+@pytest.mark.parametrize("room", [0, 1_000, 3_000_000, None])
+def test_a_disk_that_is_full_is_told_by_all(several: Several, tmp_path: Path, room: int | None) -> None:
+    """Before the first piece, within the rows that are dealt out, and within those that are split."""
+    path = tmp_path / "rows.safetensors"
+    (first, *others), sums = zip(*several.run(3, shares.written, path, room), strict=True)
+    assert sums == (3.0,) * 3
+    if room is None:
+        assert (first, *others) == ("",) * 3
+        assert all(torch.equal(part, torch.arange(300_000)) for part in load_checkpoint(path).values())
+        return
+    assert not list(tmp_path.iterdir())
+    assert first.startswith(f"CheckpointError: {path} could not be written: File too large")
+    assert others == [first.replace("CheckpointError: ", "ProcessesError: Rank 0: ")] * 2

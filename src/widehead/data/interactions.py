@@ -105,23 +105,23 @@ class Pair:
         return not (self.repeated or test.repeats or test.unknown_users or test.unknown_items)
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Training pairs, test pairs, those of items that have no column, and pairs in both."""
-        return self.train.matrix.nnz, self.test.matrix.nnz, int(self.test.unreachable.sum()), self.repeated
+    def sizes(self) -> tuple[int, int, int]:
+        """Training pairs, test pairs, and those of items that have no column."""
+        return self.train.matrix.nnz, self.test.matrix.nnz, int(self.test.unreachable.sum())
 
     def __str__(self) -> str:
         return self.told(*self.sizes)
 
-    def told(self, pairs: int, tests: int, missed: int, repeated: int) -> str:
-        """What the files are to one another, with such ``sizes`` in shares of all processes."""
+    def told(self, pairs: int, tests: int, missed: int) -> str:
+        """What the files are to one another, with such ``sizes`` in shares of all processes; ``repeated`` is of all."""
         test = self.test
         line = f"{len(test.users):,} users × {len(test.items):,} items; {pairs:,} training and {tests:,} test pairs."
-        if not (repeated or test.repeats or test.unknown_users or test.unknown_items):
+        if self.fits:
             return line
         return (
             f"{line} In the test file alone: {len(test.unknown_users):,} users (left out) and "
             f"{len(test.unknown_items):,} items ({missed:,} pairs count as missed). "
-            f"{repeated:,} pairs are in both files (left out). {test.repeats:,} test pairs are repeats."
+            f"{self.repeated:,} pairs are in both files (left out). {test.repeats:,} test pairs are repeats."
         )
 
 
@@ -136,11 +136,12 @@ def read_interactions(
             not given, both are numbers.
         items: the columns, if they are given; otherwise by number if all items are numbers, else by frequency.
         users: names of the rows, if they are given; otherwise in the order of the data.
-        share: of the users, of which alone pairs are kept, if no ``users`` are given; None for all.
+        share: of the users, of which alone pairs are kept; then no ``users`` are given. None for all.
 
     Raises:
         DataError: the file cannot be read, or holds no pair; names the line. Data in memory are something else.
     """
+    assert share is None or users is None
     if is_file(data):
         return _of_file(data, items, users, share)
     if isinstance(data, Interactions):
@@ -149,7 +150,9 @@ def read_interactions(
         found = _of_matrix(data, items, users)
     else:
         found = aligned(pairs_of(data, users), items, users)
-    return found if share is None else found.of_share(share)
+    if share is None:
+        return found
+    return replace(found.of_share(share), repeats=found.repeats if share.rank == 0 else 0)  # they are added up
 
 
 def _of_matrix(data: Any, items: Vocabulary | None, users: Sequence[str] | None) -> Interactions:
@@ -209,17 +212,17 @@ def aligned(
     # Names that stand for unknown ones count as unknown here. To make a vocabulary takes a second for 10^6 names.
     known = items if items is None or items.unknown is None else Vocabulary(items.names)
     columns, column_of = _columns(pairs) if items is None or known is None else (items, known.ids(pairs.items))
-    row_of = np.arange(len(rows)) if users is None else Vocabulary(rows).ids(pairs.users)
+    here = len(rows)
+    if share is not None:
+        here, pairs.user_ids = share.count(len(rows)), pairs.user_ids // share.size
+    row_of = np.arange(here) if users is None else Vocabulary(rows).ids(pairs.users)
     unknown_users, unknown_items = np.flatnonzero(row_of < 0), np.flatnonzero(column_of < 0)
-    here = len(rows) if share is None else share.count(len(rows))
     unreachable = np.zeros(here, dtype=np.int64)
     if len(unknown_users) or len(unknown_items):
         unreachable = _leave_out(pairs, row_of, column_of, here)
     # One after the other, as each array may be gigabytes.
     if users is not None:
         pairs.user_ids = row_of[pairs.user_ids]
-    if share is not None:
-        pairs.user_ids = pairs.user_ids // share.size
     pairs.item_ids = column_of[pairs.item_ids]
     matrix = csr_from_pairs(pairs.user_ids, pairs.item_ids, pairs.ratings, (here, len(columns)))
     return Interactions(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from widehead.data import Interactions, binary, open_text, read_thesaurus
+from widehead.data import Interactions, binary, open_text, read_interactions, read_thesaurus
 from widehead.data.files import is_file
 from widehead.data.sparse import CSR, csr_from_pairs
 from widehead.errors import DataError
@@ -29,8 +29,7 @@ class Demo(kind.Demo, Recommender):
 
     @classmethod
     def interactions(cls, config: TrainingConfig, data: Any, share: Share | None = None) -> Interactions:
-        found = read_thesaurus()
-        return found if share is None else found.of_share(share)
+        return read_interactions(read_thesaurus(), share=share)
 
     def hidden(self, words: Sequence[str]) -> list[set[str]]:
         """The synonyms of some words that were held out of the training data."""

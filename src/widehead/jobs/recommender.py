@@ -315,8 +315,10 @@ class Recommender(kind.Recommender, Job):
             items = known.items if is_matrix(data) else None
             users = None if is_file(data) or is_table(data) else known.users
             both = pair(known, read_interactions(data, items=items, users=users), share)
-        sizes = both.sizes if share is None else share.total(np.array(both.sizes)).tolist()
-        both = dataclasses.replace(both, repeated=sizes[-1])
+        sizes = both.sizes
+        if share is not None:
+            *sizes, repeated = share.total(np.array([*sizes, both.repeated])).tolist()
+            both = dataclasses.replace(both, repeated=repeated)
         told = both.told(*sizes)
         among = None if share is None else share.dealt(self.num_users)
         parts = known.matrix, both.new, both.test.unreachable

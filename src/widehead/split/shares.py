@@ -64,8 +64,8 @@ class Share:
         return kept
 
     def largest(self, *values: float) -> list[float]:
-        """The largest that any process has, of each."""
-        return self.split.largest_(torch.tensor(values, dtype=torch.float64)).tolist()
+        """The largest that any process has, of each; NaN if one of them has that."""
+        return torch.tensor(self.peers.told(values), dtype=torch.float64).amax(dim=0).tolist()
 
     def dealt(self, n: int) -> Dealt:
         """All of n rows."""

@@ -12,6 +12,7 @@ disk belong to it; tensors go to the file from where they lie, without a copy. I
 file larger than memory are to leave memory again while they are copied (`widehead.mapped.leave`).
 """
 
+import itertools
 import json
 import math
 import os
@@ -52,7 +53,8 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     """Write ``tree`` to ``path``, in the place of what was there.
 
     If rows of a tensor are split over processes (DTensor, `Shard(0)`) or dealt out (`InTurn`), all of them call this.
-    The first one writes, what one process would: it has a block of others' rows at a time.
+    The first one writes, what one process would: it has a block of others' rows at a time. If it cannot, the others
+    have given theirs all the same and wait for nothing; it alone raises.
 
     Raises:
         CheckpointError: the file cannot be written, as on a full disk; what was at ``path`` is still there, whole.
@@ -64,12 +66,16 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     ranks = [rank for tensor in tensors.values() if (rank := _rank(tensor)) is not None]
     if any(ranks):
-        for tensor in tensors.values():
-            for _ in _bytes_of(tensor) if _rank(tensor) is not None else ():
-                pass
+        _hear(itertools.chain.from_iterable(_bytes_of(part) for part in tensors.values() if _rank(part) is not None))
         return
-    with atomic_write(path) as file:
-        _write(file, tensors, json.dumps(structure, separators=(",", ":")))
+    pieces = itertools.chain.from_iterable(map(_bytes_of, tensors.values()))
+    try:
+        with atomic_write(path) as file:
+            _write(file, _header(tensors, json.dumps(structure, separators=(",", ":"))), pieces)
+    except CheckpointError:
+        if ranks:
+            _hear(pieces)
+        raise
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -89,15 +95,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"Checkpoint {path} cannot be read: {error}.") from error
 
 
-def _write(file: BinaryIO, tensors: dict[str, Any], structure: str) -> None:
-    header = _header(tensors, structure)
+def _hear(pieces: Iterator[memoryview]) -> None:
+    """Take part in what processes tell one another of the pieces, and keep nothing of it."""
+    for _ in pieces:
+        pass
+
+
+def _write(file: BinaryIO, header: bytes, pieces: Iterator[memoryview]) -> None:
     start = len(header).to_bytes(8, "little") + header
     file.write(start)
     total = zlib.crc32(start)
-    for tensor in tensors.values():
-        for piece in _bytes_of(tensor):
-            file.write(piece)
-            total = zlib.crc32(piece, total)
+    for piece in pieces:
+        file.write(piece)
+        total = zlib.crc32(piece, total)
     # The sum covers the whole file with zeros in the sum's own place.
     file.seek(8 + len(_PREFIX))
     file.write(f"{total:08x}".encode())
