@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from widehead.options import TrainingConfig
-from widehead.runs.replace import check_replaceable
-from widehead.runs.start import begun, check_split, first_network, frequencies_of, trainer_of
+from widehead.runs.start import begun, first_network, frequencies_of, trainer_of
 from widehead.runs.storage import drop_storage
 from widehead.split import Peers
-from widehead.training import RunFolder
 from widehead.training.memory import keep_freed_memory, told
 
 if TYPE_CHECKING:
@@ -66,13 +63,8 @@ def rehearse(config: TrainingConfig, *, overwrite: bool = False, mesh: DeviceMes
 
     Nothing is written but the file ``head_storage``, which is removed again. All processes of a mesh call it.
     """
-    folder, peers = RunFolder(Path(config.out).absolute()), Peers(mesh)
-    with peers.alike():
-        if peers.size > 1:
-            check_split(config)
-        if peers.is_first:
-            check_replaceable(folder) if overwrite else folder.check_free()
-    config, data = begun(config, peers=peers)
+    peers = Peers(mesh)
+    config, folder, data = begun(config, overwrite=overwrite, peers=peers)
     try:
         network, started = first_network(config, data, frequencies_of(config, data), peers)
         keep_freed_memory()

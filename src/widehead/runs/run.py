@@ -21,7 +21,7 @@ from widehead.options import OPTIONS, TrainingConfig
 from widehead.progress import heard_by
 from widehead.runs.index import RunIndex, build_index
 from widehead.runs.lock import locked
-from widehead.runs.replace import bring_back, check_replaceable, drop_aside, remove_run, set_aside
+from widehead.runs.replace import bring_back, drop_aside, remove_run, set_aside
 from widehead.runs.rows import ids_of, linear_head, similar_classes
 from widehead.runs.start import begun, check_cutoffs, check_split, kept_frequencies, read_data, said, trained_in
 from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
@@ -90,13 +90,8 @@ class Run:
             ValueError: options that do not fit the job or its data; there is something at ``head_storage``.
             ProcessesError: another process raised one of these; or it read other data.
         """
-        folder, peers = RunFolder(Path(config.out).absolute()), Peers(mesh)
-        with peers.alike():
-            if peers.size > 1:
-                check_split(config)
-            if peers.is_first:
-                check_replaceable(folder) if overwrite else folder.check_free()
-        config, read = begun(config, data, peers)
+        peers = Peers(mesh)
+        config, folder, read = begun(config, data, overwrite=overwrite, peers=peers)
         run = cls(folder, config, read, best=False, device=config.device, peers=peers)
         with peers.alike():
             if peers.is_first:

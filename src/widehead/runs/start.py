@@ -23,6 +23,7 @@ from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies, split_heads
+from widehead.runs.replace import check_replaceable
 from widehead.runs.storage import check_storage_free
 from widehead.sampling.base import checked_frequencies
 from widehead.split import Peers, Share, is_split, local
@@ -37,15 +38,25 @@ from widehead.training.optimizers import make_head_optimizer
 _FREQUENCIES = "frequencies.safetensors"
 
 
-def begun(config: TrainingConfig, data: Any = None, peers: Peers = ALONE) -> tuple[TrainingConfig, JobData]:
-    """The options and the data of a new run, with what the data decide; raises as `Run.new`. Nothing is written."""
+def begun(
+    config: TrainingConfig, data: Any = None, *, overwrite: bool, peers: Peers
+) -> tuple[TrainingConfig, RunFolder, JobData]:
+    """The options, the folder and the data of a new run, with what the data decide; raises as `Run.new`.
+
+    Nothing is written.
+    """
     config = config.with_absolute_paths()
+    folder = RunFolder(Path(config.out))
     with peers.alike():
+        if peers.size > 1:
+            check_split(config)
+        if peers.is_first:
+            check_replaceable(folder) if overwrite else folder.check_free()
         _check_new(config, data)
     read = read_data(config, data, peers)
     with peers.alike():
         config = fitting_cutoffs(read.job.settled(config), read.job)
-    return dataclasses.replace(config, train_checksum=read.checksum), read
+    return dataclasses.replace(config, train_checksum=read.checksum), folder, read
 
 
 def _check_new(config: TrainingConfig, data: Any) -> None:
