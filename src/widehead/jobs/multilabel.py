@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.models.classifiers import LinearClassifiers
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import Dealt, InTurn, Share, local
+from widehead.split import Dealt, InTurn, Share, alike, local, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -81,13 +80,13 @@ class Multilabel(kind.Multilabel, Job):
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         """In memory, the training data are a pair: documents and their labels, as `documents_of` takes them."""
         source = train
-        with nullcontext() if share is None else share.alike():
+        with alike(share):
             options: dict[str, Any] = {"labels_path": config.labels, "minimum_documents": config.minimum_count}
             train = _documents(source, share, **options)
         among = None if share is None else share.dealt(train.total)
         if share is not None:
             share.peers.check_same("training data", f"{train.total} documents, {train.schema.num_labels} labels")
-        told = train.told(train.labels.nnz if share is None else int(share.total(np.array([train.labels.nnz]))[0]))
+        told = train.told(*totals(share, train.labels.nnz))
         if config.test is not None:
             job, examples = cls._of(train.features, train.labels, train.schema, config, among)
             return JobData(job, examples, job._read_test(config.test, share), told, share=share)
@@ -124,8 +123,9 @@ class Multilabel(kind.Multilabel, Job):
     def save(self, folder: RunFolder) -> None:
         text = json.dumps(self.schema.to_dict(), ensure_ascii=False)
         tree = {"counts": torch.from_numpy(self.counts), "num_documents": self.num_documents}
-        is_first = self._among is None or self._among.share.peers.is_first
-        with nullcontext() if self._among is None else self._among.share.alike():
+        share = None if self._among is None else self._among.share
+        is_first = share is None or share.peers.is_first
+        with alike(share):
             if is_first:
                 folder.keep("labels.json", lambda path: path.write_text(text, encoding="utf-8"))
                 folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
@@ -215,7 +215,7 @@ class Multilabel(kind.Multilabel, Job):
         return self._read_test(data, None)
 
     def _read_test(self, data: Any, share: Share | None) -> RankingTest:
-        with nullcontext() if share is None else share.alike():
+        with alike(share):
             test = _documents(data, share, schema=self.schema)
         made = self._test(test, np.arange(test.features.shape[0]), None if share is None else share.dealt(test.total))
         if len(made) == 0:
@@ -228,8 +228,8 @@ class Multilabel(kind.Multilabel, Job):
             part[rows] for part in (documents.features, documents.labels, documents.unreachable)
         ]
         bare, empty = np.diff(labels.indptr) + unreachable == 0, np.diff(features.indptr) == 0
-        sizes = np.array([len(rows), labels.nnz, *(int(part.sum()) for part in (unreachable, bare, empty))])
-        count, known, missed, bare, empty = (sizes if among is None else among.share.total(sizes)).tolist()
+        sizes = len(rows), labels.nnz, *(int(part.sum()) for part in (unreachable, bare, empty))
+        count, known, missed, bare, empty = totals(None if among is None else among.share, *sizes)
         return RankingTest(
             *parts,
             exclude_inputs=False,

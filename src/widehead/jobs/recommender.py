@@ -4,7 +4,6 @@ import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Self
 
@@ -36,7 +35,7 @@ from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import InTurn, Share, local
+from widehead.split import InTurn, Share, alike, local, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 from widehead.training.memory import told
@@ -103,7 +102,7 @@ class Recommender(kind.Recommender, Job):
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
         if share is not None and config.neighbours > 0:
             raise refusal("neighbours", "be 0 in several processes, as each has a part of the users", config.neighbours)
-        with nullcontext() if share is None else share.alike():
+        with alike(share):
             found = cls.interactions(config, train, share)
         pairs, has_ratings = found.matrix.nnz, found.has_ratings
         lengths = np.diff(found.matrix.indptr)
@@ -135,9 +134,7 @@ class Recommender(kind.Recommender, Job):
 
     def _test_of(self, hidden: CSR, config: TrainingConfig) -> RankingTest:
         """By pairs that were held out of the training data."""
-        share, pairs, users = self._share, hidden.nnz, np.count_nonzero(np.diff(hidden.indptr))
-        if share is not None:
-            pairs, users = share.total(np.array([pairs, users])).tolist()
+        pairs, users = totals(self._share, hidden.nnz, int(np.count_nonzero(np.diff(hidden.indptr))))
         if pairs == 0:
             raise refusal("holdout", "be 0, as no user has two items", config.holdout)
         reading = f"{pairs:,} pairs of {users:,} users are held out."
@@ -184,7 +181,7 @@ class Recommender(kind.Recommender, Job):
             items, ratings = (None if part is None else InTurn(rows, part, lengths) for part in (items, ratings))
         tree = {"offsets": offsets, "items": items, "num_items": matrix.shape[1], "ratings": ratings}
         is_first = share is None or share.peers.is_first
-        with nullcontext() if share is None else share.alike():
+        with alike(share):
             if is_first:
                 folder.keep("items.txt", self.train.items.save)
                 folder.keep("users.txt", Vocabulary(self.train.users).save)
@@ -267,9 +264,9 @@ class Recommender(kind.Recommender, Job):
         del sparse
         if share is not None and not encoder.is_split:
             rows = share.split.all_rows(rows, counts, "rows")
-        else:
-            places = np.split(places, np.cumsum(counts)[:-1])[0 if share is None else share.rank]
-            kept = np.split(kept, np.cumsum(counts)[:-1])[0 if share is None else share.rank]
+        elif share is not None:
+            begin = sum(counts[: share.rank])
+            places, kept = (part[begin : begin + len(rows)] for part in (places, kept))
         rows.mul_(torch.from_numpy(factors(in_pairs[kept], _ITEM_POWER)).to(rows)[:, None])
         # As large as random ones: learning rates that fit those fit these. Units beyond the rank are 0.
         length = torch.linalg.vector_norm(rows)
@@ -311,14 +308,12 @@ class Recommender(kind.Recommender, Job):
         """
         share = self._share
         known = self.train if known is None else known
-        with nullcontext() if share is None else share.alike():
+        with alike(share):
             items = known.items if is_matrix(data) else None
             users = None if is_file(data) or is_table(data) else known.users
             both = pair(known, read_interactions(data, items=items, users=users), share)
-        sizes = both.sizes
-        if share is not None:
-            *sizes, repeated = share.total(np.array([*sizes, both.repeated])).tolist()
-            both = dataclasses.replace(both, repeated=repeated)
+        *sizes, repeated = totals(share, *both.sizes, both.repeated)
+        both = dataclasses.replace(both, repeated=repeated)
         told = both.told(*sizes)
         among = None if share is None else share.dealt(self.num_users)
         parts = known.matrix, both.new, both.test.unreachable
@@ -377,6 +372,6 @@ def _told(found: Interactions, share: Share | None) -> str:
     if share is None:
         return str(found)
     values = found.matrix.data
-    pairs, repeats = share.total(np.array([len(values), found.repeats])).tolist()
+    pairs, repeats = totals(share, len(values), found.repeats)
     low, high = share.largest(-values.min(initial=np.inf), values.max(initial=-np.inf))
     return found.told(pairs, repeats, (-low, high))

@@ -11,7 +11,7 @@ import torch
 
 from widehead.models.sparse import product_of
 from widehead.progress import Work
-from widehead.split import Share
+from widehead.split import Share, totals
 
 _POWERS = 2  # of XᵀX; the second one halves what the first leaves out, further ones give less than they cost
 _ROUNDING = 1e-5  # of the largest eigenvalue of XᵀX: float32 knows smaller ones to no better than 1 %
@@ -38,9 +38,9 @@ def principal_axes(features: Any, width: int, seed: int, share: Share | None = N
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     precise = features.tocsr().astype(np.float64)
-    largest, rows = np.abs(precise.data).max(initial=0.0), precise.shape[0]
+    largest, (rows,) = np.abs(precise.data).max(initial=0.0), totals(share, precise.shape[0])
     if share is not None:
-        largest, rows = share.largest(largest)[0], int(share.total(np.array([rows]))[0])
+        largest = share.largest(largest)[0]
     precise /= largest or 1.0  # so that no square is beyond float32
     there = min(width, rows, precise.shape[1])
     work = Work("axes of the features", _POWERS)

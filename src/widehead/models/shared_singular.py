@@ -65,7 +65,7 @@ class _SharedProducts(Products):
         self.by_rows, self.by_columns = (
             product_of(part, "cpu", dtype) for part in (matrix.here, matrix.here.T.tocsr())
         )
-        self.block = columns_at_a_time(max(m, n))
+        self.height, self.block = self.columns[self.share.rank], columns_at_a_time(max(m, n))
 
     def gram_times(self, block: Tensor) -> Tensor:
         if self.is_wide:
@@ -73,11 +73,8 @@ class _SharedProducts(Products):
         whole = self.split.all_rows(block, self.columns, "products")
         return self.split.sums_of_parts(self.by_columns(self.by_rows(whole)), self.columns, "products")
 
-    def images(self, vectors: Tensor) -> Tensor:
-        found = vectors.new_empty(self.columns[self.share.rank], vectors.shape[1])
-        for source, target in zip(*(part.split(self.block, dim=1) for part in (vectors, found)), strict=True):
-            target.copy_(self.split.sums_of_parts(self.by_columns(source.contiguous()), self.columns, "products"))
-        return found
+    def image(self, block: Tensor) -> Tensor:
+        return self.split.sums_of_parts(self.by_columns(block), self.columns, "products")
 
     def start(self, columns: int) -> Tensor:
         """The numbers that one process draws."""

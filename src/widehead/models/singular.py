@@ -11,6 +11,7 @@ items (k = 128) it holds 469.57 of Σσ², of which there is 469.29.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,17 +68,19 @@ class Products(ABC):
 
     Attributes:
         block: columns that are multiplied at a time.
+        height: rows of an image.
     """
 
     block: int
+    height: int
 
     @abstractmethod
     def gram_times(self, block: Tensor) -> Tensor:
         """A·block, all columns at once."""
 
     @abstractmethod
-    def images(self, vectors: Tensor) -> Tensor:
-        """(l, k) Y·vectors, some columns at a time."""
+    def image(self, block: Tensor) -> Tensor:
+        """Y·block, all columns at once."""
 
     @abstractmethod
     def start(self, columns: int) -> Tensor:
@@ -110,8 +113,17 @@ class Products(ABC):
 
     def gram_into(self, vectors: Tensor, out: Tensor) -> None:
         """``out``, which may be ``vectors``, becomes A·vectors, some columns at a time."""
+        self._in_blocks(self.gram_times, vectors, out)
+
+    def images(self, vectors: Tensor) -> Tensor:
+        """(l, k) Y·vectors, or a process's part of its rows, some columns at a time."""
+        found = vectors.new_empty(self.height, vectors.shape[1])
+        self._in_blocks(self.image, vectors, found)
+        return found
+
+    def _in_blocks(self, times: Callable[[Tensor], Tensor], vectors: Tensor, out: Tensor) -> None:
         for source, target in zip(*(part.split(self.block, dim=1) for part in (vectors, out)), strict=True):
-            target.copy_(self.gram_times(source.contiguous()))
+            target.copy_(times(source.contiguous()))
 
 
 def columns_at_a_time(rows: int) -> int:
@@ -127,16 +139,14 @@ class _PlainProducts(Products):
         self.plain, self.transposed = (
             product_of(part, matrix.device, dtype) for part in (self.tall, self.tall.T.tocsr())
         )
-        self.block = columns_at_a_time(self.tall.shape[0])
+        self.height = self.tall.shape[0]
+        self.block = columns_at_a_time(self.height)
 
     def gram_times(self, block: Tensor) -> Tensor:
         return self.transposed(self.plain(block))
 
-    def images(self, vectors: Tensor) -> Tensor:
-        found = vectors.new_empty(self.tall.shape[0], vectors.shape[1])
-        for source, target in zip(*(part.split(self.block, dim=1) for part in (vectors, found)), strict=True):
-            target.copy_(self.plain(source.contiguous()))
-        return found
+    def image(self, block: Tensor) -> Tensor:
+        return self.plain(block)
 
     def start(self, columns: int) -> Tensor:
         return torch.randn(self.tall.shape[1], columns, device=self.device, dtype=self.dtype)

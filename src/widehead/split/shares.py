@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,6 @@ class Share:
         """None for one process, which has all rows."""
         return None if peers.size == 1 else cls(peers)
 
-    def alike(self) -> AbstractContextManager[None]:
-        """As `Peers.alike`."""
-        return self.peers.alike()
-
     def holds(self, rows: Any) -> Any:
         """Whether a row is here, or each of some."""
         return rows % self.size == self.rank
@@ -59,7 +55,7 @@ class Share:
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """Numbers summed over the processes, in their own type."""
-        kept = np.ascontiguousarray(values).copy()
+        kept = np.array(values, order="C")
         self.split.sum_(torch.from_numpy(kept), "sums of shares")
         return kept
 
@@ -70,6 +66,16 @@ class Share:
     def dealt(self, n: int) -> Dealt:
         """All of n rows."""
         return Dealt(self, (np.arange(n) % self.size).astype(np.int32))
+
+
+def alike(share: Share | None) -> AbstractContextManager[None]:
+    """`Peers.alike` of those that have shares; nothing for None, one process that has all."""
+    return nullcontext() if share is None else share.peers.alike()
+
+
+def totals(share: Share | None, *counts: int) -> list[int]:
+    """Each count summed over the processes that have shares; as it is for None."""
+    return list(counts) if share is None else share.total(np.array(counts, dtype=np.int64)).tolist()
 
 
 class Dealt:
