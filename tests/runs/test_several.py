@@ -62,6 +62,25 @@ def test_two_processes_make_the_run_of_one(several: Several, tmp_path: Path, job
 
 
 @pytest.mark.parametrize(
+    ("job", "train", "test"),
+    [
+        ("recommender", "a x y z\nb y z", "a w\nb x"),
+        ("multilabel", "l0\ta b c\nl1 l0\tb c\nl2\ta d", "l0\ta b c\n\tb\nl7\tz"),
+    ],
+)
+def test_more_processes_than_examples_and_classes(
+    several: Several, tmp_path: Path, job: str, train: str, test: str
+) -> None:
+    (tmp_path / "train.txt").write_text(train)
+    (tmp_path / "test.txt").write_text(test)
+    more = {**CASES[job], "epochs": 2, "at": (2,), **({"minimum_count": 1} if job == "multilabel" else {})}
+    several_runs.begin(None, job, tmp_path, "one", more)
+    answers = several.run(4, several_runs.begin, job, tmp_path, "four", more)
+    assert all(answer == answers[0] for answer in answers)
+    assert_near(tmp_path / "four", tmp_path / "one")
+
+
+@pytest.mark.parametrize(
     "more", [{"head_optimizer": "sgd", "head_momentum": 0.9, "head_bias": True}, {"head_optimizer": "muon"}]
 )
 def test_other_optimizers(several: Several, tmp_path: Path, more: dict[str, Any]) -> None:
