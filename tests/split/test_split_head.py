@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from split import cases
+from split import cases, direct
 from support.properties import TABLE
 from support.several import Several
 
@@ -66,6 +66,23 @@ def test_rows_in_a_file_and_in_half_of_the_memory(several: Several, kind: str, t
 @pytest.mark.parametrize("case", [cases.accumulated, cases.own_loss, cases.with_encoder, cases.with_sharded_encoder])
 def test_accumulated_passes_losses_by_hand_and_encoders(several: Several, case: Callable[..., Any]) -> None:
     check(several.run(3, case), 1e-11)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("kind", direct.KINDS)
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_loss_and_gradient_are_those_of_forward_and_backward(
+    several: Several, kind: str, optimizer: str, passes: int
+) -> None:
+    """To the last bit: batches of unlike sizes, ragged, some examples without targets."""
+    for same in several.run(2, direct.trained, "squared, values", optimizer, kind, passes):
+        assert all(same), same
+
+
+@pytest.mark.parametrize("rest", direct.RESTS)
+def test_loss_and_gradient_of_a_head_that_does_not_learn(several: Several, rest: str) -> None:
+    for same in several.run(2, direct.at_rest, rest):
+        assert all(same), same
 
 
 def test_first_weights_do_not_depend_on_how_many_processes_there_are(several: Several) -> None:
