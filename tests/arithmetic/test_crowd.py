@@ -122,6 +122,55 @@ def test_torch_has_fewer_threads_inside_and_all_outside(two: int, clock: list[fl
 
 
 @needs_kernels
+def test_what_torch_is_told_inside_stays(two: int, clock: list[float]) -> None:
+    context = Sharing()
+    clock[2] = CROWDED
+    assert [inside(context) for _ in range(9)][-1] == 1
+    with context:
+        torch.set_num_threads(3)
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 3
+    assert inside(context) == 3, "they are looked at anew"
+    assert torch.get_num_threads() == 3
+
+
+@needs_kernels
+def test_what_fails_or_is_stopped_on_the_way_in_leaves_all_threads(
+    two: int, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Sharing()
+    clock[2] = CROWDED
+    assert [inside(context) for _ in range(9)][-1] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(crowd, "_waits", lambda team: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            inside(context)
+    assert torch.get_num_threads() == 2
+    assert inside(context) == 1, "as if it had not been entered"
+
+
+@needs_kernels
+def test_threads_of_python_have_crews_of_their_own(two: int, clock: list[float]) -> None:
+    """One is inside with fewer while another enters and leaves."""
+    context, found = Sharing(), list[int]()
+    clock[2] = CROWDED
+    assert [inside(context) for _ in range(9)][-1] == 1
+
+    def other() -> None:
+        found.extend(inside(context) for _ in range(9))
+        found.append(torch.get_num_threads())
+
+    with context:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    assert found[:2] == [2, 2]
+    assert found[-2:] == [1, 2]
+
+
+@needs_kernels
 def test_deterministic_algorithms_have_all_threads(two: int, clock: list[float]) -> None:
     context = Sharing()
     clock[2] = CROWDED

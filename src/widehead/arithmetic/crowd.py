@@ -69,33 +69,50 @@ class Crew:
             self.threads, self._tried, self._calm_since = min(self.whole, 2 * self.threads), now, now
 
 
+@dataclass(frozen=True)
+class _Limit:
+    """So many ``threads`` in the place of ``whole``, and what the BLAS took before of the calling thread alone."""
+
+    kernels: ctypes.CDLL
+    whole: int
+    threads: int
+    local: int
+
+
 class Sharing(threading.local):
     """A context around work of a thread: fewer threads join it in a crowd. It may be entered again inside.
 
     Not if there are no kernels, if the system does not tell, or if torch is to be deterministic: the last bits of a
-    product may depend on how many threads make it.
+    product may depend on how many threads make it. If torch is told another number of threads inside, that stays.
     """
 
     def __init__(self) -> None:
         self._depth, self._at = 0, 0.0
-        self._limited: tuple[int, int] | None = None  # what is limited, and how the BLAS was
+        self._limit: _Limit | None = None
         self._crew = Crew(1)
         self._team: list[int] = []
         self._waited: list[float] = []
 
     def __enter__(self) -> None:
+        if self._depth == 0:
+            self._limit = self._limited()
         self._depth += 1
-        if self._depth > 1 or (whole := torch.get_num_threads()) == 1 or torch.are_deterministic_algorithms_enabled():
-            return
-        if (kernels := library()) is not None and (threads := self._decide(kernels, whole)) < whole:
-            self._limited = whole, kernels.widehead_limit(threads, threads)
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
-        if self._depth == 0 and self._limited is not None:
-            (whole, local), self._limited = self._limited, None
-            if (kernels := library()) is not None:
-                kernels.widehead_limit(whole, local)
+        if self._depth == 0 and self._limit is not None:
+            limit, self._limit = self._limit, None
+            if torch.get_num_threads() == limit.threads:  # else torch was told another number inside, which stays
+                limit.kernels.widehead_limit(limit.whole, limit.local)
+
+    def _limited(self) -> _Limit | None:
+        """Take fewer threads from now on, or None."""
+        whole = torch.get_num_threads()
+        if whole == 1 or torch.are_deterministic_algorithms_enabled() or (kernels := library()) is None:
+            return None
+        if (threads := self._decide(kernels, whole)) == whole:
+            return None
+        return _Limit(kernels, whole, threads, kernels.widehead_limit(threads, threads))
 
     def _decide(self, kernels: ctypes.CDLL, whole: int) -> int:
         """How many threads to take of ``whole``."""
