@@ -39,7 +39,7 @@ class ProcessesError(RuntimeError):
 
 
 class StaleGraphError(RuntimeError):
-    """A backward pass met weights that changed since its forward pass."""
+    """A backward pass or a step met weights, or a hidden layer, that changed since the forward pass."""
 
 
 class DataError(ValueError):

@@ -186,3 +186,16 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`weight` should have shape \(1, 2\)"):
         head.loss_and_gradient(hidden[None], [[[1], [2]]], weight=torch.ones(2, 1))
     assert head.pending_gradient() is None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_step_is_left_where_autograd_is_off(mode: Any) -> None:
+    head, twin = twins(TABLE[0], torch.float32)
+    optimizer, other = wh.optim.SGD(head, lr=0.02), wh.optim.SGD(twin, lr=0.02)
+    hidden = torch.randn(2, WIDTH, device=DEVICE)
+    with mode():
+        found = head.loss_and_gradient(hidden, [[1], [2, 3]])
+        optimizer.step()
+    assert_same(found, by_autograd(twin, hidden, [[1], [2, 3]]))
+    other.step()
+    assert torch.equal(head.weight(), twin.weight())

@@ -325,3 +325,47 @@ def test_a_norm_of_zero_and_a_stale_one() -> None:
     head.record(gradient)
     with pytest.raises(StaleGraphError):
         head.lent_norm()
+
+
+@pytest.mark.parametrize(
+    "when", ["before backward", "before the step", "before the norm", "between passes", "before a copy"]
+)
+def test_a_hidden_layer_that_is_written_into_is_refused(when: str) -> None:
+    """The step is made of it: torch refuses as much of its own layers between forward and backward."""
+    head = make()
+    optimizer, weight = wh.optim.SGD(head, lr=0.1), head.weight()
+    hidden, ids = data(3)
+    loss = head(hidden, ids)
+    if when != "before backward":
+        loss.backward()
+    hidden.copy_(data(3, 2)[0])
+    ends = {
+        "before backward": loss.backward,
+        "before the step": optimizer.step,
+        "before the norm": head.grad_norm,
+        "between passes": lambda: (head.loss_and_gradient(hidden, ids), optimizer.step()),
+        "before a copy": lambda: copy.deepcopy(head),
+    }
+    with pytest.raises(StaleGraphError, match="hidden layer should stay as it is"):
+        ends[when]()
+    assert torch.equal(head.weight(), weight)
+    optimizer.zero_grad()
+    head.loss_and_gradient(hidden, ids)
+    optimizer.step()
+    assert not torch.equal(head.weight(), weight)
+
+
+def test_what_is_no_hidden_layer_of_a_pending_step_may_be_written_into() -> None:
+    """After the step, and before it one of which the head made a copy, or of inference mode, where nobody counts."""
+    head = wh.ExactHead(WIDTH, D, wh.losses.SquaredError(), bias=True)
+    optimizer = wh.optim.SGD(head, lr=0.1)
+    hidden, ids = data(3)
+    for _ in range(2):
+        head.loss_and_gradient(hidden, ids)
+        hidden.add_(1.0)
+        optimizer.step()
+    with torch.inference_mode():
+        unseen = torch.ones(3, WIDTH)
+    head.loss_and_gradient(unseen, ids)
+    optimizer.step()
+    assert head.weights.steps == 3

@@ -154,7 +154,7 @@ class ExactHead(ExactPending):
 
         The same numbers as ``loss = head(hidden, targets)`` and ``loss.backward()``, the step that is left for the
         optimiser included, in less time: for those who have no encoder to train, or give ``hidden.backward()`` the
-        gradient themselves.
+        gradient themselves. Under ``torch.no_grad()`` too a step is left; in eval mode or frozen the head keeps none.
 
         Args:
             hidden, targets, weight: as in `forward`.

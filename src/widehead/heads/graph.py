@@ -64,7 +64,7 @@ class ExactFunction(torch.autograd.Function):
         ctx: Any, hidden: Tensor, handle: Tensor, head: Recording, read: Forward, known: Partials | None
     ) -> Any:
         # What ctx holds must not hold an output of this function, which holds ctx: such a circle is never freed.
-        ctx.head, ctx.read, ctx.remember = head, read, head.learns
+        ctx.head, ctx.read, ctx.remember, ctx.writes = head, read, head.learns, writes_into(read.hidden)
         ctx.by_losses = None if known is None else (known.by_q, known.by_s, known.by_a)
         ctx.set_materialize_grads(known is not None)
         return read.statistics() if known is None else known.losses
@@ -75,6 +75,7 @@ class ExactFunction(torch.autograd.Function):
     def backward(ctx: Any, *by_outputs: Any) -> Any:
         head: Recording = ctx.head
         parts = (_by_statistics if ctx.by_losses is None else _by_losses)(ctx, *by_outputs)
+        check_unwritten(ctx.read.hidden, ctx.writes)
         with head.at_work():
             check_revision(head.weights, ctx.read)
             gradient = head.weights.gradient(ctx.read, *parts)
@@ -92,6 +93,20 @@ def check_revision(weights: WeightRecord, read: Forward) -> None:
         raise StaleGraphError(
             "The head's weights changed between forward and backward (a step, a load or a move). "
             "Run the forward pass again."
+        )
+
+
+def writes_into(hidden: Tensor) -> int | None:
+    """How often somebody wrote into a tensor or a view of it; None of inference tensors, of which nobody counts it."""
+    return None if hidden.is_inference() else hidden._version
+
+
+def check_unwritten(hidden: Tensor, writes: int | None) -> None:
+    """StaleGraphError if somebody wrote into the hidden layer of a pass since then: the step is made of it."""
+    if writes_into(hidden) != writes:
+        raise StaleGraphError(
+            "A hidden layer should stay as it is until the head's optimiser has made its step. Found that it was "
+            "written into after the forward pass: give the head a copy, hidden.clone(), or write elsewhere."
         )
 
 

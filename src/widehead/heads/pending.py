@@ -1,5 +1,8 @@
 """What backward passes leave for the optimisers of an exact head, and whether there are any."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
 
@@ -10,6 +13,7 @@ from widehead import factored
 from widehead.arithmetic import OutputGradient
 from widehead.errors import NoOptimizerWarning, StaleGraphError, warn_user
 from widehead.factored import WeightRecord
+from widehead.heads.graph import check_unwritten, writes_into
 from widehead.heads.processes import in_several, refuse_data_parallel
 
 _MANY = 1000  # more than anybody would add up
@@ -41,11 +45,29 @@ def _check_order(order: Any) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The gradient of a pass, and how often its hidden layer had been written into then."""
+
+    gradient: OutputGradient
+    writes: int | None
+
+    @classmethod
+    def of(cls, gradient: OutputGradient) -> _Part:
+        return cls(gradient, writes_into(gradient.read.hidden))
+
+    def scaled(self, factor: float | Tensor) -> _Part:
+        return replace(self, gradient=self.gradient.scaled(factor))
+
+    def check(self) -> None:
+        check_unwritten(self.gradient.read.hidden, self.writes)
+
+
 class Pending:
     """Gradients at the same W, in a list until somebody reads them. Copies and pickles have no optimiser yet."""
 
     def __init__(self) -> None:
-        self._parts: list[OutputGradient] = []
+        self._parts: list[_Part] = []
         self._optimizers: WeakSet[Any] = WeakSet()
         self._owners: WeakSet[Any] = WeakSet()
         self._is_ignored = False
@@ -54,11 +76,13 @@ class Pending:
 
     def __getstate__(self) -> list[OutputGradient]:
         self._settle()
-        return self._parts
+        for part in self._parts:
+            part.check()
+        return [part.gradient for part in self._parts]
 
     def __setstate__(self, parts: list[OutputGradient]) -> None:
         self.__init__()  # type: ignore[misc]
-        self._parts = parts
+        self._parts = [_Part.of(part) for part in parts]
 
     def register(self, optimizer: Any) -> None:
         """From now on there is an optimiser, as long as others hold it."""
@@ -102,7 +126,7 @@ class Pending:
         """Add the gradient of one backward pass."""
         if not self._is_ignored:
             self._settle()
-            self._parts.append(gradient)
+            self._parts.append(_Part.of(gradient))
 
     def drop(self) -> None:
         """Forget them."""
@@ -114,16 +138,19 @@ class Pending:
         self._parts = [part.scaled(factor) for part in self._parts]
 
     def gradient(self, weights: WeightRecord) -> OutputGradient | None:
-        """All of them as one, or None; StaleGraphError if W changed since."""
+        """All of them as one, or None; StaleGraphError if W, or the hidden layer of one, changed since."""
         self._settle()
         if not self._parts:
             return None
-        if self._parts[0].read.revision != weights.revision:
+        if self._parts[0].gradient.read.revision != weights.revision:
             raise StaleGraphError(
                 "The weights changed after the backward pass. Call zero_grad(), then forward and backward again."
             )
-        self._parts = [factored.accumulate(weights, self._parts)]
-        return self._parts[0]
+        for part in self._parts:
+            part.check()
+        found = factored.accumulate(weights, [part.gradient for part in self._parts])
+        self._parts = [_Part.of(found)]
+        return found
 
     def lent_norm(self, weights: WeightRecord) -> Tensor | None:
         """(2,) of norm ‖∇W‖ or None: whatever others multiply it by, ∇W is multiplied by when it is read.
