@@ -79,8 +79,7 @@ SWEEP = Claim(
 FEW = Claim(
     "Few classes: dense is faster",
     "One target, 128 examples, one thread, squared error and SGD on both sides. Below 1 the exact head is the slower "
-    "one. The machine was busy (load 24): with two threads "
-    "autograd's copy of the gradient of a leaf is made by both, which costs much there; the methods took turns.",
+    "one. The machine was busy; the methods took turns.",
     "OMP_NUM_THREADS=1 widehead bench output-layer --classes 512,1024,2048,4096,8192,16384,32768 --width 256 "
     "--batch 128 --methods exact,dense,dense-cross-entropy\n"
     "OMP_NUM_THREADS=1 widehead bench output-layer --classes 64,128,256,512,1024,4096,16384 --width 64 --batch 128 "
