@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,26 +37,16 @@ def test_a_section_that_goes_on_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("read", "text", "said"),
     [
-        ("a b 1\na b\n", "line 2: expected 'word word number'. Found 'a b'"),
-        ("a b c\n", "line 1: expected 'word word number'"),
-        ("a b nan\n", "line 1: expected 'word word number'"),
-        ("a b 1\n", "expected at least two pairs of words. Found 1"),
+        (read_word_pairs, "a b 1\na b\n", "line 2: expected 'word word number'. Found 'a b'"),
+        (read_word_pairs, "a b c\n", "line 1: expected 'word word number'"),
+        (read_word_pairs, "a b nan\n", "line 1: expected 'word word number'"),
+        (read_word_pairs, "a b 1\n", "expected at least two pairs of words. Found 1"),
+        (read_analogies, ": x\na b c\n", "line 2: expected four words or ': section'. Found 'a b c'"),
+        (read_analogies, ": x\n", "expected analogies, four words a line. Found none"),
     ],
 )
-def test_pairs_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+def test_files_of_something_else(tmp_path: Path, read: Callable[[Path], object], text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        read_word_pairs(written(tmp_path, text))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (": x\na b c\n", "line 2: expected four words or ': section'. Found 'a b c'"),
-        (": x\n", "expected analogies, four words a line. Found none"),
-    ],
-)
-def test_analogies_that_are_none(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        read_analogies(written(tmp_path, text))
+        read(written(tmp_path, text))

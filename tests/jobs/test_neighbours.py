@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from support.chosen import train_on_and_die
+from support.chosen import KnownHead, train_on_and_die, trained, whole_and_in_parts
 
 import widehead as wh
 from widehead.data import RowExamples
@@ -40,11 +40,7 @@ def files(folder: Path) -> None:
 
 
 def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
-    chosen = {"width": 4, "at": (1,), "neighbours": 10, **options}
-    config = configure("multilabel", train=str(folder / "train.txt"), out=str(folder / out), **chosen)
-    run = Run.new(config)
-    run.train(quiet=True)
-    return Run.open(folder / out)
+    return trained("multilabel", folder, out, **{"width": 4, "at": (1,), "neighbours": 10, **options})
 
 
 @pytest.mark.parametrize(("head", "options"), [("exact", {}), ("sampled", {"width": 8, "epochs": 3})])
@@ -57,20 +53,12 @@ def test_a_rare_word_that_names_a_label_is_heard(tmp_path: Path, head: str, opti
 
 def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Path) -> None:
     files(tmp_path)
-    whole = run_in(tmp_path, "whole", epochs=2)
-    parts = run_in(tmp_path, "parts", epochs=1)
-    parts.train(quiet=True, epochs=2)
-    said = [
-        [(p.classes, p.scores) for p in run.predict(tmp_path / "test.txt", 3)]
-        for run in (whole, parts, Run.open(tmp_path / "parts"))
-    ]
-    assert said[0] == said[1] == said[2]
+    whole, said = whole_and_in_parts(run_in, tmp_path / "test.txt")
     name = "neighbours.json"
-    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     texts = [line.partition("\t")[2] for line in (tmp_path / "test.txt").read_text().splitlines()[:5]]
     answers = Service(whole).answer([Request("names", texts, 3)])[0]
     assert isinstance(answers, list)
-    assert [(answer.classes, answer.scores) for answer in answers] == said[0][:5]
+    assert [(answer.classes, answer.scores) for answer in answers] == said[:5]
     with pytest.warns(RankingWarning, match="the network alone.*nearest training documents"):
         whole.export("torch", tmp_path / "network.pt")
     chosen = Choice.read(tmp_path / "whole" / name)
@@ -111,14 +99,6 @@ def test_probabilities_of_single_labels_are_calibrated_beside_neighbours_or_refu
     model = wh.MultiLabel(**options, holdout=0.0).fit(texts, single)
     with pytest.raises(ValueError, match=r"Expected a run with documents held out.*neighbours=0"):
         model.predict_proba(texts[:50])
-
-
-class _Head:
-    def __init__(self, scores: torch.Tensor) -> None:
-        self.scores = scores
-
-    def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return tuple(self.scores.topk(k, dim=1))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(("margin", "given"), [(0.0, []), (0.5, []), (0.5, [0.4, 0.3, 0.2, 0.5, -0.1])])
@@ -169,15 +149,15 @@ def test_scores_are_those_of_a_dense_twin(
     inputs = RowExamples(asked).batch(np.arange(9))[0]
     assert isinstance(inputs, SparseTargets)
     np.testing.assert_allclose(made.all_scores(scores, inputs).numpy(), expected, rtol=1e-5, atol=1e-5)
-    best, classes = made.top_k(_Head(scores), inputs, torch.zeros(9, 1), k)
+    best, classes = made.top_k(KnownHead(scores), inputs, torch.arange(9)[:, None], k)
     np.testing.assert_allclose(best.numpy(), -np.sort(-expected, axis=1)[:, :k], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(expected, classes.numpy(), 1), best.numpy(), rtol=1e-5, atol=1e-5)
 
 
-class _Index(_Head):
+class _Index(KnownHead):
     """The 40 best, as an index that looks at few classes finds them."""
 
-    def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def top_k(self, hidden: torch.Tensor, k: int, exclude: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         scores, classes = super().top_k(hidden, k)
         scores[:, 40:], classes[:, 40:] = -torch.inf, -1
         return scores, classes
@@ -192,7 +172,7 @@ def test_labels_with_votes_are_heard_beside_an_index_that_finds_few() -> None:
     made = Neighbours(features, labels, 5, choice=replace(NONE, weight=9.0))
     inputs = RowExamples(features).batch(np.arange(6))[0]
     assert isinstance(inputs, SparseTargets)
-    best, classes = made.top_k(_Index(scores), inputs, torch.zeros(6, 1), 50)
+    best, classes = made.top_k(_Index(scores), inputs, torch.arange(6)[:, None], 50)
     assert classes[:, 0].tolist() == last.tolist()
     torch.testing.assert_close(best[:, 0], torch.full((6,), np.log(9.0 + 1.0), dtype=torch.float64))
     assert (classes >= 0).sum(dim=1).tolist() == [41] * 6
@@ -285,8 +265,8 @@ def test_an_index_that_finds_nothing_leaves_the_votes(tmp_path: Path) -> None:
     inputs = RowExamples(features).batch(np.arange(3))[0]
     assert isinstance(inputs, SparseTargets)
 
-    class _None(_Head):
-        def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    class _None(KnownHead):
+        def top_k(self, hidden: torch.Tensor, k: int, exclude: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.full((3, k), -torch.inf), torch.full((3, k), -1)
 
     made = Neighbours(features, labels, 5, choice=replace(NONE, weight=2.0))

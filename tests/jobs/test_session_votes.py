@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.chosen import train_on_and_die
+from support.chosen import KnownHead, train_on_and_die, trained, whole_and_in_parts
 
 import widehead as wh
 from widehead.data import SequenceExamples
@@ -38,23 +38,7 @@ def files(folder: Path, count: int = 2_400) -> None:
 
 
 def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
-    chosen = {"width": 4, "at": (1, 5), "epochs": 1, "head": "full", **options}
-    run = Run.new(configure("next-item", train=str(folder / "train.txt"), out=str(folder / out), **chosen))
-    run.train(quiet=True)
-    return Run.open(folder / out)
-
-
-class _Head:
-    """Gives its scores, as an index with holes does if some are −inf."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, scores: torch.Tensor) -> None:
-        self.scores = scores
-
-    def top_k(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        best, classes = self.scores[hidden[:, 0].long()].topk(k, dim=1)
-        return best, classes.masked_fill(best == -torch.inf, -1)
+    return trained("next-item", folder, out, **{"width": 4, "at": (1, 5), "epochs": 1, "head": "full", **options})
 
 
 def twin(
@@ -121,7 +105,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
     scores[0] = -torch.inf  # an index that finds nothing
     scores[1, 2:] = -torch.inf
     made = SessionVotes(ids, offsets, 30, 7)
-    found = Told.together(list(made.candidates(_Head(scores), inputs, torch.arange(len(places))[:, None], 4)))
+    found = Told.together(list(made.candidates(KnownHead(scores), inputs, torch.arange(len(places))[:, None], 4)))
     assert found.m == len(places)
     whole = [item for row in asked for item in row]
     begins = np.repeat(np.cumsum([0, *map(len, asked[:-1])]), [len(row) for row in asked])
@@ -185,20 +169,11 @@ def test_small_rooms_are_found_again(tmp_path: Path, head: str, options: dict[st
 
 def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Path) -> None:
     files(tmp_path)
-    whole = run_in(tmp_path, "whole", epochs=2, schedule="constant")
-    parts = run_in(tmp_path, "parts", epochs=1, schedule="constant")
-    parts.train(quiet=True, epochs=2)
-    said = [
-        [(p.classes, p.scores) for p in run.predict(tmp_path / "test.txt", 3)]
-        for run in (whole, parts, Run.open(tmp_path / "parts"))
-    ]
-    assert said[0] == said[1] == said[2]
-    one, two = (tmp_path / name / "neighbours.json" for name in ("whole", "parts"))
-    assert one.read_bytes() == two.read_bytes()
+    whole, said = whole_and_in_parts(run_in, tmp_path / "test.txt", schedule="constant")
     rows = [line.split() for line in (tmp_path / "test.txt").read_text().splitlines()[:5]]
     answers = Service(whole).answer([Request("names", rows, 3)])[0]
     assert isinstance(answers, list)
-    assert [answer.classes for answer in answers] == [classes for classes, _ in said[0][:5]]
+    assert [answer.classes for answer in answers] == [classes for classes, _ in said[:5]]
     with pytest.warns(RankingWarning, match="the network alone.*nearest training documents, sequences or users"):
         whole.export("torch", tmp_path / "network.pt")
     assert "votes of later places" in whole.report().read_text(encoding="utf-8")
@@ -241,7 +216,7 @@ def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     offsets = np.arange(0, len(ids) + 1, 5)
     network = torch.nn.Module()
     network.hidden = lambda inputs: inputs.class_ids[:, None]  # type: ignore[assignment]
-    network.head = _Head(torch.eye(10).roll(1, dims=1))  # knows all: after i comes i + 1
+    network.head = KnownHead(torch.eye(10).roll(1, dims=1))  # knows all: after i comes i + 1
     held = SequenceExamples(ids, offsets[60:-1], offsets[61:])
     choice = SessionVotes(ids[:300], offsets[:61], 10, 5).chosen(network, held, ["recall@1"], 0)
     assert (choice.weights, choice.places, choice.before) == ([], 160, {"recall@1": 1.0})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from support.chosen import train_on_and_die
+from support.chosen import KnownHead, train_on_and_die, trained, whole_and_in_parts
 
 import widehead as wh
 from widehead.data import RowExamples
@@ -40,26 +40,9 @@ def files(folder: Path, count: int = 1_300) -> None:
 
 
 def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
-    chosen = {"width": 4, "at": (1, 5), "holdout": 0.0, "neighbours": 500, **options}
-    run = Run.new(configure("recommender", train=str(folder / "train.txt"), out=str(folder / out), **chosen))
-    run.train(quiet=True)
-    return Run.open(folder / out)
-
-
-class _Head:
-    """Gives its scores, as an index with holes does if some are −inf."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, scores: torch.Tensor) -> None:
-        self.scores = scores
-
-    def top_k(self, hidden: torch.Tensor, k: int, exclude: SparseTargets | None) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = self.scores[hidden[:, 0].long()].clone()
-        if exclude is not None:
-            scores[exclude.example_ids, exclude.class_ids] = -torch.inf
-        best, classes = scores.topk(k, dim=1)
-        return best, classes.masked_fill(best == -torch.inf, -1)
+    return trained(
+        "recommender", folder, out, **{"width": 4, "at": (1, 5), "holdout": 0.0, "neighbours": 500, **options}
+    )
 
 
 def random_pairs(rng: np.random.Generator, shape: tuple[int, int], part: float = 0.15) -> Any:
@@ -109,7 +92,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
     scores = torch.from_numpy(rng.standard_normal((5, 30)).astype(np.float32))
     scores[2] = -torch.inf  # an index that finds nothing
     votes = UserVotes(pairs, 7)
-    parts = list(votes.candidates(_Head(scores), inputs, torch.arange(5)[:, None], 4, inputs))
+    parts = list(votes.candidates(KnownHead(scores), inputs, torch.arange(5)[:, None], 4, inputs))
     assert len(parts) > 1
     found = Told.together([told for told, _ in parts])
     have = [set(row.indices.tolist()) for row in pairs]
@@ -140,16 +123,16 @@ def test_what_comes_after_the_first_keeps_the_order_of_the_network(monkeypatch: 
     inputs = SparseTargets.from_csr(pairs[:3])
     votes = UserVotes(pairs, 5, [1.0, 0.5, 2.0, 0.1, 0.4, -0.3])
     hidden = torch.arange(3)[:, None]
-    (values, every), (_, few) = (votes.top_k(_Head(scores), inputs, hidden, k, exclude=inputs) for k in (60, 9))
+    (values, every), (_, few) = (votes.top_k(KnownHead(scores), inputs, hidden, k, exclude=inputs) for k in (60, 9))
     assert (every[:, :9] == few).all()
     assert (values.diff(dim=1).nan_to_num(0.0) <= 0).all()
     for row in range(3):
         own, there = set(pairs[row].indices.tolist()), every[row] >= 0
         assert set(every[row][there].tolist()) == set(range(60)) - own
-        told = next(iter(votes.candidates(_Head(scores), inputs, hidden, 9, inputs)))[0]
+        told = next(iter(votes.candidates(KnownHead(scores), inputs, hidden, 9, inputs)))[0]
         last = every[row][there][int((told.rows == row).sum()) :]
         assert (scores[row][last].diff() <= 0).all()
-    kept = votes.top_k(_Head(scores), inputs, hidden, 60)[1]
+    kept = votes.top_k(KnownHead(scores), inputs, hidden, 60)[1]
     assert sorted(kept[0].tolist()) == list(range(60))
 
 
@@ -176,7 +159,7 @@ def test_each_row_counts_the_same_whatever_its_hits() -> None:
     features = rng.standard_normal((240, 3)).astype(np.float32)
     found = Told(40, np.repeat(np.arange(40), 6), np.tile(np.arange(6), 40), features)
     hits = rng.random(240) < 1 / (1 + np.exp(2 - 2 * features[:, 1]))
-    made = fitted(found, hits, np.ones(40))
+    made = fitted(found, hits)
 
     def loss(weights: np.ndarray) -> float:
         scores, right = (features @ weights).reshape(40, 6), hits.reshape(40, 6)
@@ -208,21 +191,12 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files(tmp_path)
-    whole = run_in(tmp_path, "whole", epochs=2)
-    parts = run_in(tmp_path, "parts", epochs=1)
-    parts.train(quiet=True, epochs=2)
-    said = [
-        [(p.classes, p.scores) for p in run.predict(tmp_path / "train.txt", 3)]
-        for run in (whole, parts, Run.open(tmp_path / "parts"))
-    ]
-    assert said[0] == said[1] == said[2]
-    one, two = (tmp_path / name / "neighbours.json" for name in ("whole", "parts"))
-    assert one.read_bytes() == two.read_bytes()
+    whole, said = whole_and_in_parts(run_in, tmp_path / "train.txt")
     rows = [line.split()[1:] for line in (tmp_path / "train.txt").read_text().splitlines()[:5]]
-    assert not {name for row, (names, _) in zip(rows, said[0], strict=False) for name in names if name in row}
+    assert not {name for row, (names, _) in zip(rows, said, strict=False) for name in names if name in row}
     answers = Service(whole).answer([Request("names", rows, 3)])[0]
     assert isinstance(answers, list)
-    assert [answer.classes for answer in answers] == [classes for classes, _ in said[0][:5]]
+    assert [answer.classes for answer in answers] == [classes for classes, _ in said[:5]]
     with pytest.warns(RankingWarning, match="the network alone.*neighbours 0"):
         whole.export("torch", tmp_path / "network.pt")
     assert "votes of items" in whole.report().read_text(encoding="utf-8")
@@ -258,7 +232,7 @@ def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     known.eliminate_zeros()
     network = torch.nn.Module()
     network.hidden = lambda inputs: torch.arange(len(inputs))[:, None]  # type: ignore[assignment]
-    network.head = _Head(torch.from_numpy(hidden.toarray()))  # knows all
+    network.head = KnownHead(torch.from_numpy(hidden.toarray()))  # knows all
     choice = UserVotes(known, 5).chosen(network, RowExamples(known, hidden), ["recall@1"], 0)
     assert (choice.weights, choice.places, choice.before) == ([], 100, {"recall@1": 1.0})
     assert choice.after["recall@1"] < 1.0

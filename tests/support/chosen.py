@@ -1,14 +1,57 @@
-"""What a job chose after training, by data that its network had not seen."""
+"""What a job chose after training, by data that its network had not seen: runs, and a head that gives known scores."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from widehead.errors import RankingWarning
+from widehead.jobs import configure
 from widehead.runs import Run
+from widehead.targets import SparseTargets
+
+
+class KnownHead:
+    """Gives its scores (m, D), by the row that the hidden layer names, as an index with holes does if some are −inf."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+
+    def top_k(
+        self, hidden: torch.Tensor, k: int, exclude: SparseTargets | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = self.scores[hidden[:, 0].long()].clone()
+        if exclude is not None:
+            scores[exclude.example_ids, exclude.class_ids] = -torch.inf
+        best, classes = scores.topk(k, dim=1)
+        return best, classes.masked_fill(best == -torch.inf, -1)
+
+
+def trained(job: str, folder: Path, out: str, **options: Any) -> Run:
+    """A run on train.txt of a folder, opened again."""
+    run = Run.new(configure(job, train=str(folder / "train.txt"), out=str(folder / out), **options))
+    run.train(quiet=True)
+    return Run.open(folder / out)
+
+
+def whole_and_in_parts(run_in: Callable[..., Run], asked: Path, **options: Any) -> tuple[Run, list[Any]]:
+    """A run of two epochs, and the three best of each line of a file: after a stop in between too, and once loaded."""
+    folder = asked.parent
+    whole, parts = (run_in(folder, out, epochs=n, **options) for out, n in (("whole", 2), ("parts", 1)))
+    parts.train(quiet=True, epochs=2)
+    said = [
+        [(p.classes, p.scores) for p in run.predict(asked, 3)] for run in (whole, parts, Run.open(folder / "parts"))
+    ]
+    assert said[0] == said[1] == said[2]
+    one, two = (folder / out / "neighbours.json" for out in ("whole", "parts"))
+    assert one.read_bytes() == two.read_bytes()
+    return whole, said[0]
 
 
 def train_on_and_die(run: Run, chooser: type[Any], monkeypatch: pytest.MonkeyPatch) -> Run:

@@ -64,6 +64,11 @@ def _csr(values: np.ndarray, columns: np.ndarray, offsets: np.ndarray, shape: tu
     return matrix
 
 
+def rows_of_entries(matrix: CSR) -> np.ndarray:
+    """(nnz,) int64 the row of each entry, stored zeros included."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
 def split_rows(
     matrix: CSR, fraction: float, seed: int, share: tuple[Share, np.ndarray] | None = None
 ) -> tuple[CSR, CSR]:
@@ -88,7 +93,7 @@ def split_rows(
     matrix = matrix.tocsr()
     counts = np.diff(matrix.indptr)
     hidden_counts = np.minimum(np.maximum(np.rint(fraction * counts), 1), np.maximum(counts - 1, 0))
-    rows = np.repeat(np.arange(matrix.shape[0]), counts)
+    rows = rows_of_entries(matrix)
     order = np.lexsort((_draws(counts, seed, share), rows))
     # Place of each entry in the shuffled order of its row: the first ones are hidden.
     place = np.empty(len(rows), dtype=np.int64)

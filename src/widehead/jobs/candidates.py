@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from widehead.data.sparse import CSR
+from widehead.data.sparse import CSR, rows_of_entries
 from widehead.jobs.base import Chosen
 
 FIRST = 200
@@ -116,7 +116,7 @@ class Candidates:
         floor = np.where(first, own, np.inf).min(axis=1, initial=np.inf)
         document = np.repeat(np.arange(m), own.shape[1]).reshape(own.shape)
         keys = document[first] * np.int64(width) + classes[first]
-        voted = np.repeat(np.arange(m), np.diff(votes.indptr)) * np.int64(width) + votes.indices
+        voted = rows_of_entries(votes) * np.int64(width) + votes.indices
         both, place = np.unique(np.concatenate([keys, voted]), return_inverse=True)
         found = np.zeros((2, len(both)))
         found[0, place[: len(keys)]] = (own - floor[:, None])[first]

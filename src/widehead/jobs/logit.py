@@ -6,7 +6,7 @@ pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from widehead.jobs.base import Chosen
 from widehead.jobs.candidates import best_of_rows
+from widehead.metrics import Evaluation
+from widehead.targets import SparseTargets
 
 _RIDGE = 1e-4
 
@@ -82,12 +84,11 @@ class Told:
         return best_of_rows(self.rows, self.items, self.features.astype(np.float64) @ weights, self.m, k)
 
 
-def fitted(found: Told, hits: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+def fitted(found: Told, hits: np.ndarray) -> np.ndarray:
     """(F,) weights by which classes that are right are likeliest, each among itself and those that are wrong.
 
     Args:
-        hits: (c,) bool, which are right; rows without any count nothing.
-        counts: (m,) what each row counts, whatever the number of its right ones; None: each of these counts 1.
+        hits: (c,) bool, which are right; a row counts the same whatever their number, and nothing without any.
     """
     used = np.isin(found.rows, found.rows[hits])
     rows, numbers = np.unique(found.rows[used], return_inverse=True)
@@ -95,9 +96,7 @@ def fitted(found: Told, hits: np.ndarray, counts: np.ndarray | None = None) -> n
     wrong = torch.from_numpy(~hits[used]).to(features.dtype)
     right = torch.from_numpy(np.flatnonzero(hits[used]))
     whose, m = row[right], len(rows)
-    share = torch.ones(len(right))
-    if counts is not None:
-        share = (torch.from_numpy(counts[rows]) / torch.bincount(whose, minlength=m))[whose].float()
+    share = torch.bincount(whose, minlength=m).double().reciprocal()[whose].float()
     share /= share.sum()
     weights = torch.eye(1, found.features.shape[1])[0].requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
@@ -120,20 +119,26 @@ def fitted(found: Told, hits: np.ndarray, counts: np.ndarray | None = None) -> n
 
 
 def weighed(
-    found: Told,
-    hits: np.ndarray,
-    odd: np.ndarray,
-    judged: Callable[[np.ndarray], dict[str, float]],
-    counts: np.ndarray | None = None,
+    found: Told, hits: np.ndarray, relevant: Callable[[np.ndarray], SparseTargets], names: Sequence[str], seed: int
 ) -> tuple[list[float], dict[str, float], dict[str, float]]:
-    """The weights that all rows fit, and the metrics of ``odd`` rows without and with those that the others fit.
+    """The weights that all rows fit, and the metrics of half of them without and with those that the others fit.
 
     There are no weights if the metrics are not better with them, by the mean of their ratios.
 
     Args:
-        odd: (m,) bool. judged: gives metrics of these rows for weights (F,). hits, counts: as `fitted` takes them.
+        hits: as `fitted` takes them.
+        relevant: gives the right classes of some rows, by their numbers.
+        names: of the metrics. seed: of the halves.
     """
+    odd = np.random.default_rng(seed).permutation(found.m) % 2 == 1
+    true = relevant(np.flatnonzero(odd))
+
+    def judged(weights: np.ndarray) -> dict[str, float]:
+        evaluation = Evaluation(names)
+        evaluation.add_ranked(torch.from_numpy(found.best(weights, evaluation.depth)[1][odd]), true)
+        return evaluation.result()
+
     before = judged(np.eye(1, found.features.shape[1])[0])
-    after = judged(fitted(found, hits & ~odd[found.rows], counts))
+    after = judged(fitted(found, hits & ~odd[found.rows]))
     better = np.mean([after[name] / max(value, 1e-4) for name, value in before.items()]) > 1.0
-    return fitted(found, hits, counts).tolist() if better else [], before, after
+    return fitted(found, hits).tolist() if better else [], before, after

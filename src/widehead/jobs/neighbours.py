@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from widehead.data import RowExamples
-from widehead.data.sparse import CSR
+from widehead.data.sparse import CSR, rows_of_entries
 from widehead.jobs.candidates import FIRST, NONE, Candidates, Choice
 from widehead.jobs.race import Race
-from widehead.metrics import Propensities
+from widehead.metrics import Evaluation, Propensities
 from widehead.models.classifiers import LinearClassifiers
 from widehead.progress import Work
 from widehead.targets import SparseTargets
@@ -103,8 +103,7 @@ class Neighbours:
         """
         cosines = (features @ self._documents).tocsr()
         if first is not None:
-            rows = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))
-            cosines.data[cosines.indices == rows + first] = 0.0
+            cosines.data[cosines.indices == rows_of_entries(cosines) + first] = 0.0
         cosines.data[cosines.data < 0.0] = 0.0
         cosines.eliminate_zeros()
         return largest(cosines, self.count)
@@ -171,7 +170,7 @@ class Neighbours:
         and two halves of the documents. Weights of `TOLD` take the place of w and λ if those that one half fits do
         better by 2 % on the other one than w and λ that the same half chose.
         """
-        depth = max(int(name.rpartition("@")[2]) for name in names)
+        depth = Evaluation(names, propensities).depth
         candidates = self._looked_up(network, held, size, depth)
         race = Race(candidates, held, propensities, names)
         margins = _MARGINS if self.classifiers is not None else (0.0,)

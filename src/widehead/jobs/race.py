@@ -32,7 +32,6 @@ class Race:
     ) -> None:
         self._candidates, self._held = candidates, held
         self._propensities, self._names = propensities, list(names)
-        self._depth = max(int(name.rpartition("@")[2]) for name in names)
         odd = np.random.default_rng(_SEED).permutation(len(held)) % 2 == 1
         self._halves = [half for half in (~odd, odd) if half.any()]
         self._parts = [candidates.part(half) for half in self._halves]
@@ -71,10 +70,10 @@ class Race:
         return bool(weighted_gain > max(others) + _WORTH)
 
     def _fitted(self, choice: Choice, half: np.ndarray) -> list[float]:
-        """(F,) weights that documents of a half (m,) bool fit, whatever the number of their labels."""
+        """(F,) weights that documents of a half (m,) bool fit."""
         some = self._candidates
         told = Told(len(half), some.rows, some.classes, some.told(choice).astype(np.float32))
-        return fitted(told, self._hits & half[some.rows], np.ones(len(half))).tolist()
+        return fitted(told, self._hits & half[some.rows]).tolist()
 
     def _gain(self, choice: Choice, half: int) -> float:
         after, before = self._judged(choice, self._parts[half], self._halves[half]), self._before[half]
@@ -83,6 +82,6 @@ class Race:
     def _judged(self, choice: Choice, candidates: Candidates, some: np.ndarray) -> dict[str, float]:
         """Metrics of some documents (m,) bool, whose candidates these are."""
         evaluation = Evaluation(self._names, self._propensities)
-        ranked = torch.from_numpy(candidates.best(choice, self._depth)[1])
+        ranked = torch.from_numpy(candidates.best(choice, evaluation.depth)[1])
         evaluation.add_ranked(ranked, self._held.batch(np.flatnonzero(some))[1])
         return evaluation.result()

@@ -173,18 +173,14 @@ class SessionVotes:
         One half of the places fits them; all do, if the metrics of the other half are better on average than those of
         the network alone.
         """
-        depth = max(int(name.rpartition("@")[2]) for name in names)
+        depth = Evaluation(names).depth
         found, targets = self._looked_up(network, held, depth, size)
         hits = found.items == targets[found.rows]
-        odd = np.random.default_rng(seed).permutation(len(targets)) % 2 == 1
 
-        def judged(weights: np.ndarray) -> dict[str, float]:
-            evaluation = Evaluation(names)
-            best = found.best(weights, depth)[1][odd]
-            evaluation.add_ranked(torch.from_numpy(best), SparseTargets.from_ids(torch.from_numpy(targets[odd])))
-            return evaluation.result()
+        def relevant(some: np.ndarray) -> SparseTargets:
+            return SparseTargets.from_ids(torch.from_numpy(targets[some]))
 
-        weights, before, after = weighed(found, hits, odd, judged)
+        weights, before, after = weighed(found, hits, relevant, names, seed)
         return SessionWeights(weights, len(targets), before, after)
 
     @torch.no_grad()

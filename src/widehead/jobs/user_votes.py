@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from widehead.data import RowExamples, binary, split_rows
-from widehead.data.sparse import CSR
+from widehead.data.sparse import CSR, rows_of_entries
 from widehead.jobs.candidates import FIRST, best_of_rows
 from widehead.jobs.logit import Told, Weights, weighed
 from widehead.jobs.neighbours import csr_of_bags, largest
@@ -101,9 +101,8 @@ class UserVotes:
         # What nearly all have tells of nobody who is near, and is what takes the time.
         telling = np.where(items <= _bound(items, _MEETINGS_OF_USERS * len(users)), 1.0, 0.0)
         self._meetings = items * telling
-        self._voted = min(
-            len(items), count * float((self._lengths**2).sum() / self._lengths.sum())
-        )  # by one user's near
+        # How many pairs the users near to one have: those with many are met more often.
+        self._voted = min(len(items), count * float((self._lengths**2).sum() / self._lengths.sum()))
         self._likeness = _scaled(self._pairs.T.tocsr(), telling / np.maximum(items, 1.0), self._lengths**-0.5)
 
     @cached_property
@@ -117,7 +116,7 @@ class UserVotes:
         most, work, found = max(1, min(_NEAREST, _ENTRIES // width)), Work("nearest items", width), []
         for some in _blocks(self._pairs.T @ (users * telling)):
             cosines = (left[some] @ right).tocsr()
-            cosines.data[_rows(cosines) + some.start == cosines.indices] = 0.0  # no item is its own neighbour
+            cosines.data[rows_of_entries(cosines) + some.start == cosines.indices] = 0.0  # no item is its own neighbour
             cosines.eliminate_zeros()
             found.append(largest(cosines, most))
             work.add(some.stop - some.start)
@@ -214,7 +213,7 @@ class UserVotes:
         Args:
             held: what is known of some users, and what is hidden.
         """
-        depth = max(int(name.rpartition("@")[2]) for name in names)
+        depth = Evaluation(names).depth
         parts, work = [], Work("choosing weights", len(held))
         with torch.no_grad():
             for start in range(0, len(held), size):
@@ -226,22 +225,14 @@ class UserVotes:
                 work.add(len(inputs))
         found = Told.together(parts)
         keys = found.rows * np.int64(self._pairs.shape[1]) + found.items
-        odd = np.random.default_rng(seed).permutation(len(held)) % 2 == 1
-        relevant = held.batch(np.flatnonzero(odd))[1]
-
-        def judged(weights: np.ndarray) -> dict[str, float]:
-            evaluation = Evaluation(names)
-            evaluation.add_ranked(torch.from_numpy(found.best(weights, depth)[1][odd]), relevant)
-            return evaluation.result()
-
         hits = np.isin(keys, _keys(held.targets))
-        weights, before, after = weighed(found, hits, odd, judged, counts=np.ones(len(held)))
+        weights, before, after = weighed(found, hits, lambda some: held.batch(some)[1], names, seed)
         return UserWeights(weights, len(held), before, after)
 
 
 def _keys(matrix: CSR) -> np.ndarray:
     """(nnz,) int64 row·D + column of entries."""
-    found: np.ndarray = _rows(matrix) * np.int64(matrix.shape[1]) + matrix.indices
+    found: np.ndarray = rows_of_entries(matrix) * np.int64(matrix.shape[1]) + matrix.indices
     return found
 
 
@@ -272,11 +263,6 @@ def _drop(matrix: CSR, keys: np.ndarray) -> None:
     """Put 0 in the place of entries of some keys."""
     places, there = _places(matrix, keys)
     matrix.data[places[there]] = 0.0
-
-
-def _rows(matrix: CSR) -> np.ndarray:
-    """(nnz,) the row of each entry."""
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
 def _positive(numbers: np.ndarray) -> np.ndarray:
