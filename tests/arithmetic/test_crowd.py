@@ -69,6 +69,16 @@ def test_after_a_try_that_was_right_the_next_crowd_is_met_as_the_first() -> None
         assert looked(crew, begin + 0.25, begin + 5, CALM).count(1) == 4
 
 
+def test_a_try_that_was_right_makes_the_next_one_early_again() -> None:
+    crew = Crew(2)
+    looked(crew, 0, 0.25, CROWDED)
+    assert looked(crew, 0.25, 0.875, CALM)[-1] == 2
+    assert looked(crew, 0.875, 1, CROWDED) == [1], "it was too early"
+    assert looked(crew, 1, 5, CALM).count(1) == 8, "so the next is twice as late"
+    assert looked(crew, 5, 5.25, CROWDED) == [2, 1]
+    assert looked(crew, 5.25, 10, CALM).count(1) == 4
+
+
 @pytest.fixture
 def two() -> Iterator[int]:
     before = torch.get_num_threads()
@@ -168,6 +178,51 @@ def test_threads_of_python_have_crews_of_their_own(two: int, clock: list[float])
     assert torch.get_num_threads() == 2
     assert found[:2] == [2, 2]
     assert found[-2:] == [1, 2]
+
+
+def told_to_the_blas() -> int:
+    """How many threads it takes if the calling thread asks, 0 for all there are."""
+    kernels, threads = crowd.library(), torch.get_num_threads()
+    assert kernels is not None
+    local: int = kernels.widehead_limit(threads, 0)
+    kernels.widehead_limit(threads, local)
+    return local
+
+
+@needs_kernels
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="other libraries ask OpenMP")
+def test_the_blas_has_fewer_threads_inside_and_those_of_before_outside(two: int, clock: list[float]) -> None:
+    context, before = Sharing(), told_to_the_blas()
+    clock[2] = CROWDED
+    assert [inside(context) for _ in range(9)][-1] == 1
+    with context:
+        assert told_to_the_blas() == 1
+    assert told_to_the_blas() == before != 1
+
+
+@pytest.fixture
+def crowded(two: int, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All heads work with one thread."""
+    monkeypatch.setattr(sharing, "_at", 0.0)
+    clock[2] = CROWDED
+    assert [inside(sharing) for _ in range(9)][-1] == 1
+    yield
+    sharing._crew, sharing._team = Crew(1), []
+
+
+@needs_kernels
+def test_passes_and_steps_of_exact_heads_have_fewer_threads(crowded: None) -> None:
+    seen: list[int] = []
+    loss = wh.losses.SphericalLoss(lambda q, s, a, targets: (seen.append(torch.get_num_threads()), q)[1])
+    head, other = wh.ExactHead(8, 50, loss), wh.ExactHead(8, 50, wh.losses.SquaredError())
+    hidden, ids = torch.randn(4, 8), torch.arange(4)
+    seen.clear()
+    head(hidden, ids)
+    head.loss_and_gradient(hidden, ids)
+    assert set(seen) == {1}
+    with other.at_work():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
 
 
 @needs_kernels

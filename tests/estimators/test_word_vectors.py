@@ -104,6 +104,10 @@ def test_analogies_of_a_file(words: Any, tmp_path: Path) -> None:
     share, sections = words.evaluate_word_analogies(path)
     assert share == pytest.approx(2 / 3)
     assert sections == {"one": (1, 2), "two": (0, 0), "three": (1, 1)}
+    names = [word for word in words.index_to_key if word.startswith("w")][:7]
+    every = [(a, b, c) for a in names for b in names for c in names if len({a, b, c}) == 3]
+    path.write_text("".join(f"{a} {b} {c} {words.analogy(a, b, c, 1)[0][0]}\n" for a, b, c in every))
+    assert words.evaluate_word_analogies(path) == (1.0, {"": (len(every), len(every))})
     path.write_text("w1 w2 w3 nowhere\n")
     with pytest.raises(DataError, match=r"an analogy whose words are known\. Found none"):
         words.evaluate_word_analogies(path)

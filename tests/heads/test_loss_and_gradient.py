@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from support.properties import DEVICE, DTYPES, TABLE, Batch, Row, batch, make_head
 
 import widehead as wh
+from widehead.arithmetic import Arithmetic, using
 from widehead.errors import NonFiniteError, StaleGraphError, UnstableStepWarning
 
 D, WIDTH = 80, 12
@@ -199,3 +201,13 @@ def test_a_step_is_left_where_autograd_is_off(mode: Any) -> None:
     assert_same(found, by_autograd(twin, hidden, [[1], [2, 3]]))
     other.step()
     assert torch.equal(head.weight(), twin.weight())
+
+
+@pytest.mark.parametrize("around", [nullcontext(), using(Arithmetic())], ids=["chosen", "torch's operations"])
+def test_inside_autocast_nothing_is_rounded(around: AbstractContextManager[None]) -> None:
+    head, twin = twins(TABLE[0], torch.float32)
+    b = batch(TABLE[0], torch.Generator().manual_seed(3), 9, WIDTH, D)
+    with around:
+        with torch.autocast(torch.device(DEVICE).type, dtype=torch.bfloat16):
+            found = head.loss_and_gradient(given(b, torch.float32), b.targets())
+        assert_same(found, twin.loss_and_gradient(given(b, torch.float32), b.targets()))

@@ -66,6 +66,14 @@ def test_an_optimiser_of_torch_over_all_parameters_is_told_once_that_w_stays(kin
     assert not torch.equal(model.encoder.weight, encoder)
 
 
+def test_passes_without_autograd_are_warned_of_too() -> None:
+    head = make()
+    head.loss_and_gradient(*data(5))
+    with pytest.warns(NoOptimizerWarning):
+        head.loss_and_gradient(*data(5))
+    assert head.pending_gradient() is None
+
+
 def test_own_losses_by_statistics_are_warned_of_too() -> None:
     head = make()
     hidden, ids = data(5)

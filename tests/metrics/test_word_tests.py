@@ -42,6 +42,14 @@ def test_answers_are_those_of_all_cosines(at_once: int, monkeypatch: pytest.Monk
         assert answer == max(cosines, key=lambda i: cosines[i])
 
 
+def test_inside_autocast_answers_are_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors, questions = torch.randn(500, 4, generator=generator), torch.randint(0, 500, (200, 3), generator=generator)
+    expected = analogy_answers(vectors, questions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(analogy_answers(vectors, questions), expected)
+
+
 def test_no_question_has_no_answer() -> None:
     assert analogy_answers(torch.eye(4), torch.empty(0, 3, dtype=torch.int64)).shape == (0,)
 
@@ -53,9 +61,13 @@ def test_wrong_arguments() -> None:
             rank_correlation(first, second)
     with pytest.raises(ValueError, match="NaN"):
         rank_correlation(torch.tensor([1.0, float("nan")]), torch.ones(2))
-    with pytest.raises(ValueError, match="`vectors` should be"):
+    with pytest.raises(ValueError, match="`vectors` should be .* at least 4"):
         analogy_answers(torch.eye(3), ids)
     with pytest.raises(ValueError, match="`questions` should have shape"):
         analogy_answers(torch.eye(4), ids[:, :2])
     with pytest.raises(ValueError, match=r"ids in \[0, 4\). Found 0 and 4"):
         analogy_answers(torch.eye(4), torch.tensor([[0, 1, 4]]))
+    with pytest.raises(ValueError, match=r"at least 5.*Found \(4, 4\)"):
+        analogy_answers(torch.eye(4), torch.tensor([[0, 1, 2]]), torch.tensor([3, 3]))
+    with pytest.raises(ValueError, match="finite"):
+        analogy_answers(torch.eye(4).fill_diagonal_(float("nan")), ids)

@@ -56,10 +56,10 @@ def another_order(mesh: Any) -> str:
     return heard(head.audit if mesh.get_local_rank() == 1 else loss.backward, ProcessesError)
 
 
-def one_does_not_train(mesh: Any) -> str:
+def one_does_not_train(mesh: Any, method: str) -> str:
     head = _head(mesh).train(mesh.get_local_rank() != 1)
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
-    return heard(lambda: head(hidden.float(), targets), ProcessesError)
+    return heard(lambda: getattr(head, method)(hidden.float(), targets), ProcessesError)
 
 
 def another_head(mesh: Any, option: str) -> str:

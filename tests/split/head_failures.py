@@ -41,6 +41,8 @@ def wrong_argument(mesh: Any, name: str, call: str) -> str:
     calls = {
         "forward": lambda: head(hidden, ids),
         "reduction": lambda: head(hidden, ids % D, reduction="summ" if is_wrong else "sum").backward(),
+        "without autograd": lambda: head.loss_and_gradient(hidden, ids),
+        "weights of examples": lambda: head.loss_and_gradient(hidden, ids % D, weight=torch.ones(2 + is_wrong)),
         "outputs": lambda: head.eval()(wide),
         "scores": lambda: head.scores(wide),
         "log_prob": lambda: head.log_prob(hidden, ids),

@@ -32,8 +32,9 @@ def test_another_order_of_calls(several: Several) -> None:
         assert "rank 0: backward (D = 37, width = 6, float32); rank 1: audit" in message
 
 
-def test_one_that_does_not_train(several: Several) -> None:
-    for message in several.run(3, failures.one_does_not_train):
+@pytest.mark.parametrize("method", ["forward", "loss_and_gradient"])
+def test_one_that_does_not_train(several: Several, method: str) -> None:
+    for message in several.run(3, failures.one_does_not_train, method):
         assert "with gradients on rank 0, and one without" in message
         assert "on rank 1." in message
 

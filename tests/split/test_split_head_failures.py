@@ -17,6 +17,7 @@ CALLS = ["forward", "reduction", "outputs", "scores", "log_prob", "top_k", "weig
         *(("full", call) for call in CALLS),
         *(("sampled", call) for call in ("forward", "reduction", "scores")),
         *(("exact", call) for call in CALLS if call != "log_prob"),  # a squared error has none
+        *(("exact", call) for call in ("without autograd", "weights of examples")),
     ],
 )
 def test_what_one_process_refuses_others_hear_of(several: Several, head: str, call: str) -> None:
