@@ -61,7 +61,7 @@ def test_wrong_arguments() -> None:
             rank_correlation(first, second)
     with pytest.raises(ValueError, match="NaN"):
         rank_correlation(torch.tensor([1.0, float("nan")]), torch.ones(2))
-    with pytest.raises(ValueError, match="`vectors` should be .* at least 4"):
+    with pytest.raises(ValueError, match=r"`vectors` should be .* at least 4"):
         analogy_answers(torch.eye(3), ids)
     with pytest.raises(ValueError, match="`questions` should have shape"):
         analogy_answers(torch.eye(4), ids[:, :2])

@@ -54,8 +54,8 @@ def test_weights_that_are_not_finite_in_rows_of_one(several: Several) -> None:
 
 
 def test_a_split_head_inside_data_parallel(several: Several) -> None:
-    for message in several.run(2, failures.in_data_parallel):
-        assert "outside of DistributedDataParallel" in message
+    heard = several.run(2, failures.in_data_parallel)
+    assert all("outside of DistributedDataParallel" in message for message in heard), heard
 
 
 @pytest.mark.parametrize("mesh", [3, "cpu"])
