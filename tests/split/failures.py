@@ -77,11 +77,24 @@ def wrong_weight(mesh: Any) -> str:
     return message
 
 
-def in_data_parallel(mesh: Any) -> str:
+def in_data_parallel(mesh: Any, others: int) -> str:
+    """Rank 1 has made so many more heads before, so that its seal is another and data-parallel writes into it."""
+    for _ in range(others * mesh.get_local_rank()):
+        wh.ExactHead(2, 3, wh.losses.SquaredError())
     head = _head(mesh)
     wrapped = nn.parallel.DistributedDataParallel(head, process_group=mesh.get_group())
     hidden, targets = batches(row_of("squared"), mesh.size(), 3, 6, 37, 0)[mesh.get_local_rank()]
     return heard(lambda: wrapped(hidden.float(), targets), RuntimeError)
+
+
+def averaged(mesh: Any, call: str) -> str:
+    """An average is written into the head of rank 1 alone."""
+    head = _head(mesh)
+    if mesh.get_local_rank() == 1:
+        head.get_buffer("seal").mul_(0.5)
+    hidden, targets = torch.ones(2, 6), torch.tensor([1, 2])
+    calls = {"forward": lambda: head(hidden, targets), "state": head.state_dict, "weight": head.to_linear}
+    return heard(calls[call], RuntimeError)
 
 
 def wrong_argument(mesh: Any, call: str) -> str:

@@ -53,9 +53,17 @@ def test_weights_that_are_not_finite_in_rows_of_one(several: Several) -> None:
         assert message.startswith("Rank 1: `weight` and `bias` should be finite")
 
 
-def test_a_split_head_inside_data_parallel(several: Several) -> None:
-    heard = several.run(2, failures.in_data_parallel)
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_split_head_inside_data_parallel(several: Several, others: int) -> None:
+    heard = several.run(2, failures.in_data_parallel, others)
     assert all("outside of DistributedDataParallel" in message for message in heard), heard
+
+
+@pytest.mark.parametrize("call", ["forward", "state", "weight"])
+def test_an_average_in_one_process(several: Several, call: str) -> None:
+    others, mine = several.run(2, failures.averaged, call)
+    assert mine.startswith("The weights of this exact head should be changed by its optimiser alone.")
+    assert others == f"Rank 1: {mine}"
 
 
 @pytest.mark.parametrize("mesh", [3, "cpu"])

@@ -6,7 +6,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from widehead.factored import WeightRecord
 from widehead.factored.state import ROWS
 from widehead.heads.base import Head
 from widehead.heads.handle import Handle
+from widehead.heads.processes import in_several, refuse_data_parallel
 from widehead.losses import Loss
 from widehead.precision import in_full_precision
 from widehead.split import SplitWeights, draw_as_one
@@ -255,14 +256,22 @@ class ExactState(Head):
     def check_untouched(self) -> None:
         """RuntimeError if a tool wrote into the buffers of this head, as copies of averages are written."""
         if self._seal.tolist() != [self._number, torch.inf] or self._was_written():
-            raise RuntimeError(
-                "The weights of this exact head should be changed by its optimiser alone. Found a buffer, a parameter "
-                "or a state that another module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel "
-                "and other averages do: W, which is no parameter, is not their average. Use "
-                "widehead.heads.AveragedModel."
-            )
+            try:
+                self._refuse_writes()
+            except RuntimeError as error:
+                self.refused(error)  # of several processes, the one that was written into may be the only one
+                raise
         if not self._seal.is_cpu:
             self._note_seal()
+
+    def _refuse_writes(self) -> NoReturn:
+        if in_several():
+            refuse_data_parallel(self)  # which writes rank 0's buffers into those of the others
+        raise RuntimeError(
+            "The weights of this exact head should be changed by its optimiser alone. Found a buffer, a parameter or a "
+            "state that another module's was copied or averaged into, as torch.optim.swa_utils.AveragedModel and other "
+            "averages do: W, which is no parameter, is not their average. Use widehead.heads.AveragedModel."
+        )
 
     def _was_written(self) -> bool:
         """Whether somebody wrote into what a state_dict holds, or into the handle."""
