@@ -75,6 +75,18 @@ def test_sequences_may_be_long(kind: str) -> None:
     torch.testing.assert_close(found[2:1002], encoder(SparseTargets.from_lists([ids[:1000]])), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_is_mixed_has_units_of_about_one(tied: bool) -> None:
+    """Whatever the width: recurrent layers, whose weights begin for such units, hear nothing of smaller ones."""
+    for width in (16, 256):
+        encoder, seen = SequenceEncoder(500, width, kind="lstm"), list[torch.Tensor]()
+        if tied:
+            encoder.tie(SampledSoftmaxHead(width, 500))
+        encoder.mixer.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        encoder(SparseTargets.from_lists([list(range(500))]))
+        assert 0.5 < seen[0].std() < 1.1
+
+
 def test_a_transformer_refuses_what_it_has_no_place_for() -> None:
     with pytest.raises(ValueError, match=r"at most 16 places, the parameter `context`. Found 17"):
         made("transformer")(SparseTargets.from_lists([[1] * 17, [2]]))
@@ -92,7 +104,8 @@ def test_packing_is_that_of_torch() -> None:
 def test_a_bag_is_the_mean_and_an_ngram_the_last_ones() -> None:
     bag, window = made("bag", hidden=()), made("ngram", hidden=(), context=2)
     rows = bag.embeddings(torch.tensor([3, 1, 4]))
-    torch.testing.assert_close(bag(SparseTargets.from_lists([[3, 1, 4]]))[-1], bag.mixer.last(rows.mean(0)))
+    expected = bag.mixer.last(6**0.5 * rows.mean(0))
+    torch.testing.assert_close(bag(SparseTargets.from_lists([[3, 1, 4]]))[-1], expected)
     changed = SparseTargets.from_lists([[3, 1, 4], [9, 1, 4], [1, 4]])
     one, two, three = window(changed)[torch.tensor([2, 5, 7])]
     assert torch.equal(one, two)

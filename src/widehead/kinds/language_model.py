@@ -16,14 +16,13 @@ _SHARED = {
     "at": (1, 10),
     "rank_at_most": 2_000,
 }
-# Pieces of 64 words, of which each is predicted.
+# Pieces of 64 words, of which each is predicted. A step has about as many targets as one of the n-gram network.
 _PLACES = {
     **{name: value for name, value in _SHARED.items() if name not in ("activation", "hidden")},
     "encoder": "lstm",
     "context": 64,
-    "batch_size": 32,
-    "dropout": 0.2,
-    "input_dropout": 0.2,
+    "batch_size": 8,
+    "warmup_steps": 100,
     "encoder_max_grad_norm": 1.0,
 }
 _ESTIMATED = {"head": "sampled", "head_options": {"sampler": "log-uniform"}, "head_optimizer": "adam"}
@@ -64,7 +63,7 @@ class LanguageModel(Kind):
             "places",
             "An encoder other than ngram, which predicts at each place of a piece of text; sampled softmax, or another "
             "head that estimates.",
-            {**_PLACES, **_ESTIMATED, "tied": True},
+            {**_PLACES, **_ESTIMATED, "tied": True, "encoder_lr": 3e-3},
             without_exact_head=True,
         ),
         Preset("places-exact", "Such an encoder with the exact head.", {**_PLACES, **_EXACT}),

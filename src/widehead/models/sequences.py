@@ -42,7 +42,8 @@ class SequenceEncoder(nn.Module):
             the last one of ngram: see `hidden_layers`.
         dropout: probability of dropping a unit, of what comes out and between layers.
         input_dropout: probability of dropping a unit of an embedding.
-        norm: the Euclidean norm that all that comes out is scaled to, and embeddings to 1; None: as they are.
+        norm: the Euclidean norm that all that comes out is scaled to, and embeddings to 1; None: what comes out is as
+            it is, and embeddings are times √E, as in "Attention is all you need", section 3.4.
         sparse: sparse gradients of the embeddings, at a cost independent of N.
 
     Raises:
@@ -105,8 +106,9 @@ class SequenceEncoder(nn.Module):
         """(n, width) encodings of the places, sequence after sequence."""
         sequences.check_classes(self.num_inputs)
         rows = self.embeddings(sequences.class_ids)
-        rows = self.dropped(rows if self.norm is None else normalize(rows, dim=1))
-        mixed = self.mixer(rows, sequences)
+        # Units of about one, as W's rows have a length of about one, and what mixes them begins with weights for that.
+        rows = self.size**0.5 * rows if self.norm is None else normalize(rows, dim=1)
+        mixed = self.mixer(self.dropped(rows), sequences)
         if sequences.values is not None:
             mixed = mixed[sequences.values != 0]
         return mixed if self.norm is None else self.norm * normalize(mixed, dim=1)
