@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 MOST = 4
-_TIMEOUT = datetime.timedelta(seconds=60)  # of an exchange: two cores may have other work
+_TIMEOUT = datetime.timedelta(seconds=180)  # of an exchange: on a busy machine imports alone take a minute
 
 
 class Several:
