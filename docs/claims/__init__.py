@@ -20,6 +20,7 @@ from claims.quality import (
     PHENOTYPES,
     WIKIPEDIA,
     WIKITEXT,
+    WIKITEXT_HEADS,
     WORDNET,
     YSO,
 )
@@ -70,6 +71,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
             YSO,
             EMBEDDINGS,
             NEXT_ITEM,
+            WIKITEXT_HEADS,
             WIKITEXT,
             WIKIPEDIA,
         ),
