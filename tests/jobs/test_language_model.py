@@ -38,12 +38,12 @@ def test_words_are_trained_and_judged_once(tmp_path: Path) -> None:
     run = trained(tmp_path, "gru", epochs=1)
     job, words = run.job, run.data.job.words  # type: ignore[attr-defined]
     text = np.random.default_rng(0).integers(0, len(words), 101)
-    train, test = job.examples(text), job._judged(text, "")  # type: ignore[attr-defined]
-    for examples in (train, test.examples):
+    train, test = job.examples(text), job.judged_part(len(text)).made(text)  # type: ignore[attr-defined]
+    for examples in (train, test):
         inputs, targets = examples.batch(np.arange(len(examples)))
         assert targets.class_ids.tolist() == text.tolist()
         assert int(inputs.counts.max()) == 8
-    asked = test.examples.batch(np.arange(len(test.examples)))[0]
+    asked = test.batch(np.arange(len(test)))[0]
     assert asked.values is not None
     before = np.cumsum([0, *asked.values.tolist()])
     assert asked.to_lists()[0] == [words.id(END), *text[:3]]

@@ -10,7 +10,7 @@ from widehead.data.multilabel import read_multilabel
 from widehead.data.sequence_examples import Histories, SequenceExamples, pieces
 from widehead.data.sessions import Sequences, read_sequences
 from widehead.data.sparse import binary, split_rows
-from widehead.data.text import END, UNKNOWN, count_words, encode, read_words, subsample
+from widehead.data.text import END, UNKNOWN, count_words, encode, encode_spans, read_words, subsample
 from widehead.data.text_features import TextFeatures
 from widehead.data.vocabulary import Vocabulary
 from widehead.data.word_tests import read_analogies, read_word_pairs
@@ -39,6 +39,7 @@ __all__ = [
     "cooccurrences",
     "count_words",
     "encode",
+    "encode_spans",
     "information",
     "open_text",
     "pair",

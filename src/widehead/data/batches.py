@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from widehead.data.sparse import CSR
-from widehead.split import Dealt
+from widehead.split import Dealt, Runs
 from widehead.targets import Inputs, SparseTargets
 
 Batch: TypeAlias = tuple[Inputs, SparseTargets]
@@ -70,10 +70,10 @@ class SharedExamples:
 
     Args:
         here: those of this process.
-        among: all.
+        among: all, and where these stand.
     """
 
-    def __init__(self, here: RowExamples, among: Dealt) -> None:
+    def __init__(self, here: Examples, among: Dealt | Runs) -> None:
         self.here, self.among = here, among
 
     def __len__(self) -> int:
@@ -81,8 +81,20 @@ class SharedExamples:
 
     @property
     def inputs(self) -> CSR:
-        """(k, N) the inputs of those here."""
+        """(k, N) the inputs of those here, of rows of matrices."""
+        assert isinstance(self.here, RowExamples)
         return self.here.inputs
+
+    def holds(self, rows: np.ndarray) -> np.ndarray:
+        """(m,) bool whether each of the examples ``rows`` is here."""
+        found: np.ndarray = self.among.owners_of(rows) == self.among.share.rank
+        return found
+
+    def in_turn(self, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """Those of the examples ``rows`` that are here, ``size`` at a time, as often as any process has some."""
+        owners = self.among.owners_of(rows)
+        most, here = int(np.bincount(owners, minlength=1).max()), rows[owners == self.among.share.rank]
+        return (here[start : start + size] for start in range(0, most, size))
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Inputs and targets of those examples ``rows`` (m,) of all that are here, in that order."""
@@ -124,14 +136,20 @@ class Batches:
         return -(-len(self.examples) // self.batch_size)
 
     def rows(self, n: int, start: int = 0) -> Iterator[np.ndarray]:
-        """The (m,) rows of each batch of epoch n, from batch ``start`` on."""
+        """The (m,) rows of each batch of epoch n, from batch ``start`` on; of `SharedExamples` those that are here."""
         if n < 0 or not 0 <= start <= len(self):
             raise ValueError(
                 f"Epoch and start should be at least 0, and start at most {len(self)}. Found {n}, {start}."
             )
-        order = np.arange(len(self.examples))
+        count, size = len(self.examples), self.batch_size
+        order = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)  # shuffled alike
         np.random.default_rng([self.seed, n]).shuffle(order)
-        return (order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self)))
+        ends = np.minimum(np.arange(len(self) + 1) * size, count)
+        if isinstance(self.examples, SharedExamples):
+            held = self.examples.holds(order)
+            ends = np.cumsum([0, *(np.count_nonzero(held[b * size : (b + 1) * size]) for b in range(len(self)))])
+            order = order[held]
+        return (order[ends[b] : ends[b + 1]].astype(np.int64) for b in range(start, len(self)))
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch n from batch ``start`` on: the same ones that come there in a run that started at 0.

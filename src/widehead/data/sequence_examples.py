@@ -81,10 +81,16 @@ def pieces(starts: np.ndarray, ends: np.ndarray, context: int) -> tuple[np.ndarr
     >>> starts.tolist(), ends.tolist()
     ([1, 3, 5], [3, 6, 8])
     """
-    counts = -(-np.maximum(ends - starts - 1, 0) // context)
+    counts = num_pieces(ends - starts, context)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     begin = np.repeat(starts, counts) + number * context
     return begin, np.minimum(begin + context + 1, np.repeat(ends, counts))
+
+
+def num_pieces(lengths: np.ndarray, context: int) -> np.ndarray:
+    """(m,) how many of these `pieces` cuts sequences of so many ids into."""
+    found: np.ndarray = -(-np.maximum(lengths - 1, 0) // context)
+    return found
 
 
 def _places(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

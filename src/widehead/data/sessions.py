@@ -11,42 +11,39 @@ The format is told by the content:
 
 from __future__ import annotations
 
-import csv
-import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from widehead.data.files import FilePath, first_bytes, first_lines, is_file, listed, open_text, shortened
+from widehead.data.files import FilePath, first_bytes, first_lines, is_file, listed, open_text
 from widehead.data.foreign import refuse_foreign, refuse_separators
 from widehead.data.memory import is_matrix, is_table, lists_of, name_of, row_names
 from widehead.data.pairs import list_lines, separator_of
-from widehead.data.parquet import sound
-from widehead.data.tables import cell_reader, names_shown, sequence_columns, taken_cells
-from widehead.data.vocabulary import Vocabulary, name_order
+from widehead.data.sequence_parts import Lists, Table
+from widehead.data.session_tables import memory_rows, parquet_rows, text_rows
+from widehead.data.vocabulary import Vocabulary
 from widehead.errors import DataError
+from widehead.split import Share
 
 _EXPECTED = "'item item item …' lines, or a table of users (or sessions), items and times with commas or tabs"
-_ROLES = ("sequences", "items", "times")
-_NAMES = "user,item,time or session_id,item_id,timestamp"
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences of items.
+    """Sequences of items: all that were read, or those of a share, which `ids` and `offsets` are of then.
 
     Attributes:
-        ids: (n,) int64 items of all sequences, one after the other; −1 for those that ``items`` lacks.
-        offsets: (m + 1,) int64 where sequences begin.
+        ids: (n,) int64 items of the sequences here, one after the other; −1 for those that ``items`` lacks.
+        offsets: (k + 1,) int64 where those here begin.
         items: what the ids mean.
         names: of the sequences: users, numbers of lists in memory, lines as they stand. None if nobody asked.
-        order: (m,) int64 the sequences by the times of their last items; as they come, if there are no times.
+        order: (m,) int64 all sequences by the times of their last items; as they come, if there are no times.
         layout: how they were laid out, as a sentence ends.
+        lengths: (m,) int64 items of all sequences.
+        first: ids of the first items of all.
+        share: of the sequences; None if all are here.
     """
 
     ids: np.ndarray
@@ -55,20 +52,26 @@ class Sequences:
     names: Sequence[str] | None
     order: np.ndarray
     layout: str
+    lengths: np.ndarray
+    first: np.ndarray
+    share: Share | None = None
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.lengths)
 
     def __str__(self) -> str:
-        lengths = np.diff(self.offsets)
-        first = listed(self.items[i] if i >= 0 else "(unknown)" for i in self.ids[:3].tolist())
+        first = listed(self.items[i] if i >= 0 else "(unknown)" for i in self.first.tolist())
         return (
-            f"{int((lengths > 0).sum()):,} sequences of {len(self.items):,} items, {len(self.ids):,} in all, "
-            f"{int(lengths.max(initial=0)):,} in the longest; first items {first}; {self.layout}"
+            f"{int((self.lengths > 0).sum()):,} sequences of {len(self.items):,} items, {int(self.lengths.sum()):,} in "
+            f"all, {int(self.lengths.max(initial=0)):,} in the longest; first items {first}; {self.layout}"
         )
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where those of the sequences ``rows`` that are here stand among them, in the order given."""
+        return rows if self.share is None else rows[self.share.holds(rows)] // self.share.size
 
-def read_sequences(data: Any, items: Vocabulary | None = None) -> Sequences:
+
+def read_sequences(data: Any, items: Vocabulary | None = None, share: Share | None = None) -> Sequences:
     """Sequences of a file, whose format is told by the content, as the module says; or of data in memory.
 
     Args:
@@ -76,78 +79,72 @@ def read_sequences(data: Any, items: Vocabulary | None = None) -> Sequences:
             pandas or polars with such columns.
         items: what is known; sequences are given names then. None: all that the data hold, by number if all are
             numbers, else by frequency.
+        share: of the sequences, by their numbers: items of others are left out while they are read, and nothing is
+            given names. None for all.
 
     Raises:
         DataError: the file cannot be read, names the line; or data in memory are something else.
     """
     if is_table(data):
-        return _of_rows(_memory_rows(data), items, "data in memory")
+        return _of_table(lambda table: memory_rows(data, table), items, share, "data in memory")
     if not is_file(data):
-        return _of_lists(_memory_lists(data), items, "lists in memory", row_names)
+        return _of_lists(_memory_lists(data), items, share, "lists in memory", row_names)
     if first_bytes(data).startswith(b"PAR1"):
-        return _of_rows(_parquet_rows(data), items, str(data))
+        return _of_table(lambda table: parquet_rows(data, table), items, share, str(data))
     lines = first_lines(data)
     refuse_foreign(data, lines, _EXPECTED)
     separator = separator_of(lines[0][1]) if lines else None
     if separator is not None or (lines and all(len(line.split()) == 1 for _, line in lines)):
         refuse_separators(data, lines, table=separator is not None)
     if separator is not None:
-        return _of_rows(_text_rows(data, separator), items, str(data))
-    return _of_lists(_file_lists(data), items, "a sequence on each line", None)
+        return _of_table(lambda table: text_rows(data, separator, table), items, share, str(data))
+    return _of_lists(_file_lists(data), items, share, "a sequence on each line", None)
 
 
 def _of_lists(
-    lists: Iterator[list[str]], items: Vocabulary | None, layout: str, names: Callable[[int], list[str]] | None
+    lists: Iterator[list[str]],
+    items: Vocabulary | None,
+    share: Share | None,
+    layout: str,
+    names: Callable[[int], list[str]] | None,
 ) -> Sequences:
     """Sequences of lists; they are called by their items if ``names`` does not say how."""
-    known: dict[str, int] = {}
-    codes, lengths, called = [], [], []
+    read, called = Lists(share), list[str]()
+    is_named = items is not None and share is None
     for row in lists:
-        codes += [known.setdefault(name, len(known)) for name in row]
-        lengths.append(len(row))
-        if items is not None and names is None:
+        read.add(row)
+        if is_named and names is None:
             called.append(" ".join(row))
-    offsets = np.cumsum([0, *lengths])
-    ids, items_of = _numbered(list(known), np.array(codes, dtype=np.int64), items)
-    told = None if items is None else called if names is None else names(len(lengths))
-    return Sequences(ids, offsets, items_of, told, np.arange(len(lengths)), layout)
+    count, codes = len(read.lengths), np.asarray(read.codes)
+    told = None if not is_named else called if names is None else names(count)
+    return _sequences(read, codes, read.first, items, share, names=told, order=np.arange(count), layout=layout)
 
 
-def _numbered(names: list[str], codes: np.ndarray, items: Vocabulary | None) -> tuple[np.ndarray, Vocabulary]:
-    """Ids of items that are numbered by appearance, and what they mean."""
-    if items is not None:
-        return items.ids(names)[codes] if len(codes) else codes, items
-    order = name_order(names, np.bincount(codes, minlength=len(names)))
-    id_of = np.empty(len(names), dtype=np.int64)
-    id_of[order] = np.arange(len(names))
-    return id_of[codes], Vocabulary(names[i] for i in order)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A table: (n,) users, items and, if there are any, times; and what its columns are."""
-
-    users: list[str]
-    items: list[str]
-    times: np.ndarray | None
-    layout: str
-
-
-def _of_rows(rows: _Rows, items: Vocabulary | None, name: str) -> Sequences:
-    if not rows.items:
+def _of_table(fill: Callable[[Table], str], items: Vocabulary | None, share: Share | None, name: str) -> Sequences:
+    read = Table(share)
+    layout = fill(read)
+    if not read.users:
         raise DataError(f"{name}: expected rows of users and items. Found none.")
-    users: dict[str, int] = {}
-    known: dict[str, int] = {}
-    user = np.array([users.setdefault(name, len(users)) for name in rows.users])
-    codes = np.array([known.setdefault(name, len(known)) for name in rows.items])
-    place = np.arange(len(user)) if rows.times is None else np.argsort(rows.times, kind="stable")
-    place = place[np.argsort(user[place], kind="stable")]
-    offsets = np.cumsum([0, *np.bincount(user)])
-    order = np.arange(len(users))
-    if rows.times is not None:
-        order = np.argsort(rows.times[place][offsets[1:] - 1], kind="stable")
-    ids, items_of = _numbered(list(known), codes[place], items)
-    return Sequences(ids, offsets, items_of, None if items is None else list(users), order, rows.layout)
+    told = None if items is None or share is not None else list(read.users)
+    return _sequences(read, *read.in_order(), items, share, names=told, order=read.order(), layout=layout)
+
+
+def _sequences(
+    read: Lists | Table, codes: np.ndarray, first: list[int], items: Vocabulary | None, share: Share | None, **more: Any
+) -> Sequences:
+    """Of numbers of items by appearance."""
+    lengths = np.array(read.lengths, dtype=np.int64)
+    here = lengths if share is None else lengths[share.own]
+    id_of, items_of = read.items.numbered(items)
+    return Sequences(
+        ids=id_of[codes],
+        offsets=np.concatenate([[0], np.cumsum(here)]),
+        items=items_of,
+        lengths=lengths,
+        first=id_of[first],
+        share=share,
+        **more,
+    )
 
 
 def _file_lists(path: FilePath) -> Iterator[list[str]]:
@@ -163,137 +160,3 @@ def _memory_lists(data: Any) -> Iterator[list[str]]:
         if None in names:
             raise DataError(f"Expected names of items. Found an empty one in sequence {number}.")
         yield [str(name) for name in names]
-
-
-def _text_rows(path: FilePath, separator: str) -> _Rows:
-    users: list[str] = []
-    items: list[str] = []
-    times: list[float] = []
-    with open_text(path) as lines:
-        reader = cell_reader(lines, separator)
-        rows = (cells for cells in reader if "".join(cells).strip())
-        try:
-            first: list[str] = next(rows, [])
-            if not first:
-                return _Rows([], [], None, "")
-            columns = _columns(f"{path}, line {reader.line_num}", first)
-            for cells in itertools.chain([] if columns.header else [first], rows):
-                row = _cells(f"{path}, line {reader.line_num}", cells, columns, len(first))
-                users.append(row[0])
-                items.append(row[1])
-                times += row[2:]
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: expected separated columns. Found: {error}.") from error
-    if not columns.header and _is_header(users, items):
-        raise DataError(
-            f"{path}: expected numbers, as in all other rows, or a header such as {_NAMES}. Found "
-            f"{names_shown(first)} in the first one."
-        )
-    return _Rows(users, items, np.array(times) if len(columns.taken) > 2 else None, columns.layout)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where users, items and, if there are any, times stand, and whether the first row says it."""
-
-    taken: list[int]
-    header: bool
-    layout: str
-
-
-def _columns(place: str, first: Sequence[str]) -> _Columns:
-    if taken := sequence_columns(first):
-        whose = zip(_ROLES, taken, strict=False)
-        return _Columns(taken, True, "; ".join(f"{what} from {listed([first[column]])}" for what, column in whose))
-    if len(first) not in (2, 3) or sequence_columns(first, whole=False):
-        raise DataError(
-            f"{place}: expected 2 or 3 columns (user, item[, time]), or a header that names them, such as {_NAMES}. "
-            f"Found {names_shown(first)}."
-        )
-    return _Columns(list(range(len(first))), False, f"no header, so the first row was read as {names_shown(first)}")
-
-
-def _cells(place: str, cells: list[str], columns: _Columns, width: int) -> tuple[Any, ...]:
-    try:
-        user, item, *time = taken_cells(cells, width, columns.taken)
-    except ValueError as error:
-        raise DataError(f"{place}: {error}.") from error
-    return (user, item, *(_time(place, text) for text in time))
-
-
-def _time(place: str, text: Any) -> float:
-    """Seconds, or whatever a number counts."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = _date(text)
-    if not math.isfinite(value):
-        raise DataError(
-            f"{place}: expected a time, a number or a date such as 2026-01-31 or 2026-01-31T18:05:00. "
-            f"Found {shortened(text)}."
-        )
-    return value
-
-
-def _date(text: Any) -> float:
-    """Seconds since 1970 of a date, of UTC if it does not say otherwise; NaN if it is none."""
-    try:
-        found = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
-    except ValueError:
-        return math.nan
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _is_header(users: list[str], items: list[str]) -> bool:
-    """Whether the first row is of words and all others of numbers."""
-    words = not (users[0].isdigit() or items[0].isdigit())
-    return words and len(users) > 1 and all(map(str.isdigit, users[1:])) and all(map(str.isdigit, items[1:]))
-
-
-def _parquet_rows(path: FilePath) -> _Rows:
-    import polars
-
-    try:
-        header = list(polars.read_parquet_schema(Path(path)))
-        taken = [header[column] for column in sequence_columns(header) or []]
-        if not taken:
-            raise DataError(f"{path}: expected columns such as {_NAMES}. Found {names_shown(header)}.")
-        cells = [sound(column).to_list() for column in polars.scan_parquet(Path(path)).select(taken).collect()]
-    # PanicException, which polars raises for some damaged files, is no Exception.
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise DataError(f"{path}: the Parquet data cannot be read ({reason}).") from error
-    return _of_columns(str(path), taken, cells)
-
-
-def _memory_rows(table: Any) -> _Rows:
-    header = [str(name) for name in table.columns]
-    taken = _columns("data in memory", header).taken
-    cells = [_listed(table[table.columns[column]]) for column in taken]
-    return _of_columns("data in memory", [header[column] for column in taken], cells)
-
-
-def item_cells(table: Any) -> list[Any]:
-    """The cells of a table's column of items; DataError if it has none."""
-    taken = _columns("data in memory", [str(name) for name in table.columns]).taken
-    return _listed(table[table.columns[taken[1]]])
-
-
-def _listed(column: Any) -> list[Any]:
-    """The cells of a column of pandas or polars; times as whole nanoseconds, None for one that is missing."""
-    found = np.asarray(column)
-    if found.dtype.kind != "M":
-        return list(found.tolist())
-    whole = found.astype("datetime64[ns]").astype(np.int64).astype(object)
-    whole[np.isnat(found)] = None
-    return list(whole.tolist())
-
-
-def _of_columns(name: str, header: list[str], columns: list[list[Any]]) -> _Rows:
-    users, items = ([name_of(cell) for cell in column] for column in columns[:2])
-    for number, pair in enumerate(zip(users, items, strict=True), 1):
-        if None in pair:
-            raise DataError(f"{name}, row {number}: expected a user and an item. Found an empty cell.")
-    times = [_time(f"{name}, row {number}", cell) for column in columns[2:] for number, cell in enumerate(column, 1)]
-    layout = "; ".join(f"{what} from {listed([c])}" for what, c in zip(_ROLES, header, strict=False))
-    return _Rows(list(map(str, users)), list(map(str, items)), np.array(times) if columns[2:] else None, layout)

@@ -17,6 +17,8 @@ Lines that are ``<doc …>`` or ``</doc>`` markers are left out.
 
 import itertools
 import re
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -114,14 +116,35 @@ def encode(
         DataError: the file cannot be read (names the line), or none of its words is in the vocabulary.
         ValueError: ``tokens`` is neither, or ``</s>`` is missing.
     """
+    return encode_spans(text, vocabulary, [(0, sys.maxsize)], tokens, lowercase, sentence_ends=sentence_ends)[0]
+
+
+def encode_spans(
+    text: Text,
+    vocabulary: Vocabulary,
+    spans: Sequence[tuple[int, int]],
+    tokens: Tokens = "words",
+    lowercase: bool = True,
+    *,
+    sentence_ends: bool = True,
+) -> list[np.ndarray]:
+    """Some spans alone of what ``encode`` gives, read at once: (first, end) of words, by their places in the whole.
+
+    Other arguments and errors as for ``encode``.
+    """
     if sentence_ends and END not in vocabulary:
         raise ValueError(f"Parameter `vocabulary` should hold {END!r} if sentence_ends is true. Found no such name.")
-    found = map(vocabulary.ids, _pieces(text, tokens, lowercase, sentence_ends))
-    ids = [part[part >= 0].astype(np.int32) for part in found]
-    encoded = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
-    if not bool((encoded != vocabulary.as_dict.get(END, -1)).any()):
+    kept = [array("i") for _ in spans]  # which grow in place
+    end_id, begin, is_there = vocabulary.as_dict.get(END, -1), 0, False
+    for part in map(vocabulary.ids, _pieces(text, tokens, lowercase, sentence_ends)):
+        ids = part[part >= 0].astype(np.int32)
+        is_there = is_there or bool((ids != end_id).any())
+        for of_span, (first, end) in zip(kept, spans, strict=True):
+            of_span.frombytes(ids[max(first - begin, 0) : max(end - begin, 0)].tobytes())
+        begin += len(ids)
+    if not is_there:
         raise DataError(f"{named(text)}: expected words of the vocabulary. Found none.")
-    return encoded
+    return [np.asarray(of_span, dtype=np.int32) for of_span in kept]
 
 
 def subsample(ids: np.ndarray, threshold: float, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from widehead.data import read_sequences
 from widehead.data.files import is_file, shortened
 from widehead.data.memory import is_table
-from widehead.data.sessions import item_cells
+from widehead.data.session_tables import item_cells
 from widehead.errors import DataError, check_whole
 from widehead.estimators.base import Estimator
 from widehead.estimators.names import kind_of, padded

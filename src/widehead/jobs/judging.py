@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from widehead.data import Examples, Histories, RowExamples
+from widehead.data import Examples, Histories, RowExamples, SharedExamples
 from widehead.data.sparse import CSR
 from widehead.devices import moved
 from widehead.heads import ExactHead
@@ -158,7 +158,7 @@ class WordTest:
     def _batches(
         self, rows: np.ndarray, size: int, device: torch.device, peers: Peers
     ) -> Iterator[tuple[Inputs, SparseTargets]]:
-        for chunk in _told(rows, max(1, size // self.places), peers):
+        for chunk in _told(rows, max(1, size // self.places), peers, self.examples):
             inputs, targets = self.examples.batch(chunk)
             yield on_device(inputs, device), targets.to(device)
 
@@ -260,10 +260,13 @@ def _sample(n: int, at_most: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, at_most, replace=False))
 
 
-def _told(rows: np.ndarray, size: int, peers: Peers, *, together: bool = False) -> Iterator[np.ndarray]:
-    """`_chunks`, of which those who wait hear."""
+def _told(
+    rows: np.ndarray, size: int, peers: Peers, examples: Examples | None = None, *, together: bool = False
+) -> Iterator[np.ndarray]:
+    """`_chunks`, of which those who wait hear; of `SharedExamples` each process has its own."""
     work = Work("judging", len(rows))
-    for chunk in _chunks(rows, size, peers, together=together):
+    dealt = examples.in_turn(rows, size) if isinstance(examples, SharedExamples) else None
+    for chunk in dealt or _chunks(rows, size, peers, together=together):
         yield chunk
         work.add(size * peers.size)
 

@@ -10,8 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from widehead.data import Histories, SequenceExamples, Sequences, Vocabulary, pieces, read_sequences
+from widehead.data import (
+    Examples,
+    Histories,
+    SequenceExamples,
+    Sequences,
+    SharedExamples,
+    Vocabulary,
+    pieces,
+    read_sequences,
+)
 from widehead.data.files import named
+from widehead.data.sequence_examples import num_pieces
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, WordTest
@@ -20,7 +30,7 @@ from widehead.jobs.session_votes import SessionVotes, SessionWeights, held_out
 from widehead.kinds import next_item as kind
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
-from widehead.split import Share
+from widehead.split import Dealt, InTurn, Share, alike, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -35,16 +45,22 @@ class NextItem(kind.NextItem, Job):
         items: of the training data. context: how many last items count.
         known: the training sequences, those that ended first before, if the run asks for neighbours: their items, one
             after the other, and where they begin.
+        share: of the sequences, which this process has alone; None for all. Every process makes the job then.
     """
 
+    by_shares = True
     choice = SessionWeights
 
-    def __init__(self, items: Vocabulary, context: int, known: _Known | None = None) -> None:
-        self.items, self.context, self._known = items, context, known
+    def __init__(
+        self, items: Vocabulary, context: int, known: _Known | None = None, share: Share | None = None
+    ) -> None:
+        self.items, self.context, self._known, self._share = items, context, known, share
+        self._num_items = len(items)
+        self._among: Dealt | None = None  # who has which of the known sequences
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return {"inputs": len(self.items), "classes": len(self.items)}
+        return {"inputs": self._num_items, "classes": self._num_items}
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -52,14 +68,17 @@ class NextItem(kind.NextItem, Job):
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
-        found = read_sequences(train)
-        job, reading = cls(found.items, config.context), str(found)
-        kept = found.order[np.diff(found.offsets)[found.order] > 1]
+        with alike(share):
+            found = read_sequences(train, share=share)
+        if share is not None:
+            share.peers.check_same("training data", f"{len(found)} sequences of {len(found.items)} items")
+        job, reading = cls(found.items, config.context, share=share), str(found)
+        kept = found.order[found.lengths[found.order] > 1]
         if len(kept) == 0:
             raise DataError(
                 f"{named(train)}: expected sequences of two items or more. Found none among {len(found):,}."
             )
-        test = None if config.test is None else job.read_test(config.test)
+        test = None if config.test is None else job._read_test(config.test, share)
         held = round(config.holdout * len(kept)) if test is None else 0
         if 0 < held < len(kept):
             kept, last = np.split(kept, [-held])
@@ -68,19 +87,39 @@ class NextItem(kind.NextItem, Job):
         elif test is None and config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
         if config.neighbours > 0 and (held := held_out(len(kept))):
-            job._known = _in_order(found, kept)
+            job._keep(found, kept)
             kept = kept[:-held]
-        return JobData(job, job._examples(found, np.sort(kept)), test, reading)
+        data = JobData(job, job._examples(found, np.sort(kept)), test, reading, share=share)
+        if share is not None and not share.peers.is_first:  # the first one writes the names
+            job.items = Vocabulary([])
+        return data
 
-    def _examples(self, found: Sequences, rows: np.ndarray) -> SequenceExamples:
+    def _examples(self, found: Sequences, rows: np.ndarray) -> Examples:
         """Every place of some sequences, whose items are all known."""
-        return SequenceExamples(found.ids, *pieces(found.offsets[:-1][rows], found.offsets[1:][rows], self.context))
+        here = found.places(rows)
+        cut = pieces(found.offsets[:-1][here], found.offsets[1:][here], self.context)
+        examples = SequenceExamples(found.ids, *cut)
+        if found.share is None:
+            return examples
+        counts = num_pieces(found.lengths[rows], self.context)
+        return SharedExamples(examples, found.share.dealt_of(rows).repeated(counts))
+
+    def _keep(self, found: Sequences, rows: np.ndarray) -> None:
+        """Some training sequences, in this order, for the run folder."""
+        ids = _joined(found, found.places(rows))
+        self._known = ids, np.concatenate([[0], np.cumsum(found.lengths[rows])])
+        self._among = None if found.share is None else found.share.dealt_of(rows)
 
     def save(self, folder: RunFolder) -> None:
-        folder.keep("items.txt", self.items.save)
+        is_first = self._share is None or self._share.peers.is_first
+        with alike(self._share):
+            if is_first:
+                folder.keep("items.txt", self.items.save)
         if self._known is not None:
-            tree = dict(zip(("ids", "offsets"), map(torch.from_numpy, self._known), strict=True))
-            folder.keep(_SEQUENCES, lambda path: save_checkpoint(path, tree))
+            ids, offsets = map(torch.from_numpy, self._known)
+            part: Any = ids if self._among is None else InTurn(self._among, ids, np.diff(self._known[1]))
+            tree = {"ids": part, "offsets": offsets}
+            folder.keep(_SEQUENCES, lambda path: save_checkpoint(path, tree), is_first)
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Self:
@@ -94,7 +133,7 @@ class NextItem(kind.NextItem, Job):
         network.eval()
         ids, offsets = self._known
         seen = len(offsets) - 1 - held_out(len(offsets) - 1)
-        votes = SessionVotes(ids[: offsets[seen]], offsets[: seen + 1], len(self.items), config.neighbours)
+        votes = SessionVotes(ids[: offsets[seen]], offsets[: seen + 1], self._num_items, config.neighbours)
         drawn = seen + np.random.default_rng(config.seed).permutation(len(offsets) - 1 - seen)
         held = SequenceExamples(ids, *pieces(offsets[drawn], offsets[drawn + 1], self.context))
         choice = votes.chosen(network, held, self.metric_names(config.at), config.seed)
@@ -107,38 +146,46 @@ class NextItem(kind.NextItem, Job):
         if (choice := SessionWeights.read(folder.neighbours_path)) is None:
             warn_unchosen()
         elif choice.weights:
-            network.beside = SessionVotes(*self._known, len(self.items), config.neighbours, choice.weights)
+            network.beside = SessionVotes(*self._known, self._num_items, config.neighbours, choice.weights)
 
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
-        return sequence_encoder(len(self.items), config)
+        return sequence_encoder(self._num_items, config)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         return [f"{kind}@{k}" for k in at for kind in ("recall", "mrr")]
 
     def read_test(self, data: Any) -> WordTest:
+        return self._read_test(data, None)
+
+    def _read_test(self, data: Any, share: Share | None) -> WordTest:
         """The last item of each sequence is to be found from those before it, of which the known ones count.
 
         Sequences of one item ask for nothing; those whose last item is not known, or of whose others none is, count as
         missed.
         """
-        found = read_sequences(data, self.items)
+        with alike(share):
+            found = read_sequences(data, self.items, share)
         asking = np.diff(found.offsets) > 1
         known = found.ids >= 0
         ids, offsets = _known(found)
-        fit = asking & known[np.maximum(found.offsets[1:] - 1, 0)] & (np.diff(offsets) > 1)
-        count, missed = int(asking.sum()), int((asking & ~fit).sum())
+        last = np.append(known, False)[found.offsets[1:] - 1]  # of a sequence without items, whatever stands there
+        fit = asking & last & (np.diff(offsets) > 1)
+        sizes = int(asking.sum()), int((asking & ~fit).sum()), int((~known).sum())
+        count, missed, strange = totals(share, *sizes)
         if count == missed:
             raise DataError(
                 f"{named(data)}: expected sequences of two items or more that the run knows. Found none among "
                 f"{len(found):,}; {found}"
             )
         reading = f"{count:,} sequences whose last item is to be found"
-        if strange := int((~known).sum()):
+        if strange:
             reading += f"; {strange:,} items are unknown, so that {missed:,} sequences count as missed"
         if alone := len(found) - count:
             reading += f"; {alone:,} of fewer than two items are left out"
         starts, ends = np.maximum(offsets[:-1], offsets[1:] - self.context - 1)[fit], offsets[1:][fit]
-        examples = SequenceExamples(ids, starts, ends, asked=1)
+        examples: Examples = SequenceExamples(ids, starts, ends, asked=1)
+        if share is not None:
+            examples = SharedExamples(examples, share.dealt(len(found)).chosen_here(fit))
         return WordTest(examples, f"{reading}; {found.layout}.", fits=not (strange or alone), missed=missed)
 
     def given(self, data: Any) -> Given:
@@ -149,12 +196,12 @@ class NextItem(kind.NextItem, Job):
         return Given(found.names, Histories(ids, offsets, self.context), np.diff(offsets) > 0)
 
 
-def _in_order(found: Sequences, rows: np.ndarray) -> _Known:
-    """Items and offsets of some sequences, one after the other."""
-    lengths = np.diff(found.offsets)[rows]
+def _joined(found: Sequences, here: np.ndarray) -> np.ndarray:
+    """Items of some of the sequences that are here, one after the other."""
+    lengths = np.diff(found.offsets)[here]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.repeat(found.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return found.ids[places], offsets
+    places: np.ndarray = np.repeat(found.offsets[here] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return found.ids[places]
 
 
 def _kept_sequences(path: Path, num_items: int) -> _Known | None:

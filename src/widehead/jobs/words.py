@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode, read_words, subsample
+from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode_spans, read_words, subsample
 from widehead.data.files import first_lines, is_file, listed, named
 from widehead.data.foreign import refuse_foreign
 from widehead.data.memory import sentences_of
@@ -16,8 +17,21 @@ from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData
 from widehead.jobs.judging import Given, WordTest
 from widehead.options import TrainingConfig
-from widehead.split import Share
+from widehead.split import Share, alike
 from widehead.training.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What a process needs of a text.
+
+    Attributes:
+        span: first and end of these words.
+        made: their (n,) ids to the examples of the whole text, or those of a share.
+    """
+
+    span: tuple[int, int]
+    made: Callable[[np.ndarray], Examples]
 
 
 class WordJob(Job):
@@ -42,30 +56,38 @@ class WordJob(Job):
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
-        text = cls._text(config, train)
-        counts = count_words(text, config.tokens)
-        words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])
-        job = cls(words, config)
-        ids = encode(text, words, config.tokens)
-        reading = job._reading(counts, ids)
+        with alike(share):
+            text = cls._text(config, train)
+            counts = count_words(text, config.tokens)
+            words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])
+            job, total = cls(words, config), counts.total()
+            held = 0 if config.test is not None else round(config.holdout * total)
+            part, judged = job.part(total - held, share), job.judged_part(held, share)
+            later = tuple(total - held + place for place in judged.span)
+            ids, last = encode_spans(text, words, [part.span, (later[0], later[1])], config.tokens)
+        if share is not None:
+            share.peers.check_same("training data", f"{total} words, {len(words)} different ones")
+        reading, test = job._reading(counts), None
         if config.test is not None:
-            return JobData(job, job.examples(job._thinned(ids)), job.read_test(config.test), reading)
-        kept = len(ids) - round(config.holdout * len(ids))
-        test = None
-        if kept < len(ids):
-            test = job._judged(ids[kept:], f"the last {len(ids) - kept:,} words are held out.")
+            test = job._read_test(config.test, share)
+        elif held:
+            test = job._tested(judged.made(last), f"the last {held:,} words are held out.")
         elif config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
-        return JobData(job, job.examples(job._thinned(ids[:kept])), test, reading)
+        return JobData(job, part.made(job._thinned(ids)), test, reading, share=share)
 
-    def _reading(self, counts: Counter[str], ids: np.ndarray) -> str:
+    def _reading(self, counts: Counter[str]) -> str:
         distinct, lines = len(counts.keys() - {END}), counts[END]
-        rare = int((ids == self.words.unknown_id).sum())
         return (
-            f"{len(ids) - lines:,} words on {lines:,} lines, {distinct:,} different ones; {rare:,} are rarer than "
+            f"{counts.total() - lines:,} words on {lines:,} lines, {distinct:,} different ones; "
+            f"{self._unknown(counts):,} are rarer than "
             f"--minimum-count {self.config.minimum_count} (unknown); first words "
             + listed(word for word in counts if word != END)
         )
+
+    def _unknown(self, counts: Counter[str]) -> int:
+        """How many words of a text are not known."""
+        return sum(count for word, count in counts.items() if self.words.id(word) == self.words.unknown_id)
 
     @staticmethod
     def _text(config: TrainingConfig, data: Any) -> Text:
@@ -79,9 +101,17 @@ class WordJob(Job):
     def examples(self, ids: np.ndarray) -> Examples:
         """Examples of a text of word ids."""
 
-    def _judged(self, ids: np.ndarray, reading: str, *, fits: bool = True) -> WordTest:
-        """A text of word ids to judge by."""
-        return WordTest(self.examples(ids), reading, fits)
+    def part(self, total: int, share: Share | None = None) -> TextPart:
+        """What is needed of a text of so many words to train on."""
+        return TextPart((0, total), self.examples)
+
+    def judged_part(self, total: int, share: Share | None = None) -> TextPart:
+        """What is needed of one to judge by."""
+        return self.part(total, share)
+
+    def _tested(self, examples: Examples, reading: str, *, fits: bool = True) -> WordTest:
+        """By examples of `judged_part`."""
+        return WordTest(examples, reading, fits)
 
     def _thinned(self, ids: np.ndarray) -> np.ndarray:
         """Training text without some of its frequent words, if the option says so."""
@@ -96,13 +126,19 @@ class WordJob(Job):
         return cls(Vocabulary.load(folder.vocabulary_path("words.txt"), UNKNOWN), config)
 
     def read_test(self, data: Any) -> WordTest:
-        ids = encode(self._text(self.config, data), self.words, self.config.tokens)
-        words = int((ids != self.words.id(END)).sum())
-        unknown = int((ids == self.words.unknown_id).sum())
-        if unknown == words:
-            raise DataError(f"{named(data)}: expected words of the training data. Found none among {words:,}.")
+        return self._read_test(data, None)
+
+    def _read_test(self, data: Any, share: Share | None) -> WordTest:
+        with alike(share):
+            text = self._text(self.config, data)
+            counts = count_words(text, self.config.tokens)
+            words, unknown = counts.total() - counts[END], self._unknown(counts)
+            if unknown == words:
+                raise DataError(f"{named(data)}: expected words of the training data. Found none among {words:,}.")
+            part = self.judged_part(counts.total(), share)
+            ids = encode_spans(text, self.words, [part.span], self.config.tokens)[0]
         reading = f"{words:,} words to judge by, of which {unknown:,} are unknown."
-        return self._judged(ids, reading, fits=unknown == 0)
+        return self._tested(part.made(ids), reading, fits=unknown == 0)
 
     def metric_names(self, at: tuple[int, ...]) -> list[str]:
         first = "perplexity" if self.config.has_probabilities else "mean_rank"

@@ -65,7 +65,16 @@ class Share:
 
     def dealt(self, n: int) -> Dealt:
         """All of n rows."""
-        return Dealt(self, (np.arange(n) % self.size).astype(np.int32))
+        return self.dealt_of(np.arange(n))
+
+    def dealt_of(self, rows: np.ndarray) -> Dealt:
+        """Some of the rows, in the order given."""
+        return Dealt(self, (rows % self.size).astype(np.int32))
+
+    def run_of(self, n: int) -> tuple[int, int]:
+        """First and end of the ⌈n/P⌉ of n things in a row that are here, if they are dealt out in runs."""
+        block = -(-n // self.size)
+        return min(self.rank * block, n), min((self.rank + 1) * block, n)
 
 
 def alike(share: Share | None) -> AbstractContextManager[None]:
@@ -94,11 +103,20 @@ class Dealt:
         self.share, self.owners, self.total = share, owners, len(owners)
         self.numbers = np.flatnonzero(owners == share.rank)
 
+    def owners_of(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) who has each of ``numbers``."""
+        found: np.ndarray = self.owners[numbers]
+        return found
+
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Where those of ``numbers`` that are here stand among the things here, in the order given."""
-        here = numbers[self.owners[numbers] == self.share.rank]
+        here = numbers[self.owners_of(numbers) == self.share.rank]
         found: np.ndarray = np.searchsorted(self.numbers, here)
         return found
+
+    def repeated(self, counts: np.ndarray) -> Dealt:
+        """So many things (n,) in the place of each, with who has that."""
+        return Dealt(self.share, np.repeat(self.owners, counts))
 
     def all_of(self, part: np.ndarray) -> np.ndarray:
         """(n,) a number of each thing, from the (k,) of each process."""
@@ -115,6 +133,29 @@ class Dealt:
     def chosen_here(self, which: np.ndarray) -> Dealt:
         """Likewise, of those here ``which`` (k,) says."""
         return self.chosen(self.all_of(which.astype(np.uint8)) > 0)
+
+
+class Runs:
+    """Things of which each process has a run of neighbours, ⌈n/P⌉ of them: those of a text, which overlap.
+
+    Args:
+        share: of the things.
+        total: n.
+        origin: number of the first thing that is kept here; it may be one before the run.
+    """
+
+    def __init__(self, share: Share, total: int, origin: int) -> None:
+        self.share, self.total, self.origin = share, total, origin
+        self._block = max(1, -(-total // share.size))
+
+    def owners_of(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) who has each of ``numbers``."""
+        found: np.ndarray = numbers // numbers.dtype.type(self._block)
+        return found
+
+    def places(self, numbers: np.ndarray) -> np.ndarray:
+        """Where those of ``numbers`` that are here stand among what is kept here, in the order given."""
+        return numbers[self.owners_of(numbers) == self.share.rank] - self.origin
 
 
 class InTurn:
