@@ -66,6 +66,8 @@ def test_two_processes_make_the_run_of_one(several: Several, tmp_path: Path, job
     [
         ("recommender", "a x y z\nb y z", "a w\nb x"),
         ("multilabel", "l0\ta b c\nl1 l0\tb c\nl2\ta d", "l0\ta b c\n\tb\nl7\tz"),
+        ("next-item", "a b c\nb c\n", "a b\n\nb z\n"),
+        ("language-model", "a b a", "b a"),
     ],
 )
 def test_more_processes_than_examples_and_classes(
@@ -73,7 +75,8 @@ def test_more_processes_than_examples_and_classes(
 ) -> None:
     (tmp_path / "train.txt").write_text(train)
     (tmp_path / "test.txt").write_text(test)
-    more = {**CASES[job], "epochs": 2, "at": (2,), **({"minimum_count": 1} if job == "multilabel" else {})}
+    more = {**CASES[job], "epochs": 2, "at": (2,)}
+    more |= {"minimum_count": 1} if job in ("multilabel", "language-model") else {}
     several_runs.begin(None, job, tmp_path, "one", more)
     answers = several.run(4, several_runs.begin, job, tmp_path, "four", more)
     assert all(answer == answers[0] for answer in answers)
@@ -182,6 +185,39 @@ def test_parts_that_are_held_out(several: Several, tmp_path: Path, job: str, mor
     assert len(kept) == 3
     for path in kept:
         assert path.read_bytes() == (tmp_path / "three" / "vocabularies" / path.name).read_bytes()
+
+
+def of_sessions(folder: Path) -> dict[str, Any]:
+    """Enough of them that some are kept to choose neighbours by, in a table with times, and a long one."""
+    chance, rows = random.Random(8), []
+    for session in range(2_300):
+        start, length = chance.randrange(20), {5: 90, 7: 1}.get(session, chance.randrange(2, 6))
+        rows += [(f"s{session}", f"i{(start + j) % 20}", chance.random()) for j in range(length)]
+    chance.shuffle(rows)
+    (folder / "train.txt").write_text("session,item,time\n" + "\n".join(",".join(map(str, row)) for row in rows))
+    more = {**CASES["next-item"], "batch_size": 300, "context": 8, "rank_at_most": 30}
+    return {**more, "preset": "sampled", "tied": False, "head": "full", "head_options": {}, "neighbours": 5}
+
+
+@pytest.mark.parametrize("job", ["next-item", "language-model"])
+def test_sequences_that_are_held_out(several: Several, tmp_path: Path, job: str) -> None:
+    several_runs.make_files(job, tmp_path)
+    more = of_sessions(tmp_path) if job == "next-item" else {**CASES[job], "encoder": "gru", "input_dropout": 0.0}
+    more |= {"holdout": 0.1} | (
+        {} if job == "next-item" else {"tied": False, "head": "full", "head_options": {}, "loss": None}
+    )
+    more |= {"schedule": "constant"}
+    several_runs.begin(None, job, tmp_path, "one", more)
+    answers = several.run(3, several_runs.begin, job, tmp_path, "three", more)
+    assert answers[0] == answers[1] == answers[2]
+    kept = sorted((tmp_path / "one" / "vocabularies").iterdir())
+    assert len(kept) == (2 if job == "next-item" else 1)
+    for path in kept:
+        assert path.read_bytes() == (tmp_path / "three" / "vocabularies" / path.name).read_bytes()
+    assert_near(tmp_path / "three", tmp_path / "one")
+    several.run(2, several_runs.go_on, tmp_path, "three", {"epochs": 2})
+    several_runs.go_on(None, tmp_path, "one", {"epochs": 2})
+    assert_near(tmp_path / "three", tmp_path / "one", kinds=("evaluation",))
 
 
 def test_the_default_recommender(several: Several, tmp_path: Path) -> None:

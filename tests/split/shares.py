@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from widehead.data import Vocabulary, read_interactions, read_multilabel, split_rows
+from widehead.data import SharedExamples, Vocabulary, read_interactions, read_multilabel, read_sequences, split_rows
 from widehead.errors import CheckpointError, ProcessesError
+from widehead.jobs import configure
+from widehead.jobs.judging import WordTest
+from widehead.jobs.language_model import LanguageModel
 from widehead.split import Dealt, InTurn, Peers, RowSplit, Share
 from widehead.training.checkpoint import save_checkpoint
 
@@ -72,3 +76,38 @@ def written(mesh: Any, path: Path, room: int | None) -> tuple[str, float]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     return told, peers.sums(1.0)[0]
+
+
+def sequences(mesh: Any, path: Path, items: list[str] | None) -> Any:
+    """What a share of sequences holds, less the share."""
+    found = read_sequences(path, None if items is None else Vocabulary(items), Share(Peers(mesh)))
+    return dataclasses.replace(found, share=None), str(found), found.places(found.order)
+
+
+def text_examples(mesh: Any, path: Path, options: dict[str, Any]) -> list[list[Any]]:
+    """Batches of the examples of a text that are here, to train on and to judge by, and the most chunks of any."""
+    share = Share(Peers(mesh))
+    config = configure("language-model", train=str(path), out="none", **options)
+    data = LanguageModel.of(config, str(path), share)
+    assert isinstance(data.test, WordTest)
+    return [held_here(examples) for examples in (data.examples, data.test.examples)] + [[data.reading]]
+
+
+def held_here(examples: Any) -> list[Any]:
+    """The examples here one by one, with their numbers; those of others give nothing."""
+    assert isinstance(examples, SharedExamples)
+    rows = np.random.default_rng(1).permutation(len(examples))
+    mine = rows[examples.holds(rows)]
+    assert len(examples.batch(rows)[1]) == sum(len(examples.batch(rows[i : i + 1])[1]) for i in range(len(rows)))
+    chunks = list(examples.in_turn(rows, 4))
+    assert [i for chunk in chunks for i in chunk] == mine.tolist()
+    found = [(int(i), *map(told, examples.batch(np.array([i])))) for i in mine]
+    return [len(chunks), found]
+
+
+def told(part: Any) -> Any:
+    return (
+        part.tolist()
+        if isinstance(part, torch.Tensor)
+        else (part.to_lists(), part.values is None or part.values.tolist())
+    )

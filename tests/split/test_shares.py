@@ -13,7 +13,10 @@ import torch
 from split import shares
 from support.several import Several
 
-from widehead.data import Vocabulary, read_interactions, read_multilabel, split_rows
+from widehead.data import Vocabulary, read_interactions, read_multilabel, read_sequences, split_rows
+from widehead.jobs import configure
+from widehead.jobs.judging import WordTest
+from widehead.jobs.language_model import LanguageModel
 from widehead.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.long
@@ -91,6 +94,58 @@ def test_documents(several: Several, tmp_path: Path, kind: str, size: int) -> No
             own: scipy.sparse.csr_matrix = getattr(whole, name)[rank::size]
             assert abs(getattr(part, name) - own).sum() == 0.0
     assert found[0].told(sum(part.labels.nnz for part in found)) == str(whole)
+
+
+def sequence_file(kind: str, path: Path) -> Path:
+    """Sequences of none to six items, in files that are read in different ways."""
+    chance = random.Random(6)
+    rows = [[f"i{chance.randrange(30) ** 2}" for _ in range(chance.randrange(7))] for _ in range(40)]
+    table = [(f"u{user}", item, chance.randrange(500)) for user, row in enumerate(rows) for item in row]
+    chance.shuffle(table)
+    if kind == "lists":
+        path.write_text("\n".join(map(" ".join, rows)))
+    elif kind == "parquet":
+        polars.DataFrame(table, schema=["user", "item", "time"], orient="row").write_parquet(path)
+    else:
+        path.write_text("\n".join(",".join(map(str, row if kind == "times" else row[:2])) for row in table))
+    return path
+
+
+@pytest.mark.parametrize("items", [None, ["i4", "i9", "i16"]])
+@pytest.mark.parametrize("kind", ["lists", "table", "times", "parquet"])
+def test_sequences(several: Several, tmp_path: Path, kind: str, items: list[str] | None) -> None:
+    path = sequence_file(kind, tmp_path / "sequences")
+    whole = read_sequences(path, None if items is None else Vocabulary(items))
+    lists = np.split(whole.ids, whole.offsets[1:-1])
+    for rank, (part, text, places) in enumerate(several.run(3, shares.sequences, path, items)):
+        assert [ids.tolist() for ids in np.split(part.ids, part.offsets[1:-1])] == [i.tolist() for i in lists[rank::3]]
+        for name in ("order", "lengths", "first"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
+        assert (text, part.items, part.names) == (str(whole), whole.items, None)
+        own = whole.order[whole.order % 3 == rank]
+        assert [part.ids[slice(*part.offsets[place : place + 2])].tolist() for place in places] == [
+            lists[row].tolist() for row in own
+        ]
+
+
+@pytest.mark.parametrize("words", [1, 2, 50, 403])
+@pytest.mark.parametrize("encoder", ["ngram", "gru"])
+def test_texts(several: Several, tmp_path: Path, encoder: str, words: int) -> None:
+    """Each example of the text is with one process, whole; more processes than examples among them."""
+    chance, path = random.Random(7), tmp_path / "text"
+    path.write_text("".join(f"w{chance.randrange(12)}" + " \n"[chance.random() < 0.2] for _ in range(words)))
+    options = {"encoder": encoder, "context": 5, "holdout": 0.4, "minimum_count": 1}
+    config = configure("language-model", train=str(path), out="none", **options)
+    whole = LanguageModel.of(config, str(path))
+    assert isinstance(whole.test, WordTest)
+    found = several.run(3, shares.text_examples, path, options)
+    for place, examples in enumerate((whole.examples, whole.test.examples)):
+        assert len({answer[place][0] for answer in found}) == 1  # as often as the one that has most
+        expected = [tuple(map(shares.told, examples.batch(np.array([i])))) for i in range(len(examples))]
+        parts = [row for answer in found for row in answer[place][1]]
+        assert [row[1:] for row in sorted(parts)] == expected
+        assert [row[0] for row in sorted(parts)] == list(range(len(examples)))
+    assert {answer[2][0] for answer in found} == {whole.reading}
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])

@@ -35,11 +35,14 @@ class TextPart:
 
 
 class WordJob(Job):
-    """One vocabulary, for inputs and classes. Letters: m examples, C words that are the input of one."""
+    """One vocabulary, for inputs and classes. Letters: m examples, C words that are the input of one.
 
-    def __init__(self, words: Vocabulary, config: TrainingConfig) -> None:
-        self.words = words
-        self.config = config
+    Args:
+        share: of the examples, which this process has alone; None for all. Every process makes the job then.
+    """
+
+    def __init__(self, words: Vocabulary, config: TrainingConfig, share: Share | None = None) -> None:
+        self.words, self.config, self._share = words, config, share
 
     @property
     def context(self) -> int:
@@ -60,7 +63,7 @@ class WordJob(Job):
             text = cls._text(config, train)
             counts = count_words(text, config.tokens)
             words = Vocabulary.from_counts(counts, minimum=config.minimum_count, unknown=UNKNOWN, keep=[END])
-            job, total = cls(words, config), counts.total()
+            job, total = cls(words, config, share), counts.total()
             held = 0 if config.test is not None else round(config.holdout * total)
             part, judged = job.part(total - held, share), job.judged_part(held, share)
             later = tuple(total - held + place for place in judged.span)
@@ -119,7 +122,9 @@ class WordJob(Job):
         return ids if threshold is None else subsample(ids, threshold, self.config.seed)
 
     def save(self, folder: RunFolder) -> None:
-        folder.keep("words.txt", self.words.save)
+        with alike(self._share):
+            if self._share is None or self._share.peers.is_first:
+                folder.keep("words.txt", self.words.save)
 
     @classmethod
     def load(cls, folder: RunFolder, config: TrainingConfig) -> Self:
