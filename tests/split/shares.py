@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from widehead.data import SharedExamples, Vocabulary, read_interactions, read_multilabel, read_sequences, split_rows
+from widehead.data import (
+    SharedExamples,
+    Vocabulary,
+    cooccurrences,
+    information,
+    read_interactions,
+    read_multilabel,
+    read_sequences,
+    split_rows,
+)
 from widehead.errors import CheckpointError, ProcessesError
 from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
+from widehead.models import SharedSymmetricPart, positive_eigenpairs
 from widehead.split import Dealt, InTurn, Peers, RowSplit, Share
 from widehead.training.checkpoint import save_checkpoint
 
@@ -111,3 +121,24 @@ def told(part: Any) -> Any:
         if isinstance(part, torch.Tensor)
         else (part.to_lists(), part.values is None or part.values.tolist())
     )
+
+
+def mutual_information(mesh: Any, ids: np.ndarray, size: int) -> Any:
+    """Rows here of how often words stand near one another and of their information, and words of examples here."""
+    share = Share(Peers(mesh))
+    counts = cooccurrences(ids, size, 3, end=0, without=[1], share=share)
+    return counts, information(counts, share=share)
+
+
+def eigenpairs(mesh: Any, matrix: Any, k: int, basis: int) -> Any:
+    share = Share(Peers(mesh))
+    part = SharedSymmetricPart(matrix[share.own], share)
+    return positive_eigenpairs(part, k, basis=basis, seed=0)
+
+
+def eigenpairs_refused(mesh: Any, matrix: Any) -> str:
+    try:
+        eigenpairs(mesh, matrix, 1, 1)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -13,10 +13,19 @@ import torch
 from split import shares
 from support.several import Several
 
-from widehead.data import Vocabulary, read_interactions, read_multilabel, read_sequences, split_rows
+from widehead.data import (
+    Vocabulary,
+    cooccurrences,
+    information,
+    read_interactions,
+    read_multilabel,
+    read_sequences,
+    split_rows,
+)
 from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
+from widehead.models import positive_eigenpairs
 from widehead.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.long
@@ -146,6 +155,39 @@ def test_texts(several: Several, tmp_path: Path, encoder: str, words: int) -> No
         assert [row[1:] for row in sorted(parts)] == expected
         assert [row[0] for row in sorted(parts)] == list(range(len(examples)))
     assert {answer[2][0] for answer in found} == {whole.reading}
+
+
+@pytest.mark.parametrize("size", [2, 40])
+def test_words_near_one_another(several: Several, size: int) -> None:
+    """More processes than words among them; sums are the same to the last bit."""
+    ids = np.random.default_rng(9).integers(0, size, 2_000).astype(np.int32)
+    counts = cooccurrences(ids, size, 3, end=0, without=[1])
+    for rank, answer in enumerate(several.run(3, shares.mutual_information, ids, size)):
+        for part, whole in zip(answer, (counts, information(counts)), strict=True):
+            assert part.shape == (len(range(rank, size, 3)), size)
+            assert (part != whole[rank::3]).nnz == 0
+    assert size == 2 or counts.nnz > 1_000
+
+
+@pytest.mark.parametrize("size", [2, 100, 400])
+def test_eigenvalues(several: Several, size: int) -> None:
+    """By dense linear algebra the same bits; by products those of one process, vectors but for their signs."""
+    matrix = scipy.sparse.random(size, size, 0.2, "csr", np.float32, np.random.default_rng(10)) * np.float32(1e4)
+    values, vectors = positive_eigenpairs(matrix, 4, basis=128, seed=0)
+    for found, turned in several.run(3, shares.eigenpairs, matrix, 4, 128):
+        if size < 400:
+            assert torch.equal(found, values)
+            assert torch.equal(turned, vectors)
+        torch.testing.assert_close(found, values, rtol=1e-5, atol=0.0)
+        dots = (turned[:, 0] @ vectors[:, 0]).abs()
+        assert size == 2 or float(dots) > 1.0 - 1e-5
+
+
+def test_eigenvalues_of_no_numbers_are_refused(several: Several) -> None:
+    matrix = scipy.sparse.csr_matrix(np.array([[1.0, np.nan], [0.0, 2.0]], dtype=np.float32))
+    assert set(several.run(2, shares.eigenpairs_refused, matrix)) == {
+        "The matrix should hold finite numbers. Found NaN or infinity."
+    }
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])

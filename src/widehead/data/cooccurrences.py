@@ -13,11 +13,20 @@ from torch import Tensor
 from widehead.data.sparse import CSR
 from widehead.data.words import check_ids
 from widehead.progress import Work
+from widehead.split import Share
 from widehead.targets import SparseTargets
+
+_CHUNK = 1 << 22  # numbers that are added up together
 
 
 def cooccurrences(
-    ids: np.ndarray, num_words: int, window: int, *, end: int | None = None, without: Collection[int] = ()
+    ids: np.ndarray,
+    num_words: int,
+    window: int,
+    *,
+    end: int | None = None,
+    without: Collection[int] = (),
+    share: Share | None = None,
 ) -> CSR:
     """(D, D) float32, symmetric: how often two words stand at most ``window`` words apart; at a distance of k, 1/k.
 
@@ -29,6 +38,7 @@ def cooccurrences(
         window: largest distance, at least 1.
         end: word id that ends a sentence: windows do not reach beyond it. None: the text is one sentence.
         without: word ids that are left out before distances are taken, such as that of unknown words.
+        share: of the words, whose rows alone are made, (D_r, D); None for all.
 
     Raises:
         ValueError: ids are not an (n,) array of integers in [0, D), or ``window`` is below 1.
@@ -41,19 +51,29 @@ def cooccurrences(
     kept = ~np.isin(ids, [*without, *([] if end is None else [end])])
     sentences = np.zeros(len(ids), dtype=np.int32) if end is None else np.cumsum(ids == end, dtype=np.int32)
     words, sentences = ids[kept], sentences[kept]
-    total = scipy.sparse.csr_matrix((num_words, num_words), dtype=np.float32)
+    before = after = _near(words[:0], words[:0], num_words, share)
     work = Work("counting words near one another", window)
     for k in range(1, window + 1):
         inside = sentences[k:] == sentences[:-k]
-        pairs = (words[:-k][inside], words[k:][inside])
-        ones = np.ones(len(pairs[0]), dtype=np.float32)
+        first, second, weight = words[:-k][inside], words[k:][inside], np.float32(1.0 / k)
         # Equal pairs are summed here, distance by distance: all pairs of the text at once would not fit in memory.
-        total += scipy.sparse.coo_matrix((ones, pairs), shape=total.shape).tocsr() * np.float32(1.0 / k)
+        after = after + _near(first, second, num_words, share) * weight
+        if share is not None:
+            before = before + _near(second, first, num_words, share) * weight
         work.at(k)
-    return (total + total.T).tocsr()
+    return (after + (after.T if share is None else before)).tocsr()
 
 
-def information(counts: CSR, smoothing: float = 0.75) -> CSR:
+def _near(words: np.ndarray, others: np.ndarray, num_words: int, share: Share | None) -> CSR:
+    """(D, D) float32 how often each of ``others`` stands with one of ``words``; of a share the rows of its words."""
+    shape = (num_words, num_words)
+    if share is not None:
+        held = share.holds(words)
+        words, others, shape = words[held] // share.size, others[held], (share.count(num_words), num_words)
+    return scipy.sparse.coo_matrix((np.ones(len(words), dtype=np.float32), (words, others)), shape=shape).tocsr()
+
+
+def information(counts: CSR, smoothing: float = 0.75, share: Share | None = None) -> CSR:
     """(D, D) float32: pointwise mutual information of words and contexts, or 0 if that is negative.
 
     log X_ij − log Σ_j X_ij − log p_j with p_j ∝ (Σ_i X_ij)^smoothing, as in Levy, Goldberg and Dagan 2015,
@@ -62,11 +82,13 @@ def information(counts: CSR, smoothing: float = 0.75) -> CSR:
     Args:
         counts: (D, D) X, not negative.
         smoothing: power of the contexts' counts; below 1 it makes rare contexts count for less.
+        share: of the rows, if ``counts`` has its rows alone; all processes call it then.
     """
     found = counts.tocsr().astype(np.float32)
     found.eliminate_zeros()
     rows = np.asarray(found.sum(axis=1), dtype=np.float64).ravel()
-    columns = np.asarray(found.sum(axis=0), dtype=np.float64).ravel() ** smoothing
+    sums = _column_sums(found)
+    columns = (sums if share is None else share.total(sums)) ** smoothing
     columns /= max(columns.sum(), 1e-300)
     of_row = np.log(np.maximum(rows, 1e-300)).astype(np.float32)
     of_column = np.log(np.maximum(columns, 1e-300)).astype(np.float32)
@@ -78,20 +100,31 @@ def information(counts: CSR, smoothing: float = 0.75) -> CSR:
     return found
 
 
+def _column_sums(matrix: CSR) -> np.ndarray:
+    """(D,) float64, in which sums of such numbers have no rounding that would depend on who adds what up."""
+    total = np.zeros(matrix.shape[1])
+    for start in range(0, matrix.nnz, _CHUNK):
+        some = slice(start, start + _CHUNK)
+        total += np.bincount(matrix.indices[some], matrix.data[some], minlength=len(total))
+    return total
+
+
 class CooccurrenceExamples:
     """A word in, all its contexts out: inputs (m, 1) int64; the targets are a row of a matrix with its values.
 
     Args:
-        matrix: (D, D) scipy sparse matrix; example i is word i with row i.
+        matrix: (n, D) scipy sparse matrix; example i is a word with row i.
+        words: (n,) these words; 0, 1, 2, … by default.
     """
 
-    def __init__(self, matrix: CSR) -> None:
+    def __init__(self, matrix: CSR, words: np.ndarray | None = None) -> None:
         self.matrix = matrix.tocsr()
+        self._words = np.arange(self.matrix.shape[0]) if words is None else words
 
     def __len__(self) -> int:
         return int(self.matrix.shape[0])
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, SparseTargets]:
         """Words (m, 1) and the contexts of the examples ``rows`` (m,)."""
-        words = torch.from_numpy(rows.astype(np.int64)[:, None])
+        words = torch.from_numpy(self._words[rows].astype(np.int64)[:, None])
         return words, SparseTargets.from_csr(self.matrix[rows])

@@ -29,15 +29,15 @@ class NgramExamples:
         if before < 0:
             raise ValueError(f"Parameter `before` should be a word id, at least 0. Found {before}.")
         self.context = context
-        self._ids, self._before = ids, before
+        self.ids, self._before = ids, before
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, SparseTargets]:
         """Contexts (m, C), oldest word first, and the next words of the examples ``rows`` (m,)."""
         places = rows[:, None] + np.arange(-self.context, 1)
-        window = self._ids[np.maximum(places, 0)].astype(np.int64)
+        window = self.ids[np.maximum(places, 0)].astype(np.int64)
         window[places < 0] = self._before
         return torch.from_numpy(window[:, :-1].copy()), SparseTargets.from_ids(torch.from_numpy(window[:, -1].copy()))
 

@@ -25,8 +25,6 @@ class LanguageModel(kind.LanguageModel, WordJob):
     several processes each has a run of neighbouring words or pieces, with the words before that it needs.
     """
 
-    by_shares = True
-
     @property
     def context(self) -> int:
         return self.config.context

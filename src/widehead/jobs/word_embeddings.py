@@ -1,16 +1,18 @@
 """Word embeddings: a word in, all the words around it out."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from widehead.data import END, CooccurrenceExamples, Examples, cooccurrences, information
-from widehead.jobs.words import WordJob
+from widehead.data import END, CooccurrenceExamples, Examples, SharedExamples, cooccurrences, information
+from widehead.jobs.words import TextPart, WordJob
 from widehead.kinds import word_embeddings as kind
-from widehead.models import WordEncoder, positive_eigenpairs
+from widehead.models import SharedSymmetricPart, WordEncoder, positive_eigenpairs
 from widehead.options import TrainingConfig
+from widehead.split import Share
 
 _BASIS = 4  # dimensions of the space that the start is found in, in widths
 _POWER = 0.75  # a of the start: small powers 1 - a of the eigenvalues in the embeddings are good for similarity
@@ -27,16 +29,30 @@ class WordEmbeddings(kind.WordEmbeddings, WordJob):
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return WordEncoder(len(self.words), config.width)
 
-    def examples(self, ids: np.ndarray) -> CooccurrenceExamples:
-        ends, unknown = self.words.id(END), [self.words.unknown_id]
-        counts = cooccurrences(ids, len(self.words), self.config.window, end=ends, without=unknown)
-        return CooccurrenceExamples(information(counts, self.config.smoothing))
+    def examples(self, ids: np.ndarray) -> Examples:
+        return self._examples(ids, None)
+
+    def part(self, total: int, share: Share | None = None) -> TextPart:
+        """The whole text, as words anywhere in it stand near one's own; of a share its words' rows are kept."""
+        return TextPart((0, total), partial(self._examples, share=share))
+
+    def _examples(self, ids: np.ndarray, share: Share | None) -> Examples:
+        ends, unknown, size = self.words.id(END), [self.words.unknown_id], len(self.words)
+        counts = cooccurrences(ids, size, self.config.window, end=ends, without=unknown, share=share)
+        matrix = information(counts, self.config.smoothing, share)
+        if share is None:
+            return CooccurrenceExamples(matrix)
+        return SharedExamples(CooccurrenceExamples(matrix, np.arange(size)[share.own]), share.dealt(size))
 
     @torch.no_grad()
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
         """Words' rows of UΛ^a."""
-        assert isinstance(examples, CooccurrenceExamples)
+        here = examples.here if isinstance(examples, SharedExamples) else examples
+        assert isinstance(here, CooccurrenceExamples)
         assert isinstance(encoder, WordEncoder)
+        matrix: Any = here.matrix
+        if isinstance(examples, SharedExamples):
+            matrix = SharedSymmetricPart(matrix, examples.among.share)
         rows, width = encoder.embeddings.weight, config.width
-        values, vectors = positive_eigenpairs(examples.matrix, width, basis=_BASIS * width, seed=config.seed)
+        values, vectors = positive_eigenpairs(matrix, width, basis=_BASIS * width, seed=config.seed)
         rows.copy_(vectors * values.pow(_POWER))

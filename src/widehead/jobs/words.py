@@ -41,6 +41,8 @@ class WordJob(Job):
         share: of the examples, which this process has alone; None for all. Every process makes the job then.
     """
 
+    by_shares = True
+
     def __init__(self, words: Vocabulary, config: TrainingConfig, share: Share | None = None) -> None:
         self.words, self.config, self._share = words, config, share
 

@@ -2,7 +2,7 @@
 
 from widehead.models.axes import principal_axes
 from widehead.models.bag import BagEncoder
-from widehead.models.eigen import positive_eigenpairs
+from widehead.models.eigen import SharedSymmetricPart, positive_eigenpairs
 from widehead.models.network import WideNetwork
 from widehead.models.optimizer import EncoderOptimizer
 from widehead.models.row_split_bag import RowSplitBag
@@ -18,6 +18,7 @@ __all__ = [
     "RowSplitBag",
     "SequenceEncoder",
     "SharedMatrix",
+    "SharedSymmetricPart",
     "SparseMatrix",
     "WideNetwork",
     "WordEncoder",

@@ -3,6 +3,7 @@
 Letters: D rows, k eigenvalues, b columns of a block, c columns of the basis.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from widehead.models.sparse import product_of
 from widehead.progress import Work
+from widehead.split import Share
 
 # Narrow blocks make a basis of the same size that holds higher powers of the matrix; 64 columns still keep a product
 # with it busy.
@@ -29,7 +31,7 @@ def positive_eigenpairs(matrix: Any, k: int, *, basis: int, seed: int) -> tuple[
     ones are 0, and so are their vectors.
 
     Args:
-        matrix: (D, D) scipy sparse M.
+        matrix: (D, D) scipy sparse M, or one as `SymmetricPart` has it.
         k: how many.
         basis: c, dimensions of that space, rounded up to whole blocks of 64. The more, the closer. It grows to 1,024 at
             most as long as residuals tell that an eigenvalue is 0.2 % off. An eigenvalue that is there more often than
@@ -39,24 +41,88 @@ def positive_eigenpairs(matrix: Any, k: int, *, basis: int, seed: int) -> tuple[
     Raises:
         ValueError: M holds NaN or infinity.
     """
-    symmetric = ((matrix + matrix.T) * 0.5).tocsr().astype(np.float64)
-    scale = float(np.abs(symmetric.data).max(initial=0.0)) or 1.0  # so that no square is beyond float32
-    if not np.isfinite(scale):
+    symmetric = matrix if isinstance(matrix, SymmetricPart) else WholeSymmetricPart(matrix)
+    if not np.isfinite(symmetric.scale):
         raise ValueError("The matrix should hold finite numbers. Found NaN or infinity.")
-    symmetric = (symmetric / scale).astype(np.float32)
     values, vectors = _leading(symmetric, k, -(-max(basis, k) // _BLOCK), seed)
     # Rounding leaves traces, of either sign, of eigenvalues that are 0.
     positive = values > 1e-5 * values[0].abs()
     missing = k - values.numel()
-    kept, shown = (torch.where(positive, part, 0.0).float() for part in (values * scale, vectors))
+    kept, shown = (torch.where(positive, part, 0.0).float() for part in (values * symmetric.scale, vectors))
     return torch.nn.functional.pad(kept, (0, missing)), torch.nn.functional.pad(shown, (0, missing))
 
 
-def _leading(matrix: Any, k: int, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
+class SymmetricPart(ABC):
+    """S/σ (D, D) for a matrix M and σ = max abs(M), so that no square is beyond float32.
+
+    Attributes:
+        size: D. scale: σ, 1 if all are 0; not finite if one of the numbers is not.
+    """
+
+    size: int
+    scale: float
+
+    @abstractmethod
+    def times(self, block: Tensor) -> Tensor:
+        """Its product with a (D, b) float32 block."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """(D, D) float64, of numbers that were rounded to float32."""
+
+
+class WholeSymmetricPart(SymmetricPart):
+    """Of a (D, D) scipy sparse M."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.size = matrix.shape[0]
+        self.scale = float(np.abs(matrix.data).max(initial=0.0)) or 1.0
+        symmetric = ((matrix + matrix.T) * 0.5).tocsr().astype(np.float64)
+        with np.errstate(invalid="ignore"):  # infinity is refused by those who ask for eigenvalues
+            self._matrix = (symmetric / self.scale).astype(np.float32)
+        self._product = product_of(self._matrix)
+
+    def times(self, block: Tensor) -> Tensor:
+        return self._product(block)
+
+    def dense(self) -> Tensor:
+        return torch.from_numpy(self._matrix.toarray()).double()
+
+
+class SharedSymmetricPart(SymmetricPart):
+    """Of a matrix whose rows are dealt out; all processes call its methods together.
+
+    Args:
+        matrix: (D_r, D) scipy sparse, the rows of a share.
+        share: of the rows.
+    """
+
+    def __init__(self, matrix: Any, share: Share) -> None:
+        self.size, self._share, self._matrix = matrix.shape[1], share, matrix.tocsr()
+        self.scale = share.largest(float(np.abs(matrix.data).max(initial=0.0)))[0] or 1.0
+        with np.errstate(invalid="ignore"):
+            half = (self._matrix.astype(np.float64) * (0.5 / self.scale)).astype(np.float32)
+        self._by_rows, self._by_columns = product_of(half), product_of(half.T.tocsr())
+
+    def times(self, block: Tensor) -> Tensor:
+        """Rows here of MB/2σ, and the part of MᵀB/2σ that they make, summed over the processes."""
+        own = self._share.own
+        product = self._by_columns(block[own].contiguous())
+        product[own] += self._by_rows(block)
+        return self._share.split.sum_(product, "products")
+
+    def dense(self) -> Tensor:
+        """As that of one process, which each has then, to the last bit."""
+        whole = torch.zeros(self.size, self.size)
+        whole[self._share.own] = torch.from_numpy(self._matrix.toarray())
+        self._share.split.sum_(whole, "products")
+        return (((whole + whole.T) * 0.5).double() / self.scale).float().double()
+
+
+def _leading(matrix: SymmetricPart, k: int, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
     """The k largest eigenvalues (k,) float64, falling, and their vectors (D, k); fewer if D is less."""
-    size = matrix.shape[0]
-    if blocks * _BLOCK >= size:
-        values, vectors = torch.linalg.eigh(torch.from_numpy(matrix.toarray()).double())
+    if blocks * _BLOCK >= matrix.size:
+        values, vectors = torch.linalg.eigh(matrix.dense())
         return values.flip(0)[:k], vectors.flip(1)[:, :k]
     space, images = _krylov(matrix, blocks, seed)
     small = (space.T @ images).double()
@@ -70,9 +136,9 @@ def _leading(matrix: Any, k: int, blocks: int, seed: int) -> tuple[Tensor, Tenso
     return values, space @ chosen
 
 
-def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
+def _krylov(matrix: SymmetricPart, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
     """An orthonormal basis (D, blocks·b) of the Krylov space, and the product of the matrix with it."""
-    size, operator, generator = matrix.shape[0], product_of(matrix), torch.Generator().manual_seed(seed)
+    size, generator = matrix.size, torch.Generator().manual_seed(seed)
     basis, images = torch.empty(size, blocks * _BLOCK), torch.empty(size, blocks * _BLOCK)
     block, work = torch.randn(size, _BLOCK, generator=generator), Work("eigenvectors of words", blocks)
     for start in range(0, blocks * _BLOCK, _BLOCK):
@@ -83,6 +149,6 @@ def _krylov(matrix: Any, blocks: int, seed: int) -> tuple[Tensor, Tensor]:
         for _ in range(2):  # the second time takes off what rounding left of the first
             block = torch.linalg.qr(block - known @ (known.T @ block))[0]
         basis[:, start : start + _BLOCK] = block
-        block = images[:, start : start + _BLOCK] = operator(block)
+        block = images[:, start : start + _BLOCK] = matrix.times(block)
         work.add(1)
     return basis, images
