@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results import Claim, Headline, median, value_of
 
-from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, RUNS, SOAK, TRAFFIC, TWIN, worst
+from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, RUNS, SEQUENCES, SOAK, TRAFFIC, TWIN, worst
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
     BY_OPTIMISER_WORDS,
@@ -77,7 +77,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
         ),
         *(BY_OPTIMISER_WORDS, BY_OPTIMISER_ITEMS, ILL),
     ),
-    "Memory": (MAPPED, REACH, RUNS, TRAFFIC, PEAK, HALF),
+    "Memory": (MAPPED, REACH, RUNS, SEQUENCES, TRAFFIC, PEAK, HALF),
 }
 
 HEADLINES = (

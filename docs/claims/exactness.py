@@ -161,6 +161,39 @@ RUNS = Claim(
     ),
 )
 
+SEQUENCES = Claim(
+    "Sequences and texts in two processes: memory of each",
+    "A planted table, each user's items as a sequence, or as a line of text; the exact head, width 32, some seconds of "
+    "steps, one thread a process beside other work. Memory is what a process alone holds, without the 0.2 GB of Python "
+    "and torch; the larger of both. Data are ids of sequences and texts, and the matrix of words near one another.",
+    "python recipes/split_runs.py --job next-item --pairs 6000000 --users 400000 --items 60000 --width 32 --preset "
+    "exact, or --job language-model; --job word-embeddings --pairs 1000000 --users 50000 --items 8000 --width 32 "
+    "--preset eigenvectors",
+    (
+        Table(
+            "recipes/results/split-sequences.jsonl",
+            (
+                Column("job", "job"),
+                Column("processes", "processes"),
+                Column("items or words", "pairs", 1, ",.0f"),
+                Column("MB of data", "matrix", 1e-6, ".1f"),
+                Column("MB at most while reading", "while_reading", 1e-6, ".0f"),
+                Column("MB after reading", "after_reading", 1e-6, ".0f"),
+                Column("MB at most", "peak", 1e-6, ".0f"),
+            ),
+            {},
+        ),
+    ),
+    says=lambda rows: (
+        "After reading two processes hold "
+        + ", ".join(
+            f"{value_of(two, 'after_reading') / value_of(one, 'after_reading'):.2f} (`{one['job']}`)"
+            for one, two in zip(rows[::2], rows[1::2], strict=True)
+        )
+        + " of one's memory each. What does not halve are names, while they are read, and what steps take."
+    ),
+)
+
 TRAFFIC = Claim(
     "100 million classes on 8, 64 and 256 processes: counted, and computed",
     "d = 128, 128 examples a process, one target each, SGD. One process plays the first, with the real code and "
