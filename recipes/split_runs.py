@@ -6,11 +6,11 @@
 The table is that of recipes/million.py, written to FOLDER (a new one in the system's by default). ``--job next-item``
 takes each user's items as a sequence, a line of the file; ``--job language-model`` and ``--job word-embeddings`` take
 these lines as text. For each number of processes, which have one thread each: the run without held-out parts, for one
-epoch or, of sequences and language models, for ``--seconds``. Memory is RssAnon, what a process alone holds and the system could only
-swap: before the data were read, after that, and at its most; the largest of all processes. ``matrix`` are the bytes of
-the training data in a process. Bytes sent are what a process gave to exchanges until the end, reading and first weights
-included. Appends a line for each number of processes to recipes/results/split-runs.jsonl, of other jobs to
-recipes/results/split-sequences.jsonl. Linux only.
+epoch or, of sequences and language models, for ``--seconds``. Memory is RssAnon, what a process alone holds and the
+system could only swap: before the data were read, after that, and at its most; the largest of all processes. ``matrix``
+are the bytes of the training data in a process. Bytes sent are what a process gave to exchanges until the end, reading
+and first weights included. Appends a line for each number of processes to recipes/results/split-runs.jsonl, of other
+jobs to recipes/results/split-sequences.jsonl. Linux only.
 """
 
 from __future__ import annotations
