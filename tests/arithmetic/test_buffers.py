@@ -50,6 +50,17 @@ def test_no_more_is_kept_than_a_step_needs() -> None:
     assert sum(map(len, buffers._blocks)) <= buffers._MOST
 
 
+def test_what_nobody_has_can_be_dropped() -> None:
+    held, other = (buffers.empty(ROWS, COLUMNS).fill_(value) for value in (1.0, 2.0))
+    place = held.data_ptr()
+    del other
+    gc.collect()
+    buffers.drop_unused()
+    assert [block.is_free for block in buffers._blocks].count(True) == 0
+    assert place in [block.part().ctypes.data for block in buffers._blocks if block.part is not None]  # type: ignore[union-attr]
+    assert held.eq(1.0).all()
+
+
 def test_whether_memory_is_in_use_does_not_depend_on_how_a_python_counts_references(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

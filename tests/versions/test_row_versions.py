@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -124,6 +125,25 @@ def test_a_record_read_back_goes_on_bit_for_bit(
     made = to_state(restored)
     for name, part in to_state(weights).items():
         assert torch.equal(made[name], part), name
+
+
+def test_the_end_of_an_interval_has_memory_for_a_block_of_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rows, "block_rows", 16)
+    twins, brought = Twins(), []
+    bring = type(twins.values.arithmetic).bring_rows
+
+    def watched(self: Any, table: Any, ids: torch.Tensor, **options: Any) -> Any:
+        brought.append(len(ids))
+        return bring(self, table, ids, **options)
+
+    twins.correct()
+    for first in range(0, 100, 10):  # rows of ten steps, some of them twice
+        twins.touch(list(range(first, first + 15)))
+    monkeypatch.setattr(type(twins.values.arithmetic), "bring_rows", watched)
+    twins.versions.end_interval(twins.values)
+    assert brought == [16] * 6 + [9]
+    monkeypatch.undo()
+    twins.check()
 
 
 def test_a_row_that_is_never_a_target_moves_rarely() -> None:

@@ -54,6 +54,12 @@ def empty(rows: int, columns: int) -> Tensor:
     return torch.from_numpy(part).view(rows, columns)
 
 
+def drop_unused() -> None:
+    """Keep no memory that no tensor has."""
+    with _lock:
+        _blocks[:] = [block for block in _blocks if not block.is_free]
+
+
 def _free(size: int) -> _Block:
     """The smallest block of at least ``size`` numbers that nobody has, or a new one in the place of a smaller."""
     unused = sorted((block for block in _blocks if block.is_free), key=len)

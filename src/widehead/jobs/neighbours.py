@@ -81,12 +81,12 @@ class Neighbours:
         self.classifiers = classifiers
 
     def voted(self) -> CSR:
-        """(n, D) labels that the documents nearest to each, but for itself, vote for: 200 at most, fewer of many."""
+        """(n, D) int8 ones: labels that the documents nearest to each vote for, but for itself; 200 at most."""
         n = self._known.shape[0]
         most, work, found = max(1, min(FIRST, _PAIRS // n)), Work("nearest documents", n), []
         for start in range(0, n, self._block):
             votes = self.votes(self._nearest(self._known[start : start + self._block], start))
-            found.append(largest(votes, most))
+            found.append(largest(votes, most).astype(bool).astype(np.int8))  # small, as all are kept
             work.add(min(self._block, n - start))
         return scipy.sparse.vstack(found, format="csr")
 

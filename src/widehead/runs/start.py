@@ -32,7 +32,7 @@ from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import expecting
 from widehead.training.log import Display
 from widehead.training.loop import OnLog
-from widehead.training.memory import keep_freed_memory
+from widehead.training.memory import give_back_freed_memory, keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
 
 _FREQUENCIES = "frequencies.safetensors"
@@ -263,6 +263,7 @@ def trained_in(
         for path in (folder.neighbours_path, folder.classifiers_path):  # they were chosen for the weights so far
             path.unlink(missing_ok=True)
     outcome = trainer.run()
+    give_back_freed_memory()
     if peers.size == 1 and (told := data.job.trained(trainer.network, folder, config)):
         display.say(told)
     return outcome

@@ -1,9 +1,11 @@
-"""Memory of the process: keep what a step freed for the next step; what Linux tells of it."""
+"""Memory of the process: keep what a step freed for the next step, until the last; what Linux tells of it."""
 
 import ctypes
 import platform
 import re
 from pathlib import Path
+
+from widehead.arithmetic.buffers import drop_unused
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 _KEPT = 2**31 - 1  # bytes that may lie free before any go back to the system
@@ -19,6 +21,12 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_MMAP_MAX, 0)) and bool(libc.mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+def give_back_freed_memory() -> bool:
+    """Hand what steps freed back to the system, as what follows them has other sizes; whether any was (glibc alone)."""
+    drop_unused()
+    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).malloc_trim(0))
 
 
 def told(name: str, path: str = "/proc/self/status") -> int | None:

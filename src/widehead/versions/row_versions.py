@@ -190,9 +190,11 @@ class RowVersions:
         self._join(slot)
 
     def _settle(self, values: Rows, factor: Tensor | None, slot: int) -> None:
-        """Bring the rows written since the interval's first correction to its end, which is to be at ``slot``."""
-        if self.written:
-            rows = torch.unique(torch.cat(self.written))
+        """Bring the rows written since the interval's first correction to its end, which is to be at ``slot``.
+
+        A block of them at a time, as there may be those of many steps.
+        """
+        for rows in torch.unique(torch.cat(self.written)).split(values.block_rows) if self.written else ():
             settled = self.rows_at_newest(values, rows)
             values.write(self.versions, rows, without_denormals(settled if factor is None else settled @ factor), slot)
         self.written, self.written_steps = [], 0
