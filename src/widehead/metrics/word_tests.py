@@ -56,10 +56,15 @@ def analogy_answers(vectors: Tensor, questions: Tensor, left_out: Tensor | None 
         left_out: word ids that are no answers either.
 
     Raises:
-        ValueError: another shape, ids out of range, or fewer than four words.
+        ValueError: another shape, ids out of range, too few words for an answer, or vectors that are not finite.
     """
-    if vectors.ndim != 2 or len(vectors) < 4:
-        raise ValueError(f"Parameter `vectors` should be (D, d) with D of at least 4. Found {tuple(vectors.shape)}.")
+    least = 4 if left_out is None else 4 + len(left_out.unique())
+    if vectors.ndim != 2 or len(vectors) < least:
+        raise ValueError(
+            f"Parameter `vectors` should be (D, d) with D of at least {least}. Found {tuple(vectors.shape)}."
+        )
+    if not bool(vectors.isfinite().all()):
+        raise ValueError("Parameter `vectors` should be finite. Found NaN or infinity.")
     if questions.ndim != 2 or questions.shape[1] != 3:
         raise ValueError(f"Parameter `questions` should have shape (m, 3). Found {tuple(questions.shape)}.")
     if questions.numel() and not (questions.min() >= 0 and questions.max() < len(vectors)):
