@@ -178,7 +178,34 @@ def test_labels_with_votes_are_heard_beside_an_index_that_finds_few() -> None:
     assert (classes >= 0).sum(dim=1).tolist() == [41] * 6
 
 
-def test_margins_that_help_are_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_chooses_knows_nothing_of_the_documents_to_choose_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as neighbours, nor through classifiers that tell labels from those that they vote for."""
+    rng = np.random.default_rng(5)
+    lines = [f"L{rng.integers(60)} \t" + " ".join(f"w{i}" for i in rng.integers(0, 400, 6)) for _ in range(1_200)]
+    held, learn = held_out(1_200, 0), Neighbours.learn
+    learnt: list[Any] = []
+
+    def watched(self: Neighbours, voted: Any) -> Any:
+        learnt.append((self.labels, voted))
+        return learn(self, voted)
+
+    monkeypatch.setattr(Neighbours, "learn", watched)
+    for order in (held, rng.permutation(held)):  # the labels of other documents there, the same ones in all
+        changed = list(lines)
+        for place, source in zip(held, order, strict=True):
+            changed[place] = lines[source].split("\t")[0] + "\t" + lines[place].split("\t")[1]
+        (tmp_path / "train.txt").write_text("\n".join(changed))
+        run_in(tmp_path, f"run{len(learnt)}", width=2)
+    firsts = [part for part in learnt if part[0].shape[0] == 1_200 - len(held)]
+    assert len(firsts) == 2
+    assert firsts[0][1].nnz > 1_000
+    for one, two in zip(*firsts, strict=True):
+        assert (one != two).nnz == 0
+
+
+def test_margins_that_help_are_kept_with_the_run(tmp_path: Path) -> None:
     """The rare word of a label is in texts of other labels as well: votes are wrong more often than classifiers."""
     rng = np.random.default_rng(5)
     names = rng.integers(0, 60, 1_300)
@@ -189,12 +216,7 @@ def test_margins_that_help_are_kept_with_the_run(tmp_path: Path, monkeypatch: py
         lines.append(f"L{name} \t" + " ".join(words))
     (tmp_path / "train.txt").write_text("\n".join(lines[:1_200]))
     (tmp_path / "test.txt").write_text("\n".join(lines[1_200:]))
-    voted: list[Any] = []
-    learn = Neighbours.learn
-    monkeypatch.setattr(Neighbours, "learn", lambda self, some: (voted.append(some), learn(self, some))[1])
     run = run_in(tmp_path, width=2)
-    seen = np.setdiff1d(np.arange(1_200), held_out(1_200, 0))
-    assert (voted[0] != voted[1][seen]).nnz == 0  # those that choose know nothing of the documents to choose by
     choice = Choice.read(tmp_path / "run" / "neighbours.json")
     assert choice is not None
     assert choice.margin > 0.0

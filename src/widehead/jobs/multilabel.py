@@ -171,18 +171,19 @@ class Multilabel(kind.Multilabel, Job):
             return None
         network.eval()
         held = held_out(self.num_documents, config.seed)
-        seen_rows = np.setdiff1d(np.arange(self.num_documents), held)
-        seen = _part(self._documents, seen_rows)
+        seen = _part(self._documents, np.setdiff1d(np.arange(self.num_documents), held))
         judged = _part(self._documents, held[np.diff(self._documents.targets.indptr)[held] > 0])
         names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
         choice = NONE
         if len(judged):
-            all_of_them, some = _neighbours(self._documents, config), _neighbours(seen, config)
-            voted = all_of_them.voted()
-            some.learn(voted[seen_rows])
+            some = _neighbours(seen, config)
+            # Not by votes of all: what documents to choose by vote for beside them tells of their labels.
+            some.learn(some.voted())
             choice = some.chosen(network, judged, self._propensities, names)
+            del some
             if choice.takes_margins:
-                save_checkpoint(folder.classifiers_path, _tree_of(all_of_them.learn(voted)))
+                all_of_them = _neighbours(self._documents, config)
+                save_checkpoint(folder.classifiers_path, _tree_of(all_of_them.learn(all_of_them.voted())))
         choice.write(folder.neighbours_path)
         return str(choice)
 
