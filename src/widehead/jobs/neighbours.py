@@ -81,7 +81,7 @@ class Neighbours:
         self.classifiers = classifiers
 
     def voted(self) -> CSR:
-        """(n, D) int8 ones: labels that the documents nearest to each vote for, but for itself; 200 at most."""
+        """(n, D) int8 ones: labels that the others nearest to each document vote for, 200 at most, fewer of many."""
         n = self._known.shape[0]
         most, work, found = max(1, min(FIRST, _PAIRS // n)), Work("nearest documents", n), []
         for start in range(0, n, self._block):
