@@ -208,11 +208,12 @@ _STEPS = (Column("steps", "steps", 1, ",d"), Column("passes over the data", "epo
 NEXT_ITEM_HEADS = Claim(
     "The next item: output layers for equal minutes",
     "diginetica, 43,097 items; a GRU of 128 units with each output layer and the job's defaults for it, 45 seconds of "
-    "one thread's CPU time each, 1.5 passes at most, without neighbours: this is about the start. 10,000 test "
+    "one thread's CPU time each, 2 passes at most, without neighbours: this is about the start. 10,000 test "
     "prefixes drawn at random (standard error of recall 0.5 %). Heads that have rows are tied to "
     "the embeddings, but for the exact one; it, adaptive and hierarchical have their own, which need more "
-    "passes. The full softmax made 43 steps, fewer than its rate takes to rise. **Negative sampling learns nothing "
-    "here, for a reason not found yet.** Not measured: noise-contrastive, blackout.",
+    "passes. The full softmax made 43 steps, fewer than its rate takes to rise. Negative sampling ran an "
+    "hour and a half later, on a quieter machine, once its loss was mended: before, it learnt nothing here (recipes/LOG.md, 2026-11-28). Not "
+    "measured: noise-contrastive, blackout.",
     "python recipes/equal_minutes.py next-item TRAIN TEST --minutes 0.75 --at-most 10000 "
     "--heads sampled,exact,full,retrieved,adaptive,hierarchical,negative-sampling",
     (
@@ -291,7 +292,8 @@ WIKIPEDIA = Claim(
     "100 MB, D = 131,337 words, an n-gram network of nine words, d = 256, 512 examples a batch, one thread, 20,000 "
     "test words. No head has seen a third of the text, so this is about the start; another seed moves perplexity by "
     "some 4 %. The spherical and the Taylor softmax of the exact head lose against sampled softmax, which is the "
-    "job's default.",
+    "job's default. Negative sampling ran with outputs that began log n too high and learnt nothing; its loss has been "
+    "mended since and was not run again here (recipes/LOG.md, 2026-11-28).",
     "python recipes/language_model.py TEXT --minutes 3",
     (
         Table(

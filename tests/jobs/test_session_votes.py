@@ -238,6 +238,25 @@ def test_sequences_to_choose_by_train_nothing_and_are_the_last_ones(tmp_path: Pa
     assert (held_out(FEWEST - 1), held_out(FEWEST), held_out(10**7)) == (0, 100, 4_000)
 
 
+def test_what_chooses_knows_nothing_of_the_sequences_to_choose_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path)
+    known: list[list[int]] = []
+    make = SessionVotes.__init__
+
+    def watched(self: SessionVotes, ids: np.ndarray, offsets: np.ndarray, *rest: Any) -> None:
+        known.append([len(ids), *offsets.tolist()])
+        make(self, ids, offsets, *rest)
+
+    monkeypatch.setattr(SessionVotes, "__init__", watched)
+    run = run_in(tmp_path, holdout=0.0)
+    ids, offsets = run.job._known  # type: ignore[attr-defined]
+    assert len(ids) == offsets[-1]
+    left = len(offsets) - 1 - held_out(len(offsets) - 1)
+    assert known[0] == [offsets[left], *offsets[: left + 1]]
+
+
 def test_few_sequences_are_all_trained_on(tmp_path: Path) -> None:
     files(tmp_path, 700)
     run = run_in(tmp_path)

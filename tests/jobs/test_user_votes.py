@@ -17,7 +17,7 @@ from support.chosen import KnownHead, train_on_and_die, trained, whole_and_in_pa
 import widehead as wh
 from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
-from widehead.jobs import configure, logit, user_votes
+from widehead.jobs import configure, logit, recommender, user_votes
 from widehead.jobs.logit import Told, fitted
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs
@@ -151,6 +151,24 @@ def test_hidden_pairs_are_of_a_tenth_of_the_users_and_none_is_lost() -> None:
     assert seen[users].multiply(hidden).nnz == 0
     assert not np.array_equal(users, hidden_pairs(matrix, 4)[1])
     assert [enough(matrix[:n]) for n in (FEWEST // 2, 1_200)] == [False, True]
+
+
+def test_what_chooses_knows_nothing_of_hidden_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the network, nor the singular vectors that it starts from, nor the votes."""
+    files(tmp_path)
+    known, starts = list[Any](), list[int]()
+    make, scaled = UserVotes.__init__, recommender.scaled
+    monkeypatch.setattr(recommender, "scaled", lambda *given: (starts.append(given[0].nnz), scaled(*given))[1])
+    monkeypatch.setattr(UserVotes, "__init__", lambda self, *given: (known.append(given[0]), make(self, *given))[1])
+    options = {"width": 4, "at": (1, 5), "holdout": 0.0, "neighbours": 500, "epochs": 1}
+    run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
+    run.train(quiet=True)
+    seen, users, hidden = hidden_pairs(run.data.job.train.matrix, run.config.seed)  # type: ignore[attr-defined]
+    assert hidden.nnz >= len(users) == 130
+    assert set(starts) == {seen.nnz}
+    assert (known[0] != seen).nnz == 0
+    inputs = run.data.examples.batch(np.arange(len(run.data.examples)))[0]
+    assert torch.bincount(inputs.class_ids).tolist() == seen.getnnz(axis=0).tolist()  # type: ignore[union-attr]
 
 
 def test_each_row_counts_the_same_whatever_its_hits() -> None:

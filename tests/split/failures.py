@@ -97,6 +97,17 @@ def averaged(mesh: Any, call: str) -> str:
     return heard(calls[call], RuntimeError)
 
 
+def moved_after_an_average(mesh: Any) -> tuple[str, int]:
+    """Rank 1 alone moves its head, which was written into; what it heard, and bytes that it told the others."""
+    head = _head(mesh)
+    if mesh.get_local_rank() == 0:
+        return "nothing", 0
+    split = head.weights.split
+    head.get_buffer("seal").mul_(0.5)
+    before = split.sent.total()
+    return heard(head.double, RuntimeError), split.sent.total() - before
+
+
 def wrong_argument(mesh: Any, call: str) -> str:
     """Of rank 1 alone; then all go on."""
     rank, head = mesh.get_local_rank(), _head(mesh)

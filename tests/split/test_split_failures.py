@@ -66,6 +66,12 @@ def test_an_average_in_one_process(several: Several, call: str) -> None:
     assert others == f"Rank 1: {mine}"
 
 
+def test_a_head_that_moves_waits_for_no_other_process(several: Several) -> None:
+    mine, told = several.run(2, failures.moved_after_an_average)[1]
+    assert mine.startswith("The weights of this exact head should be changed by its optimiser alone.")
+    assert told == 0
+
+
 @pytest.mark.parametrize("mesh", [3, "cpu"])
 def test_what_is_no_mesh(mesh: Any) -> None:
     with pytest.raises(ValueError, match="DeviceMesh of one dimension"):

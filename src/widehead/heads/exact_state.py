@@ -194,7 +194,7 @@ class ExactState(Head):
     # -- device and type ----------------------------------------------------------------------------------------
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.check_untouched()
+        self.check_untouched(tells=False)  # no process waits for another here, nor need any ever ask again
         weights = self.weights
         handle = self._parameters.pop("handle")  # its gradient stands for another, and is no number to be cast
         try:
@@ -253,13 +253,18 @@ class ExactState(Head):
         counted = not self._seal.is_inference()  # else nobody counts its changes
         self._sealed: tuple[Tensor, int] | None = (self._seal, self._seal._version) if counted else None
 
-    def check_untouched(self) -> None:
-        """RuntimeError if a tool wrote into the buffers of this head, as copies of averages are written."""
+    def check_untouched(self, *, tells: bool = True) -> None:
+        """RuntimeError if a tool wrote into the buffers of this head, as copies of averages are written.
+
+        Args:
+            tells: whether other processes hear of it in what they call next, for which this one then waits.
+        """
         if self._seal.tolist() != [self._number, torch.inf] or self._was_written():
             try:
                 self._refuse_writes()
             except RuntimeError as error:
-                self.refused(error)  # of several processes, the one that was written into may be the only one
+                if tells:
+                    self.refused(error)  # of several processes, the one that was written into may be the only one
                 raise
         if not self._seal.is_cpu:
             self._note_seal()
