@@ -58,6 +58,16 @@ def test_times_order_items_and_sequences(tmp_path: Path) -> None:
     assert read_sequences(tmp_path / "file").order.tolist() == [0, 1, 2]
 
 
+def test_items_of_one_time_keep_their_order(tmp_path: Path) -> None:
+    """In files and in columns; users whose last times are equal come in the order of the file too."""
+    rows = [("u", "c", 2), ("v", "b", 2), ("u", "a", 1), ("u", "b", 2), ("v", "a", 2), ("u", "a", 2), ("w", "c", 1)]
+    (tmp_path / "file").write_text("".join(f"{user},{item},{time}\n" for user, item, time in rows))
+    table = polars.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    for found in (read_sequences(tmp_path / "file"), read_sequences(table)):
+        assert lists(found) == [["a", "c", "b", "a"], ["b", "a"], ["c"]]
+        assert found.order.tolist() == [2, 0, 1]
+
+
 @pytest.mark.parametrize("times", ["dates", "moments", "texts", "numbers", None])
 @pytest.mark.parametrize("form", ["parquet", "polars", "pandas"])
 def test_tables_of_columns(tmp_path: Path, form: str, times: str | None) -> None:

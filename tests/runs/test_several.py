@@ -302,6 +302,22 @@ def test_what_one_process_cannot_do_no_process_does(several: Several, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("job", JOBS)
+def test_what_one_process_cannot_read_all_refuse(several: Several, tmp_path: Path, job: str) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        several_runs.make_files(job, folder)
+    run = str(tmp_path / "run")
+    first, second = several.run(2, several_runs.unread, job, folders[0], run, CASES[job])
+    assert (first, second) == (("ProcessesError", "Rank 1: a disk that fails"), ("OSError", "a disk that fails"))
+    (folders[1] / "test.txt").write_bytes(b"\xff\x00")
+    (mine, told), (theirs, said) = several.run(2, several_runs.refused, job, folders, run, CASES[job])
+    assert (mine, theirs, told) == ("ProcessesError", "DataError", f"Rank 1: {said}")
+    assert str(folders[1] / "test.txt") in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

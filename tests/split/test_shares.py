@@ -173,6 +173,9 @@ def test_words_near_one_another(several: Several, size: int) -> None:
 def test_eigenvalues(several: Several, size: int) -> None:
     """By dense linear algebra the same bits; by products those of one process, vectors but for their signs."""
     matrix = scipy.sparse.random(size, size, 0.2, "csr", np.float32, np.random.default_rng(10)) * np.float32(1e4)
+    if size == 400:  # four eigenvalues far above the others: products find them before the basis grows to everything
+        groups = [np.triu(np.full((n, n), 4e4, dtype=np.float32)) for n in (180, 110, 70, 40)]
+        matrix = (matrix + scipy.sparse.block_diag(groups, "csr")).tocsr()
     values, vectors = positive_eigenpairs(matrix, 4, basis=128, seed=0)
     for found, turned in several.run(3, shares.eigenpairs, matrix, 4, 128):
         if size < 400:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
@@ -28,6 +29,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "word-embeddings": {"width": 16, "subsample": None, "at": (1, 10)},
     "multilabel": {"width": 12, "hidden": (16,), "batch_size": 97, "at": (1, 2), "loss": "spherical-softmax"},
     "next-item": {"width": 12, "batch_size": 17, "at": (1, 2)},
+}
+
+READERS = {
+    "recommender": "widehead.jobs.recommender.read_interactions",
+    "language-model": "widehead.jobs.words.count_words",
+    "word-embeddings": "widehead.jobs.words.count_words",
+    "multilabel": "widehead.jobs.multilabel._documents",
+    "next-item": "widehead.jobs.next_item.read_sequences",
 }
 
 
@@ -95,9 +104,21 @@ def refused(mesh: Any, job: str, folders: list[Path], out: str, more: dict[str, 
     config = config_of(job, folders[mesh.get_local_rank()], out, **more)
     try:
         Run.new(config, mesh=mesh).train(quiet=True)
-    except (ArithmeticError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, OSError, ValueError, RuntimeError) as error:
         return type(error).__name__, str(error)
     return "", ""
+
+
+def unread(mesh: Any, job: str, folder: Path, out: str, more: dict[str, Any]) -> tuple[str, str]:
+    """What the run is refused with whose training data rank 1 alone cannot read."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("a disk that fails")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if mesh.get_local_rank() == 1:
+            patch.setattr(READERS[job], fail)
+        return refused(mesh, job, [folder, folder], out, more)
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:
