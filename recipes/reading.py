@@ -3,8 +3,8 @@
     python recipes/reading.py [--rows 3000000] [--users 300000] [--items 100000] [--rounds 5]
 
 The file has rows such as u17,i3, drawn with a seed. Polars reads it as strings, and as strings to which its own
-operations give codes in order of appearance, with the list of names: that is what users and items must become. Of the
-two ways that it has, by `unique` and `join` and by categories, each is timed. Widehead makes the matrix of users and
+operations give codes in order of appearance, with the list of names: that is what users and items must become. Its
+categories, which are codes in no order, are timed too. Widehead makes the matrix of users and
 items from the same file, with both lists of names. Appends a line for each to recipes/results/reading.jsonl: the median
 of the seconds, and of the CPU time of all threads.
 """
@@ -69,10 +69,10 @@ def joined(path: Path) -> list[tuple[np.ndarray, list[str]]]:
     return found
 
 
-def categories(path: Path) -> list[tuple[np.ndarray, list[str]]]:
-    """Codes and names of each column, by polars' own type for that; codes are not in order of appearance."""
+def categories(path: Path) -> list[np.ndarray]:
+    """Codes of each column by polars' own type for that, in no order; not the names."""
     frame = polars.read_csv(path, has_header=False, schema_overrides=[polars.Categorical] * 2)
-    return [(column.to_physical().to_numpy(), column.cat.get_categories().to_list()) for column in frame]
+    return [column.to_physical().to_numpy() for column in frame]
 
 
 def matrix(path: Path) -> Any:
