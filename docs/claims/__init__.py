@@ -36,6 +36,7 @@ from claims.speed import (
     OPTIMISERS,
     PAPER_TABLE,
     PASS,
+    READING,
     STEP,
     SWEEP,
     UPKEEP,
@@ -55,7 +56,7 @@ INTRODUCTION = (
 PARTS: dict[str, tuple[Claim, ...]] = {
     "Speed": (
         *(STEP, CLASSES_10, SWEEP, FEW, MANY, BEFORE, OPTIMISERS, DIRECT, HEADS_ALONE, PAPER_TABLE, UPKEEP, PASS),
-        GPT2,
+        *(READING, GPT2),
     ),
     "Exactness": (TWIN, EVERY, DRIFT, SOAK),
     "Reliability of runs": (KILLS,),

@@ -148,8 +148,10 @@ BEFORE = Claim(
     "Many targets and large batches, beside an older commit",
     "Nine sizes of recommenders and labels, squared error, targets by 1/rank^0.8, two threads; means of steps of "
     "commit 2fb81e6 and of a newer one, which took turns, one process each. The first table is of a machine that had "
-    "nothing else to do. In the second, two programs that only count had the same priority, and others ran behind them.",
-    "python recipes/before_and_now.py ../before --rounds 5\npython recipes/before_and_now.py ../before --busy 2 --seconds 1.5",
+    "nothing else to do. In the second, two programs that only count had the same priority, and others ran behind "
+    "them.",
+    "python recipes/before_and_now.py ../before --rounds 5\n"
+    "python recipes/before_and_now.py ../before --busy 2 --seconds 1.5",
     (
         Table("recipes/results/before-and-now.jsonl", _SIZES, {"busy": 0}),
         Table("recipes/results/before-and-now.jsonl", _SIZES, {"busy": 2}),
@@ -228,6 +230,21 @@ PASS = Claim(
         ),
     ),
     noted="With compiled kernels a pass took 3.27 s; that raw result was not stored (benchmarks/LOG.md, 2026-11-23).",
+)
+
+READING = Claim(
+    "Reading three million pairs, beside polars",
+    "CSV rows such as u17,i3 of 300,000 users and 100,000 items, one thread of numpy's, two of polars'; medians of "
+    "three rounds in turns. Users and items must become codes with a list of names. Polars alone takes twice as long "
+    "for these as the whole matrix of users and items takes, and a fifth of it for the strings.",
+    "OMP_NUM_THREADS=1 python recipes/reading.py --rounds 3",
+    (
+        Table(
+            "recipes/results/reading.jsonl",
+            (Column("way", "way"), Column("seconds", "seconds", 1, ".2f"), Column("seconds of CPU", "cpu", 1, ".2f")),
+            {},
+        ),
+    ),
 )
 
 GPT2 = Claim(
