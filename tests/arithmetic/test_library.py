@@ -51,6 +51,7 @@ def expected() -> str:
     return found[1]
 
 
+@pytest.mark.long
 @needs_compiler
 def test_it_is_compiled_once_and_kept_also_by_processes_at_once(tmp_path: Path, expected: str) -> None:
     given = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

@@ -28,7 +28,7 @@ _PIECE = 1 << 16  # rows of a Parquet file that are made Python's objects togeth
 
 
 def text_rows(path: FilePath, separator: str, table: Table) -> str:
-    """The rows of a text file, into ``table``; how they are laid out."""
+    """Add the rows of a text file to ``table``, and say how they are laid out."""
     with open_text(path) as lines:
         reader = cell_reader(lines, separator)
         rows = (cells for cells in reader if "".join(cells).strip())
