@@ -1,7 +1,7 @@
 """Output layers beside each other at equal minutes of one thread, in CPU time, so that other work counts not.
 
     python recipes/equal_minutes.py language-model TRAIN TEST [--encoders ngram,lstm] [--minutes 2] [--first 500]
-    python recipes/equal_minutes.py next-item TRAIN TEST [--minutes 1] [--at-most 20000]
+    python recipes/equal_minutes.py next-item TRAIN TEST [--minutes 1] [--at-most 20000] [--options '{"tied": false}']
 
 Every pair of encoder and head has the job's defaults for it (those in OWN were chosen on validation parts), the same
 seed and a process of its own. Minutes are those of training; reading and judging come besides. Neighbours, which rank
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import multiprocessing
 import tempfile
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--first", type=int, help="lines of TEST that are judged; all by default")
     parser.add_argument("--at-most", type=int, default=2_000, help="examples that are ranked")
+    parser.add_argument("--options", type=json.loads, default={}, help="options of all runs, as JSON")
     given = parser.parse_args()
     encoders = (given.encoders or ENCODERS[given.job]).split(",")
     with tempfile.TemporaryDirectory() as folder:
@@ -64,9 +66,10 @@ def main() -> None:
                 **OWN.get((given.job, encoder, head), {}),
             }
             options |= {"train": str(given.train), "test": str(test), "minutes": given.minutes}
-            options |= {"rank_at_most": given.at_most, "out": f"{folder}/{encoder}-{head}"}
+            options |= {"rank_at_most": given.at_most, "out": f"{folder}/{encoder}-{head}", **given.options}
             found = in_a_process(given.job, {**options, "encoder": encoder, "head": head})
             chosen = {"first": given.first, "at_most": given.at_most, "minutes": given.minutes}
+            chosen |= {"file": given.test.name, "options": given.options}
             data = given.train.resolve().parent.name
             append("equal-minutes", {"recipe": "equal_minutes", "job": given.job, "set": data, **chosen, **found})
             show(found)

@@ -225,7 +225,7 @@ NEXT_ITEM_HEADS = Claim(
                 Column("MRR@20", "metrics.mrr@20", 100, ".1f", " %"),
                 *_STEPS,
             ),
-            {"job": "next-item", "set": "diginetica"},
+            {"job": "next-item", "set": "diginetica", "minutes": 0.75},
         ),
     ),
     says=lambda rows: _order(rows, "metrics.recall@20"),
@@ -259,7 +259,7 @@ WIKITEXT_HEADS = Claim(
                 Column("among ten", "metrics.recall@10", 100, ".1f", " %"),
                 *_STEPS,
             ),
-            {"job": "language-model"},
+            {"job": "language-model", "minutes": 1.0},
         ),
     ),
 )
