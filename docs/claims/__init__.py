@@ -5,6 +5,7 @@ from __future__ import annotations
 from results import Claim, Headline, median, value_of
 
 from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, RUNS, SEQUENCES, SOAK, TRAFFIC, TWIN, worst
+from claims.minutes import NEXT_ITEM_HEADS, WIKITEXT_HEADS, WIKITEXT_MINUTES
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
     BY_OPTIMISER_WORDS,
@@ -17,11 +18,9 @@ from claims.quality import (
     ILL,
     MILLION,
     NEXT_ITEM,
-    NEXT_ITEM_HEADS,
     PHENOTYPES,
     WIKIPEDIA,
     WIKITEXT,
-    WIKITEXT_HEADS,
     WORDNET,
     YSO,
 )
@@ -75,6 +74,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
             NEXT_ITEM,
             NEXT_ITEM_HEADS,
             WIKITEXT_HEADS,
+            WIKITEXT_MINUTES,
             WIKITEXT,
             WIKIPEDIA,
         ),

@@ -1,0 +1,77 @@
+"""Claims about output layers beside each other for equal minutes."""
+
+from __future__ import annotations
+
+from results import Claim, Column, Table, value_of
+
+_MINUTES = "recipes/results/equal-minutes.jsonl"
+
+_STEPS = (Column("steps", "steps", 1, ",d"), Column("passes over the data", "epochs", 1, ".2f"))
+
+_WORDS = (
+    Column("encoder", "encoder"),
+    Column("head", "head"),
+    Column("perplexity", "metrics.perplexity", 1, ".1f"),
+    Column("next word first", "metrics.recall@1", 100, ".1f", " %"),
+    Column("among ten", "metrics.recall@10", 100, ".1f", " %"),
+    *_STEPS,
+)
+
+NEXT_ITEM_HEADS = Claim(
+    "The next item: output layers for equal minutes",
+    "diginetica, 43,097 items; a GRU of 128 units with each output layer and the job's defaults for it, 45 seconds of "
+    "one thread's CPU time each, 2 passes at most, without neighbours: this is about the start. 10,000 test "
+    "prefixes drawn at random (standard error of recall 0.5 %). Heads that have rows are tied to "
+    "the embeddings, but for the exact one; it, adaptive and hierarchical have their own, which need more "
+    "passes. The full softmax made 43 steps, fewer than its rate takes to rise. Negative sampling ran an "
+    "hour and a half later, on a quieter machine, once its loss was mended: before, it learnt nothing here "
+    "(recipes/LOG.md, 2026-11-28). Not measured: noise-contrastive, blackout.",
+    "python recipes/equal_minutes.py next-item TRAIN TEST --minutes 0.75 --at-most 10000 "
+    "--heads sampled,exact,full,retrieved,adaptive,hierarchical,negative-sampling",
+    (
+        Table(
+            _MINUTES,
+            (
+                Column("head", "head"),
+                Column("recall@20", "metrics.recall@20", 100, ".1f", " %"),
+                Column("MRR@20", "metrics.mrr@20", 100, ".1f", " %"),
+                *_STEPS,
+            ),
+            {"job": "next-item", "set": "diginetica", "minutes": 0.75},
+        ),
+    ),
+    says=lambda rows: _order(rows, "metrics.recall@20"),
+)
+
+
+def _order(rows: list[dict[str, object]], key: str) -> str:
+    """The heads of these rows by a figure, the largest first."""
+    order = sorted(rows, key=lambda row: -float(value_of(row, key)))
+    return f"The best first: {', '.join(str(row['head']) for row in order)}."
+
+
+WIKITEXT_HEADS = Claim(
+    "Language model: WikiText-2, five output layers and two encoders for equal minutes",
+    "D = 33,278, d = 256, one minute of one thread's CPU time each; perplexity of the first 500 lines of the test part "
+    "over all words. The LSTM has the job's defaults. The n-gram network has a learning rate of 3e-3 (the default, "
+    "1e-3, but for the exact head), which was better on validation text. The exact head's probabilities are those of "
+    "the spherical softmax, another model. **The LSTM is ahead with sampled softmax, which is the default, and with "
+    "retrieved softmax; with the others both are within 2 % of each other.** All of it is about the start, where steps "
+    "count: no head has seen a third of the text.",
+    "python recipes/equal_minutes.py language-model TRAIN TEST --minutes 1 --first 500 "
+    "--heads sampled,full,retrieved,adaptive,exact",
+    (Table(_MINUTES, _WORDS, {"job": "language-model", "minutes": 1.0}),),
+)
+
+WIKITEXT_MINUTES = Claim(
+    "Language model: WikiText-2, an LSTM with sampled and with adaptive softmax for five minutes",
+    "D = 33,278, d = 256, the job's defaults, five minutes of one thread's CPU time each; perplexity of the first 500 "
+    "lines of the validation text over all words. The sampled softmax, the default, is tied to the embeddings; the "
+    "adaptive one has embeddings of its own. **The default loses here.** It stays the default, as adaptive softmax is "
+    "behind it with 131,337 words, and its steps cost more with every class: with a million of them 200 times as much "
+    "(in the sections on Wikipedia and on one step of every kind). Take `--head adaptive` for a vocabulary of some "
+    "tens of thousands of words.",
+    "python recipes/equal_minutes.py language-model TRAIN VALIDATION --encoders lstm --minutes 5 --first 500 "
+    "--heads sampled,adaptive",
+    (Table(_MINUTES, _WORDS, {"job": "language-model", "set": "wikitext-2", "file": "valid.txt.gz", "minutes": 5.0}),),
+)
