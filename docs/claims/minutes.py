@@ -68,9 +68,9 @@ WIKITEXT_MINUTES = Claim(
     "D = 33,278, d = 256, the job's defaults, five minutes of one thread's CPU time each; perplexity of the first 500 "
     "lines of the validation text over all words. The sampled softmax, the default, is tied to the embeddings; the "
     "adaptive one has embeddings of its own. **The default loses here.** It stays the default, as adaptive softmax is "
-    "behind it with 131,337 words, and its steps cost more with every class: with a million of them 200 times as much "
-    "(in the sections on Wikipedia and on one step of every kind). Take `--head adaptive` for a vocabulary of some "
-    "tens of thousands of words.",
+    "behind it on Wikipedia with 131,337 words (below), and its steps cost more with every class: with a million, 30 "
+    "times as much as those of the sampled softmax (recipes/LOG.md, 2026-11-28). Take `--head adaptive` for a "
+    "vocabulary of some tens of thousands of words.",
     "python recipes/equal_minutes.py language-model TRAIN VALIDATION --encoders lstm --minutes 5 --first 500 "
     "--heads sampled,adaptive",
     (Table(_MINUTES, _WORDS, {"job": "language-model", "set": "wikitext-2", "file": "valid.txt.gz", "minutes": 5.0}),),
