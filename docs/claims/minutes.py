@@ -24,10 +24,10 @@ NEXT_ITEM_HEADS = Claim(
     "prefixes drawn at random (standard error of recall 0.5 %). Heads that have rows are tied to "
     "the embeddings, but for the exact one; it, adaptive and hierarchical have their own, which need more "
     "passes. The full softmax made 43 steps, fewer than its rate takes to rise. Negative sampling ran an "
-    "hour and a half later, on a quieter machine, once its loss was mended: before, it learnt nothing here "
-    "(recipes/LOG.md, 2026-11-28). Not measured: noise-contrastive, blackout.",
+    "hour and a half later, once its loss was mended: before, it learnt nothing here; noise-contrastive and blackout "
+    "ran three hours later (recipes/LOG.md, 2026-11-28).",
     "python recipes/equal_minutes.py next-item TRAIN TEST --minutes 0.75 --at-most 10000 "
-    "--heads sampled,exact,full,retrieved,adaptive,hierarchical,negative-sampling",
+    "--heads sampled,exact,full,retrieved,adaptive,hierarchical,negative-sampling,noise-contrastive,blackout",
     (
         Table(
             _MINUTES,
