@@ -38,6 +38,7 @@ def presets_table() -> str:
     rows = [
         f"| {name} | `{preset.name}` | {preset.help} | "
         + ", ".join(f"`{option} = {_shown(value)}`" for option, value in preset.values.items())
+        + "".join(f"; `head_options = {_shown(of)}` with the head {head}" for head, of in preset.head_options.items())
         + " |"
         for name, job in JOBS.items()
         for preset in job.presets

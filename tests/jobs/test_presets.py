@@ -88,6 +88,14 @@ def test_a_preset_that_is_named_gives_its_defaults() -> None:
         configured("recommender", preset="axes")
 
 
+def test_heads_beside_the_presets_own_have_their_options() -> None:
+    assert configured("next-item").head_options == {"negatives": 1000}
+    assert configured("next-item", head="blackout").head_options == {}
+    assert configured("next-item", head="retrieved").head_options == {"retrieved": 500, "tail": 500}
+    assert configured("next-item", head="retrieved", head_options={"tail": 9}).head_options == {"tail": 9}
+    assert configured("language-model", head="retrieved").head_options == {}
+
+
 def test_presets_have_names_of_their_own_and_say_what_they_are() -> None:
     for job in JOBS.values():
         assert len({preset.name for preset in job.presets}) == len(job.presets)

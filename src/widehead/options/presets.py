@@ -23,6 +23,7 @@ class Preset:
         values: defaults by option.
         stands_on: a value of one of these that is not the preset's asks for the next preset.
         without_exact_head: whether an option that asks for the exact head asks for the next preset.
+        head_options: by head, those of heads other than the preset's.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Preset:
     values: Mapping[str, Any] = field(default_factory=dict)
     stands_on: Sequence[str] = ()
     without_exact_head: bool = False
+    head_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def value(self, option: str) -> Any:
         """The default of an option."""
@@ -45,8 +47,10 @@ class Preset:
     def beside(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The values that go with these options."""
         values = beside(self.values, options, self.value("head"))
-        exact = options.get("head", self.value("head")) == "exact"
-        return values if exact else {"head_optimizer": next(iter(PARAMETER_OPTIMIZERS)), **values}
+        head = options.get("head", self.value("head"))
+        if head in self.head_options:
+            values["head_options"] = self.head_options[head]
+        return values if head == "exact" else {"head_optimizer": next(iter(PARAMETER_OPTIMIZERS)), **values}
 
 
 def beside(values: Mapping[str, Any], options: Mapping[str, Any], own: str) -> dict[str, Any]:
