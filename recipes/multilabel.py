@@ -1,13 +1,15 @@
 """Multi-label classification beside omikuji 0.5.2 (Parabel and Bonsai, three trees): quality and cost on the same rows.
 
     python recipes/multilabel.py FOLDER [--sets citeulike-t,yso-finna-en] [--threads 2] [--rows 60000] [--validate]
+        [--peers Parabel,Bonsai]
 
 FOLDER holds citeulike-t/{train,test}.txt.gz, yso-finna-en/{train,test}.tsv.gz, and what label_sets.py says of wordnet,
 phenotypes, synonyms and genes. All systems read the same features: those of the file, or of texts the tf-idf weights of
 the training words (widehead.data.TextFeatures). Rows without features or without labels are left out. Times and memory
 are of reading and training, without evaluation, for all. ``--rows`` trains on the first rows of a fixed shuffle.
 ``--validate`` judges by a tenth of the training rows, at most 4,000, which then train nothing, for choices that leave
-the test part alone. Appends one line a system to recipes/results/multilabel.jsonl.
+the test part alone. ``--peers ""`` trains none, where their lines are there from before. Appends one line a system to
+recipes/results/multilabel.jsonl.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rows", type=int)
     parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--peers", default="Parabel,Bonsai")
     parser.add_argument("--out", type=Path, default=Path("runs/multilabel"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -67,12 +70,10 @@ def main() -> None:
         print(f"{name}: {training.features.shape[0]:,} training rows, {tested.features.shape[0]:,} test rows")
         setting = {"recipe": "multilabel", "set": name, "rows": options.rows, "threads": options.threads}
         setting["judged_by"] = "validation" if options.validate else "test"
-        peers = {kind: of_omikuji(kind, place, training, tested, options.threads) for kind in ("Parabel", "Bonsai")}
-        ours = run_alone(of_widehead, place, options.threads)
-        for kind, record in peers.items():
+        for kind in filter(None, options.peers.split(",")):
+            record = of_omikuji(kind, place, training, tested, options.threads)
             keep({**setting, "trained": f"omikuji 0.5.2, {kind}", **record})
-        keep({**setting, "trained": "widehead", **ours})
-        print(f"widehead takes {ours['cpu_seconds'] / peers['Parabel']['cpu_seconds']:.2f} times Parabel's CPU time\n")
+        keep({**setting, "trained": "widehead", **run_alone(of_widehead, place, options.threads)})
 
 
 def prepare(folder: Path, place: Path, rows: int | None, validate: bool) -> tuple[MultiLabel, MultiLabel]:
@@ -148,7 +149,7 @@ def of_widehead(place: Path) -> dict[str, Any]:
 def keep(record: dict[str, Any]) -> None:
     """Print the figures and append them to the results."""
     figures = ", ".join(f"{name} {record[name]:.4f}" for name in METRICS)
-    print(f"{record['trained']:24} {record['seconds']:7.1f} s  {figures}")
+    print(f"{record['trained']:24} {record['cpu_seconds']:7.1f} CPU s  {record['peak_bytes'] / 1e9:.2f} GB  {figures}")
     append("multilabel", record)
 
 

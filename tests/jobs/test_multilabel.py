@@ -62,6 +62,16 @@ def test_the_number_of_documents_decides(tmp_path: Path) -> None:
         assert job.settled(dataclasses.replace(default, width=300)).width == 300
 
 
+@pytest.mark.parametrize(("columns", "width"), [(1_024, 1_024), (1_000, 992), (100, 96), (3, 64)])
+def test_the_output_layer_of_very_many_labels_is_narrower(
+    columns: int, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Multilabel.read(config(tmp_path)).job
+    monkeypatch.setattr("widehead.jobs.multilabel._ROOM", columns * job.schema.num_labels)
+    assert job.settled(configure("multilabel", train="a", out="b")).width == width
+    assert job.settled(configure("multilabel", train="a", out="b", width=300)).width == 300
+
+
 def test_a_run_knows_what_the_data_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("widehead.kinds.multilabel.MANY", 10)
     outcome = Run.new(config(tmp_path, width=0, epochs=8)).train(quiet=True)

@@ -17,7 +17,8 @@ from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure
 from widehead.jobs.candidates import NONE, Candidates, Choice
-from widehead.jobs.neighbours import FEWEST, Neighbours, held_out
+from widehead.jobs.neighbours import FEWEST, Neighbours, best_power, held_out
+from widehead.metrics import Propensities
 from widehead.models.classifiers import LinearClassifiers
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
@@ -102,10 +103,10 @@ def test_probabilities_of_single_labels_are_calibrated_beside_neighbours_or_refu
 
 
 @pytest.mark.parametrize(("margin", "given"), [(0.0, []), (0.5, []), (0.5, [0.4, 0.3, 0.2, 0.5, -0.1])])
-@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(("probabilities", "power"), [(False, 0.0), (True, 0.0), (False, 1.0), (True, -0.5)])
 @pytest.mark.parametrize(("num_labels", "k"), [(7, 7), (320, 5), (320, 250)])
 def test_scores_are_those_of_a_dense_twin(
-    margin: float, given: list[float], probabilities: bool, num_labels: int, k: int
+    margin: float, given: list[float], probabilities: bool, power: float, num_labels: int, k: int
 ) -> None:
     rng = np.random.default_rng(1)
     features = scipy.sparse.random_array((60, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
@@ -114,7 +115,7 @@ def test_scores_are_those_of_a_dense_twin(
     asked.data[asked.indptr[3] : asked.indptr[4]] = 0.0  # nothing is near
     asked.eliminate_zeros()
     scores = torch.from_numpy(rng.standard_normal((9, num_labels)))
-    choice = replace(NONE, weight=0.7, margin=margin, least=0.01, weights=given)
+    choice = replace(NONE, weight=0.7, margin=margin, least=0.01, weights=given, power=power)
     classifiers = None
     weights = scipy.sparse.random_array((num_labels, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
     biases = rng.standard_normal(num_labels).astype(np.float32)
@@ -122,8 +123,10 @@ def test_scores_are_those_of_a_dense_twin(
         classifiers = LinearClassifiers(weights, biases)
     made = Neighbours(features, labels, 5, choice=choice, probabilities=probabilities, classifiers=classifiers)
 
+    rarity = 1 + np.log(61 / (1 + (features.toarray() != 0).sum(axis=0)))
+
     def unit(matrix: Any) -> np.ndarray:
-        dense = matrix.toarray().astype(np.float64)
+        dense = matrix.toarray().astype(np.float64) / rarity**power
         return dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-300)
 
     expected = np.empty((9, num_labels))
@@ -312,6 +315,58 @@ def test_labels_that_are_voted_for_beside_a_document_are_those_of_others(
     for i in range(40):
         near = [j for j in np.argsort(-cosines[i])[:3] if cosines[i, j] > 0]
         assert (voted[i] == (labels.toarray()[near].sum(axis=0) > 0)).all()
+
+
+def topics(values: float) -> RowExamples:
+    """400 documents of one of eight frequent features, which is the label, and of five rare ones of some value."""
+    rng = np.random.default_rng(6)
+    topic = rng.integers(0, 8, 400)
+    features = np.zeros((400, 408))
+    for document in range(400):
+        features[document, 8 + rng.choice(400, 5, replace=False)] = values
+    features[np.arange(400), topic] = 1.0
+    return RowExamples(*(scipy.sparse.csr_matrix(part.astype(np.float32)) for part in (features, np.eye(8)[topic])))
+
+
+@pytest.mark.parametrize("block", [7, 500])
+def test_votes_of_documents_for_one_another_are_judged_as_by_a_dense_twin(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents, some = topics(3.0), np.arange(3, 400, 9)
+    monkeypatch.setattr("widehead.jobs.neighbours._BLOCK", block)
+    found = Neighbours(documents.inputs, documents.targets, 3, choice=replace(NONE, power=0.5))
+    dense, labels = documents.inputs.toarray(), documents.targets.toarray()
+    dense = dense / (1 + np.log(401 / (1 + (dense != 0).sum(axis=0)))) ** 0.5
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    cosines = dense @ dense.T
+    np.fill_diagonal(cosines, 0.0)
+    near = np.sort(cosines, axis=1)[:, -3:-2]
+    votes = np.where(cosines >= near, cosines, 0.0) ** 3 @ labels
+    right = (votes.argmax(axis=1) == labels.argmax(axis=1))[some].mean()
+    propensities = Propensities.from_counts(torch.ones(8, dtype=torch.int64), 400)
+    assert found.judged(some, ["precision@1"], propensities)["precision@1"] == pytest.approx(right, abs=0.03)
+    assert 0.2 < right < 0.95
+
+
+def test_what_features_count_is_what_votes_do_best_with() -> None:
+    """Rare features of large values hide the frequent ones that tell; of small values they hide nothing."""
+    propensities = Propensities.from_counts(torch.ones(8, dtype=torch.int64), 400)
+    assert best_power(topics(2.0), 3, ["precision@1"], propensities) == 1.0
+    assert best_power(topics(0.1), 3, ["precision@1"], propensities) == 0.0
+    unlabelled = RowExamples(topics(3.0).inputs, scipy.sparse.csr_matrix((400, 8), dtype=np.float32))
+    assert best_power(unlabelled, 3, ["precision@1"], propensities) == 0.0
+
+
+@pytest.mark.parametrize(("meetings", "told"), [(4_000, 1.0), (1, 0.0)])
+def test_frequent_features_are_left_out_only_where_they_cost_too_much(
+    meetings: int, told: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("widehead.jobs.neighbours._MEETINGS", meetings)
+    monkeypatch.setattr("widehead.jobs.neighbours._FREE", 10)
+    features = scipy.sparse.csr_matrix(np.eye(2, dtype=np.float32)[np.arange(40) % 2])
+    made = Neighbours(features, features, 3)
+    found = made.judged(np.arange(40), ["precision@1"], Propensities.from_counts(torch.ones(2).long(), 40))
+    assert found["precision@1"] == told
 
 
 def test_documents_that_are_looked_up_in_parts_are_ranked_as_all_together() -> None:

@@ -34,6 +34,7 @@ class Choice(Chosen):
         least: ε.
         weights: of `TOLD`, by a conditional logit model, if these do better than 1, −λ and zeros; else none.
         documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
+        power: of the rarity of features, by which votes and classifiers divide them.
         race: (w in spreads of the network's scores, λ, gain) of all that ran.
     """
 
@@ -47,6 +48,7 @@ class Choice(Chosen):
     before: dict[str, float]
     after: dict[str, float]
     race: list[list[float]]
+    power: float = 0.0
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
@@ -54,6 +56,8 @@ class Choice(Chosen):
         if self.weights:
             said = (f"{name} {weight:.3g}" for name, weight in zip(TOLD, self.weights, strict=True))
             what = f"{what}, then {', '.join(said)}"
+        if self.helps and self.power:
+            what = f"{what}, features divided by their rarity to the power {self.power:g}"
         return f"Neighbours count {what}, by {self.documents:,} documents that the network did not see ({told})."
 
     @property
@@ -75,8 +79,8 @@ class Choice(Chosen):
 
     def check(self) -> None:
         numbers = (self.weight, self.margin, self.least)
-        if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0):
-            raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}")
+        if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0 and np.isfinite(self.power)):
+            raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}, power {self.power}")
         if len(self.weights) not in (0, len(TOLD)) or not np.isfinite(self.weights).all():
             raise ValueError(f"weights {self.weights}")
 

@@ -22,7 +22,7 @@ from widehead.errors import CheckpointError, DataError, check_whole
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.candidates import NONE, Choice
 from widehead.jobs.judging import Given, RankingTest
-from widehead.jobs.neighbours import Neighbours, held_out
+from widehead.jobs.neighbours import Neighbours, best_power, held_out
 from widehead.jobs.network import bag_encoder
 from widehead.kinds import multilabel as kind
 from widehead.kinds.configure import follow
@@ -37,6 +37,7 @@ from widehead.training.folder import RunFolder, expecting
 
 _DOCUMENTS = "documents.safetensors"
 _AXES = 1_024  # of few documents
+_ROOM = 1 << 27  # numbers of the output layer, 0.5 GB, of which axes may have as many as fit
 
 
 class Multilabel(kind.Multilabel, Job):
@@ -160,10 +161,12 @@ class Multilabel(kind.Multilabel, Job):
         Axes that are fixed are best if documents are few (citeulike-t, 16,600: precision@1 0.63 against 0.59 with a
         trained encoder). If there are many, single rare words decide, for which axes have no room, and documents are
         enough to learn them from (yso-finna-en, 200,000 of the documents: 0.33; least squares has half of that).
+        Very many labels have fewer axes, so that the output layer takes no more than 0.5 GB.
         """
         if config.width == 0 and self.num_documents > kind.MANY:
             config = follow(config, "sampled", f"{self.num_documents:,} documents")
-        return dataclasses.replace(config, width=config.width or _AXES)
+        fits = max(64, _ROOM // max(1, self.schema.num_labels) // 32 * 32)
+        return dataclasses.replace(config, width=config.width or min(_AXES, fits))
 
     def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
         """Choose what the nearest documents' votes count, by those that did not train the network."""
@@ -176,13 +179,15 @@ class Multilabel(kind.Multilabel, Job):
         names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
         choice = NONE
         if len(judged):
-            some = _neighbours(seen, config)
+            power = best_power(seen, config.neighbours, names, self._propensities)
+            weighed = dataclasses.replace(NONE, power=power)
+            some = _neighbours(seen, config, choice=weighed)
             # Not by votes of all: what documents to choose by vote for beside them tells of their labels.
             some.learn(some.voted())
             choice = some.chosen(network, judged, self._propensities, names)
             del some
             if choice.takes_margins:
-                all_of_them = _neighbours(self._documents, config)
+                all_of_them = _neighbours(self._documents, config, choice=weighed)
                 save_checkpoint(folder.classifiers_path, _tree_of(all_of_them.learn(all_of_them.voted())))
         choice.write(folder.neighbours_path)
         return str(choice)

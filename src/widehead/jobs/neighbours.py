@@ -7,11 +7,16 @@ score above that of the last of the network's first labels (at least 0), v_j the
 have it, each weighted by the third power of its cosine, and s_j the margin of its classifier. The data decide about w
 and λ, or about weights of all that (race.py), on documents that the network was not trained on.
 
+What a feature counts in cosines and margins is for the data to decide as well: its value divided by a power of its
+rarity 1 + log((1 + n) / (1 + documents that have it)), which is the factor of tf-idf. With 0 it is as it was given,
+with 1 tf-idf is undone: where frequent features say more than rare ones, that is far better.
+
 Letters: m documents to answer, n training documents, N features, D labels.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +26,7 @@ from torch import Tensor
 
 from widehead.data import RowExamples
 from widehead.data.sparse import CSR, rows_of_entries
-from widehead.jobs.candidates import FIRST, NONE, Candidates, Choice
+from widehead.jobs.candidates import FIRST, NONE, Candidates, Choice, best_of_rows
 from widehead.jobs.race import Race
 from widehead.metrics import Evaluation, Propensities
 from widehead.models.classifiers import LinearClassifiers
@@ -32,13 +37,16 @@ FEWEST = 1_000
 """Training documents below which neighbours are left alone: too few to choose by."""
 
 _HELD, _MOST_HELD = 0.05, 2_000  # documents to choose by
-_COMMON = 0.01  # part of the documents above which a feature tells no neighbour, at least ``_FREE`` documents
+_COMMON = 0.01  # part of the documents above which a feature costs too much, at least ``_FREE`` documents
 _FREE = 1_000
+_MEETINGS = 4_000  # documents that share a feature with one, counted for each feature: so many are not too many
 _POWER = 3.0  # of a cosine
 _LEAST = 1e-3  # ε in spreads of the network's scores
 _WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in the same
 _MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 _BLOCK, _COSINES = 500, 1 << 22  # documents whose neighbours are looked up at a time, and cosines, at most
+_POWERS = (0.0, -1.0, -0.5, 0.5, 1.0)  # of rarity
+_TRIED, _WORTH = 1_000, 0.05  # documents to choose a power by, at most; of the metrics that it must gain
 _PAIRS = 50_000_000  # of a document and a label that it is told apart from, at most
 
 
@@ -54,7 +62,7 @@ class Neighbours:
     Args:
         features: (n, N) scipy CSR. labels: (n, D) scipy CSR of ones.
         count: how many neighbours vote.
-        choice: what votes and margins count.
+        choice: what votes and margins count, and by what power of their rarity features are divided.
         probabilities: whether the network's scores are logarithms of probabilities but for a constant.
         classifiers: of the labels, in the order of ``labels``; without them margins count nothing.
     """
@@ -71,23 +79,33 @@ class Neighbours:
     ) -> None:
         self.labels, self.count = labels, count
         self.choice, self.probabilities = choice, probabilities
-        self._known = _unit(features)
-        in_documents = np.bincount(self._known.indices, minlength=self._known.shape[1])
+        in_documents = np.bincount(features.indices, minlength=features.shape[1])
+        rarity = 1.0 + np.log((1.0 + features.shape[0]) / (1.0 + in_documents))
+        self._counts = rarity**-choice.power if choice.power else None
+        self._known = self._weighted(features)
+        met = in_documents.astype(np.float64) ** 2 / max(self._known.shape[0], 1)
         rare = in_documents <= max(_FREE, _COMMON * self._known.shape[0])
-        meetings = (in_documents[rare].astype(np.float64) ** 2).sum() / max(self._known.shape[0], 1)
+        if met.sum() <= _MEETINGS:  # left out for their cost alone: the most frequent may say most
+            rare[:] = True
+        meetings = met[rare].sum()
         self._block = int(min(_BLOCK, max(1.0, _COSINES / max(meetings, 1.0))))
         self._documents = (scipy.sparse.diags_array(rare.astype(np.float32)) @ self._known.T.tocsr()).tocsr()
         self._documents.eliminate_zeros()
         self.classifiers = classifiers
+
+    def _weighted(self, features: CSR) -> CSR:
+        """Rows of length 1 of what features count, float32; rows of zeros stay."""
+        return _unit(features if self._counts is None else features @ scipy.sparse.diags_array(self._counts))
 
     def voted(self) -> CSR:
         """(n, D) int8 ones: labels that the others nearest to each document vote for, 200 at most, fewer of many."""
         n = self._known.shape[0]
         most, work, found = max(1, min(FIRST, _PAIRS // n)), Work("nearest documents", n), []
         for start in range(0, n, self._block):
-            votes = self.votes(self._nearest(self._known[start : start + self._block], start))
+            block = np.arange(start, min(start + self._block, n))
+            votes = self.votes(self._nearest(self._known[block], block))
             found.append(largest(votes, most).astype(bool).astype(np.int8))  # small, as all are kept
-            work.add(min(self._block, n - start))
+            work.add(len(block))
         return scipy.sparse.vstack(found, format="csr")
 
     def learn(self, voted: CSR) -> LinearClassifiers:
@@ -95,15 +113,25 @@ class Neighbours:
         self.classifiers = LinearClassifiers.of(self._known, self.labels, voted)
         return self.classifiers
 
-    def _nearest(self, features: CSR, first: int | None = None) -> CSR:
+    def judged(self, some: np.ndarray, names: list[str], propensities: Propensities) -> dict[str, float]:
+        """Metrics of votes alone, of some training documents (by their numbers) by the others."""
+        evaluation = Evaluation(names, propensities)
+        relevant = RowExamples(self._known, self.labels)
+        for block in np.array_split(some, -(-len(some) // self._block)):
+            votes = self.votes(self._nearest(self._known[block], block))
+            _, ranked = best_of_rows(rows_of_entries(votes), votes.indices, votes.data, len(block), evaluation.depth)
+            evaluation.add_ranked(torch.from_numpy(ranked), relevant.batch(block)[1])
+        return evaluation.result()
+
+    def _nearest(self, features: CSR, themselves: np.ndarray | None = None) -> CSR:
         """(m, n) cosines of the ``count`` nearest to rows of length 1, over the features that are not common.
 
         Args:
-            first: if the rows are the training documents from this one on, which are no neighbours of themselves.
+            themselves: (m,) if the rows are these training documents, which are no neighbours of themselves.
         """
         cosines = (features @ self._documents).tocsr()
-        if first is not None:
-            cosines.data[cosines.indices == rows_of_entries(cosines) + first] = 0.0
+        if themselves is not None:
+            cosines.data[cosines.indices == themselves[rows_of_entries(cosines)]] = 0.0
         cosines.data[cosines.data < 0.0] = 0.0
         cosines.eliminate_zeros()
         return largest(cosines, self.count)
@@ -154,7 +182,7 @@ class Neighbours:
         return shares
 
     def _candidates(self, own: np.ndarray, classes: np.ndarray, features: CSR) -> Candidates:
-        features = _unit(features)
+        features = self._weighted(features)
         votes = self.votes(self._nearest(features))
         found = Candidates.of(own, classes, votes)
         if self.classifiers is not None:
@@ -174,7 +202,8 @@ class Neighbours:
         candidates = self._looked_up(network, held, size, depth)
         race = Race(candidates, held, propensities, names)
         margins = _MARGINS if self.classifiers is not None else (0.0,)
-        return race.best([(part, margin) for part in _WEIGHTS for margin in margins], _LEAST)
+        found = race.best([(part, margin) for part in _WEIGHTS for margin in margins], _LEAST)
+        return replace(found, power=self.choice.power)
 
     def _looked_up(self, network: Any, held: RowExamples, size: int, depth: int) -> Candidates:
         """What is ranked anew of all held documents."""
@@ -189,6 +218,24 @@ class Neighbours:
                 features = csr_of_bags(inputs, self._known.shape[1])
                 parts.append(self._candidates(self.own(scores), classes, features))
         return Candidates.joined(parts)
+
+
+def best_power(documents: RowExamples, count: int, names: list[str], propensities: Propensities) -> float:
+    """The power of rarity by which the votes of documents for one another do best; 0 unless another is 5 % better.
+
+    Best is as in `Neighbours.chosen`, by at most 1,000 documents that have labels.
+    """
+    labelled = np.flatnonzero(np.diff(documents.targets.indptr))
+    some = np.sort(np.random.default_rng(0).permutation(labelled)[:_TRIED])
+    if len(some) == 0:
+        return 0.0
+    parts = documents.inputs, documents.targets, count
+    found = [
+        Neighbours(*parts, choice=replace(NONE, power=power)).judged(some, names, propensities) for power in _POWERS
+    ]
+    gains = [np.mean([one[name] / max(found[0][name], 1e-4) for name in names]) for one in found]
+    best = int(np.argmax(gains))
+    return _POWERS[best] if gains[best] > 1.0 + _WORTH else 0.0
 
 
 def csr_of_bags(bags: SparseTargets, width: int) -> CSR:
