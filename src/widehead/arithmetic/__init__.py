@@ -9,7 +9,7 @@ from widehead.arithmetic.placed_targets import PlacedTargets, row_dots
 from widehead.arithmetic.reference import Arithmetic
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
-from widehead.arithmetic.step import Figures, StepMade
+from widehead.arithmetic.step import Figures, RowSums, StepMade
 from widehead.arithmetic.step_rule import StepRule, is_known
 from widehead.arithmetic.target_plan import TargetPlan
 
@@ -22,6 +22,7 @@ __all__ = [
     "Forward",
     "OutputGradient",
     "PlacedTargets",
+    "RowSums",
     "RowTable",
     "Share",
     "SmallState",

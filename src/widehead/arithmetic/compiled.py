@@ -22,7 +22,7 @@ from widehead.arithmetic.interface import LIMITS, SLOTS, STRUCTURES
 from widehead.arithmetic.reference import Arithmetic, GradientParts, Outputs
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
-from widehead.arithmetic.step import Figures, StepMade
+from widehead.arithmetic.step import Figures, RowSums, StepMade
 from widehead.arithmetic.step_rule import StepRule
 from widehead.arithmetic.sums import ExampleSums
 from widehead.arithmetic.target_plan import TargetPlan
@@ -80,19 +80,19 @@ class Compiled(Arithmetic):
         hidden, class_ids = hidden.contiguous(), plan.class_ids.contiguous()
         products, values = buffers.empty(m, 2 * c + 2), buffers.empty(n, c)
         squared_norm, outputs = hidden.new_empty(m), hidden.new_empty(plan.positions.numel())
+        kept = _contiguous(plan.class_offsets, plan.by_class, plan.examples_by_class, products, outputs)
+        square = ctypes.c_double()
+        reading = STRUCTURES["Reading"](2 * c + 2, *_pointers(kept), ctypes.addressof(square))
         given = (table.table.data_ptr(), table.versions.data_ptr(), table.newest)
-        classes = (plan.offsets.data_ptr(), plan.positions.data_ptr())
-        made = (products, values, squared_norm, outputs)
+        made = (products.data_ptr(), values.data_ptr(), squared_norm.data_ptr(), ctypes.addressof(reading))
         stale = self._lib.widehead_read(
             *(threads, m, d, c, n, hidden.data_ptr(), small.value.data_ptr(), len(table.table)),
-            *(*given, class_ids.data_ptr(), *classes, *(part.data_ptr() for part in made)),
+            *(*given, class_ids.data_ptr(), *made),
         )
         _check(stale)
         if stale:
-            parts = (plan.class_offsets, plan.by_class, plan.examples_by_class, products, outputs)
-            reading = STRUCTURES["Reading"](2 * c + 2, *(part.data_ptr() for part in parts))
             values = self._brought(table, plan.class_ids, True, ctypes.addressof(reading))[0]
-        return Outputs(products, values, squared_norm, outputs)
+        return Outputs(products, values, squared_norm, outputs, math.sqrt(square.value))
 
     def gradient(
         self, read: Forward, small: SmallState, by_squared_norm: Tensor, constant: Tensor | None, sparse: Tensor
@@ -128,9 +128,12 @@ class Compiled(Arithmetic):
             return None, None
         function, sizes = ("columns", (m, d, c)) if m > d else ("step", (torch.get_num_threads(), m, d, c))
         work = buffers.empty(1, getattr(self._lib, f"widehead_{function}_work")(*sizes))
-        solved, rows, value = buffers.empty(m, c), buffers.empty(*read.values.shape), buffers.empty(*small.value.shape)
+        solved, value, rows = buffers.empty(m, c), buffers.empty(*small.value.shape), None
+        if read.size is None:  # where rows are split
+            rows = buffers.empty(*read.values.shape)
         known = [*chain(*rule.mix), *rule.gain, *rule.carried(), *chain(*inverse)]
         numbers = {"m": m, "d": d, "c": c, "n": len(read.values), "num_classes": read.num_classes}
+        numbers |= {"norm": read.size or 0.0}
         new, state = _summed(rule, small, value)
         before = small.value.contiguous()  # C reads U and Q in front of U⁻ᵀ, too
         state |= {"inverse_rows": before[2 * c + 2 :], "rule": torch.tensor(known, dtype=torch.float64)}
@@ -146,7 +149,11 @@ class Compiled(Arithmetic):
             share.add_up([told])
             sums = ExampleSums(*told.split([d, c, d]))
         figures = self._call(function, "Step", parts)
-        return None if figures is None else StepMade(new, solved, rows, figures), sums
+        if figures is None:
+            return None, sums
+        assert isinstance(read.plan, TargetPlan), "a record for a GPU makes its own steps"
+        made_later = RowSums(read.plan, gradient.sparse, solved, read.values)
+        return StepMade(new, solved, made_later if rows is None else rows, figures), sums
 
     def correct(
         self, gradient: OutputGradient, rule: StepRule, small: SmallState, solved: Tensor, hr: Tensor, values: Tensor
@@ -188,12 +195,26 @@ class Compiled(Arithmetic):
         failed = getattr(self._lib, f"widehead_{function}")(torch.get_num_threads(), ctypes.byref(filled))
         return None if failed else _figures(found, int(parts["d"]), int(parts.get("c", parts["d"])) // int(parts["d"]))
 
-    def write_rows(self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor, version: int | Tensor) -> None:
-        rows, ids = rows.contiguous(), ids.contiguous()
+    def write_rows(
+        self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor | RowSums, version: int | Tensor
+    ) -> None:
+        ids = ids.contiguous()
+        if isinstance(rows, RowSums):
+            self._write_sums(table, versions, ids, rows, version)
+            return
+        rows = rows.contiguous()
         given = (0, version.data_ptr()) if isinstance(version, Tensor) else (version, None)
         pointers = (ids.data_ptr(), rows.data_ptr(), *given, table.data_ptr(), versions.data_ptr())
         threads, (num_rows, c) = torch.get_num_threads(), table.shape
         _check(self._lib.widehead_write(threads, num_rows, c, ids.numel(), *pointers))
+
+    def _write_sums(self, table: Tensor, versions: Tensor, ids: Tensor, rows: RowSums, version: int | Tensor) -> None:
+        assert not isinstance(version, Tensor), "rows that are made as they are written stand at one version"
+        plan, (n, c) = rows.plan, rows.values.shape
+        order = (plan.class_offsets, plan.examples_by_class, plan.by_class)
+        kept = _contiguous(ids, *order, rows.sparse, rows.solved, rows.values)
+        pointers = (*_pointers(kept), version, table.data_ptr(), versions.data_ptr())
+        _check(self._lib.widehead_write_sums(torch.get_num_threads(), len(table), c, n, *pointers))
 
     def find_rows(
         self, versions: Tensor, start: int, stop: int, wanted: Sequence[int], most: int

@@ -7,7 +7,7 @@ Letters (docs/notation.md): m examples, D classes, d width, H (m, d) hidden, O =
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -55,6 +55,7 @@ class Forward:
         outputs: (nnz,) a.
         num_classes: D.
         revision, layout: those of the weights that were read.
+        size: ‖values‖_F, if it was found on the way.
     """
 
     arithmetic: Arithmetic
@@ -68,6 +69,7 @@ class Forward:
     num_classes: int
     revision: int
     layout: int
+    size: float | None = field(default=None, kw_only=True)
 
     @property
     def hidden_sum(self) -> Tensor:

@@ -16,7 +16,7 @@ from widehead.arithmetic.corrections import without_denormals
 from widehead.arithmetic.gradient import Forward, OutputGradient
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
-from widehead.arithmetic.step import StepMade
+from widehead.arithmetic.step import RowSums, StepMade
 from widehead.arithmetic.step_rule import StepRule
 from widehead.arithmetic.sums import ExampleSums, curvature_of
 from widehead.arithmetic.target_plan import TargetPlan
@@ -24,12 +24,13 @@ from widehead.targets import SparseTargets
 
 
 class Outputs(NamedTuple):
-    """What `Forward` holds of W: products (m, 2c + 2), values (n, c), squared_norm (m,), outputs (nnz,)."""
+    """What `Forward` holds of W: products (m, 2c + 2), values (n, c), squared_norm (m,), outputs (nnz,) and size."""
 
     products: Tensor
     values: Tensor
     squared_norm: Tensor
     outputs: Tensor
+    size: float | None = None
 
 
 class GradientParts(NamedTuple):
@@ -124,11 +125,14 @@ class Arithmetic:
         """
         return corrections.correct(gradient, rule, small, solved, hr, values)
 
-    def write_rows(self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor, version: int | Tensor) -> None:
+    def write_rows(
+        self, table: Tensor, versions: Tensor, ids: Tensor, rows: Tensor | RowSums, version: int | Tensor
+    ) -> None:
         """V[ids] ← rows (n, c) for distinct ids, with this version or with versions (n,) of their own.
 
         Rows with versions of their own were multiplied many times: their numbers below 1e-30 become 0.
         """
+        rows = rows.made() if isinstance(rows, RowSums) else rows
         if isinstance(version, Tensor):
             table.index_copy_(0, ids, without_denormals(rows))
             versions.index_copy_(0, ids, version)

@@ -5,6 +5,7 @@ T = ΛO + σ1ᵀ + S, Hr = HR; p (order × order) and f (order) are the plain nu
 f = −η, and the step is W ← W − ηTᵀH.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from widehead.arithmetic.small_state import SmallState, mix_blocks
 from widehead.arithmetic.solve import Solution, solve
 from widehead.arithmetic.step_rule import StepRule
 from widehead.arithmetic.sums import ExampleSums, times_rows
+from widehead.arithmetic.target_plan import TargetPlan
 
 _TINY_GAIN = 1e-30  # a smaller f is not divided by
 
@@ -28,7 +30,8 @@ class Figures(NamedTuple):
     Attributes:
         factor, inverse: (order²,) Frobenius norms of the d × d blocks of U and U⁻¹, divided by √d.
         growth: (order,) max ‖C_b‖ / ‖(HR)_b‖, by the blocks of C.
-        sums: of ω, x̄ and Q, and of the new rows: a sum meets every NaN and infinity.
+        sums: of ω, x̄ and Q, and of the new rows: a sum meets every NaN and infinity. Of `RowSums` there is a bound,
+            which does so too.
         contraction: mean of 1/σ − 1 over the directions of the step, for σ what it leaves of each.
     """
 
@@ -39,19 +42,39 @@ class Figures(NamedTuple):
     contraction: float
 
 
+@dataclass(frozen=True)
+class RowSums:
+    """(n, c) V + SᵀC: new target rows that are made as they are written, so that nothing of their size stands between.
+
+    Attributes:
+        plan: the targets, n classes; ``sparse`` (nnz,): their g.
+        solved: (m, c) C.
+        values: (n, c) the rows of V.
+    """
+
+    plan: TargetPlan
+    sparse: Tensor
+    solved: Tensor
+    values: Tensor
+
+    def made(self) -> Tensor:
+        """(n, c) their numbers."""
+        return self.plan.transposed_times(self.sparse, self.solved, self.values)
+
+
 class StepMade(NamedTuple):
     """New numbers of a step.
 
     Attributes:
         small: the new small state.
         solved: (m, order·d) C, by which target rows are written; None if p is singular, so that no U⁻¹ is possible.
-        rows: (n, order·d) new target rows of V in the open segment, None without C.
+        rows: (n, order·d) new target rows of V in the open segment, or what makes them; None without C.
         figures: how sound they are, None without C.
     """
 
     small: SmallState
     solved: Tensor | None
-    rows: Tensor | None
+    rows: Tensor | RowSums | None
     figures: Figures | None
 
 

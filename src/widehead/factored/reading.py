@@ -38,6 +38,7 @@ def forward(weights: FactoredWeights, hidden: Tensor, targets: SparseTargets) ->
         weights.num_classes,
         weights.revision,
         weights.layout,
+        size=found.size,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import Corrected, OutputGradient, SmallState, StepMade, StepRule, correct_before
+from widehead.arithmetic import Corrected, OutputGradient, RowSums, SmallState, StepMade, StepRule, correct_before
 from widehead.errors import NonFiniteError
 from widehead.versions import cancels, contracts_too_much, drift_of, is_sound
 
@@ -29,7 +29,7 @@ class Change:
 
     Attributes:
         revision: of the weights it was planned for.
-        class_ids: (n,) target classes; ``rows``: (n, order·d) their new rows of V.
+        class_ids: (n,) target classes; ``rows``: (n, order·d) their new rows of V, or what makes them.
         small: the new small state.
         closes: the segment, with this step.
         basis: of the segment that begins if this one is closed.
@@ -38,7 +38,7 @@ class Change:
 
     revision: int
     class_ids: Tensor
-    rows: Tensor
+    rows: Tensor | RowSums
     small: SmallState
     closes: bool
     basis: float

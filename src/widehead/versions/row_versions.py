@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from widehead.arithmetic import Corrections, RowTable, without_denormals
+from widehead.arithmetic import Corrections, RowSums, RowTable, without_denormals
 from widehead.arithmetic.interface import MOST_CORRECTIONS, SLOTS
 from widehead.arithmetic.row_table import onwards
 from widehead.versions.rows import Rows
@@ -146,7 +146,7 @@ class RowVersions:
         """(n, c) copy of ``values[ids]`` brought to the newest boundary. Changes nothing."""
         return values.arithmetic.bring_rows(self.table(values), ids)[0]
 
-    def write(self, values: Rows, ids: Tensor, given: Tensor) -> None:
+    def write(self, values: Rows, ids: Tensor, given: Tensor | RowSums) -> None:
         """``values[ids]`` ← ``given`` (n, c), which are at the newest boundary."""
         values.write(self.versions, ids, given, self.newest)
         if len(self.corrections):

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from widehead import mapped
-from widehead.arithmetic import Arithmetic, choose
+from widehead.arithmetic import Arithmetic, RowSums, choose
 from widehead.blocks import at_once
 
 _BLOCK = 1 << 18  # numbers on the CPU: buffers that go through V are a few of these, whatever D
@@ -145,13 +145,14 @@ class Rows:
             mapped.expect_rows(self.stored, ids)
         return self.stored.index_select(0, ids).to(self.dtype)
 
-    def write(self, versions: Tensor, ids: Tensor, rows: Tensor, version: int | Tensor) -> None:
+    def write(self, versions: Tensor, ids: Tensor, rows: Tensor | RowSums, version: int | Tensor) -> None:
         """Put ``rows`` (n, c) at ``ids`` (n,), which are distinct, with this version or these (n,): `write_rows`.
 
         Rows that are rounded have to stand at the newest version, and `FactoredWeights.absorb_rounding` has to follow
         before U changes.
         """
         if self.is_narrow:
+            rows = rows.made() if isinstance(rows, RowSums) else rows
             rounded = _rounded(rows)
             self._account(rows, rounded)
             rows = rounded.to(self.stored.dtype)

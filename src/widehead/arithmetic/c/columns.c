@@ -218,7 +218,7 @@ int widehead_columns(int threads, const Step *s) {
 #pragma omp barrier
             widehead_grow_gram(s, columns, w->others, &found);
             Terms terms = terms_by_class(s, s->solved, c);
-            found.rows += widehead_add_sums(&terms, s->n, s->values, s->rows, c);
+            if (s->rows) found.rows += widehead_add_sums(&terms, s->n, s->values, s->rows, c);
             widehead_join(&all, &found);
         }
     }

@@ -23,25 +23,27 @@ typedef struct {
 } RowTable;
 
 /* What is read of rows on their way: a (nnz,) of the targets of class number i, [class_offsets[i], class_offsets[i + 1]) by
- * class, from HUᵀ and Hω in `products` (m, width). */
+ * class, from HUᵀ and Hω in `products` (m, width); and to `square` is added ‖·‖² of the rows. */
 typedef struct {
     Int width;
     const Int *class_offsets, *by_class, *examples_by_class;
     const float *products;
     float *outputs;
+    double *square;
 } Reading;
 
 /* A step of rows of c numbers, which are k = c/d blocks. Given are the parts of an OutputGradient, its plan and the small
  * state; made are those of StepMade. If m > d, `others` (…, c) are of examples [first, end) alone, over which a part of the
  * sums is made. `rule` holds p (k, k), f (k), φ = f·p⁻¹ (k) and p⁻¹ (k, k). If p is 1, sums go on in `added`, and there is
- * no `master`; otherwise `master` is all of the sums, and `new_master` and `value` are made. */
+ * no `master`; otherwise `master` is all of the sums, and `new_master` and `value` are made. If there is no `rows`, new target
+ * rows are left to `widehead_write_sums`, and a bound of their numbers, from `norm` ‖values‖_F, stands for their sum. */
 typedef struct {
     Int m, d, c, n, first, end;
     const float *hidden, *hr, *by_squared_norm, *constant, *sparse;
-    const Int *offsets, *positions, *class_offsets, *by_class, *examples_by_class;
+    const Int *class_offsets, *by_class, *examples_by_class;
     const float *products, *left, *others, *by_hidden, *values, *small_base, *small_added, *inverse_rows;
     const double *rule, *master;
-    double num_classes;
+    double num_classes, norm;
     float *solved, *added, *value, *rows, *work;
     double *new_master, *figures;
 } Step;
@@ -66,8 +68,8 @@ void widehead_handshake(Int *out);
 Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *examples, Int *class_ids, Int
                   *class_offsets, Int *positions, Int *examples_by_class);
 Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, const float *small, Int num_rows, const float
-                  *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets, const Int
-                  *positions, float *products, float *values, float *squared_norm, float *outputs);
+                  *table, const uint8_t *versions, int newest, const Int *class_ids, float *products, float *values, float
+                  *squared_norm, const Reading *reading);
 double widehead_gradient(int threads, Int m, Int d, Int c, const float *hidden, const float *by_squared_norm, const float
                          *constant, const float *sparse, const Int *offsets, const Int *positions, const float
                          *values, const float *products, const float *small, float *left, float *others, float
@@ -77,6 +79,9 @@ int widehead_bring(int threads, Int n, const Int *ids, const RowTable *rows, int
                    *reached, Int *work, const Reading *reading);
 int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *rows, int version, const
                    uint8_t *each, float *table, uint8_t *versions);
+int widehead_write_sums(int threads, Int num_rows, Int c, Int n, const Int *ids, const Int *class_offsets, const Int
+                        *examples_by_class, const Int *by_class, const float *sparse, const float *solved, const float
+                        *values, int version, float *table, uint8_t *versions);
 Int widehead_find(const uint8_t *versions, Int start, Int stop, const uint8_t *wanted, Int most, Int *found, Int
                   *seen);
 void widehead_sums(int threads, Int n, Int d, const Int *offsets, const Int *which, const Int *order, const float

@@ -1,6 +1,8 @@
 /* Parts that several steps have; parts.h says what they do. */
 #include "parts.h"
 
+#include <float.h>
+
 int widehead_leaf_inverse(Int n, float *a, Int ld) {
     for (Int k = 0; k < n; k++) {
         float pivot = a[k * ld + k];
@@ -25,7 +27,8 @@ void widehead_growth(const Step *s, Range examples, Found *found) {
         float given = sqrtf(dot(s->hr + b * d, s->hr + b * d, d));
         for (Int j = 0; j < c / d; j++) {
             const float *made = s->solved + b * c + j * d;
-            double now = sqrtf(dot(made, made, d)) / (given > 1.2e-38f ? given : 1.2e-38f);
+            double square = dot(made, made, d), now = sqrt(square) / (given > 1.2e-38f ? given : 1.2e-38f);
+            found->solved += square;
             if (now > found->growth[j]) found->growth[j] = now;
         }
     }
@@ -39,7 +42,16 @@ void widehead_join(Found *all, const Found *own) {
             if (own->growth[j] > all->growth[j]) all->growth[j] = own->growth[j];
         all->known += own->known;
         all->rows += own->rows;
+        all->solved += own->solved;
     }
+}
+
+/* What no number of V + SᵀC is larger than, by Cauchy and Schwarz: ‖V‖ + ‖g‖‖C‖; infinite if a float32 may be too small. */
+static double bound_of_rows(const Step *s, double solved) {
+    double square = 0.0;
+    for (Int k = 0; k < s->class_offsets[s->n]; k++) square += (double)s->sparse[k] * s->sparse[k];
+    double bound = s->norm + sqrt(square) * sqrt(solved);
+    return bound <= FLT_MAX ? bound : INFINITY; /* NaN too */
 }
 
 void widehead_tell(const Step *s, const Found *all, double contraction) {
@@ -47,5 +59,5 @@ void widehead_tell(const Step *s, const Found *all, double contraction) {
     double *figures = s->figures;
     for (Int i = 0; i < kk; i++) figures[i] = all->factor[i], figures[kk + i] = all->inverse[i];
     for (Int j = 0; j < k; j++) figures[2 * kk + j] = all->growth[j];
-    figures[2 * kk + k] = all->known, figures[2 * kk + k + 1] = all->rows, figures[2 * kk + k + 2] = contraction;
+    figures[2 * kk + k] = all->known, figures[2 * kk + k + 1] = s->rows ? all->rows : bound_of_rows(s, all->solved), figures[2 * kk + k + 2] = contraction;
 }

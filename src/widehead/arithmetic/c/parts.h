@@ -19,6 +19,15 @@ static inline Terms terms_by_class(const Step *s, const float *rows, Int width) 
     return (Terms){s->class_offsets, s->examples_by_class, s->by_class, s->sparse, rows, width};
 }
 
+/* Reads row number `place`: the outputs at its targets; gives its square. */
+static inline double read_row(const Reading *r, Int place, const float *row, Int c) {
+    for (Int k = r->class_offsets[place]; k < r->class_offsets[place + 1]; k++) {
+        const float *products = r->products + r->examples_by_class[k] * r->width;
+        r->outputs[r->by_class[k]] = dot(products, row, c) + products[c];
+    }
+    return dot(row, row, c);
+}
+
 enum { BLOCKS = 2 }; /* the most blocks of d numbers in a row */
 
 /* The numbers of a StepRule, see Step; p (k, k) and its inverse row by row. */
@@ -31,8 +40,8 @@ static inline Rule rule_of(const Step *s) {
 }
 
 /* What is summed up for the figures: squares of U and of U⁻¹ by blocks, the most growth of a row by blocks, and numbers
- * of ω, w̄ and Q, and of the new rows. */
-typedef struct { double factor[BLOCKS * BLOCKS], inverse[BLOCKS * BLOCKS], growth[BLOCKS], known, rows; } Found;
+ * of ω, w̄ and Q, and of the new rows; and squares of C. */
+typedef struct { double factor[BLOCKS * BLOCKS], inverse[BLOCKS * BLOCKS], growth[BLOCKS], known, rows, solved; } Found;
 
 /* Adds what a thread found to what others found, while they wait. */
 void widehead_join(Found *all, const Found *own);
@@ -48,6 +57,9 @@ void widehead_grow(const Step *s, Int first, Int count, const float *grown, Foun
  * Q grows by, `grown` (c, d). By one thread, after all have done that. */
 void widehead_grow_gram(const Step *s, Range rows, const float *grown, Found *found);
 
+/* Sum number i, + row i of `onto` (n, d) if that is given, into `out` (d,). By one thread. */
+void widehead_sum(const Terms *t, Int i, const float *onto, float *out);
+
 /* Sums number [0, n), each + a row of `onto` (n, d) if that is given, in rows of `out` that are `stride` apart; gives Σ of
  * those that this thread made if there is `onto`. No barrier follows. */
 double widehead_add_sums(const Terms *t, Int n, const float *onto, float *out, Int stride);
@@ -58,7 +70,7 @@ void widehead_gram_columns(const Terms *t, Range own, Int m, Int n, float *out);
 /* A ← A⁻¹ of an A (n, n) by Gauss and Jordan, by one thread; other than 0 if a pivot is not above 0. */
 int widehead_leaf_inverse(Int n, float *a, Int ld);
 
-/* The most ‖C_b‖ / ‖(Hr)_b‖ of some examples, by blocks of C; by one thread. */
+/* The most ‖C_b‖ / ‖(Hr)_b‖ of some examples, by blocks of C, and the squares of C; by one thread. */
 void widehead_growth(const Step *s, Range examples, Found *found);
 
 #endif

@@ -52,30 +52,20 @@ Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *ex
     return n;
 }
 
-static void outputs_of(Range examples, Int c, const Int *offsets, const Int *positions, const float *products,
-                       const float *values, float *outputs) {
-    Int width = 2 * c + 2;
-    for (Int b = examples.begin; b < examples.end; b++)
-        for (Int k = offsets[b]; k < offsets[b + 1]; k++)
-            outputs[k] = dot(products + b * width, values + positions[k] * c, c) + products[b * width + c];
-}
+enum { SOME = 64 }; /* rows of a task */
 
-/* products (m, 2c + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values
- * (n, c) and a (nnz,). Gives the number of rows of other versions, or WRONG if an id is no row.
+/* products (m, 2c + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values (n, c) and
+ * what is read of them, each row once. Gives the number of rows of other versions, or WRONG if an id is no row.
  * Twin: Arithmetic.read_outputs. */
-Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, const float *small, Int num_rows,
-                  const float *table, const uint8_t *versions, int newest, const Int *class_ids, const Int *offsets,
-                  const Int *positions, float *products, float *values, float *squared_norm, float *outputs) {
+Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, const float *small, Int num_rows, const float
+                  *table, const uint8_t *versions, int newest, const Int *class_ids, float *products, float *values, float
+                  *squared_norm, const Reading *reading) {
     if (!within(class_ids, n, num_rows)) return WRONG;
     Int width = 2 * c + 2, stale = 0;
+    double square = 0.0;
     for (Int i = 0; i < n; i++) stale += versions[class_ids[i]] != newest;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(threads) reduction(+ : square)
     {
-        Range classes = mine(stale == 0 ? n : 0, 1);
-        for (Int i = classes.begin; i < classes.end; i++) {
-            if (i + AHEAD < classes.end) fetch(table + class_ids[i + AHEAD] * c, c);
-            memcpy(values + i * c, table + class_ids[i] * c, sizeof(float) * c);
-        }
         Tile own = tile(m, width);
         product(0, 1, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, d, 1.0f,
                 hidden + own.rows.begin * d, d, small + own.columns.begin * c, c, 0.0f,
@@ -86,8 +76,15 @@ Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, 
             float q = dot(products + b * width + c + 2, hidden + b * d, d);
             squared_norm[b] = q < 0.0f ? 0.0f : q; /* NaN stays */
         }
-        if (stale == 0) outputs_of(examples, c, offsets, positions, products, values, outputs);
+#pragma omp for schedule(dynamic, SOME)
+        for (Int i = 0; i < (stale == 0 ? n : 0); i++) {
+            const float *row = table + class_ids[i] * c;
+            if (i + AHEAD < n) fetch(table + class_ids[i + AHEAD] * c, c);
+            memcpy(values + i * c, row, sizeof(float) * c);
+            square += read_row(reading, i, row, c);
+        }
     }
+    *reading->square += square;
     return stale;
 }
 

@@ -1,5 +1,5 @@
 /* Rows of V with versions: brought forward, written and found (common.h, interface.h). */
-#include "common.h"
+#include "parts.h"
 
 enum { GROUP = 64 }; /* rows of a task */
 
@@ -36,16 +36,9 @@ static Int through(const RowTable *p, Int slot, int to_base, Int n, float **rows
     return WRONG;
 }
 
-/* The outputs at the targets of class number `place`. */
-static void read_row(const Reading *r, Int place, const float *row, Int c) {
-    for (Int k = r->class_offsets[place]; k < r->class_offsets[place + 1]; k++) {
-        const float *products = r->products + r->examples_by_class[k] * r->width;
-        r->outputs[r->by_class[k]] = dot(products, row, c) + products[c];
-    }
-}
-
 static int bring_group(const RowTable *p, Int version, int to_base, const Int *ids, const Int *places, Int n,
-                       float *rows, float *other, float *parts, float *out, uint8_t *reached, const Reading *reading) {
+                       float *rows, float *other, float *parts, float *out, uint8_t *reached, const Reading *reading,
+                       double *square) {
     Int c = p->c, stands = version;
     if (version < SLOTS ? version >= p->slots : version - SLOTS > p->correction_count) return WRONG;
     for (Int i = 0; i < n; i++) {
@@ -58,7 +51,7 @@ static int bring_group(const RowTable *p, Int version, int to_base, const Int *i
     if (to_base) correct_rows(p->corrections, p->correction_count, first, n, c, rows, parts);
     for (Int i = 0; i < n; i++) {
         memcpy(out + places[i] * c, rows + i * c, sizeof(float) * c);
-        if (reading) read_row(reading, places[i], rows + i * c, c);
+        if (reading) *square += read_row(reading, places[i], rows + i * c, c);
         if (reached) reached[places[i]] = (uint8_t)stands;
     }
     return 0;
@@ -105,14 +98,16 @@ int widehead_bring(int threads, Int n, const Int *ids, const RowTable *p, int to
     float *buffers = (float *)(tasks + n / GROUP + 257);
     Int count = split(p, n, ids, order, tasks);
     int wrong = 0;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : wrong)
+    double square = 0.0;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : wrong) reduction(+ : square)
     for (Int t = 0; t < count; t++) {
         float *rows = buffers + omp_get_thread_num() * group_size, *other = rows + GROUP * p->c;
         const Int *places = order + tasks[t].begin;
         Int version = p->versions[ids[places[0]]], size = tasks[t].end - tasks[t].begin;
         wrong |= bring_group(p, version, to_base, ids, places, size, rows, other, other + GROUP * p->c, out, reached,
-                             reading);
+                             reading, &square);
     }
+    if (reading) *reading->square += square;
     return wrong;
 }
 
@@ -131,6 +126,21 @@ int widehead_write(int threads, Int num_rows, Int c, Int n, const Int *ids, cons
             for (Int j = 0; j < c; j++) to[j] = each && fabsf(row[j]) <= 1e-30f ? 0.0f : row[j];
             versions[ids[i]] = each ? each[i] : (uint8_t)version;
         }
+    }
+    return 0;
+}
+
+/* V[ids] ← values (n, c) + SᵀC, for C (m, c), and their version; WRONG as above. Twin: RowSums.made, written. */
+int widehead_write_sums(int threads, Int num_rows, Int c, Int n, const Int *ids, const Int *class_offsets, const Int
+                        *examples_by_class, const Int *by_class, const float *sparse, const float *solved, const float
+                        *values, int version, float *table, uint8_t *versions) {
+    if (!within(ids, n, num_rows)) return WRONG;
+    Terms terms = {class_offsets, examples_by_class, by_class, sparse, solved, c};
+#pragma omp parallel for num_threads(threads) schedule(dynamic, GROUP)
+    for (Int i = 0; i < n; i++) {
+        if (i + AHEAD < n) fetch(table + ids[i + AHEAD] * c, c);
+        widehead_sum(&terms, i, values, table + ids[i] * c);
+        versions[ids[i]] = (uint8_t)version;
     }
     return 0;
 }

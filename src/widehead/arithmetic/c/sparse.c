@@ -6,10 +6,19 @@ enum { COLUMNS = 256, SOME = 32 }; /* columns at a time; sums of a task */
 
 static inline float weight_of(const Terms *t, Int k) { return t->weights[t->order ? t->order[k] : k]; }
 
+static inline void set_scaled(float *restrict out, const float *restrict row, float weight, Int count) {
+#pragma omp simd
+    for (Int j = 0; j < count; j++) out[j] = weight * row[j];
+}
+
 /* out (count,) = Σ of the terms [begin, end), columns from `first`; four at a time, so that `out` is met less often. */
 static void add_terms(const Terms *t, Int begin, Int end, Int first, Int count, float *restrict out) {
-    Int k = begin;
-    memset(out, 0, sizeof(float) * count);
+    Int k = begin + 1;
+    if (begin == end) {
+        memset(out, 0, sizeof(float) * count);
+        return;
+    }
+    set_scaled(out, t->rows + t->which[begin] * t->d + first, weight_of(t, begin), count);
     for (; k + 4 <= end; k += 4) {
         const float *a = t->rows + t->which[k] * t->d + first, *b = t->rows + t->which[k + 1] * t->d + first;
         const float *c = t->rows + t->which[k + 2] * t->d + first, *e = t->rows + t->which[k + 3] * t->d + first;
@@ -31,31 +40,48 @@ static void add_pieces(const Terms *t, Int begin, Int end, Int first, Int count,
     }
 }
 
+void widehead_sum(const Terms *t, Int i, const float *onto, float *out) {
+    for (Int first = 0; first < t->d; first += COLUMNS) {
+        Int count = t->d - first < COLUMNS ? t->d - first : COLUMNS;
+        /* The sum first: a thousand small terms, each added to a large row, would be rounded a thousand times. */
+        add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, out + first);
+        if (onto) add_scaled(out + first, onto + i * t->d + first, 1.0f, count);
+    }
+}
+
 double widehead_add_sums(const Terms *t, Int n, const float *onto, float *out, Int stride) {
-    Int d = t->d;
     double sum = 0.0;
 #pragma omp for schedule(dynamic, SOME) nowait
     for (Int i = 0; i < n; i++) {
-        for (Int first = 0; first < d; first += COLUMNS) {
-            Int count = d - first < COLUMNS ? d - first : COLUMNS;
-            float *to = out + i * stride + first;
-            /* The sum first: a thousand small terms, each added to a large row, would be rounded a thousand times. */
-            add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, to);
-            if (!onto) continue;
-            add_scaled(to, onto + i * d + first, 1.0f, count);
-            sum += total(to, count);
-        }
+        widehead_sum(t, i, onto, out + i * stride);
+        if (onto) sum += total(out + i * stride, t->d);
     }
     return sum;
+}
+
+/* Columns of out (m, d) = the part of SSᵀ·rows that classes of one term have, which is diagonal: each example's row once, not
+ * once for each of them. The diagonal stands in the first of the columns meanwhile. */
+static void gram_of_single_terms(const Terms *t, Range own, Int m, Int n, float *out) {
+    for (Int b = 0; b < m; b++) out[b * t->d + own.begin] = 0.0f;
+    for (Int i = 0; i < n; i++) {
+        Int k = t->offsets[i];
+        if (t->offsets[i + 1] - k == 1) out[t->which[k] * t->d + own.begin] += weight_of(t, k) * weight_of(t, k);
+    }
+    for (Int b = 0; b < m; b++) {
+        float *row = out + b * t->d + own.begin;
+        set_scaled(row, t->rows + b * t->d + own.begin, row[0], own.end - own.begin);
+    }
 }
 
 void widehead_gram_columns(const Terms *t, Range own, Int m, Int n, float *out) {
     Int d = t->d;
     float sum[COLUMNS];
+    if (own.begin == own.end) return;
+    gram_of_single_terms(t, own, m, n, out);
     for (Int first = own.begin; first < own.end; first += COLUMNS) {
         Int count = own.end - first < COLUMNS ? own.end - first : COLUMNS;
-        for (Int b = 0; b < m; b++) memset(out + b * d + first, 0, sizeof(float) * count);
         for (Int i = 0; i < n; i++) {
+            if (t->offsets[i + 1] - t->offsets[i] < 2) continue;
             add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, sum);
             for (Int k = t->offsets[i]; k < t->offsets[i + 1]; k++)
                 add_scaled(out + t->which[k] * d + first, sum, weight_of(t, k), count);

@@ -28,7 +28,7 @@ static int inverse(Int n, float *a, Int ld, float *work) {
 
 /* What stands in `work`. `given` is C itself if nothing is inverted. */
 typedef struct {
-    float *kernel, *mixed, *system, *spare, *half, *given, *lefts, *gram, *buffers;
+    float *kernel, *mixed, *system, *spare, *half, *named, *given, *lefts, *gram, *buffers;
     Int lefts_width;
     double kappa; /* φ of W: 0 if W is back from the momentum alone */
 } Work;
@@ -43,8 +43,9 @@ static Work work_of(const Step *s) {
     w.system = w.mixed + mm;
     w.spare = w.system + mm;
     w.half = w.spare + mm;
-    w.given = w.kappa == 0.0 ? s->solved : w.half + md;
-    w.lefts = w.half + md + s->m * s->c;
+    w.named = w.half + md;
+    w.given = w.kappa == 0.0 ? s->solved : w.named + md;
+    w.lefts = w.named + md + s->m * s->c;
     w.gram = w.lefts + s->m * w.lefts_width;
     w.buffers = w.gram + s->c * s->d;
     return w;
@@ -52,10 +53,10 @@ static Work work_of(const Step *s) {
 
 /* Numbers that `work` should hold. */
 Int widehead_step_work(int threads, Int m, Int d, Int c) {
-    return 4 * m * m + m * (d + c) + m * (3 * c + 2) + c * d + threads * ((Int)BUFFER + LINE * d);
+    return 4 * m * m + m * (2 * d + c) + m * (3 * c + 2) + c * d + threads * ((Int)BUFFER + LINE * d);
 }
 
-/* K = HrHᵀ, G = Hr(φ⊗I)U⁻¹, Sᵀ Hr (in the place of the new rows), and of the left factors those of U, ω and w̄, with NM in
+/* K = HrHᵀ, G = Hr(φ⊗I)U⁻¹, SSᵀHr, and of the left factors those of U, ω and w̄, with NM in
  * the place of the last block of Z. */
 static void begin_step(const Step *s, const Work *w) {
     Int m = s->m, d = s->d, c = s->c, width = 2 * c + 2, left_width = s->constant ? c + 2 : c + 1;
@@ -75,7 +76,7 @@ static void begin_step(const Step *s, const Work *w) {
         }
     }
     Terms terms = terms_by_class(s, s->hr, d);
-    widehead_add_sums(&terms, s->n, NULL, s->rows, d);
+    widehead_gram_columns(&terms, mine(d, LINE), m, s->n, w->named);
     Tile k = tile(m, m), g = tile(m, c), n = tile(m, d);
     if (p.k > 1)
         product(0, 0, n.rows.end - n.rows.begin, n.columns.end - n.columns.begin, left_width, 1.0f,
@@ -128,8 +129,7 @@ static void gram_rows(const Step *s, const Work *w, Range examples, const float 
         const float *by = s->by_hidden + b * d, *read = s->products + b * (2 * c + 2) + c + 2 + d;
 #pragma omp simd
         for (Int j = 0; j < d; j++) row[j] = factor * row[j];
-        for (Int k = s->offsets[b]; k < s->offsets[b + 1]; k++)
-            add_scaled(row, s->rows + s->positions[k] * d, 0.5f * s->sparse[k], d);
+        add_scaled(row, w->named + b * d, 0.5f, d);
         if (s->constant) add_scaled(row, shared, s->constant[b], d);
         if (p.k == 1) {
             float kept = (float)p.mix[0], gain = (float)p.gain[0];
@@ -241,7 +241,7 @@ int widehead_step(int threads, const Step *s) {
             weigh_rows(s, w);
 #pragma omp barrier
             Terms terms = terms_by_class(s, s->solved, c);
-            found.rows += widehead_add_sums(&terms, s->n, s->values, s->rows, c);
+            if (s->rows) found.rows += widehead_add_sums(&terms, s->n, s->values, s->rows, c);
             widehead_growth(s, mine(s->m, 1), &found);
             grow(s, w, own, s->hr, &found);
             if (own.end == c && own.begin < c) grow(s, w, (Range){c, c + 2}, s->hr, &found);
