@@ -132,7 +132,7 @@ class Compiled(Arithmetic):
         if read.size is None:  # where rows are split
             rows = buffers.empty(*read.values.shape)
         known = [*chain(*rule.mix), *rule.gain, *rule.carried(), *chain(*inverse)]
-        numbers = {"m": m, "d": d, "c": c, "n": len(read.values), "num_classes": read.num_classes}
+        numbers: dict[str, float] = {"m": m, "d": d, "c": c, "n": len(read.values), "num_classes": read.num_classes}
         numbers |= {"norm": read.size or 0.0}
         new, state = _summed(rule, small, value)
         before = small.value.contiguous()  # C reads U and Q in front of U⁻ᵀ, too

@@ -327,19 +327,26 @@ class SparseTargets:
     def _coalesced(self) -> SparseTargets:
         if self.class_ids.numel() == 0 or self.most < 2:
             return self
+        # Sorted by class, and in the order of examples within one, repeated pairs stand side by side.
         ids, order = self.sorted_by_class()
-        examples = self.example_ids[order]
-        if bool(starts_run(ids, examples).all()):
+        starts = starts_run(ids, self.example_ids.index_select(0, order))
+        if bool(starts.all()):
             return self
-        order = order[torch.argsort(examples, stable=True)]
-        ids, examples = self.class_ids[order], self.example_ids[order]
+        groups, again = (flags.nonzero().squeeze(1) for flags in (starts, starts.logical_not()))
+        dropped = order.index_select(0, again)
+        first = order.index_select(0, groups.index_select(0, torch.searchsorted(groups, again) - 1))
         dtype = torch.get_default_dtype() if self.values is None else self.values.dtype
-        groups = starts_run(ids, examples).nonzero().squeeze(1)
-        lengths = torch.nn.functional.pad(groups, (0, 1), value=ids.numel()).diff()
-        values = torch.segment_reduce(self.values_or_ones(dtype)[order], "sum", lengths=lengths)
-        counts = torch.bincount(examples[groups], minlength=len(self))
+        values = self.values_or_ones(dtype).clone()
+        values.index_add_(0, first, values.index_select(0, dropped))
+        stays = torch.ones_like(starts).index_fill_(0, dropped, False)
+        kept = stays.nonzero().squeeze(1)
+        counts = self.counts - torch.bincount(self.example_ids.index_select(0, dropped), minlength=len(self))
         known = self._known if self._known is not None and self._known[1] >= 0.0 else None  # sums are larger then
-        return SparseTargets._trusted(ids[groups], offsets_of(counts), values, known)
+        parts = (self.class_ids.index_select(0, kept), offsets_of(counts), values.index_select(0, kept))
+        made = SparseTargets._trusted(*parts, known)
+        places = stays.cumsum(0).sub_(1).index_select(0, order.index_select(0, groups))
+        made._sorted = ids.index_select(0, groups), places
+        return made
 
     def to_lists(self) -> list[list[int]]:
         """One list of class ids an example."""
