@@ -12,6 +12,9 @@
 #define WIDEHEAD_COMMON_H
 
 #include <math.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 #include <omp.h>
 #include <string.h>
 
@@ -21,8 +24,8 @@ typedef void Gemm(const char *, const char *, const int *, const int *, const in
                   const int *, const float *, const int *, const float *, float *, const int *);
 
 /* numbers in a cache line; rows of a product that are worth a thread; terms of a class that are added one by one;
- * rows that are asked for before they are read */
-enum { LINE = 16, LEAST_ROWS = 24, PIECE = 64, AHEAD = 4 };
+ * rows that are asked for before they are read; numbers that no cache is left with when they are wanted again */
+enum { LINE = 16, LEAST_ROWS = 24, PIECE = 64, AHEAD = 4, LARGE = 1 << 22 };
 
 extern Gemm *widehead_sgemm; /* given when the library is loaded */
 
@@ -67,6 +70,23 @@ static inline Range mine(Int count, Int align) {
 /* Asks for a row that is going to be read. */
 static inline void fetch(const float *row, Int count) {
     for (Int j = 0; j < count; j += LINE) __builtin_prefetch(row + j);
+}
+
+/* to ← from past the caches, where they are aligned for it: what is written is not read from memory first. `drain` follows
+ * before others read it. */
+static inline void stream(float *to, const float *from, Int count) {
+    Int j = 0;
+#ifdef __AVX__
+    if ((uintptr_t)to % sizeof(__m256) == 0)
+        for (; j + 8 <= count; j += 8) _mm256_stream_ps(to + j, _mm256_loadu_ps(from + j));
+#endif
+    memcpy(to + j, from + j, sizeof(float) * (count - j));
+}
+
+static inline void drain(void) {
+#ifdef __AVX__
+    _mm_sfence();
+#endif
 }
 
 static inline float dot(const float *a, const float *b, Int count) {

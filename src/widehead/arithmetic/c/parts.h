@@ -57,8 +57,9 @@ void widehead_grow(const Step *s, Int first, Int count, const float *grown, Foun
  * Q grows by, `grown` (c, d). By one thread, after all have done that. */
 void widehead_grow_gram(const Step *s, Range rows, const float *grown, Found *found);
 
-/* Sum number i, + row i of `onto` (n, d) if that is given, into `out` (d,). By one thread. */
-void widehead_sum(const Terms *t, Int i, const float *onto, float *out);
+/* Sum number i, + row i of `onto` (n, d) if that is given, into `out` (d,), past the caches if it `streams`. By one
+ * thread. */
+void widehead_sum(const Terms *t, Int i, const float *onto, float *out, int streams);
 
 /* Sums number [0, n), each + a row of `onto` (n, d) if that is given, in rows of `out` that are `stride` apart; gives Σ of
  * those that this thread made if there is `onto`. No barrier follows. */

@@ -61,7 +61,7 @@ Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, 
                   *table, const uint8_t *versions, int newest, const Int *class_ids, float *products, float *values, float
                   *squared_norm, const Reading *reading) {
     if (!within(class_ids, n, num_rows)) return WRONG;
-    Int width = 2 * c + 2, stale = 0;
+    Int width = 2 * c + 2, stale = 0, is_large = n * c >= LARGE;
     double square = 0.0;
     for (Int i = 0; i < n; i++) stale += versions[class_ids[i]] != newest;
 #pragma omp parallel num_threads(threads) reduction(+ : square)
@@ -80,9 +80,11 @@ Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, 
         for (Int i = 0; i < (stale == 0 ? n : 0); i++) {
             const float *row = table + class_ids[i] * c;
             if (i + AHEAD < n) fetch(table + class_ids[i + AHEAD] * c, c);
-            memcpy(values + i * c, row, sizeof(float) * c);
+            if (is_large) stream(values + i * c, row, c);
+            else memcpy(values + i * c, row, sizeof(float) * c);
             square += read_row(reading, i, row, c);
         }
+        drain();
     }
     *reading->square += square;
     return stale;

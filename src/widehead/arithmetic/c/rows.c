@@ -136,11 +136,16 @@ int widehead_write_sums(int threads, Int num_rows, Int c, Int n, const Int *ids,
                         *values, int version, float *table, uint8_t *versions) {
     if (!within(ids, n, num_rows)) return WRONG;
     Terms terms = {class_offsets, examples_by_class, by_class, sparse, solved, c};
-#pragma omp parallel for num_threads(threads) schedule(dynamic, GROUP)
-    for (Int i = 0; i < n; i++) {
-        if (i + AHEAD < n) fetch(table + ids[i + AHEAD] * c, c);
-        widehead_sum(&terms, i, values, table + ids[i] * c);
-        versions[ids[i]] = (uint8_t)version;
+    int is_large = n * c >= LARGE;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(dynamic, GROUP)
+        for (Int i = 0; i < n; i++) {
+            if (!is_large && i + AHEAD < n) fetch(table + ids[i + AHEAD] * c, c);
+            widehead_sum(&terms, i, values, table + ids[i] * c, is_large);
+            versions[ids[i]] = (uint8_t)version;
+        }
+        drain();
     }
     return 0;
 }

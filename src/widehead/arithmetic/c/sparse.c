@@ -40,12 +40,15 @@ static void add_pieces(const Terms *t, Int begin, Int end, Int first, Int count,
     }
 }
 
-void widehead_sum(const Terms *t, Int i, const float *onto, float *out) {
+void widehead_sum(const Terms *t, Int i, const float *onto, float *out, int streams) {
+    float buffer[COLUMNS];
     for (Int first = 0; first < t->d; first += COLUMNS) {
         Int count = t->d - first < COLUMNS ? t->d - first : COLUMNS;
         /* The sum first: a thousand small terms, each added to a large row, would be rounded a thousand times. */
-        add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, out + first);
-        if (onto) add_scaled(out + first, onto + i * t->d + first, 1.0f, count);
+        float *to = streams ? buffer : out + first;
+        add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, to);
+        if (onto) add_scaled(to, onto + i * t->d + first, 1.0f, count);
+        if (streams) stream(out + first, buffer, count);
     }
 }
 
@@ -53,7 +56,7 @@ double widehead_add_sums(const Terms *t, Int n, const float *onto, float *out, I
     double sum = 0.0;
 #pragma omp for schedule(dynamic, SOME) nowait
     for (Int i = 0; i < n; i++) {
-        widehead_sum(t, i, onto, out + i * stride);
+        widehead_sum(t, i, onto, out + i * stride, 0);
         if (onto) sum += total(out + i * stride, t->d);
     }
     return sum;
