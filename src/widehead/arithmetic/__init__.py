@@ -1,5 +1,6 @@
 """The operations that cost, on tensors alone: one interface, torch's class that runs anywhere, and a compiled one."""
 
+from widehead.arithmetic.buffers import empty_like
 from widehead.arithmetic.choice import TORCH, choose, find_compiled, using
 from widehead.arithmetic.correct import Corrected, correct_before
 from widehead.arithmetic.corrections import Corrections, without_denormals
@@ -31,6 +32,7 @@ __all__ = [
     "TargetPlan",
     "choose",
     "correct_before",
+    "empty_like",
     "find_compiled",
     "is_known",
     "row_dots",

@@ -54,6 +54,13 @@ def empty(rows: int, columns: int) -> Tensor:
     return torch.from_numpy(part).view(rows, columns)
 
 
+def empty_like(part: Tensor) -> Tensor:
+    """The same for a matrix of the shape of ``part``; anew from torch if that is not float32 on the CPU."""
+    if part.dtype != torch.float32 or part.device.type != "cpu":
+        return torch.empty_like(part)
+    return empty(*part.shape)
+
+
 def drop_unused() -> None:
     """Keep no memory that no tensor has."""
     with _lock:

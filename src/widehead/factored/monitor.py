@@ -59,8 +59,8 @@ def dense_curvature(hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:
     bound, close if one direction stands out, which is when it matters.
     """
     root = weights.sqrt()
-    left, right = root[:, None] * hidden, root[:, None] * hr
-    return _last_growth(lambda x: left @ (right.T @ x), root, _TRUST)
+    # Vectors are weighted, not matrices, of which there would be copies.
+    return _last_growth(lambda x: root * (hidden @ (hr.T @ (root * x))), root, _TRUST)
 
 
 def target_curvature(plan: TargetPlan | PlacedTargets, hidden: Tensor, hr: Tensor, weights: Tensor) -> Tensor:

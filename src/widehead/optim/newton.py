@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.arithmetic import empty_like
 from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
 from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
@@ -81,8 +82,8 @@ class Newton(Remembering[NewtonMemory]):
 
     def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
-        added = hidden.T @ (batch.mean_curvature()[:, None] * hidden)
-        return hidden @ self._remember(added, group, memory), None
+        right = self._remember(weighted_gram(hidden, batch.mean_curvature()), group, memory)
+        return torch.mm(hidden, right, out=empty_like(hidden)), None
 
     def _first_diagonal(self, first: Tensor, group: dict[str, Any]) -> Tensor | None:
         return group["ridge"] * torch.trace(first) / len(first) if group["ridge"] > 0.0 else None
@@ -96,6 +97,18 @@ class Newton(Remembering[NewtonMemory]):
             return group["lr"]
         memory.target_peak = torch.maximum(memory.targets, group["decay"] * memory.target_peak)
         return group["lr"] / (1.0 + memory.target_peak)
+
+
+def weighted_gram(hidden: Tensor, weights: Tensor) -> Tensor:
+    """(d, d) Σ_b weights_b h_bᵀh_b, weights (m,); on a CPU one of two blocks that are alike is not made."""
+    scaled, half = torch.mul(hidden, weights[:, None], out=empty_like(hidden)), hidden.shape[1] // 2
+    if hidden.device.type != "cpu":
+        return hidden.T @ scaled
+    out = hidden.new_empty(hidden.shape[1], hidden.shape[1])
+    torch.mm(hidden[:, :half].T, scaled, out=out[:half])
+    out[half:, half:] = hidden[:, half:].T @ scaled[:, half:]
+    out[half:, :half] = out[:half, half:].T
+    return out
 
 
 def damped_inverse(matrix: Tensor, damping: float) -> Tensor:

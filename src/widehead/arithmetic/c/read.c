@@ -52,7 +52,7 @@ Int widehead_plan(Int nnz, const Int *sorted, const Int *by_class, const Int *ex
     return n;
 }
 
-enum { SOME = 64 }; /* rows of a task */
+enum { SOME = 64, AT_ONCE = 512 }; /* rows of a task, and of a product */
 
 /* products (m, 2c + 2) = H·[Uᵀ, ω, w̄, Q], q (m,); if all target rows have the version `newest`, also their values (n, c) and
  * what is read of them, each row once. Gives the number of rows of other versions, or WRONG if an id is no row.
@@ -67,9 +67,10 @@ Int widehead_read(int threads, Int m, Int d, Int c, Int n, const float *hidden, 
 #pragma omp parallel num_threads(threads) reduction(+ : square)
     {
         Tile own = tile(m, width);
-        product(0, 1, own.rows.end - own.rows.begin, own.columns.end - own.columns.begin, d, 1.0f,
-                hidden + own.rows.begin * d, d, small + own.columns.begin * c, c, 0.0f,
-                products + own.rows.begin * width + own.columns.begin, width);
+        for (Int begin = own.rows.begin; begin < own.rows.end; begin += AT_ONCE)
+            product(0, 1, own.rows.end - begin < AT_ONCE ? own.rows.end - begin : AT_ONCE,
+                    own.columns.end - own.columns.begin, d, 1.0f, hidden + begin * d, d, small + own.columns.begin * c, c,
+                    0.0f, products + begin * width + own.columns.begin, width);
 #pragma omp barrier
         Range examples = mine(m, 1);
         for (Int b = examples.begin; b < examples.end; b++) {
