@@ -103,6 +103,8 @@ def test_forward_backward_and_step(row: Row, m: int, d: int, threads: int) -> No
     right = mine.read.hidden @ torch.diag(torch.linspace(0.5, 2.0, d))
     for rights in (None, right):
         compare_steps(head.weights, mine, rights)
+    known = mine.weighted_hidden.T @ right
+    compare_steps(head.weights, replace(mine, curvature=known), right)
 
 
 def test_sums_of_a_step_that_is_left_to_torch_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +124,22 @@ def test_sums_of_a_step_that_is_left_to_torch_are_not_asked_for_again(monkeypatc
 @pytest.mark.parametrize(("m", "d"), [(20, 300), (310, 300)])
 def test_rows_wider_than_what_is_summed_at_once(m: int, d: int, threads: int) -> None:
     test_forward_backward_and_step(BALANCED, m, d, threads)
+
+
+def test_rows_too_many_for_a_cache(threads: int) -> None:
+    """They are written past it."""
+    num_classes, d, m = 17_000, 250, 8
+    torch.manual_seed(0)
+    head = wh.ExactHead(d, num_classes, wh.losses.SquaredError())
+    targets = wh.SparseTargets.from_ids(torch.randperm(num_classes).view(m, -1))
+    hidden = torch.randn(m, d)
+    head(hidden.requires_grad_(), targets).backward()
+    gradient = head.pending_gradient()
+    assert gradient is not None
+    assert torch.equal(gradient.read.values, head.weights.values[gradient.read.plan.class_ids])
+    step = stepped(head.weights, gradient, StepRule.sgd(1e-4), hidden.detach())
+    assert step is not None
+    compare_written(head.weights, step)
 
 
 @pytest.mark.parametrize("d", [3, 40])
