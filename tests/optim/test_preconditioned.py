@@ -75,26 +75,6 @@ def test_newton_that_forgets_nothing_lacks_at_most_a_fiftieth_of_the_steps() -> 
     assert torch.linalg.norm(head.weight() - solution) < 0.02 * torch.linalg.norm(solution)
 
 
-@pytest.mark.parametrize(
-    "loss", [wh.losses.SquaredError(), wh.losses.SphericalSoftmax()], ids=lambda loss: type(loss).__name__
-)
-@pytest.mark.parametrize(("sign", "m"), [(1.0, 40), (-1.0, 40), (1.0, 5)])
-def test_curvature_that_newton_knows_is_that_of_its_step(loss: wh.losses.Loss, sign: float, m: int) -> None:
-    """HᵀΛHR; it is known if λ is all there is, none of it is negative, and it is smaller than what it is made of."""
-    head = make(loss)
-    optimizer = wh.optim.Newton(head)
-    (sign * head(*data(m))).backward()
-    gradient = head.pending_gradient()
-    assert gradient is not None
-    with torch.no_grad():
-        found = optimizer._propose(head, gradient, optimizer.param_groups[0])
-    assert found.hr is not None
-    assert (found.curvature is not None) == (isinstance(loss, wh.losses.SquaredError) and sign > 0.0 and m > WIDTH)
-    if found.curvature is not None:
-        assert torch.allclose(found.curvature, gradient.weighted_hidden.T @ found.hr, rtol=1e-9, atol=1e-12)
-    assert gradient.scaled(2.0).curvature is None
-
-
 def test_newton_with_forgetting_is_weighted_least_squares() -> None:
     head = make()
     head.load_weight(torch.zeros(D, WIDTH))

@@ -147,8 +147,6 @@ class Compiled(Arithmetic):
             self._call("example_sums", "Step", parts)
             told = work[0, : (c + 2 * d) * d].view(c + 2 * d, d)
             share.add_up([told])
-            if gradient.curvature is not None:  # of all examples already
-                told[:d].copy_(gradient.curvature)
             sums = ExampleSums(*told.split([d, c, d]))
         figures = self._call(function, "Step", parts)
         if figures is None:

@@ -125,7 +125,6 @@ class OutputGradient:
         others: (m, d) NW.
         by_hidden: (m, d) ∇H = TW, the gradient by the hidden layer.
         bound: Σ|λ|‖h‖² ≥ λmax(ΛHHᵀ), if it was found on the way.
-        curvature: (d, d) HᵀΛHR for the R of the step that is to follow, if it was found on the way.
         example_weight: (m,) the factor that each example's loss has in what was differentiated (1/m in a mean), or
             None if that is not known.
     """
@@ -139,7 +138,6 @@ class OutputGradient:
     by_hidden: Tensor
     bound: float | None = None
     example_weight: Tensor | None = None
-    curvature: Tensor | None = None
 
     @property
     def sparse_sums(self) -> Tensor:
@@ -165,7 +163,7 @@ class OutputGradient:
         names = ("by_squared_norm", "sparse", "left", "others", "by_hidden", "constant", "example_weight")
         parts = {name: getattr(self, name) for name in names}
         scaled = {name: part * factor for name, part in parts.items() if part is not None}
-        return replace(self, bound=None, curvature=None, **scaled)
+        return replace(self, bound=None, **scaled)
 
     def all_others(self, small: SmallState) -> Tensor:
         """(m, c) NX: NW and, with momentum, NM."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,6 @@ class Proposal:
         rule: what becomes of W and the gradient.
         hr: (m, d) HR, or None for R = I.
         gram_hr: (m, d) TTᵀHR, if it is known.
-        curvature: (d, d) HᵀΛHR, if it is known.
         state: what the optimiser will remember of this step, once it has been made.
         says: () whether there is something to remember; None if the host knows that there is.
     """
@@ -39,7 +38,6 @@ class Proposal:
     gram_hr: Tensor | None = None
     state: dict[str, Any] = field(default_factory=dict)
     says: Tensor | None = None
-    curvature: Tensor | None = None
 
 
 class Planned(NamedTuple):
@@ -237,8 +235,6 @@ class HeadOptimizer(torch.optim.Optimizer):
             gradient = gradient.scaled(clip_factor(gradient.norm(), group["max_grad_norm"]))
         proposal, found = self._propose(head, gradient, group), getattr(self, "found_inf", None)
         skip = None if is_known(found) else found
-        if proposal.curvature is not None:
-            gradient = replace(gradient, curvature=proposal.curvature)
         change = head.weights.plan(gradient, proposal.rule, proposal.hr, proposal.gram_hr, skip)
         if _may_look(head):
             self._watch(head, gradient, group)

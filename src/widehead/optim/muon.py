@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, Memory, Preconditioned, Turned, damping_of
+from widehead.optim.preconditioned import Batch, Memory, Preconditioned, damping_of
 from widehead.optim.shampoo import inverse_root, inverse_root_factors
 
 
@@ -31,7 +31,7 @@ class Muon(Preconditioned[Memory]):
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _precondition(self, batch: Batch, group: dict[str, Any], memory: Memory) -> Turned:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: Memory) -> tuple[Tensor, Tensor | None]:
         memory.age = 0
         hidden = batch.hidden
         m, d = hidden.shape
@@ -39,10 +39,10 @@ class Muon(Preconditioned[Memory]):
         if m > d:
             product = batch.gram_times(hidden)
             root = inverse_root((hidden.T @ product).to(torch.float64), damping).to(hidden.dtype)
-            return Turned(hidden @ root, product @ root)
+            return hidden @ root, product @ root
         kernel = batch.gram_times(torch.eye(m, dtype=hidden.dtype, device=hidden.device))
         hr = root_by_examples(hidden, kernel, damping)
-        return Turned(hr, kernel @ hr)
+        return hr, kernel @ hr
 
 
 def root_by_examples(hidden: Tensor, kernel: Tensor, damping: float) -> Tensor:

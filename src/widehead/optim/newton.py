@@ -10,7 +10,7 @@ from torch import Tensor
 from widehead.arithmetic import empty_like
 from widehead.errors import check_number
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, Turned, zero
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
 
 
 @dataclass
@@ -80,12 +80,10 @@ class Newton(Remembering[NewtonMemory]):
         """1: Newton's own."""
         return 1.0
 
-    def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> Turned:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: NewtonMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
-        added = weighted_gram(hidden, batch.mean_curvature())
-        right = self._remember(added, group, memory)
-        curvature = added @ right if len(hidden) > len(right) and batch.mean_is_dense else None
-        return Turned(torch.mm(hidden, right, out=empty_like(hidden)), curvature=curvature)
+        right = self._remember(weighted_gram(hidden, batch.mean_curvature()), group, memory)
+        return torch.mm(hidden, right, out=empty_like(hidden)), None
 
     def _first_diagonal(self, first: Tensor, group: dict[str, Any]) -> Tensor | None:
         return group["ridge"] * torch.trace(first) / len(first) if group["ridge"] > 0.0 else None

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -58,14 +58,6 @@ class Memory:
     scaled_back: Tensor = field(default_factory=zero)
     targets: Tensor = field(default_factory=zero)
     targets_by_bound: Tensor = field(default_factory=lambda: zero() + 1.0)
-
-
-class Turned(NamedTuple):
-    """(m, d) HR and, if they were found on the way, (m, d) TTᵀHR and (d, d) HᵀΛHR."""
-
-    hr: Tensor
-    gram_hr: Tensor | None = None
-    curvature: Tensor | None = None
 
 
 M = TypeVar("M", bound=Memory)
@@ -144,8 +136,8 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         super().load_state_dict(state_dict)
 
     @abstractmethod
-    def _precondition(self, batch: Batch, group: dict[str, Any], memory: M) -> Turned:
-        """HR with what is known of it; changes ``memory``, a copy, in which ``age`` is 0 if R is new."""
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: M) -> tuple[Tensor, Tensor | None]:
+        """(m, d) HR and, if it is known, TTᵀHR; changes ``memory``, a copy, in which ``age`` is 0 if R is new."""
 
     def _length(self, batch: Batch, group: dict[str, Any], memory: M) -> Any:
         """η, a number or a 0-d tensor, before it is compared with the curvature of the batch."""
@@ -170,7 +162,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         memory, batch = self._remembered(head, group), Batch.of(head, gradient)
         if batch.is_blank:  # there is no gradient, and nothing to learn
             return Proposal(StepRule.decoupled(0.0, lr, decay))
-        hr, gram_hr, *_ = turned = self._precondition(batch, group, memory)
+        hr, gram_hr = self._precondition(batch, group, memory)
         _measure_targets(batch, hr, memory)
         length = self._length(batch, group, memory)
         passed = length * (dense_curvature(batch.hidden, hr, batch.dense) + memory.targets)
@@ -180,7 +172,7 @@ class Preconditioned(HeadOptimizer, Generic[M]):
         is_unknown = is_known(passed) and bool(passed.isnan())
         allowed = lr if is_unknown else passed.reciprocal().clamp(max=1.0) * length
         memory.steps += 1
-        return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory), batch.says, turned.curvature)
+        return Proposal(StepRule.decoupled(allowed, lr, decay), hr, gram_hr, vars(memory), batch.says)
 
 
 def _kinds(state: Mapping[str, Any]) -> dict[str, str]:
@@ -364,12 +356,6 @@ class Batch:
     def gram_times(self, hr: Tensor) -> Tensor:
         """(m, n) TTᵀX for X (m, n)."""
         return self.gradient.gram_times(hr)
-
-    @property
-    def mean_is_dense(self) -> bool:
-        """Whether `mean_curvature` is λ itself; False if the host would have to wait to know."""
-        known = self.gradient.by_squared_norm
-        return self.targets is None and is_known(known) and bool((known >= 0.0).all())
 
     def mean_curvature(self) -> Tensor:
         """(m,) mean over all classes."""

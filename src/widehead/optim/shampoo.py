@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from widehead.optim.heads import FactoredHead
-from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, Turned, zero
+from widehead.optim.preconditioned import Batch, MemoryOfSum, Remembering, zero
 from widehead.optim.quadrature import inverse_root_by_quadrature
 
 
@@ -46,12 +46,12 @@ class Shampoo(Remembering[ShampooMemory]):
         """A fixed length; what it is too much for, trust scales back."""
         return 0.3
 
-    def _precondition(self, batch: Batch, group: dict[str, Any], memory: ShampooMemory) -> Turned:
+    def _precondition(self, batch: Batch, group: dict[str, Any], memory: ShampooMemory) -> tuple[Tensor, Tensor | None]:
         hidden = batch.hidden
         product = batch.gram_times(hidden)
         memory.weight = memory.weight * group["decay"] + 1.0
         root = self._remember(hidden.T @ product, group, memory)
-        return Turned(hidden @ root, product @ root)
+        return hidden @ root, product @ root
 
     def _made_preconditioner(self, memory: ShampooMemory, damping: float) -> Tensor:
         return inverse_root(memory.sum / memory.weight, damping)

@@ -90,7 +90,7 @@ static void begin_step(const Step *s, const Work *w) {
         float *scaled = w->scaled + b * d, *means = w->means + b * MEANS, factor = s->by_squared_norm[b];
         float sums = s->left[b * left_width + c], constant = s->constant ? s->constant[b] : 0.0f;
 #pragma omp simd
-        for (Int j = 0; j < (s->curvature ? 0 : d); j++) scaled[j] = factor * row[j];
+        for (Int j = 0; j < d; j++) scaled[j] = factor * row[j];
         means[2] = constant, means[4] = sums, means[3] = sums + (float)(s->num_classes * constant);
         means[0] = factor * read[0] + constant;
         means[1] = factor * read[1] + means[3];
@@ -106,10 +106,8 @@ static void sum_examples(const Step *s, const Work *w) {
     Int m = s->m, d = s->d, some = s->end - s->first, first = s->first * d;
     Range own = mine(d, LINE);
     Int count = own.end - own.begin, rest = d - own.end;
-    if (s->curvature) memcpy(w->curvature + own.begin * d, s->curvature + own.begin * d, sizeof(float) * count * d);
-    else
-        product(1, 0, count, d, some, 1.0f, s->hidden + first + own.begin, d, w->scaled + first, d, 0.0f,
-                w->curvature + own.begin * d, d);
+    product(1, 0, count, d, some, 1.0f, s->hidden + first + own.begin, d, w->scaled + first, d, 0.0f,
+            w->curvature + own.begin * d, d);
     for (Int begin = own.begin; begin < s->c; begin += d)
         product(1, 0, count, d, some, 1.0f, s->others + begin, s->c, s->hr + first, d, 0.0f, w->others + begin * d, d);
     product(1, 0, MEANS, count, m, 1.0f, w->means, MEANS, s->hr + own.begin, d, 0.0f, w->totals + own.begin, d);

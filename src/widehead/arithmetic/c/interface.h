@@ -34,12 +34,12 @@ typedef struct {
 
 /* A step of rows of c numbers, which are k = c/d blocks. Given are the parts of an OutputGradient, its plan and the small
  * state; made are those of StepMade. If m > d, `others` (…, c) are of examples [first, end) alone, over which a part of the
- * sums is made, but for HᵀΛHr if that is given as `curvature`. `rule` holds p (k, k), f (k), φ = f·p⁻¹ (k) and p⁻¹ (k, k). If p is 1, sums go on in `added`, and there is
+ * sums is made. `rule` holds p (k, k), f (k), φ = f·p⁻¹ (k) and p⁻¹ (k, k). If p is 1, sums go on in `added`, and there is
  * no `master`; otherwise `master` is all of the sums, and `new_master` and `value` are made. If there is no `rows`, new target
  * rows are left to `widehead_write_sums`, and a bound of their numbers, from `norm` ‖values‖_F, stands for their sum. */
 typedef struct {
     Int m, d, c, n, first, end;
-    const float *hidden, *hr, *by_squared_norm, *constant, *sparse, *curvature;
+    const float *hidden, *hr, *by_squared_norm, *constant, *sparse;
     const Int *class_offsets, *by_class, *examples_by_class;
     const float *products, *left, *others, *by_hidden, *values, *small_base, *small_added, *inverse_rows;
     const double *rule, *master;
