@@ -5,7 +5,7 @@ from __future__ import annotations
 from results import Claim, Headline, median, value_of
 
 from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, RUNS, SEQUENCES, SOAK, TRAFFIC, TWIN, worst
-from claims.minutes import NEXT_ITEM_HEADS, WIKITEXT_HEADS, WIKITEXT_MINUTES
+from claims.minutes import NEXT_ITEM_HEADS, NEXT_ITEM_MINUTES, WIKITEXT_HEADS, WIKITEXT_MINUTES
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
     BY_OPTIMISER_WORDS,
@@ -75,6 +75,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
             EMBEDDINGS,
             NEXT_ITEM,
             NEXT_ITEM_HEADS,
+            NEXT_ITEM_MINUTES,
             WIKITEXT_HEADS,
             WIKITEXT_MINUTES,
             WIKITEXT,
