@@ -55,7 +55,7 @@ def empty(rows: int, columns: int) -> Tensor:
 
 
 def empty_like(part: Tensor) -> Tensor:
-    """The same for a matrix of the shape of ``part``; anew from torch if that is not float32 on the CPU."""
+    """A matrix like ``part`` with any numbers in it, in memory that served before if it is float32 on the CPU."""
     if part.dtype != torch.float32 or part.device.type != "cpu":
         return torch.empty_like(part)
     return empty(*part.shape)
