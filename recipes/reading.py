@@ -4,9 +4,9 @@
 
 The file has rows such as u17,i3, drawn with a seed. Polars reads it as strings, and as strings to which its own
 operations give codes in order of appearance, with the list of names: that is what users and items must become. Its
-categories, which are codes in no order, are timed too. Widehead makes the matrix of users and
-items from the same file, with both lists of names. Appends a line for each to recipes/results/reading.jsonl: the median
-of the seconds, and of the CPU time of all threads.
+categories, which are codes in no order, are timed too. Widehead makes the matrix of users and items from the same file,
+with both lists of names. Appends a line for each way to recipes/results/reading.jsonl: the median of the seconds, and
+of the CPU time of all threads.
 """
 
 from __future__ import annotations

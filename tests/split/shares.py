@@ -136,6 +136,11 @@ def eigenpairs(mesh: Any, matrix: Any, k: int, basis: int) -> Any:
     return positive_eigenpairs(part, k, basis=basis, seed=0)
 
 
+def symmetric_product(mesh: Any, matrix: Any, block: torch.Tensor) -> torch.Tensor:
+    share = Share(Peers(mesh))
+    return SharedSymmetricPart(matrix[share.own], share).times(block)
+
+
 def eigenpairs_refused(mesh: Any, matrix: Any) -> str:
     try:
         eigenpairs(mesh, matrix, 1, 1)

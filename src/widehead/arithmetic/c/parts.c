@@ -59,5 +59,6 @@ void widehead_tell(const Step *s, const Found *all, double contraction) {
     double *figures = s->figures;
     for (Int i = 0; i < kk; i++) figures[i] = all->factor[i], figures[kk + i] = all->inverse[i];
     for (Int j = 0; j < k; j++) figures[2 * kk + j] = all->growth[j];
-    figures[2 * kk + k] = all->known, figures[2 * kk + k + 1] = s->rows ? all->rows : bound_of_rows(s, all->solved), figures[2 * kk + k + 2] = contraction;
+    double *last = figures + 2 * kk + k;
+    last[0] = all->known, last[1] = s->rows ? all->rows : bound_of_rows(s, all->solved), last[2] = contraction;
 }
