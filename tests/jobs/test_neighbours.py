@@ -410,6 +410,33 @@ def test_features_of_0_are_as_features_that_are_not_there(power: float) -> None:
     np.testing.assert_allclose(found, expected.votes(expected._nearest(expected._known)).toarray(), atol=1e-6)
 
 
+def test_what_each_power_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents with labels alone, 1,000 at most, and the mean of the metrics."""
+    labels = scipy.sparse.csr_matrix(np.eye(8, dtype=np.float32)[np.arange(3_000) % 8])
+    labels = (scipy.sparse.diags_array((np.arange(3_000) % 2).astype(np.float32)) @ labels).tocsr()
+    labels.eliminate_zeros()
+    documents = RowExamples(scipy.sparse.csr_matrix(np.ones((3_000, 2), dtype=np.float32)), labels)
+    metrics = {0.0: (0.5, 0.5), -1.0: (0.6, 0.3), -0.5: (0.55, 0.53), 0.5: (0.5, 0.5), 1.0: (0.4, 0.4)}
+
+    def judged(self: Neighbours, some: np.ndarray, *_: Any) -> dict[str, float]:
+        assert (len(np.unique(some)), (some % 2).min()) == (1_000, 1)
+        return dict(zip("ab", metrics[self.choice.power], strict=True))
+
+    monkeypatch.setattr(Neighbours, "judged", judged)
+    propensities = Propensities.from_counts(torch.ones(8, dtype=torch.int64), 3_000)
+    assert best_power(documents, 3, ["a", "b"], propensities) == -0.5
+
+
+def test_classifiers_learn_from_what_is_voted_for_beside_labels() -> None:
+    documents, power = topics(2.0), 1.0
+    made = Neighbours(documents.inputs, documents.targets, 3, choice=replace(NONE, power=power))
+    voted = made.voted()
+    found, expected = made.learn(voted), LinearClassifiers.of(made._known, documents.targets, voted)
+    assert (found.weights != expected.weights).nnz == 0
+    assert np.array_equal(found.biases, expected.biases)
+    assert made.classifiers is found
+
+
 def test_a_power_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics of a power that are better by 5 % or less, than those of the power 0, are noise."""
     documents, propensities = topics(2.0), Propensities.from_counts(torch.ones(8, dtype=torch.int64), 400)
@@ -419,7 +446,7 @@ def test_a_power_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
         assert best_power(documents, 3, ["a"], propensities) == power
 
 
-@pytest.mark.parametrize(("meetings", "told"), [(4_000, 1.0), (1, 0.0)])
+@pytest.mark.parametrize(("meetings", "told"), [(4_000, 1.0), (20, 1.0), (19, 0.0), (1, 0.0)])
 def test_frequent_features_are_left_out_only_where_they_cost_too_much(
     meetings: int, told: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
