@@ -31,3 +31,4 @@ def test_the_page_is_made_of_the_table(hooks: Any) -> None:
         for preset in job.presets:
             assert f"| {name} | `{preset.name}` | {preset.help} |" in page
     assert "`loss_options = unobserved_weight=0.05`" in page
+    assert "; `head_options = retrieved=500, tail=500` with the head retrieved |" in page

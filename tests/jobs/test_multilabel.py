@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.job_files import multilabel_files
 
-from widehead.data import read_multilabel
+from widehead.data import LabelSchema, read_multilabel
 from widehead.errors import CheckpointError
 from widehead.jobs import build_network, configure
 from widehead.jobs.multilabel import Multilabel
@@ -70,6 +70,12 @@ def test_the_output_layer_of_very_many_labels_is_narrower(
     monkeypatch.setattr("widehead.jobs.multilabel._ROOM", columns * job.schema.num_labels)
     assert job.settled(configure("multilabel", train="a", out="b")).width == width
     assert job.settled(configure("multilabel", train="a", out="b", width=300)).width == 300
+
+
+@pytest.mark.parametrize(("labels", "width"), [(131_072, 1_024), (131_073, 992), (500_000, 256), (10**7, 64)])
+def test_the_output_layer_takes_half_a_gigabyte_at_most(labels: int, width: int) -> None:
+    job = Multilabel(LabelSchema(5, labels), np.zeros(labels, dtype=np.int64), 10)
+    assert job.settled(configure("multilabel", train="a", out="b")).width == width
 
 
 def test_a_run_knows_what_the_data_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

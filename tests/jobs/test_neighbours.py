@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -357,7 +358,95 @@ def test_what_features_count_is_what_votes_do_best_with() -> None:
     assert best_power(unlabelled, 3, ["precision@1"], propensities) == 0.0
 
 
-@pytest.mark.parametrize(("meetings", "told"), [(4_000, 1.0), (1, 0.0)])
+def test_what_features_count_is_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What chooses, what is learnt, what is written and what answers have the same power, of documents that train."""
+    rng = np.random.default_rng(6)
+    for name, count in (("train", 1_200), ("test", 100)):
+        lines = [f"{count} 408 8"]
+        for topic in rng.integers(0, 8, count):
+            lines.append(f"{topic} {topic}:1 " + " ".join(f"{8 + i}:2" for i in rng.choice(400, 5, replace=False)))
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    powers, sizes, learn = list[float](), list[int](), Neighbours.learn
+    monkeypatch.setattr(
+        Neighbours, "learn", lambda self, voted: (powers.append(self.choice.power), learn(self, voted))[1]
+    )
+
+    def chosen(documents: RowExamples, *given: Any) -> float:
+        sizes.append(len(documents))
+        return best_power(documents, *given)
+
+    monkeypatch.setattr("widehead.jobs.multilabel.best_power", chosen)
+    whole, _ = whole_and_in_parts(run_in, tmp_path / "test.txt", width=2)
+    choice, older = (Choice.read(tmp_path / out / "neighbours.json") for out in ("whole", "parts"))
+    assert choice is not None
+    assert older is not None
+    assert (choice.power, choice.takes_margins, whole.network.beside.choice) == (1.0, True, choice)  # type: ignore[union-attr]
+    assert set(powers) == {1.0}
+    assert len(powers) == 6  # of each of three trainings: by those that train, and by all
+    assert set(sizes) == {1_200 - len(held_out(1_200, 0))}
+    assert "features divided by their rarity to the power 1," in str(choice)
+    assert "features" not in str(replace(choice, weight=0.0, margin=0.0, weights=[]))
+    assert whole.evaluate(tmp_path / "test.txt")["precision@1"] > 0.95
+    # A run from before there were powers.
+    path = tmp_path / "parts" / "neighbours.json"
+    text = json.loads(path.read_text())
+    del text["power"]
+    path.write_text(json.dumps(text))
+    assert Run.open(tmp_path / "parts").network.beside.choice == replace(older, power=0.0)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("power", [1.0, -1.0])
+def test_features_of_0_are_as_features_that_are_not_there(power: float) -> None:
+    """As a file may have them."""
+    documents = topics(2.0)
+    features = documents.inputs.copy()
+    features.data[np.random.default_rng(7).random(features.nnz) < 0.3] = 0.0
+    without = features.copy()
+    without.eliminate_zeros()
+    made, expected = (
+        Neighbours(part, documents.targets, 3, choice=replace(NONE, power=power)) for part in (features, without)
+    )
+    found = made.votes(made._nearest(made._known)).toarray()
+    np.testing.assert_allclose(found, expected.votes(expected._nearest(expected._known)).toarray(), atol=1e-6)
+
+
+def test_what_each_power_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents with labels alone, 1,000 at most, and the mean of the metrics."""
+    labels = scipy.sparse.csr_matrix(np.eye(8, dtype=np.float32)[np.arange(3_000) % 8])
+    labels = (scipy.sparse.diags_array((np.arange(3_000) % 2).astype(np.float32)) @ labels).tocsr()
+    labels.eliminate_zeros()
+    documents = RowExamples(scipy.sparse.csr_matrix(np.ones((3_000, 2), dtype=np.float32)), labels)
+    metrics = {0.0: (0.5, 0.5), -1.0: (0.6, 0.3), -0.5: (0.55, 0.53), 0.5: (0.5, 0.5), 1.0: (0.4, 0.4)}
+
+    def judged(self: Neighbours, some: np.ndarray, *_: Any) -> dict[str, float]:
+        assert (len(np.unique(some)), (some % 2).min()) == (1_000, 1)
+        return dict(zip("ab", metrics[self.choice.power], strict=True))
+
+    monkeypatch.setattr(Neighbours, "judged", judged)
+    propensities = Propensities.from_counts(torch.ones(8, dtype=torch.int64), 3_000)
+    assert best_power(documents, 3, ["a", "b"], propensities) == -0.5
+
+
+def test_classifiers_learn_from_what_is_voted_for_beside_labels() -> None:
+    documents, power = topics(2.0), 1.0
+    made = Neighbours(documents.inputs, documents.targets, 3, choice=replace(NONE, power=power))
+    voted = made.voted()
+    found, expected = made.learn(voted), LinearClassifiers.of(made._known, documents.targets, voted)
+    assert (found.weights != expected.weights).nnz == 0
+    assert np.array_equal(found.biases, expected.biases)
+    assert made.classifiers is found
+
+
+def test_a_power_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics of a power that are better by 5 % or less, than those of the power 0, are noise."""
+    documents, propensities = topics(2.0), Propensities.from_counts(torch.ones(8, dtype=torch.int64), 400)
+    for better, power in ((1.03, 0.0), (1.07, -0.5)):
+        metrics = {0.0: 0.5, -1.0: 0.2, -0.5: 0.5 * better, 0.5: 0.5, 1.0: 0.4}
+        monkeypatch.setattr(Neighbours, "judged", lambda self, *_, metrics=metrics: {"a": metrics[self.choice.power]})
+        assert best_power(documents, 3, ["a"], propensities) == power
+
+
+@pytest.mark.parametrize(("meetings", "told"), [(4_000, 1.0), (20, 1.0), (19, 0.0), (1, 0.0)])
 def test_frequent_features_are_left_out_only_where_they_cost_too_much(
     meetings: int, told: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

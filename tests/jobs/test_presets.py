@@ -96,6 +96,14 @@ def test_heads_beside_the_presets_own_have_their_options() -> None:
     assert configured("language-model", head="retrieved").head_options == {}
 
 
+@pytest.mark.parametrize("options", [{}, {"head": "retrieved"}])
+def test_options_of_a_run_that_change_are_no_defaults_of_the_next_one(options: dict[str, Any]) -> None:
+    first = configured("next-item", **options).head_options
+    before = dict(first)
+    first.clear()
+    assert configured("next-item", **options).head_options == before != {}
+
+
 def test_presets_have_names_of_their_own_and_say_what_they_are() -> None:
     for job in JOBS.values():
         assert len({preset.name for preset in job.presets}) == len(job.presets)

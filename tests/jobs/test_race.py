@@ -128,7 +128,17 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"weights": [1.0]}, {"weights": [np.nan] * 5}, {"weight": -1.0}, {"least": 0.0}, {"power": np.inf}]
+    "changed",
+    [
+        {"weights": [1.0]},
+        {"weights": [np.nan] * 5},
+        {"weight": -1.0},
+        {"least": 0.0},
+        {"power": np.inf},
+        {"power": np.nan},
+        {"power": 1e9},  # no feature counts anything any more
+        {"power": -1e9},
+    ],
 )
 def test_choices_that_cannot_have_been_made_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="weight"):

@@ -79,7 +79,7 @@ class Choice(Chosen):
 
     def check(self) -> None:
         numbers = (self.weight, self.margin, self.least)
-        if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0 and np.isfinite(self.power)):
+        if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0 and abs(self.power) <= 1.0):
             raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}, power {self.power}")
         if len(self.weights) not in (0, len(TOLD)) or not np.isfinite(self.weights).all():
             raise ValueError(f"weights {self.weights}")

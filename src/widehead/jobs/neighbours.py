@@ -79,7 +79,7 @@ class Neighbours:
     ) -> None:
         self.labels, self.count = labels, count
         self.choice, self.probabilities = choice, probabilities
-        in_documents = np.bincount(features.indices, minlength=features.shape[1])
+        in_documents = np.bincount(features.indices[features.data != 0.0], minlength=features.shape[1])
         rarity = 1.0 + np.log((1.0 + features.shape[0]) / (1.0 + in_documents))
         self._counts = rarity**-choice.power if choice.power else None
         self._known = self._weighted(features)

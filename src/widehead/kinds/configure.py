@@ -1,6 +1,7 @@
 """Options of a job, by its presets."""
 
 import dataclasses
+from copy import deepcopy
 from typing import Any
 
 from widehead.kinds.base import kind_named
@@ -22,7 +23,7 @@ def configure(job: str, **options: Any) -> TrainingConfig:
     """
     kind = kind_named(job)
     preset, because = choose(kind.presets, options, options.get("preset"))
-    given = {**preset.beside(options), **options, "job": job, "preset": preset.name, "because": because}
+    given = {**deepcopy(preset.beside(options)), **options, "job": job, "preset": preset.name, "because": because}
     config = TrainingConfig.from_options(given)
     kind.check(config)
     return config
