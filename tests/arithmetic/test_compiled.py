@@ -228,6 +228,8 @@ def compare_written(weights: FactoredWeights, step: StepMade) -> None:
     bound = step.figures.sums[1]
     assert math.isfinite(bound)
     assert not rows.numel() or float(rows.abs().max()) <= bound * 1.0001
+    sizes = [float(part.double().norm()) for part in (step.rows.values, step.rows.sparse, step.rows.solved)]
+    assert bound == pytest.approx(sizes[0] + sizes[1] * sizes[2], rel=1e-4)
     tables = [weights.values.clone() for _ in range(2)]
     versions = [weights.versions.versions.clone() for _ in range(2)]
     for arithmetic, table, version in zip((COMPILED, TORCH), tables, versions, strict=True):
@@ -562,6 +564,24 @@ def test_ids_that_are_no_rows_are_not_written_by_sums_either(wrong: int) -> None
     with pytest.raises(RuntimeError, match="contradicts itself"):
         head.weights.versions.write(head.weights.rows, ids, step.rows)
     assert torch.equal(head.weight(), before)
+
+
+@pytest.mark.parametrize("size", [1e-24, 1e-21, 1.0, 1e20])
+def test_a_gram_matrix_knows_target_rows_whose_gradients_have_no_squares(size: float) -> None:
+    """Squares of the gradients by outputs under- or overflow where what they add to rows is as usual."""
+
+    def of_targets(q: torch.Tensor, s: torch.Tensor, a: torch.Tensor, targets: wh.SparseTargets) -> torch.Tensor:
+        return -size * sum_over_targets(a, targets)
+
+    torch.manual_seed(0)
+    head = wh.ExactHead(4, 40, wh.losses.SphericalLoss(of_targets))
+    scale = min(1.0 / size, 1e15)
+    hidden = scale * torch.randn(3, 4)
+    optimizer = wh.optim.SGD(head, lr=1e3 / (size * scale))
+    head(hidden.requires_grad_(), [[1, 5], [2], [7, 8, 2]]).backward()
+    optimizer.step()
+    dense, found = head.weight().double(), head.weights.small.gram.double()
+    assert relative((found + found.T) / 2, dense.T @ dense) < 1e-6
 
 
 @pytest.mark.parametrize(("m", "d"), [(5, 16), (49, 20)])
