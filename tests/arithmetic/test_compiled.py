@@ -124,9 +124,14 @@ def test_rows_wider_than_what_is_summed_at_once(m: int, d: int, threads: int) ->
     test_forward_backward_and_step(BALANCED, m, d, threads)
 
 
-def test_rows_too_many_for_a_cache(threads: int) -> None:
-    """They are written past it."""
-    num_classes, d, m = 17_000, 250, 8
+def test_more_examples_than_one_product_reads(threads: int) -> None:
+    test_forward_backward_and_step(BALANCED, 2_100, 5, threads)
+
+
+@pytest.mark.parametrize(("num_classes", "d"), [(17_000, 250), (8_200, 520)])
+def test_rows_too_many_for_a_cache(num_classes: int, d: int, threads: int) -> None:
+    """They are written past it, also where they are wider than what is summed at once."""
+    m = 8
     torch.manual_seed(0)
     head = wh.ExactHead(d, num_classes, wh.losses.SquaredError())
     targets = wh.SparseTargets.from_ids(torch.randperm(num_classes).view(m, -1))
@@ -223,6 +228,8 @@ def compare_written(weights: FactoredWeights, step: StepMade) -> None:
     bound = step.figures.sums[1]
     assert math.isfinite(bound)
     assert not rows.numel() or float(rows.abs().max()) <= bound * 1.0001
+    sizes = [float(part.double().norm()) for part in (step.rows.values, step.rows.sparse, step.rows.solved)]
+    assert bound == pytest.approx(sizes[0] + sizes[1] * sizes[2], rel=1e-4)
     tables = [weights.values.clone() for _ in range(2)]
     versions = [weights.versions.versions.clone() for _ in range(2)]
     for arithmetic, table, version in zip((COMPILED, TORCH), tables, versions, strict=True):
@@ -544,3 +551,53 @@ def test_ids_that_are_no_rows_are_neither_read_nor_written(wrong: int) -> None:
         with pytest.raises((RuntimeError, ValueError), match=r"contradicts itself|at least 0"):
             call()
     assert torch.equal(head.weight(), before)
+
+
+@pytest.mark.parametrize("wrong", [-1, D, 1 << 40])
+def test_ids_that_are_no_rows_are_not_written_by_sums_either(wrong: int) -> None:
+    head = trained(TABLE[0], 20, 24)
+    gradient = pending_gradient(head, TABLE[0], 20)
+    step = stepped(head.weights, gradient, StepRule.sgd(0.05), gradient.read.hidden)
+    assert step is not None
+    ids, before = gradient.read.plan.class_ids.clone(), head.weight()
+    ids[-1] = wrong
+    with pytest.raises(RuntimeError, match="contradicts itself"):
+        head.weights.versions.write(head.weights.rows, ids, step.rows)
+    assert torch.equal(head.weight(), before)
+
+
+@pytest.mark.parametrize("size", [1e-24, 1e-21, 1.0, 1e20])
+def test_a_gram_matrix_knows_target_rows_whose_gradients_have_no_squares(size: float) -> None:
+    """Squares of the gradients by outputs under- or overflow where what they add to rows is as usual."""
+
+    def of_targets(q: torch.Tensor, s: torch.Tensor, a: torch.Tensor, targets: wh.SparseTargets) -> torch.Tensor:
+        return -size * sum_over_targets(a, targets)
+
+    torch.manual_seed(0)
+    head = wh.ExactHead(4, 40, wh.losses.SphericalLoss(of_targets))
+    scale = min(1.0 / size, 1e15)
+    hidden = scale * torch.randn(3, 4)
+    optimizer = wh.optim.SGD(head, lr=1e3 / (size * scale))
+    head(hidden.requires_grad_(), [[1, 5], [2], [7, 8, 2]]).backward()
+    optimizer.step()
+    dense, found = head.weight().double(), head.weights.small.gram.double()
+    assert relative((found + found.T) / 2, dense.T @ dense) < 1e-6
+
+
+@pytest.mark.parametrize(("m", "d"), [(5, 16), (49, 20)])
+@pytest.mark.parametrize("number", [math.nan, math.inf, 3e38])
+@pytest.mark.parametrize("where", ["values", "sparse"])
+def test_the_bound_of_new_rows_meets_what_is_not_finite(where: str, number: float, m: int, d: int) -> None:
+    """One number among many; 3e38 is finite, but not with as much beside it."""
+    head = trained(BALANCED, m, d)
+    gradient = pending_gradient(head, BALANCED, m)
+    read, sparse, gain = gradient.read, gradient.sparse.clone(), 0.05
+    if where == "sparse":
+        sparse[1], gain = number, 1.0
+    else:
+        head.weights.values[read.plan.class_ids[0]] = number
+        read = forward(head.weights, read.hidden, read.targets)
+    step = stepped(head.weights, replace(gradient, read=read, sparse=sparse), StepRule.sgd(gain), read.hidden)
+    assert step is not None
+    assert step.figures is not None
+    assert not math.isfinite(step.figures.sums[1])

@@ -7,6 +7,7 @@ import torch
 
 from widehead.arithmetic import OutputGradient
 from widehead.factored import FactoredWeights, LearningRateMonitor, forward, output_gradient
+from widehead.factored.monitor import dense_curvature
 from widehead.targets import SparseTargets
 
 
@@ -59,3 +60,13 @@ def test_the_bound_is_one_and_exact_for_one_example(scale: float) -> None:
     assert LearningRateMonitor().bound(gradient) >= largest
     gradient, largest = gradient_of(hidden[:1], 2.0)
     assert LearningRateMonitor().bound(gradient) == pytest.approx(largest)
+
+
+def test_examples_that_weigh_nothing_or_much_are_counted_as_such() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(6, 1) * torch.randn(1, 4) + 0.01 * torch.randn(6, 4)
+    right = torch.diag(torch.tensor([1.0, 2.0, 0.5, 3.0]))
+    weights = torch.tensor([0.0, 4.0, 1.0, 9.0, 0.1, 0.25])
+    dense = (hidden.T @ (weights[:, None] * hidden) @ right).double()
+    expected = float(torch.linalg.eigvals(dense).real.max())
+    assert float(dense_curvature(hidden, hidden @ right, weights)) == pytest.approx(expected, rel=1e-4)

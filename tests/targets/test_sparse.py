@@ -289,7 +289,10 @@ def test_round_trips(rows: list[list[int]], width: int) -> None:
             dense[b, c] += 1.0
     assert np.array_equal(targets.to_csr(width).toarray(), dense)
     assert np.array_equal(targets.coalesced().to_csr(width).toarray(), dense)
-    assert all(len(row) == len(set(row)) for row in targets.coalesced().to_lists())
+    assert targets.coalesced().to_lists() == [list(dict.fromkeys(row)) for row in rows]
+    together = targets.coalesced()
+    for found, expected in zip(together.sorted_by_class(), torch.sort(together.class_ids, stable=True), strict=True):
+        assert torch.equal(found, expected)
 
 
 @given(rows=ROWS, data=st.data())
@@ -327,3 +330,16 @@ def test_concatenated_values_keep_the_digits_of_the_most_precise_batch() -> None
     assert found is not None
     assert found.tolist() == [1 / 3, 1.0, float(third.half())]
     assert SparseTargets.concatenate(batches[1:]).values.dtype == torch.float16
+
+
+def test_values_of_a_class_named_thrice_are_added_up_elsewhere() -> None:
+    values = torch.tensor([1.0, 10.0, 2.0, 20.0, 4.0, 8.0, -3.0, 3.0], dtype=torch.float64)
+    targets = SparseTargets([7, 2, 7, 2, 7, 2, 5, 5], [0, 5, 5, 8], values.clone())
+    together = targets.coalesced()
+    assert together.to_lists() == [[7, 2], [], [2, 5]]
+    assert together.values is not None
+    assert together.values.tolist() == [7.0, 30.0, 8.0, 0.0]
+    assert together.values.dtype == torch.float64
+    assert together.coalesced() is together
+    assert targets.values is not None
+    assert torch.equal(targets.values, values)

@@ -62,13 +62,20 @@ double widehead_add_sums(const Terms *t, Int n, const float *onto, float *out, I
     return sum;
 }
 
-/* Columns of out (m, d) = the part of SSᵀ·rows that classes of one term have, which is diagonal: each example's row once, not
+/* Whether class i has one term, whose square, and a sum of many such, float32 holds. */
+static inline int is_single(const Terms *t, Int i) {
+    if (t->offsets[i + 1] - t->offsets[i] != 1) return 0;
+    float size = fabsf(weight_of(t, t->offsets[i]));
+    return size == 0.0f || (size > 1e-15f && size < 1e15f);
+}
+
+/* Columns of out (m, d) = the part of SSᵀ·rows that such classes have, which is diagonal: each example's row once, not
  * once for each of them. The diagonal stands in the first of the columns meanwhile. */
 static void gram_of_single_terms(const Terms *t, Range own, Int m, Int n, float *out) {
     for (Int b = 0; b < m; b++) out[b * t->d + own.begin] = 0.0f;
     for (Int i = 0; i < n; i++) {
         Int k = t->offsets[i];
-        if (t->offsets[i + 1] - k == 1) out[t->which[k] * t->d + own.begin] += weight_of(t, k) * weight_of(t, k);
+        if (is_single(t, i)) out[t->which[k] * t->d + own.begin] += weight_of(t, k) * weight_of(t, k);
     }
     for (Int b = 0; b < m; b++) {
         float *row = out + b * t->d + own.begin;
@@ -84,7 +91,7 @@ void widehead_gram_columns(const Terms *t, Range own, Int m, Int n, float *out) 
     for (Int first = own.begin; first < own.end; first += COLUMNS) {
         Int count = own.end - first < COLUMNS ? own.end - first : COLUMNS;
         for (Int i = 0; i < n; i++) {
-            if (t->offsets[i + 1] - t->offsets[i] < 2) continue;
+            if (is_single(t, i)) continue;
             add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, sum);
             for (Int k = t->offsets[i]; k < t->offsets[i + 1]; k++)
                 add_scaled(out + t->which[k] * d + first, sum, weight_of(t, k), count);
