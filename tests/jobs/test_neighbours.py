@@ -366,16 +366,28 @@ def test_what_features_count_is_kept_with_the_run(tmp_path: Path, monkeypatch: p
         for topic in rng.integers(0, 8, count):
             lines.append(f"{topic} {topic}:1 " + " ".join(f"{8 + i}:2" for i in rng.choice(400, 5, replace=False)))
         (tmp_path / f"{name}.txt").write_text("\n".join(lines))
-    powers, sizes, learn = list[float](), list[int](), Neighbours.learn
-    monkeypatch.setattr(
-        Neighbours, "learn", lambda self, voted: (powers.append(self.choice.power), learn(self, voted))[1]
-    )
+    powers, sizes, learn, choose = list[float](), list[int](), Neighbours.learn, Neighbours.chosen
+    metrics: list[list[str]] = []
 
-    def chosen(documents: RowExamples, *given: Any) -> float:
+    def learnt(self: Neighbours, voted: Any) -> LinearClassifiers:
+        assert (voted != self.voted()).nnz == 0
+        powers.append(self.choice.power)
+        return learn(self, voted)
+
+    def chosen_power(documents: RowExamples, count: int, names: list[str], propensities: Propensities) -> float:
         sizes.append(len(documents))
-        return best_power(documents, *given)
+        metrics.append(names)
+        return best_power(documents, count, names, propensities)
 
-    monkeypatch.setattr("widehead.jobs.multilabel.best_power", chosen)
+    def chosen(
+        self: Neighbours, network: Any, held: RowExamples, propensities: Propensities, names: list[str]
+    ) -> Choice:
+        metrics.append(names)
+        return choose(self, network, held, propensities, names)
+
+    monkeypatch.setattr(Neighbours, "learn", learnt)
+    monkeypatch.setattr(Neighbours, "chosen", chosen)
+    monkeypatch.setattr("widehead.jobs.multilabel.best_power", chosen_power)
     whole, _ = whole_and_in_parts(run_in, tmp_path / "test.txt", width=2)
     choice, older = (Choice.read(tmp_path / out / "neighbours.json") for out in ("whole", "parts"))
     assert choice is not None
@@ -384,6 +396,9 @@ def test_what_features_count_is_kept_with_the_run(tmp_path: Path, monkeypatch: p
     assert set(powers) == {1.0}
     assert len(powers) == 6  # of each of three trainings: by those that train, and by all
     assert set(sizes) == {1_200 - len(held_out(1_200, 0))}
+    cutoffs = whole.config.at
+    assert all(names == [*(f"precision@{k}" for k in cutoffs), f"psp@{max(cutoffs)}"] for names in metrics)
+    assert len(metrics) == 6
     assert "features divided by their rarity to the power 1," in str(choice)
     assert "features" not in str(replace(choice, weight=0.0, margin=0.0, weights=[]))
     assert whole.evaluate(tmp_path / "test.txt")["precision@1"] > 0.95
