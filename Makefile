@@ -53,7 +53,7 @@ build/lowest.txt: .ci/lowest.py pyproject.toml constraints.txt
 # pytest leaves standard error alone, so that its report is seen. C is for float32 alone.
 SANITIZERS := -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 PRELOADED = $(foreach name,asan ubsan stdc++,$(shell gcc -print-file-name=lib$(name).so))
-SANITIZED := $(addprefix tests/,$(addprefix arithmetic/test_,compiled.py compiled_rules.py correct.py crowd.py sanitizers.py \
+SANITIZED := $(addprefix tests/,$(addprefix arithmetic/test_,compiled.py compiled_rules.py compiled_rows.py compiled_correct.py correct.py crowd.py sanitizers.py \
 	target_plan.py) factored/test_state.py models/test_classifiers.py)
 test-sanitized: $(READY)
 	WIDEHEAD_KERNEL_FLAGS="$(SANITIZERS)" LD_PRELOAD="$(PRELOADED)" OMP_NUM_THREADS=1 \
