@@ -1,4 +1,4 @@
-"""Exactness over long runs on hostile hidden layers. The full lengths are slow proofs: make test-slow."""
+"""Exactness over long runs on hostile hidden layers. Greater lengths: make test-long and test-slow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import widehead as wh
 from widehead.errors import UnstableStepWarning
 
 LIMIT = {torch.float64: 1e-11, torch.float32: 1e-5}
-LENGTHS = [250, pytest.param(5_000, marks=pytest.mark.slow)]
+LENGTHS = [60, pytest.param(250, marks=pytest.mark.long), pytest.param(5_000, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

@@ -66,12 +66,13 @@ def test_gradcheck(row: Row) -> None:
 @TYPES
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("decay", [0.0, 0.02])
-def test_steps_equal_dense_sgd(row: Row, dtype: torch.dtype, shape: str, decay: float) -> None:
+@pytest.mark.parametrize("steps", [8, pytest.param(20, marks=pytest.mark.long)])
+def test_steps_equal_dense_sgd(row: Row, dtype: torch.dtype, shape: str, decay: float, steps: int) -> None:
     m, d = SHAPES[shape]
     head, weight = make_head(row, d, D, dtype)
     optimizer = wh.optim.SGD(head, lr=0.05, weight_decay=decay)
     generator = gen(2)
-    for _ in range(20):
+    for _ in range(steps):
         b = batch(row, generator, m, d, D)
         loss, _ = head_loss(head, b)
         optimizer.zero_grad()
@@ -332,7 +333,7 @@ def test_the_defaults_train(row: Row, dtype: torch.dtype, optimizer_kind: str) -
     optimizer = getattr(wh.optim, optimizer_kind)(head)
     encoder_optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
     history = []
-    for step in range(100):
+    for step in range(70):
         x = torch.randint(0, classes, (64,), generator=gen(step)).to(DEVICE)
         loss = head(encoder(x), x)
         optimizer.zero_grad()

@@ -45,7 +45,7 @@ def defined() -> dict[str, Any]:
 def every_test(row: str, *modules: ModuleType) -> list[Any]:
     """The tests that are made for all rows of a table, with each of their other parameters.
 
-    Slow ones are left out, and types other than float32: the tables have them.
+    Long and slow ones are left out, and types other than float32: the tables have them.
     """
     tests = [test for module in modules for name, test in vars(module).items() if name.startswith("test_")]
     return [
@@ -72,7 +72,7 @@ def name_of(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A parameter without its marks; None for a slow one."""
+    """A parameter without its marks; None for a long or slow one."""
     is_marked = hasattr(value, "marks") and hasattr(value, "values")
     return (None if value.marks else value.values[0]) if is_marked else value
 

@@ -46,9 +46,12 @@ def worst(d: int, dtype: torch.dtype, left: float, batches: list[Tensor], *, tar
 @pytest.mark.parametrize("left", [0.5, 0.3, 0.1, 0.07, 0.03])
 @pytest.mark.parametrize("d", [1, 2, 8])
 @pytest.mark.parametrize("compiled", [True, False])
-def test_all_directions_at_once(d: int, left: float, targets: bool, dtype: torch.dtype, compiled: bool) -> None:
+@pytest.mark.parametrize("steps", [7, pytest.param(12, marks=pytest.mark.long)])
+def test_all_directions_at_once(
+    d: int, left: float, targets: bool, dtype: torch.dtype, compiled: bool, steps: int
+) -> None:
     with using(choose(torch.empty(0, d), resident=True) if compiled else TORCH):
-        assert worst(d, dtype, left, [orthonormal(d)] * 12, targets=targets) < LIMIT[dtype]
+        assert worst(d, dtype, left, [orthonormal(d)] * steps, targets=targets) < LIMIT[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -50,7 +50,10 @@ def test_losses_and_gradients_are_those_of_torch(m: int, block: int, bias: bool,
 
 @SIZES
 @BLOCKS
-def test_gradcheck_in_all_weights(m: int, block: int) -> None:
+@pytest.mark.parametrize(
+    "fast", [True, pytest.param(False, marks=pytest.mark.long)], ids=["in random directions", "in every one"]
+)
+def test_gradcheck_in_all_weights(m: int, block: int, fast: bool) -> None:
     torch.manual_seed(1)
     head = wh.FullSoftmaxHead(3, 260, dtype=torch.float64)
     head.outputs_at_once = block
@@ -65,7 +68,8 @@ def test_gradcheck_in_all_weights(m: int, block: int) -> None:
         assert isinstance(call, Tensor)
         return call
 
-    assert torch.autograd.gradcheck(losses, (hidden.requires_grad_(), head.table.detach().requires_grad_()))
+    given = (hidden.requires_grad_(), head.table.detach().requires_grad_())
+    assert torch.autograd.gradcheck(losses, given, fast_mode=fast)
 
 
 @pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyOptions"), reason="needs torch 2.13")

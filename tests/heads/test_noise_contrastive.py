@@ -39,12 +39,13 @@ def test_loss_and_gradients_are_those_of_the_definition(sampler: str, log_normal
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
-def test_the_gradient_vanishes_at_the_distribution_of_the_data_only(offset: float) -> None:
-    """Mean gradient over 3,000 batches of 64 at o = log p + log Z: 0 within 4.5 standard errors; not at other o."""
+@pytest.mark.parametrize("batches", [800, pytest.param(3_000, marks=pytest.mark.long)])
+def test_the_gradient_vanishes_at_the_distribution_of_the_data_only(offset: float, batches: int) -> None:
+    """Mean gradient over batches of 64 at o = log p + log Z: 0 within 4.5 standard errors; not at other o."""
     p = torch.softmax(torch.linspace(1.0, -2.0, D, dtype=torch.float64), 0)
     outputs = p.log() + 0.3
     outputs[3] += offset
-    mean, error = mean_gradient(make(log_normalizer=0.3), outputs, p, 3000)
+    mean, error = mean_gradient(make(log_normalizer=0.3), outputs, p, batches)
     ratio = mean.abs() / error
     if offset == 0.0:
         assert bool((ratio < 4.5).all())

@@ -15,6 +15,7 @@ from widehead.sampling import QuadraticSampler, Sampler, UnigramSampler
 D, WIDTH = 30, 4
 FREQUENCIES = 1.0 / torch.arange(1.0, D + 1.0)
 LISTS = [[2], [5, 0], [], [29, 29, 7]]
+REPEATS = pytest.mark.parametrize("repeats", [400, pytest.param(2_000, marks=pytest.mark.long)])
 SAMPLERS = ["log-uniform", "uniform", "unigram", "in-batch", "quadratic"]
 
 
@@ -118,26 +119,30 @@ def true_normalizers(head: wh.SampledSoftmaxHead, hidden: Tensor, targets: list[
 
 
 @pytest.mark.parametrize("sampler", ["log-uniform", "uniform", "unigram", "quadratic", "stale quadratic"])
-def test_the_normaliser_is_unbiased(sampler: str) -> None:
-    """Within 4 standard errors over 2,000 repeats, with one target and with several."""
+@REPEATS
+def test_the_normaliser_is_unbiased(sampler: str, repeats: int) -> None:
+    """Within 4 standard errors, with one target and with several."""
     head, hidden, targets = make(sampler.split()[-1], refresh_every=10**6), hidden_layer(2), [[3], [0, 7]]
     if sampler == "stale quadratic":
         head.sampler.refresh(torch.randn_like(head.table))  # type: ignore[operator]
     with torch.no_grad():
-        draws = torch.stack([log_normalizers(head, hidden, targets) for _ in range(2000)]).exp()
+        draws = torch.stack([log_normalizers(head, hidden, targets) for _ in range(repeats)]).exp()
     error = (draws.mean(0) - true_normalizers(head, hidden, targets)).abs()
-    assert bool((error < 4.0 * draws.std(0) / math.sqrt(2000)).all())
+    assert bool((error < 4.0 * draws.std(0) / math.sqrt(repeats)).all())
 
 
-def test_the_normaliser_of_in_batch_negatives_is_unbiased() -> None:
-    """Over batches whose other targets are drawn by frequency: within 4 standard errors over 2,000 batches."""
+@REPEATS
+def test_the_normaliser_of_in_batch_negatives_is_unbiased(repeats: int) -> None:
+    """Over batches whose other targets are drawn by frequency: within 4 standard errors."""
     head, hidden = make("in-batch"), hidden_layer(1).expand(9, -1)
     source = UnigramSampler(FREQUENCIES, alpha=1.0)
     with torch.no_grad():
-        draws = [log_normalizers(head, hidden, [[3], *([j] for j in source.sample(8).tolist())]) for _ in range(2000)]
+        draws = [
+            log_normalizers(head, hidden, [[3], *([j] for j in source.sample(8).tolist())]) for _ in range(repeats)
+        ]
     first = torch.stack(draws)[:, 0].exp()
     error = (first.mean() - true_normalizers(head, hidden[:1], [[3]])).abs()
-    assert float(error) < 4.0 * float(first.std()) / math.sqrt(2000)
+    assert float(error) < 4.0 * float(first.std()) / math.sqrt(repeats)
 
 
 def test_the_loss_is_too_low_by_half_the_relative_variance() -> None:
