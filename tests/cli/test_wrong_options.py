@@ -17,6 +17,7 @@ Trained = dict[str, tuple[Path, Called]]
     [
         (["--width", "-1"], "Option --width should be a whole number, at least 0 and below 2^31. Found -1"),
         (["--width", "0", "--encoder-init", "random"], "Option --width should be at least 1 but for"),
+        (["--batch-size", "0"], "Option --batch-size should be at least 1 but for the job next-item"),
         (["--width", "wide"], "--width"),
         (["--hidden", "12,x"], "expected whole numbers with commas between them. Found '12,x'"),
         (["--hidden", "12,0"], "Option --hidden should be a list of positive whole numbers"),
@@ -37,7 +38,6 @@ Trained = dict[str, tuple[Path, Called]]
         (["--head-weight-decay", "-1"], "Option --head-weight-decay"),
         (["--head-max-grad-norm", "0"], "Option --head-max-grad-norm"),
         (["--encoder-lr", "-1"], "Option --encoder-lr"),
-        (["--batch-size", "0"], "Option --batch-size"),
         (["--epochs", "0"], "Option --epochs"),
         (["--minutes", "0"], "Option --minutes"),
         (["--schedule", "sawtooth"], "Option --schedule"),

@@ -58,6 +58,30 @@ def test_a_planted_chain_is_learnt_to_its_optimum(order: int, options: dict[str,
     assert metrics["mrr@1"] == metrics["recall@1"]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "context", "batch"),
+    [
+        ([2] * 40, 50, 400),
+        ([5] * 40, 50, 100),
+        ([11] * 40, 50, 40),
+        ([301] * 4, 50, 8),
+        ([301] * 3 + [1] * 7 + [2] * 18, 50, 16),  # 918 places of 36 pieces, and sequences that teach nothing
+        ([301] * 4, 1, 400),
+        ([2_500] * 4, 2_048, 1),
+    ],
+)
+def test_a_batch_that_is_left_to_the_data_has_some_hundred_places(
+    lengths: list[int], context: int, batch: int, tmp_path: Path
+) -> None:
+    """Hundreds of long histories a step would make too few steps: a third of the MRR on Wikipedia's paragraphs."""
+    (tmp_path / "train").write_text("".join(" ".join(str(i % 7) for i in range(n)) + "\n" for n in lengths))
+    given = {"train": str(tmp_path / "train"), "holdout": 0.0, "neighbours": 0, "context": context, "at": (1,)}
+    run = Run.new(configure("next-item", **given, out=str(tmp_path / "run")))
+    assert run.config.batch_size == batch
+    assert Run.open(run.config.out).config.batch_size == batch
+    assert Run.new(configure("next-item", **given, out=str(tmp_path / "other"), batch_size=7)).config.batch_size == 7
+
+
 def trained(folder: Path, **options: Any) -> Run:
     run = Run.new(config_of("next-item", folder, **options))
     run.train(quiet=True)

@@ -170,7 +170,7 @@ def _check_same(config: TrainingConfig) -> None:
         return
     earlier, wanted = vars(RunFolder.open(config.out)[1]), vars(config.with_absolute_paths())
     default = configure(config.job, train=config.train, out=config.out, preset=config.preset)
-    decided = {"because", "train_checksum", *(["width"] if config.width == 0 else [])}
+    decided = {"because", "train_checksum", *(name for name in job_named(config.job).decides if wanted[name] == 0)}
     decided |= {"at"} if config.at == default.at else set()
     for option, value in wanted.items():
         if earlier[option] != value and option not in decided:

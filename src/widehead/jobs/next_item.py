@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +37,9 @@ from widehead.training.folder import RunFolder, expecting
 
 _Known = tuple[np.ndarray, np.ndarray]
 _SEQUENCES = "sequences.safetensors"
+# Places of a step, if the batch size is left to the data: as many sequences of any length would make few steps of many
+# places where they are long (recipes/LOG.md, 2026-11-28).
+_PLACES = 400
 
 
 class NextItem(kind.NextItem, Job):
@@ -57,6 +61,7 @@ class NextItem(kind.NextItem, Job):
         self.items, self.context, self._known, self._share = items, context, known, share
         self._num_items = len(items)
         self._among: Dealt | None = None  # who has which of the known sequences
+        self._places = 1.0  # of a training piece on average
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -89,6 +94,8 @@ class NextItem(kind.NextItem, Job):
         if config.neighbours > 0 and (held := held_out(len(kept))):
             job._keep(found, kept)
             kept = kept[:-held]
+        lengths = found.lengths[kept]
+        job._places = float((lengths - 1).sum() / num_pieces(lengths, config.context).sum())
         data = JobData(job, job._examples(found, np.sort(kept)), test, reading, share=share)
         if share is not None and not share.peers.is_first:  # the first one writes the names
             job.items = Vocabulary([])
@@ -147,6 +154,12 @@ class NextItem(kind.NextItem, Job):
             warn_unchosen()
         elif choice.weights:
             network.beside = SessionVotes(*self._known, self._num_items, config.neighbours, choice.weights)
+
+    def settled(self, config: TrainingConfig) -> TrainingConfig:
+        """``batch_size`` 0 becomes so many pieces of sequences as have some 400 places."""
+        if config.batch_size > 0:
+            return config
+        return dataclasses.replace(config, batch_size=max(1, round(_PLACES / self._places)))
 
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return sequence_encoder(self._num_items, config)

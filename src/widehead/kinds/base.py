@@ -28,7 +28,7 @@ class Kind:
         presets: its defaults; the first one that goes with the other options holds.
         sgd_lr: SGD's learning rate by loss, if the data do not tell.
         brings_data: whether it needs no training file.
-        decides_width: whether the data decide for a ``width`` of 0.
+        decides: options, of ``width`` and ``batch_size``, that the data decide where they are 0.
     """
 
     name: ClassVar[str]
@@ -41,7 +41,7 @@ class Kind:
     presets: ClassVar[Sequence[Preset]]
     sgd_lr: ClassVar[Mapping[str, float]] = {}
     brings_data: ClassVar[bool] = False
-    decides_width: ClassVar[bool] = False
+    decides: ClassVar[Sequence[str]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -53,11 +53,16 @@ class Kind:
         """Raise ValueError if the options do not fit the job."""
         if cls.brings_data and config.train is not None:
             raise refusal("train", f"be left out for the job {cls.name}, which brings its own data", config.train)
-        if config.width == 0 and not (cls.decides_width and config.encoder_init == "svd"):
-            jobs = " or ".join(name for name, job in JOBS.items() if job.decides_width)
+        if config.width == 0 and not ("width" in cls.decides and config.encoder_init == "svd"):
             raise ValueError(
-                f"Option `width` should be at least 1 but for encoder_init svd and the job {jobs}, for which 0 lets "
-                f"the data decide. Found 0 with job = {cls.name!r}, encoder_init = {config.encoder_init!r}."
+                f"Option `width` should be at least 1 but for encoder_init svd and the job {_deciding('width')}, "
+                f"for which 0 lets the data decide. Found 0 with job = {cls.name!r}, "
+                f"encoder_init = {config.encoder_init!r}."
+            )
+        if config.batch_size == 0 and "batch_size" not in cls.decides:
+            raise ValueError(
+                f"Option `batch_size` should be at least 1 but for the job {_deciding('batch_size')}, for which 0 lets "
+                f"the data decide. Found 0 with job = {cls.name!r}."
             )
         if "encoder" in cls.takes:
             _check_encoder(config)
@@ -70,6 +75,11 @@ class Kind:
                 "Option `encoder_init` should be svd for a linear encoder only. "
                 f"Found hidden = {list(config.hidden)}, activation = {config.activation!r}."
             )
+
+
+def _deciding(option: str) -> str:
+    """The jobs whose data decide an option."""
+    return " or ".join(name for name, job in JOBS.items() if option in job.decides)
 
 
 def _check_encoder(config: TrainingConfig) -> None:

@@ -11,7 +11,7 @@ class Demo(Recommender):
     command = ""
     title = "A thesaurus that completes itself: an autoencoder of the Moby thesaurus"
     brings_data = True
-    decides_width = False
+    decides = ()
     presets = (
         Preset(
             "trained",

@@ -46,7 +46,7 @@ class Multilabel(Kind):
         "input_dropout",
         "encoder_init",
     )
-    decides_width = True
+    decides = ("width",)
     presets = (
         Preset(
             "axes",

@@ -15,7 +15,7 @@ _SEQUENCES: dict[str, Any] = {
     "encoder_lr": 2e-3,
     "schedule": "linear",
     "warmup_steps": 100,
-    "batch_size": 256,
+    "batch_size": 0,
     "epochs": 5,
     "holdout": 0.02,
     "neighbours": 200,
@@ -44,6 +44,7 @@ class NextItem(Kind):
         *("encoder", "layers", "context", "hidden_norm", "tied", "neighbours"),
         *("hidden", "activation", "dropout", "input_dropout"),
     )
+    decides = ("batch_size",)
     presets = (
         Preset(
             "sampled",

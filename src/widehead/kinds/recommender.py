@@ -27,7 +27,7 @@ class Recommender(Kind):
         *("ratings", "target_power", "target_item_power", "neighbours"),
         *("hidden", "activation", "dropout", "input_dropout", "encoder_init"),
     )
-    decides_width = True
+    decides: ClassVar[Sequence[str]] = ("width",)
     presets: ClassVar[Sequence[Preset]] = (
         Preset(
             "svd",

@@ -153,7 +153,7 @@ class TrainingConfig:
     minutes: float | None = option(
         None, POSITIVE, "Training time; without --epochs it alone ends the run.", _LENGTH, resumed="new"
     )
-    batch_size: int = option(128, whole(1), "Examples of a step.", _LENGTH)
+    batch_size: int = option(128, whole(0), "Examples of a step; 0: the data decide.", _LENGTH)
     schedule: str = option(
         "constant",
         choice(("constant", "cosine", "linear")),
