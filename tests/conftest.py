@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ pytest.register_assert_rewrite("support")
 
 from support.played import Device, now_played, played_cuda  # noqa: E402  (its asserts are rewritten)
 from support.several import Several  # noqa: E402
+
+if TYPE_CHECKING:
+    from support.cli_runs import Called
 
 # WIDEHEAD_TEST_DEVICE=cuda on a machine without a card: the CPU plays one.
 PLAYS = os.environ.get("WIDEHEAD_TEST_DEVICE", "cpu").startswith("cuda") and not torch.cuda.is_available()
@@ -51,6 +55,21 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"WIDEHEAD_DATA should name a folder. Found {folder}.")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Called]]:
+    """Runs that tests look at and do not change: for each job a folder and what the training said.
+
+    In the folder there are train.txt, test.txt, input.txt and the run "run".
+    """
+    from support.cli_runs import FILES, train  # needs packages that machines with a card may lack
+
+    made = {}
+    for job in FILES:
+        folder = tmp_path_factory.mktemp(job)
+        made[job] = (folder, train(job, folder, "--json"))
+    return made
 
 
 @pytest.fixture(scope="session")

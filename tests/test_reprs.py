@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.cli_runs import FILES, train
+from support.cli_runs import FILES, Called
 
 import widehead as wh
 from widehead.names import HEADS, LOSSES
@@ -39,13 +40,14 @@ def test_losses_say_their_parameters() -> None:
 
 
 @pytest.mark.parametrize("job", FILES)
-def test_runs(job: str, tmp_path: Any) -> None:
-    assert train(job, tmp_path).code == 0
-    run = Run.open(tmp_path / "run")
+def test_runs(job: str, trained: dict[str, tuple[Path, Called]]) -> None:
+    folder, called = trained[job]
+    assert called.code == 0
+    run = Run.open(folder / "run")
     for thing in (run, run.job, run.config):
         assert type(thing).__name__ in repr(thing)
         assert repr(thing).count("\n") <= 2
-    assert str(tmp_path / "run") in repr(run)
+    assert str(folder / "run") in repr(run)
     assert run.config.job in repr(run)
     assert "log_every" not in repr(run.config)
     assert "head_optimizer" in repr(run.config)

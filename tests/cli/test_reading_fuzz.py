@@ -12,7 +12,7 @@ from support.made_up_texts import made_up_labels, made_up_text
 
 from widehead.runs import Run
 
-FEW, MANY = 50, 700  # of each of the three kinds
+FEW, MANY = 25, 700  # of each of the three kinds
 KINDS = {
     "recommender": (made_up_table, []),
     "multilabel": (made_up_labels, ["--minimum-count", "1"]),

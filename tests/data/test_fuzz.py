@@ -118,7 +118,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("reader", READERS)
 @given(data=ANY)
-@settings(max_examples=250)
+@settings(max_examples=100)
 def test_any_bytes(path: Path, reader: str, data: bytes) -> None:
     run(reader, path, data)
 

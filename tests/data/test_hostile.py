@@ -64,7 +64,7 @@ NUMBERS = [
 CELLS = st.sampled_from([*NUMBERS, "a", '"', '"a', "é", "\u200b", "\u2028", "\x1c", "=1+1", "1:1", "0:1e31", ":", "0:"])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     header=st.lists(st.sampled_from(NUMBERS), min_size=3, max_size=3),
     rows=st.lists(st.tuples(st.lists(CELLS, max_size=2), st.lists(CELLS, max_size=3)), max_size=4),
@@ -88,7 +88,7 @@ def test_xc_text_of_any_sizes(
 
 
 @pytest.mark.parametrize("separator", [" ", ",", "\t"])
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=5), named=st.booleans())
 def test_tables_and_lists_of_any_cells(
     tmp_path_factory: pytest.TempPathFactory, separator: str, rows: list[list[str]], named: bool

@@ -81,7 +81,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pairs") / "pairs"
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(
     start=STARTS,
     separator=st.sampled_from([",", "\t", " "]),

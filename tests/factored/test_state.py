@@ -182,7 +182,7 @@ def test_a_damaged_state_is_refused_and_nothing_changes(damage: str) -> None:
         assert torch.equal(part, before[name]), name
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_whatever_a_state_says_it_is_refused_or_can_be_trained(data: st.DataObject) -> None:
     """Some integers of it are others: what loads goes on without a crash, and is read without a fault."""

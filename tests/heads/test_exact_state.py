@@ -58,7 +58,7 @@ def test_a_sound_state_is_taken_as_it_is(steps: int, momentum: float, dtype: tor
 @pytest.mark.parametrize("consolidated", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_averaged_states_are_refused(part: float, consolidated: bool, momentum: float) -> None:
-    heads = [trained(60, seed, momentum) for seed in (1, 2)]
+    heads = [trained(25, seed, momentum) for seed in (1, 2)]
     if consolidated:
         for head in heads:
             head.consolidate()

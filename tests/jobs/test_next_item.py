@@ -39,8 +39,8 @@ def chain(path: Path, count: int, seed: int, order: int) -> Path:
         (1, {"head": "exact", "hidden_norm": None}),
         (1, {"head": "negative-sampling"}),
         (2, {"encoder": "gru"}),
-        (2, {"head": "full", "encoder": "lstm", "epochs": 12}),
-        (2, {"head": "full", "encoder": "transformer", "encoder_lr": 0.005}),
+        pytest.param(2, {"head": "full", "encoder": "lstm", "epochs": 12}, marks=pytest.mark.long),
+        pytest.param(2, {"head": "full", "encoder": "transformer", "encoder_lr": 0.005}, marks=pytest.mark.long),
         (2, {"head": "full", "encoder": "ngram", "context": 3}),
     ],
 )

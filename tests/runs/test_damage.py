@@ -154,7 +154,7 @@ def summed(header: dict[str, Any], payload: bytes) -> bytes:
     return start.replace(b'"crc32":"00000000"', b'"crc32":"%08x"' % total, 1) + payload
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_files_with_a_right_sum_and_wrong_content(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -87,7 +87,7 @@ def as_float32(values: list[Any] | None) -> list[float] | None:
         return None if values is None else [float(np.float32(v)) for v in values]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.lists(IDS, max_size=5),
     st.lists(st.integers(-1, 6) | st.sampled_from(HUGE), max_size=5)
@@ -107,7 +107,7 @@ def test_compressed_rows(class_ids: list[int], offsets: list[int], values: list[
     agree(made, [[(c, v) for c, v in row] for row in expected])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_arrays_of_any_type_and_shape(data: st.DataObject) -> None:
     """The arguments as arrays of every dtype, striding and byte order, and as anything else."""
@@ -147,7 +147,7 @@ def test_arrays_of_any_type_and_shape(data: st.DataObject) -> None:
             assert before.tolist() == now.tolist()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.lists(IDS | JUNK, max_size=4) | JUNK, max_size=4), st.sampled_from([-100, 0, 3]))
 def test_tables_of_ids(table: list[Any], ignore: int) -> None:
     for make in (lambda x: x, np.array, torch.tensor):
@@ -164,7 +164,7 @@ def test_tables_of_ids(table: list[Any], ignore: int) -> None:
         agree(made, [[(int(c), 1.0) for c in row if c != ignore] for row in rows])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     st.lists(st.lists(IDS | JUNK, max_size=4) | JUNK, max_size=4),
     st.none() | st.lists(st.lists(NUMBERS | JUNK, max_size=4) | JUNK, max_size=4),
@@ -181,7 +181,7 @@ def test_lists_of_lists(lists: list[Any], values: list[Any] | None) -> None:
     agree(made, [list(zip(*both, strict=True)) for both in zip(ids, weights, strict=True)])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_sparse_matrices(data: st.DataObject) -> None:
     """scipy's and torch's, with entries repeated and out of order, and with broken insides."""
@@ -216,7 +216,7 @@ def test_sparse_matrices(data: st.DataObject) -> None:
     assert made.coalesced().counts.tolist() == [len({c for c, _ in row}) for row in pairs]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(-2, 9), max_size=4),
     st.lists(st.integers(-2, 9), max_size=4),
@@ -237,7 +237,7 @@ def test_matrices_with_broken_insides(indices: list[int], indptr: list[int], dty
     agree(made, expected)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.recursive(IDS | JUNK, lambda inner: st.lists(inner, max_size=3) | st.tuples(inner), max_leaves=6))
 def test_convert_takes_or_refuses_anything(raw: Any) -> None:
     try:
