@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.cli_runs import without_curves
 from support.pages import PAGES, PROJECT, Block, blocks, commands, name_of
 
 from widehead.cli import main
@@ -70,6 +71,11 @@ def test_readme_is_short() -> None:
 
 def exit_code(command: list[str]) -> object:
     silent = io.StringIO()
-    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), pytest.raises(SystemExit) as ended:
+    with (
+        contextlib.redirect_stdout(silent),
+        contextlib.redirect_stderr(silent),
+        without_curves(),
+        pytest.raises(SystemExit) as ended,
+    ):
         main(command)
     return ended.value.code

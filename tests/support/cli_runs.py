@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,31 @@ class Called:
     err: str
 
 
-def call(*arguments: str | Path) -> Called:
-    """Run the program in this process; a bug of it is raised here."""
+@contextlib.contextmanager
+def without_curves() -> Iterator[None]:
+    """Reports have no curves: to draw them takes longer than small runs do.
+
+    tests/report and `test_the_default_folder`, which is of every job, draw them.
+    """
+    from widehead.report import curves  # not before a run trains: it brings matplotlib
+
+    drawn = curves.svg_pair
+    curves.svg_pair = lambda _: ("", "")
+    try:
+        yield
+    finally:
+        curves.svg_pair = drawn
+
+
+def call(*arguments: str | Path, draws: bool = False) -> Called:
+    """Run the program in this process; a bug of it is raised here. Reports of training have curves if it ``draws``."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.nullcontext() if draws or arguments[:1] != ("train",) else without_curves(),
+        pytest.raises(SystemExit) as ended,
+    ):
         main([str(argument) for argument in arguments])
     code = ended.value.code
     assert isinstance(code, int)
