@@ -50,7 +50,7 @@ DEFAULTS = {
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Called]:
     out = tmp_path_factory.mktemp("demo") / "runs" / "demo"
-    return out, call("demo", "--out", out, "--quiet", "--json")
+    return out, call("demo", "--out", out, "--quiet", "--json", draws=True)
 
 
 def test_it_beats_popularity_and_an_untrained_network(demo: tuple[Path, Called]) -> None:

@@ -39,7 +39,7 @@ class Called:
 def without_curves() -> Iterator[None]:
     """Reports have no curves: to draw them takes longer than small runs do.
 
-    tests/report and `test_the_default_folder`, which is of every job, draw them.
+    tests/report, `test_the_default_folder`, which is of every job, and the demo draw them.
     """
     from widehead.report import curves  # not before a run trains: it brings matplotlib
 
@@ -57,7 +57,7 @@ def call(*arguments: str | Path, draws: bool = False) -> Called:
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        contextlib.nullcontext() if draws or arguments[:1] != ("train",) else without_curves(),
+        without_curves() if arguments[:1] in (("train",), ("demo",)) and not draws else contextlib.nullcontext(),
         pytest.raises(SystemExit) as ended,
     ):
         main([str(argument) for argument in arguments])
