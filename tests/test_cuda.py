@@ -75,7 +75,7 @@ def test_captured_steps_are_those_made_one_by_one(played: Device, name: str, opt
     row = row_of(name)
     one, other = Trained(row, optimizer, bias=True), Trained(row, optimizer, bias=True)
     step = other.graphed()
-    for inputs, targets in batches(row, 45):
+    for inputs, targets in batches(row, 32):
         assert relative(step(inputs, targets), one.step(inputs, targets).cpu()) < 1e-5
     assert other.head.weights.closes >= 1, "it should go on through ends of segments"
     assert relative(other.weight(), one.weight()) < 2e-5

@@ -60,7 +60,7 @@ def test_a_head_in_a_file_does_what_one_in_memory_does(
     for head in heads:
         optimizer = wh.optim.SGD(head, lr=0.02, momentum=momentum)
         torch.manual_seed(2)  # of the rounding
-        losses = train(head, optimizer, 150)
+        losses = train(head, optimizer, 80)
         head.consolidate()
         scores, ids = head.top_k(torch.ones(2, WIDTH), 5)
         found.append((losses, head.audit(), scores.tolist(), ids.tolist()))
@@ -83,7 +83,7 @@ def test_in_bfloat16_the_loss_is_that_of_the_stored_weights(kind: str, momentum:
     head = make(storage_dtype=HALF)
     options = {"momentum": momentum} if kind == "SGD" else {}
     optimizer = getattr(wh.optim, kind)(head, lr=0.02, **options)
-    train(head, optimizer, 300)
+    train(head, optimizer, 120)
     audit = head.audit()
     assert audit.gram < 5e-6
     assert audit.column_sum < 2e-6
@@ -104,7 +104,7 @@ def test_in_bfloat16_the_loss_is_that_of_the_stored_weights(kind: str, momentum:
 
 def test_bfloat16_stays_close_to_float32() -> None:
     half, single = make(storage_dtype=HALF), make()
-    losses = [train(head, wh.optim.SGD(head, lr=0.02), 300) for head in (half, single)]
+    losses = [train(head, wh.optim.SGD(head, lr=0.02), 120) for head in (half, single)]
     assert sum(losses[0][-50:]) == pytest.approx(sum(losses[1][-50:]), rel=0.01)
     assert float((half.weight() - single.weight()).norm() / single.weight().norm()) < 0.1
 
@@ -156,7 +156,7 @@ def test_checkpoints_go_on_bit_equal(tmp_path: Path, momentum: float, storage_dt
     other_optimizer.load_state_dict(tree["optimizer"])
     for each, its_optimizer in ((head, optimizer), (other, other_optimizer)):
         torch.manual_seed(3)
-        train(each, its_optimizer, 60, seed=2)
+        train(each, its_optimizer, 40, seed=2)
     assert_equal(head, other)
 
 
