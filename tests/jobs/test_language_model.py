@@ -17,7 +17,7 @@ KINDS = ("gru", "lstm", "transformer", "bag")
 
 
 def trained(folder: Path, encoder: str, **options: Any) -> Run:
-    small = {"context": 8, "batch_size": 8, "epochs": 3, "encoder": encoder, "head_lr": None, "encoder_lr": 0.01}
+    small = {"context": 8, "batch_size": 8, "epochs": 4, "encoder": encoder, "head_lr": None, "encoder_lr": 0.01}
     run = Run.new(config_of("language-model", folder, **{**small, **options}))
     run.train(quiet=True)
     return run
