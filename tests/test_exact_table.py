@@ -191,7 +191,7 @@ def test_state_dict_goes_on_bit_equal_from_the_middle(row: Row, dtype: torch.dty
     lr = 0.5 if row.quadratic else 0.05
     head, _ = make_head(row, 8, D, dtype)
     optimizer = wh.optim.SGD(head, lr=lr)
-    train(head, optimizer, row, 0, 57, lr)
+    train(head, optimizer, row, 0, 37, lr)
     saved = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     saved_optimizer = copy.deepcopy(optimizer.state_dict())
     twin = copy.deepcopy(head)
@@ -200,9 +200,9 @@ def test_state_dict_goes_on_bit_equal_from_the_middle(row: Row, dtype: torch.dty
     other.load_state_dict(saved)
     other_optimizer.load_state_dict(saved_optimizer)
     assert other_optimizer.param_groups[0]["lr"] == lr
-    train(head, optimizer, row, 57, 20, lr)
-    train(other, other_optimizer, row, 57, 20, lr)
-    train(twin, wh.optim.SGD(twin, lr=lr), row, 57, 20, lr)
+    train(head, optimizer, row, 37, 15, lr)
+    train(other, other_optimizer, row, 37, 15, lr)
+    train(twin, wh.optim.SGD(twin, lr=lr), row, 37, 15, lr)
     for name, tensor in head.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
         assert torch.equal(tensor, twin.state_dict()[name]), name

@@ -45,7 +45,7 @@ def contracted(d: int, m: int, num_classes: int) -> Iterator[ExactHead]:
     head, _ = make_head(row, d, num_classes, torch.float32)
     optimizer = wh.optim.SGD(head, lr=1.0)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(160):
+    for _ in range(100):
         b = batch(row, generator, m, d, num_classes, dominant=4.0)
         optimizer.param_groups[0]["lr"] = 0.5 * m / float(torch.linalg.matrix_norm(b.hidden, 2)) ** 2
         loss, _ = head_loss(head, b)

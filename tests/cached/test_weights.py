@@ -66,7 +66,7 @@ def test_steps_equal_those_of_the_dense_twin(kind: table.Kind, row: Row) -> None
         head, dense = made(row, 7, 40, bias=bias)
         optimizer, twin = kind.make(head), kind.twin(dense)
         generator = torch.Generator().manual_seed(7)
-        for step in range(11):
+        for step in range(8):
             b = batch(row, generator, 19 if step % 3 == 2 else 4, 7, 40, dominant=2.0)
             head_loss(head, b)[0].backward()
             wide = widened(b, bias)

@@ -35,8 +35,9 @@ LOSSES = [wh.losses.SquaredError(), wh.losses.WeightedSquaredError(0.1), wh.loss
 @pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("m", [0, 3, 20])
-@pytest.mark.parametrize("times", [1, 15])
+@pytest.mark.parametrize(
+    ("m", "times"), [(0, 1), (3, 1), (20, 1), (3, 15), *(pytest.param(m, 15, marks=pytest.mark.long) for m in (0, 20))]
+)
 def test_first_batches_that_say_nothing_change_nothing(
     kind: str, loss: wh.losses.Loss, dtype: torch.dtype, m: int, times: int
 ) -> None:

@@ -55,8 +55,10 @@ def on_device(number: float) -> torch.Tensor:
 
 @EVERY
 @LOSSES
-@pytest.mark.parametrize("m", [3, 9])
-@pytest.mark.parametrize("as_tensors", [False, True])
+@pytest.mark.parametrize(
+    ("m", "as_tensors"),
+    [(3, False), (9, True), *(pytest.param(*given, marks=pytest.mark.long) for given in ((9, False), (3, True)))],
+)
 def test_no_proposal_waits(kind: str, loss: wh.losses.Loss, m: int, as_tensors: bool, device: Device) -> None:
     """Clipped or not, R renewed or not, with lr, decay and momentum that the host knows or does not."""
     head = make("cuda", loss)
