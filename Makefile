@@ -1,7 +1,7 @@
 # make demo   install, train on 102,428 outputs, evaluate, show     make test   install, run every fast test
 # make site   the documentation, in build/site/index.html
 # make test TESTS=tests/heads            some of the tests
-# make test-long                         what takes longer: several processes, kills, random walks
+# make test-long                         what takes longer: several processes, kills, random walks, more steps of fast tests
 # make test-slow                         the long proofs
 # make test-python PYTHON=python3.13     the fast tests by another interpreter, in an environment of its own
 # make test-lowest                       the fast tests with the lowest versions of dependencies that are allowed
