@@ -20,6 +20,7 @@ from widehead.data.files import is_pipe
 from widehead.errors import CheckpointError, DataError, NonFiniteError, ProcessesError
 from widehead.jobs.base import Job, job_named
 from widehead.kinds import configure
+from widehead.kinds.base import UNDECIDED
 from widehead.options import TrainingConfig
 from widehead.runs import Run
 from widehead.split import Member, Peers
@@ -170,7 +171,8 @@ def _check_same(config: TrainingConfig) -> None:
         return
     earlier, wanted = vars(RunFolder.open(config.out)[1]), vars(config.with_absolute_paths())
     default = configure(config.job, train=config.train, out=config.out, preset=config.preset)
-    decided = {"because", "train_checksum", *(name for name in job_named(config.job).decides if wanted[name] == 0)}
+    undecided = {name for name in job_named(config.job).decides if wanted[name] == UNDECIDED[name]}
+    decided = {"because", "train_checksum", *undecided}
     decided |= {"at"} if config.at == default.at else set()
     for option, value in wanted.items():
         if earlier[option] != value and option not in decided:

@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Chosen(ABC):
-    """What was chosen after training by data that the network had not seen, as a dataclass of JSON's types.
+    """What was chosen by data that a network had not seen, as a dataclass of JSON's types.
 
     Attributes:
         what: it is, in errors.
@@ -79,11 +79,13 @@ class Job(Kind, ABC):
         by_shares: whether each of several processes keeps a share of the data. Then ``of`` takes a `Share` too, and all
             of them call it, and ``save`` of the job that has one.
         choice: what ``trained`` keeps in neighbours.json, if the job chooses anything there.
+        probe: what ``save`` keeps in probe.json, if the job tries anything before a run.
     """
 
     exclude_inputs: ClassVar[bool] = False
     by_shares: ClassVar[bool] = False
     choice: ClassVar[type[Chosen] | None] = None
+    probe: ClassVar[type[Chosen] | None] = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -189,6 +191,7 @@ class JobData:
 
     ``reading`` says what was read of the training file, so that people see what was misread; ``checksum`` is that of
     the file, "" if there is none. ``share`` is that of the examples which this process has, None if it has all.
+    ``tried`` says what was tried on the data before, if anything was.
     """
 
     job: Job
@@ -197,6 +200,7 @@ class JobData:
     reading: str = ""
     checksum: str = ""
     share: Share | None = None
+    tried: str = ""
 
 
 def warn_unchosen() -> None:

@@ -30,6 +30,7 @@ from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
+from widehead.jobs.probe import Probe, probed
 from widehead.jobs.user_votes import UserVotes, UserWeights, enough, hidden_pairs
 from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
@@ -70,10 +71,11 @@ class Recommender(kind.Recommender, Job):
 
     exclude_inputs = True
     by_shares = True
-    choice = UserWeights
+    choice, probe = UserWeights, Probe
 
     def __init__(self, train: Interactions, ratings: bool, share: Share | None = None) -> None:
         self.train, self._share = train, share
+        self.found: Probe | None = None
         self.ratings = ratings
         self.num_users = train.matrix.shape[0] if share is None else len(train.users)
         counts = train.matrix.getnnz(axis=0).astype(np.int64)
@@ -128,7 +130,9 @@ class Recommender(kind.Recommender, Job):
         elif config.test is not None:
             test = job.read_test(config.test)
         unused = "" if config.ratings or not has_ratings else "; ratings count with --ratings only"
-        data = JobData(job, job._examples(config), test, f"{_told(found, share)}{unused}", share=share)
+        config = job._with_neighbours(config)
+        tried = "" if job.found is None else str(job.found)
+        data = JobData(job, job.examples(config), test, f"{_told(found, share)}{unused}", share=share, tried=tried)
         job._forget_names()
         return data
 
@@ -144,7 +148,7 @@ class Recommender(kind.Recommender, Job):
         among = None if self._share is None else self._share.dealt(self.num_users)
         return RankingTest(self.train.matrix, relevant, unreachable, exclude_inputs=True, among=among, **more)
 
-    def _examples(self, config: TrainingConfig) -> Examples:
+    def examples(self, config: TrainingConfig) -> Examples:
         """Users with items."""
         (matrix, counts), share = self._seen(config), self._share
         filled = np.diff(matrix.indptr) > 0
@@ -158,9 +162,18 @@ class Recommender(kind.Recommender, Job):
         if self._share is not None and not self._share.peers.is_first:
             self.train = dataclasses.replace(self.train, users=[], items=Vocabulary([]))
 
+    def _with_neighbours(self, config: TrainingConfig) -> TrainingConfig:
+        """The options with as many neighbours as the data ask for, if that is left to them."""
+        if config.neighbours >= 0:
+            return config
+        if self.found is None:
+            alone = self._share is None
+            self.found = probed(self, config) if alone else Probe(0, "several processes have a part of the users each")
+        return dataclasses.replace(config, neighbours=self.found.neighbours)
+
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""
-        return config.neighbours > 0 and enough(self.train.matrix)
+        return self._with_neighbours(config).neighbours > 0 and enough(self.train.matrix)
 
     def _seen(self, config: TrainingConfig) -> tuple[CSR, np.ndarray]:
         """The pairs that train the network, and how many of them each item is in."""
@@ -185,6 +198,8 @@ class Recommender(kind.Recommender, Job):
             if is_first:
                 folder.keep("items.txt", self.train.items.save)
                 folder.keep("users.txt", Vocabulary(self.train.users).save)
+                if self.found is not None:
+                    self.found.write(folder.probe_path)
         folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree), is_first)
 
     @classmethod
@@ -210,7 +225,9 @@ class Recommender(kind.Recommender, Job):
         """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
 
         It is an eighth of the items at most, and less if memory or time would run out: see `affordable_width`.
+        ``neighbours`` -1 becomes what `probed` found.
         """
+        config = self._with_neighbours(config)
         if config.width > 0:
             return config
         counts = self.item_counts
@@ -283,7 +300,8 @@ class Recommender(kind.Recommender, Job):
         network.eval()
         seen, users, hidden = hidden_pairs(self.train.matrix, config.seed)
         held = RowExamples(seen[users], hidden)
-        choice = UserVotes(seen, config.neighbours).chosen(network, held, self.metric_names(config.at), config.seed)
+        votes = UserVotes(seen, config.neighbours, asked=held.inputs)
+        choice = votes.chosen(network, held, self.metric_names(config.at), config.seed)
         choice.write(folder.neighbours_path)
         return str(choice)
 

@@ -62,14 +62,14 @@ def enough(matrix: CSR) -> bool:
     return int(np.count_nonzero(np.diff(matrix.indptr) > 1)) >= FEWEST
 
 
-def hidden_pairs(matrix: CSR, seed: int) -> tuple[CSR, np.ndarray, CSR]:
+def hidden_pairs(matrix: CSR, seed: int, part: float = _HELD) -> tuple[CSR, np.ndarray, CSR]:
     """The pairs (n, D) that train the network, users (h,) to choose by, and their hidden pairs (h, D).
 
-    Hidden is a fifth of the pairs of a tenth of the users with two or more, 2,000 users at most.
+    Hidden is a fifth of the pairs of a ``part`` of the users with two or more, 2,000 users at most.
     """
     able = np.flatnonzero(np.diff(matrix.indptr) > 1)
     drawn = np.random.default_rng([seed, len(able)]).permutation(able)
-    users = np.sort(drawn[: min(int(_HELD * len(able)), _MOST_HELD)])
+    users = np.sort(drawn[: min(int(part * len(able)), _MOST_HELD)])
     theirs = matrix[users]
     hidden = binary(split_rows(theirs, _HIDDEN, seed)[1])
     chosen = np.zeros(matrix.shape[0], dtype=bool)
@@ -89,10 +89,12 @@ class UserVotes:
         matrix: (n, D) scipy CSR of who has what; values do not count.
         count: how many users vote.
         weights: (F,) w; `top_k` needs it.
+        asked: (m, D) those whose votes will be asked for, if no others will: it saves looking at items that they lack.
     """
 
-    def __init__(self, matrix: CSR, count: int, weights: list[float] | None = None) -> None:
+    def __init__(self, matrix: CSR, count: int, weights: list[float] | None = None, asked: CSR | None = None) -> None:
         self.count = count
+        self._asked = np.arange(matrix.shape[1]) if asked is None else np.unique(asked.indices)
         self.weights = None if weights is None else np.array(weights)
         self._pairs = binary(matrix)
         users, items = np.diff(self._pairs.indptr), self._pairs.getnnz(axis=0)
@@ -107,20 +109,24 @@ class UserVotes:
 
     @cached_property
     def _nearest_items(self) -> CSR:
-        """(D, D) cosines of the items nearest to each, the largest of each row."""
+        """(D, D) cosines of the items nearest to each that may be asked for, the largest of each row."""
         users, items = np.diff(self._pairs.indptr), self._pairs.getnnz(axis=0)
         telling = np.where(users <= _bound(users, _MEETINGS_OF_ITEMS), 1.0, 0.0)
         right = _scaled(self._pairs, telling * self._lengths**-0.5, np.maximum(items, 1.0) ** -0.5)
         left = _scaled(self._pairs.T.tocsr(), np.maximum(items, 1.0) ** -0.5, np.ones(len(users)))
         width = self._pairs.shape[1]
-        most, work, found = max(1, min(_NEAREST, _ENTRIES // width)), Work("nearest items", width), []
-        for some in _blocks(self._pairs.T @ (users * telling)):
-            cosines = (left[some] @ right).tocsr()
-            cosines.data[rows_of_entries(cosines) + some.start == cosines.indices] = 0.0  # no item is its own neighbour
+        most, work, found = max(1, min(_NEAREST, _ENTRIES // width)), Work("nearest items", len(self._asked)), []
+        for some in _blocks((self._pairs.T @ (users * telling))[self._asked]):
+            here = self._asked[some]
+            cosines = (left[here] @ right).tocsr()
+            cosines.data[here[rows_of_entries(cosines)] == cosines.indices] = 0.0  # no item is its own neighbour
             cosines.eliminate_zeros()
             found.append(largest(cosines, most))
-            work.add(some.stop - some.start)
-        return scipy.sparse.vstack(found, format="csr")
+            work.add(len(here))
+        asked = scipy.sparse.vstack(found, format="csr")
+        lengths = np.zeros(width, dtype=np.int64)
+        lengths[self._asked] = np.diff(asked.indptr)
+        return scipy.sparse.csr_matrix((asked.data, asked.indices, np.append(0, np.cumsum(lengths))), (width, width))
 
     def votes(self, given: CSR) -> list[CSR]:
         """(m, D) votes of the users like those who have ``given`` (m, D), by their squares, and of the given items.

@@ -14,6 +14,9 @@ JOBS: dict[str, type[Kind]] = {}
 STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
 """What presets of a fixed encoder and a least-squares output layer stand on: other values ask for training."""
 
+UNDECIDED: Mapping[str, int] = {"width": 0, "batch_size": 0, "neighbours": -1}
+"""Options that the data of some jobs decide, and the value by which they are left to them."""
+
 
 class Kind:
     """A kind of run, as the command line and the table of options know it; subclasses with a ``name`` are in `JOBS`.
@@ -28,7 +31,7 @@ class Kind:
         presets: its defaults; the first one that goes with the other options holds.
         sgd_lr: SGD's learning rate by loss, if the data do not tell.
         brings_data: whether it needs no training file.
-        decides: options, of ``width`` and ``batch_size``, that the data decide where they are 0.
+        decides: options, of those in `UNDECIDED`, that the data decide where they have the value there.
     """
 
     name: ClassVar[str]
@@ -64,6 +67,8 @@ class Kind:
                 f"Option `batch_size` should be at least 1 but for the job {_deciding('batch_size')}, for which 0 lets "
                 f"the data decide. Found 0 with job = {cls.name!r}."
             )
+        if config.neighbours < 0 and "neighbours" not in cls.decides:
+            raise refusal("neighbours", f"be at least 0 for the job {cls.name}", config.neighbours)
         if "encoder" in cls.takes:
             _check_encoder(config)
         if config.encoder_init != "svd":

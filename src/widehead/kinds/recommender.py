@@ -27,7 +27,7 @@ class Recommender(Kind):
         *("ratings", "target_power", "target_item_power", "neighbours"),
         *("hidden", "activation", "dropout", "input_dropout", "encoder_init"),
     )
-    decides: ClassVar[Sequence[str]] = ("width",)
+    decides: ClassVar[Sequence[str]] = ("width", "neighbours")
     presets: ClassVar[Sequence[Preset]] = (
         Preset(
             "svd",
@@ -45,6 +45,7 @@ class Recommender(Kind):
                 "head_ridge": 0.6,
                 "loss": "squared-error",
                 "batch_size": 512,
+                "neighbours": -1,
             },
             stands_on=STARTS,
         ),
@@ -59,6 +60,7 @@ class Recommender(Kind):
                 "schedule": "cosine",
                 "input_dropout": 0.5,
                 "batch_size": 512,
+                "neighbours": -1,
                 "epochs": 15,
                 "evaluate_every": "5 epochs",
             },

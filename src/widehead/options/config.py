@@ -86,7 +86,10 @@ class TrainingConfig:
     subsample: float | None = own(None, POSITIVE, "Thin out words above this share, such as 1e-4.", _DATA)
     minimum_count: int = own(1, whole(1), "Rarer words are unknown, or no features.", _DATA)
     neighbours: int = own(
-        0, whole(0), "The nearest training documents, sequences or users, so many, have a say; 0: none.", _DATA
+        0,
+        whole(-1),
+        "The nearest training documents, sequences or users, so many, have a say; 0: none; -1: the data decide.",
+        _DATA,
     )
     # Network.
     encoder: str = own("ngram", choice(ENCODERS), f"Encoder of a sequence: {', '.join(ENCODERS)}.", _NETWORK)

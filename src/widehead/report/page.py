@@ -47,9 +47,10 @@ def write_report(
 
 
 def _neighbours(folder: RunFolder, job: type[Job]) -> list[Table]:
-    """How what neighbours count was chosen, if the run has them."""
-    choice = None if job.choice is None else job.choice.read(folder.neighbours_path)
-    return [] if choice is None else [Table("Neighbours", *choice.table(), str(choice))]
+    """Whether neighbours should rank, and what they count, if the data decided about these."""
+    places = {"Neighbours, or none": (job.probe, folder.probe_path), "Neighbours": (job.choice, folder.neighbours_path)}
+    found = {title: None if kind is None else kind.read(path) for title, (kind, path) in places.items()}
+    return [Table(title, *told.table(), str(told)) for title, told in found.items() if told is not None]
 
 
 def render(**contents: Any) -> str:

@@ -252,6 +252,8 @@ def _tell(config: TrainingConfig, data: JobData, peers: Peers, display: Display,
         display.say(said(config.test, data.test.reading))
     if begins and config.preset is not None:
         display.say(f"Preset {config.preset}: {config.because or 'the default'}.")
+    if begins and data.tried:
+        display.say(data.tried)
 
 
 def trained_in(

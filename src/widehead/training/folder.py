@@ -29,7 +29,10 @@ LOCK = ".lock"
 """Name of the file by which a process keeps others out."""
 
 _CHUNK = 1 << 20
-_FILES = ("config.json", "metrics.jsonl", "report.html", "estimator.json", "neighbours.json", "classifiers.safetensors")
+_FILES = (
+    *("config.json", "metrics.jsonl", "report.html", "estimator.json"),
+    *("probe.json", "neighbours.json", "classifiers.safetensors"),
+)
 _FOLDERS = ("checkpoints", "vocabularies")
 
 
@@ -44,6 +47,7 @@ class RunFolder:
         self.metrics_path = self.path / "metrics.jsonl"
         self.report_path = self.path / "report.html"
         self.neighbours_path = self.path / "neighbours.json"
+        self.probe_path = self.path / "probe.json"
         self.classifiers_path = self.path / "classifiers.safetensors"
         self.estimator_path = self.path / "estimator.json"
         self.last_checkpoint = self.path / "checkpoints" / "last.safetensors"
