@@ -6,6 +6,7 @@ checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html
 estimator.json              what an estimator knows besides, if one saved the run
+probe.json                  whether neighbours should rank, if the data decided
 .lock                       while a process trains here
 """
 
