@@ -181,7 +181,7 @@ def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
             (np.ones(len(users), dtype=np.float32), (users, np.repeat(np.arange(items), pairs_of)))
         )
         job = Recommender(Interactions(matrix, [], Vocabulary([]), np.zeros(0, dtype=np.int64)), ratings=False)
-        config = configure("recommender", train="a", out="b")
+        config = configure("recommender", train="a", out="b", neighbours=0)
         assert config.width == 0
         assert job.settled(config) == dataclasses.replace(config, width=width)
         assert job.settled(dataclasses.replace(config, width=7)).width == 7
@@ -229,7 +229,7 @@ def test_few_items_or_many_rows_bound_the_width_and_the_run_says_so(users: int, 
     entries = np.ones(len(places), dtype=np.float32), (places % users, (places + places // users) % items)
     matrix = scipy.sparse.csr_matrix(entries, shape=(users, items))
     job = Recommender(Interactions(matrix, [], Vocabulary([]), np.zeros(0, dtype=np.int64)), ratings=False)
-    config = job.settled(configure("recommender", train="a", out="b"))
+    config = job.settled(configure("recommender", train="a", out="b", neighbours=0))
     assert config.width == width
     assert config.because.startswith(f"the default; width {width} and not ")
     assert config.because.endswith(f"because of {users:,} users and {items:,} items")

@@ -159,7 +159,8 @@ def test_what_chooses_knows_nothing_of_hidden_pairs(tmp_path: Path, monkeypatch:
     known, starts = list[Any](), list[int]()
     make, scaled = UserVotes.__init__, recommender.scaled
     monkeypatch.setattr(recommender, "scaled", lambda *given: (starts.append(given[0].nnz), scaled(*given))[1])
-    monkeypatch.setattr(UserVotes, "__init__", lambda self, *given: (known.append(given[0]), make(self, *given))[1])
+    noting = lambda self, *given, **more: (known.append(given[0]), make(self, *given, **more))[1]  # noqa: E731
+    monkeypatch.setattr(UserVotes, "__init__", noting)
     options = {"width": 4, "at": (1, 5), "holdout": 0.0, "neighbours": 500, "epochs": 1}
     run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
     run.train(quiet=True)
