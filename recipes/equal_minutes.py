@@ -95,7 +95,8 @@ def trained(job: str, options: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     time.perf_counter = time.process_time  # so that the minutes of a run, and its log, are of CPU
     config = configure(job, **{"epochs": None, "evaluate_every": NEVER, "checkpoint_every": NEVER, **options})
-    end = Run.new(config).train(quiet=True)
+    run = Run.new(config)
+    end, config = run.train(quiet=True), run.config
     names = ("encoder", "head", "loss", "width", "context", "batch_size", "dropout", "encoder_lr", "head_optimizer")
     spent = {"seconds": end.seconds, "steps": end.step, "epochs": end.epoch, "cpu_seconds": time.process_time()}
     return {**{name: getattr(config, name) for name in names}, **spent, "metrics": dict(end.metrics)}

@@ -70,6 +70,7 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
     begin = time.process_time()
     outcome = Run.new(config).train(quiet=True)
     run = Run.open(out / "run")  # as it ranks, with what was chosen after training
+    config = run.config  # with what the data decided
     metrics = run.evaluate(files["test"], at_most=config.rank_at_most)
     chosen = json.loads(run.folder.neighbours_path.read_text()) if run.folder.neighbours_path.exists() else None
     shutil.rmtree(out)
