@@ -140,7 +140,7 @@ class Recurrent(nn.Module):
 
     def forward(self, rows: Tensor, sequences: SparseTargets) -> Tensor:
         if len(rows) == 0:
-            return self.last(rows.new_zeros(0, self.rnn.hidden_size))
+            return self.last(rows[:, :1].expand(0, self.rnn.hidden_size))  # so that rows have a gradient, of nothing
         places, sizes = packed_places(sequences)
         order = torch.empty_like(places).scatter_(0, places, torch.arange(len(places), device=places.device))
         states, _ = self.rnn(PackedSequence(rows[order], sizes))
@@ -234,7 +234,8 @@ def by_length(mix: Callable[[Tensor], Tensor], rows: Tensor, sequences: SparseTa
 
     Sequences of one table differ in length by less than a factor of two, so that less than half of it is filling.
     """
-    found, places = rows.new_zeros(0, rows.shape[1]), rows.new_zeros(0, dtype=torch.int64)
+    # A part of the rows, so that these have a gradient even if there are none: others may wait for it.
+    found, places = rows[:0], rows.new_zeros(0, dtype=torch.int64)
     for table in _tables(sequences):
         filled = table >= 0
         found = torch.cat([found, mix(rows[table.clamp_min(0)])[filled]])

@@ -75,8 +75,6 @@ def _check_new(config: TrainingConfig, data: Any) -> None:
 
 def check_split(config: TrainingConfig) -> None:
     """Raise ValueError if several processes cannot make the run."""
-    if config.tied:
-        raise refusal("tied", "be off in several processes", config.tied)
     if config.device != "cpu":
         raise refusal("device", "be cpu in several processes", config.device)
 
