@@ -51,6 +51,18 @@ def test_a_dry_run_says_once_what_a_process_takes(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_sequences_with_no_options_but_the_length(tmp_path: Path) -> None:
+    FILES["next-item"](tmp_path)
+    run = tmp_path / "run"
+    process = torchrun.start("train", "next-item", tmp_path / "train.txt", "--epochs", "1", "--out", run)
+    code, _, err = torchrun.ended(process)
+    assert (code, own(err)) == (0, [])
+    config = json.loads((run / "config.json").read_text())
+    assert (config["tied"], config["head"]) == (True, "sampled")
+    judged = call("evaluate", run, "--test", tmp_path / "test.txt", "--json")
+    assert judged.code == 0, judged.err
+
+
 def test_other_commands_are_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchrun_of_program, "size", lambda: 2)
     monkeypatch.setattr(torchrun_of_program, "rank", lambda: 0)

@@ -82,6 +82,7 @@ def trained(
     if bias is not None:
         off["bias"] = relative(split.bias(), whole.bias())
     off["outputs"] = _outputs_off(split, whole, parts[rank][0].to(dtype))
+    off["read"] = _read_off(split, whole, parts[rank][0].to(dtype), parts[rank][1])
     audit = split.audit()
     return {**off, "gram": audit.gram, "column_sum": audit.column_sum, "closes": float(audit.closes)}
 
@@ -97,6 +98,18 @@ def _outputs_off(split: wh.ExactHead, whole: wh.ExactHead, hidden: Tensor) -> fl
     some = torch.arange(len(hidden))[:, None] % whole.num_classes
     pairs = [(scores, expected), (scores, named), every, (split.scores(hidden, some), every[1].gather(1, some))]
     return max(relative(a, b) for a, b in pairs)
+
+
+@torch.no_grad()
+def _read_off(split: wh.ExactHead, whole: wh.ExactHead, hidden: Tensor, targets: wh.SparseTargets) -> float:
+    """How far log-probabilities of the targets and W as an ordinary layer are, read again after `consolidate`."""
+    named = wh.SparseTargets.from_lists(targets.to_lists())
+    split.consolidate()
+    off = relative(split.to_linear().weight, whole.to_linear().weight)
+    if not whole.loss.has_probabilities:
+        return off
+    found, expected = split.log_prob(hidden, named), whole.log_prob(hidden.double(), named)
+    return max(off, *((found - expected).abs() / expected.abs().clamp_min(1.0)).tolist())
 
 
 def kept_apart(mesh: Any, folder: str, kind: str) -> dict[str, float]:
