@@ -33,7 +33,7 @@ NEXT_ITEM_HEADS = Claim(
     "passes. The full softmax made 43 steps, fewer than its rate takes to rise. Negative sampling ran an "
     "hour and a half later, once its loss was mended: before, it learnt nothing here; noise-contrastive and blackout "
     "ran three hours later (recipes/LOG.md, 2026-11-28). The retrieved head had 12√D of both kinds; its "
-    "default here is 500 now.",
+    "default here is 500 now. A step had 256 sequences; by default it has 100 now.",
     "python recipes/equal_minutes.py next-item TRAIN TEST --minutes 0.75 --at-most 10000 "
     "--heads sampled,exact,full,retrieved,adaptive,hierarchical,negative-sampling,noise-contrastive,blackout",
     (Table(_MINUTES, _ITEMS, {"job": "next-item", "set": "diginetica", "minutes": 0.75}),),

@@ -181,14 +181,12 @@ def _ahead(rows: list[dict[str, object]]) -> str:
 
 NEXT_ITEM = Claim(
     "The next item: diginetica and Nowplaying",
-    "43,097 and 60,416 items, the splits of the papers on graph networks; recall@20 and MRR@20 of the last item of "
+    "43,097 and 60,416 items, the splits of the papers on graph networks; recall@20 and MRR@20 of the last item of all "
     "test prefixes. 'followed' is what came after the last item in training. 'sampled' is the job without options: a "
-    "GRU of 128 units, one thread, other work on the machine. Rows with places that chose have neighbours: the nearest "
-    "training sessions, items that come again and what was frequent lately have a say, as much as sessions kept aside "
-    "tell; the other two were trained before there were any, on all sessions, and judged on 20,000 prefixes drawn at "
-    "random (standard error of recall 0.35 and 0.28 %). Papers report (from memory) for diginetica 50.7 / 17.6 "
-    "(SR-GNN) and 54.2 / 19.0 (GCE-GNN), for Nowplaying 18.9 / 7.5 and 22.4 / 8.4. **The job is ahead of both on both "
-    "sets; its network alone is behind GCE-GNN.**",
+    "GRU of 128 units, beside which the nearest training sessions, items that come again and what was frequent lately "
+    "have a say, as much as places of sessions kept aside tell; one thread, other work on the machine. Papers report "
+    "(from memory) for diginetica 50.7 / 17.6 (SR-GNN) and 54.2 / 19.0 (GCE-GNN), for Nowplaying 18.9 / 7.5 and 22.4 / "
+    "8.4. **The job is ahead of both on both sets; its network alone is behind GCE-GNN.**",
     "python recipes/next_item.py FOLDER",
     (
         Table(
