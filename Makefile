@@ -17,6 +17,9 @@ TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Tests start hundreds of processes, each of which would compile all modules anew where this is set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long test-slow test-python test-lowest test-stacks test-sanitized test-played test-gpu bench-gpu site check clean
 demo: $(READY)
 	$(BIN)/widehead demo
