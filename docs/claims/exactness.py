@@ -42,6 +42,35 @@ EVERY = Claim(
     "bounds, not measurements (tests/test_optimizer_table.py).",
 )
 
+SPLIT = Claim(
+    "500 steps with the rows split over one to four processes",
+    "D = 61, d = 8, batches of 1 to 19 examples of all processes together, ragged targets, hidden layers with one "
+    "dominant direction. W of the process that is farthest, against a dense float64 matrix with the same steps.",
+    "pytest -m slow -s tests/split/test_split_long.py",
+    (
+        Table(
+            "benchmarks/results/split-500-steps.jsonl",
+            (
+                Column("loss", "loss"),
+                Column("optimiser", "optimizer"),
+                Column("type", "type"),
+                *(Column(f"P = {size}", f"off_{size}", 1, ".1e") for size in (1, 2, 3, 4)),
+            ),
+            {},
+        ),
+    ),
+    says=lambda rows: (
+        "".join(
+            f"{kind}, {len(of_kind)} of the 90 pairs of a loss and an optimiser: W within "
+            + ", ".join(f"{worst(of_kind, kind, f'off_{size}')} (P = {size})" for size in (1, 2, 3, 4))
+            + ". "
+            for kind in ("float32", "float64")
+            if (of_kind := [row for row in rows if row["type"] == kind])
+        )
+        + "The test demands 2e-6 and 1e-12. Pairs without a line have not been run."
+    ),
+)
+
 DRIFT = Claim(
     "100,000 steps in float32",
     "D = 100,000, d = 64, 32 examples, two targets each, one dominant direction that turns, weight decay; nothing is "
