@@ -8,6 +8,7 @@ from claims.exactness import (
     DRIFT,
     EVERY,
     HALF,
+    HALVES,
     KILLS,
     MAPPED,
     PEAK,
@@ -98,7 +99,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
         ),
         *(BY_OPTIMISER_WORDS, BY_OPTIMISER_ITEMS, ILL),
     ),
-    "Memory": (MAPPED, REACH, RUNS, SEQUENCES, TRAFFIC, PEAK, HALF),
+    "Memory": (MAPPED, REACH, HALVES, RUNS, SEQUENCES, TRAFFIC, PEAK, HALF),
 }
 
 HEADLINES = (

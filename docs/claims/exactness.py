@@ -149,12 +149,33 @@ REACH = Claim(
                 Column("MB sent in a step by each", "bytes_sent", 1e-6, ".2f"),
                 Column("drift of Q", "drift", 1, ".1e"),
             ),
-            {},
+            {"classes": 100_000_000},
         ),
     ),
     says=lambda rows: (
         f"A step took {1e3 * rows[0]['seconds']:.0f} ms, with one thread a process beside other work on both cores."
     ),
+)
+
+HALVES = Claim(
+    "Memory of rows split over two processes",
+    "D = 5,000,000, d = 64, 1,024 examples of all processes together, 27 targets each, 60 steps of Newton. Anonymous "
+    "memory of the head in a process, at most, and what it gives to messages; one thread "
+    "a process beside other work.",
+    "python recipes/split_rows.py",
+    (
+        Table(
+            "recipes/results/split-rows.jsonl",
+            (
+                Column("processes", "processes"),
+                Column("anonymous memory of a head, GB", "memory", 1e-9, ".2f"),
+                Column("MB given in a step by each", "bytes_sent", 1e-6, ".2f"),
+                Column("drift of Q", "drift", 1, ".1e"),
+            ),
+            {"classes": 5_000_000},
+        ),
+    ),
+    says=lambda rows: f"Each of two holds {value_of(rows[1], 'memory') / value_of(rows[0], 'memory'):.2f} of one's.",
 )
 
 RUNS = Claim(
