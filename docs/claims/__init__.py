@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from results import Claim, Headline, median, value_of
 
-from claims.exactness import DRIFT, EVERY, HALF, KILLS, MAPPED, PEAK, REACH, RUNS, SEQUENCES, SOAK, TRAFFIC, TWIN, worst
+from claims.exactness import (
+    DRIFT,
+    EVERY,
+    HALF,
+    HALVES,
+    KILLS,
+    MAPPED,
+    PEAK,
+    REACH,
+    RUNS,
+    SEQUENCES,
+    SOAK,
+    SPLIT,
+    TRAFFIC,
+    TWIN,
+    worst,
+)
 from claims.minutes import NEXT_ITEM_HEADS, NEXT_ITEM_MINUTES, WIKITEXT_HEADS, WIKITEXT_MINUTES
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
@@ -58,7 +74,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
         *(STEP, CLASSES_10, SWEEP, FEW, MANY, BEFORE, OPTIMISERS, DIRECT, HEADS_ALONE, PAPER_TABLE, UPKEEP, PASS),
         *(READING, GPT2),
     ),
-    "Exactness": (TWIN, EVERY, DRIFT, SOAK),
+    "Exactness": (TWIN, EVERY, SPLIT, DRIFT, SOAK),
     "Reliability of runs": (KILLS,),
     "Quality, beside other systems": (
         *(
@@ -83,7 +99,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
         ),
         *(BY_OPTIMISER_WORDS, BY_OPTIMISER_ITEMS, ILL),
     ),
-    "Memory": (MAPPED, REACH, RUNS, SEQUENCES, TRAFFIC, PEAK, HALF),
+    "Memory": (MAPPED, REACH, HALVES, RUNS, SEQUENCES, TRAFFIC, PEAK, HALF),
 }
 
 HEADLINES = (

@@ -42,6 +42,35 @@ EVERY = Claim(
     "bounds, not measurements (tests/test_optimizer_table.py).",
 )
 
+SPLIT = Claim(
+    "500 steps with the rows split over one to four processes",
+    "D = 61, d = 8, batches of 1 to 19 examples of all processes together, ragged targets, hidden layers with one "
+    "dominant direction. W of the process that is farthest, against a dense float64 matrix with the same steps.",
+    "pytest -m slow -s tests/split/test_split_long.py",
+    (
+        Table(
+            "benchmarks/results/split-500-steps.jsonl",
+            (
+                Column("loss", "loss"),
+                Column("optimiser", "optimizer"),
+                Column("type", "type"),
+                *(Column(f"P = {size}", f"off_{size}", 1, ".1e") for size in (1, 2, 3, 4)),
+            ),
+            {},
+        ),
+    ),
+    says=lambda rows: (
+        "".join(
+            f"{kind}, {len(of_kind)} of the 90 pairs of a loss and an optimiser: W within "
+            + ", ".join(f"{worst(of_kind, kind, f'off_{size}')} (P = {size})" for size in (1, 2, 3, 4))
+            + ". "
+            for kind in ("float32", "float64")
+            if (of_kind := [row for row in rows if row["type"] == kind])
+        )
+        + "The test demands 2e-6 and 1e-12. Pairs without a line have not been run."
+    ),
+)
+
 DRIFT = Claim(
     "100,000 steps in float32",
     "D = 100,000, d = 64, 32 examples, two targets each, one dominant direction that turns, weight decay; nothing is "
@@ -120,12 +149,33 @@ REACH = Claim(
                 Column("MB sent in a step by each", "bytes_sent", 1e-6, ".2f"),
                 Column("drift of Q", "drift", 1, ".1e"),
             ),
-            {},
+            {"classes": 100_000_000},
         ),
     ),
     says=lambda rows: (
         f"A step took {1e3 * rows[0]['seconds']:.0f} ms, with one thread a process beside other work on both cores."
     ),
+)
+
+HALVES = Claim(
+    "Memory of rows split over two processes",
+    "D = 5,000,000, d = 64, 1,024 examples of all processes together, 27 targets each, 60 steps of Newton. Anonymous "
+    "memory of the head in a process, at most, and what it gives to messages; one thread "
+    "a process beside other work.",
+    "python recipes/split_rows.py",
+    (
+        Table(
+            "recipes/results/split-rows.jsonl",
+            (
+                Column("processes", "processes"),
+                Column("anonymous memory of a head, GB", "memory", 1e-9, ".2f"),
+                Column("MB given in a step by each", "bytes_sent", 1e-6, ".2f"),
+                Column("drift of Q", "drift", 1, ".1e"),
+            ),
+            {"classes": 5_000_000},
+        ),
+    ),
+    says=lambda rows: f"Each of two holds {value_of(rows[1], 'memory') / value_of(rows[0], 'memory'):.2f} of one's.",
 )
 
 RUNS = Claim(

@@ -89,25 +89,6 @@ def trained(
     return {**off, "gram": audit.gram, "column_sum": audit.column_sum, "closes": float(audit.closes)}
 
 
-def long_trained(mesh: Any, loss: str, optimizer: str, dtype: torch.dtype, steps: int) -> float:
-    """How far W is from that of a head with all rows in float64, after the same steps."""
-    row, size, rank = row_of(loss), mesh.size(), mesh.get_local_rank()
-    torch.manual_seed(5)
-    split = wh.ExactHead(8, 61, row.make(), mesh=mesh, dtype=dtype)
-    whole = wh.ExactHead(8, 61, row.make(), dtype=torch.float64)
-    weight = (torch.randn(61, 8, dtype=torch.float64) * 8**-0.5).to(dtype)
-    split.load_weight(weight)
-    whole.load_weight(weight.double())
-    mine, theirs = OPTIMIZERS[optimizer](split), OPTIMIZERS[optimizer](whole)
-    for step in range(steps):
-        parts = [(hidden.to(dtype), targets) for hidden, targets in batches(row, size, 2, 8, 61, step)]
-        split(*parts[rank]).backward()
-        (sum(whole(hidden.double(), targets) for hidden, targets in parts) / size).backward()
-        mine.step()
-        theirs.step()
-    return relative(split.weight(), whole.weight())
-
-
 @torch.no_grad()
 def _outputs_off(split: wh.ExactHead, whole: wh.ExactHead, hidden: Tensor) -> float:
     k = min(5, whole.num_classes)

@@ -78,12 +78,19 @@ def perplexity(log_p: Tensor) -> float:
 
 
 class DenseSGD:
-    """torch.optim.SGD itself, on a dense matrix; decoupled decay added by hand."""
+    """torch.optim.SGD itself, on a dense matrix; decoupled decay and clipping added by hand."""
 
     def __init__(
-        self, weight: Tensor, lr: float, *, decoupled: bool = False, weight_decay: float = 0.0, **options: float
+        self,
+        weight: Tensor,
+        lr: float,
+        *,
+        decoupled: bool = False,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = math.inf,
+        **options: float,
     ) -> None:
-        self.parameter = torch.nn.Parameter(weight.clone())
+        self.parameter, self.max_grad_norm = torch.nn.Parameter(weight.clone()), max_grad_norm
         self.shrink = 1.0 - lr * weight_decay if decoupled else 1.0
         self.optimizer = torch.optim.SGD(
             [self.parameter], lr=lr, weight_decay=0.0 if decoupled else weight_decay, **options
@@ -96,7 +103,8 @@ class DenseSGD:
     def step(self, hidden: Tensor, t: Tensor, curvature: Tensor, target_curvature: Tensor) -> None:
         """One step with ∂L/∂O = t (m, D)."""
         self.parameter.data *= self.shrink
-        self.parameter.grad = t.T @ hidden
+        gradient = t.T @ hidden
+        self.parameter.grad = gradient * min(1.0, self.max_grad_norm / (float(gradient.norm()) + 1e-6))
         self.optimizer.step()
 
 
