@@ -206,6 +206,20 @@ def test_small_rooms_are_found_again(tmp_path: Path) -> None:
     assert "Users like the given one" in str(choice)
 
 
+@pytest.mark.parametrize("neighbours", [500, 0])
+def test_a_run_says_whose_metrics_it_has(neighbours: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own are of the network, which may have less than half of what both have."""
+    files(tmp_path)
+    options = {"width": 4, "at": (5,), "neighbours": neighbours, "test": str(tmp_path / "test.txt")}
+    run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
+    run.train()
+    told = " ".join(capsys.readouterr().err.split())
+    page = run.report().read_text(encoding="utf-8")
+    assert ("The metrics of this run are of the network alone" in told) == (neighbours > 0)
+    assert ("Its last evaluation, of the network alone: recall@5" in page) == (neighbours > 0)
+    assert "Its last evaluation" in page
+
+
 def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

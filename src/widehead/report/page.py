@@ -34,7 +34,7 @@ def write_report(
     metrics = {k: v for k, v in last.items() if k not in WHERE}
     html = render(
         title=folder.path.absolute().name,
-        summary=_summary(job.title, config, records, metrics),
+        summary=_summary(job.title, config, records, metrics, alone=folder.neighbours_path.exists()),
         metrics=comparison({"this run": metrics, **(comparisons or {})}) if metrics else None,
         pictures=[draw(curve) for curve in curves_of(records, comparisons)],
         tables=[*_neighbours(folder, job), *tables],
@@ -66,9 +66,12 @@ def render(**contents: Any) -> str:
 
 
 def _summary(
-    title: str, config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]
+    title: str, config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], *, alone: bool
 ) -> str:
-    """One paragraph: what was trained, for how long, to what end."""
+    """One paragraph: what was trained, for how long, to what end.
+
+    The metrics are of the network ``alone`` if neighbours may rank beside it.
+    """
     data = "" if config.train is None else f", trained on {Path(config.train).name}"
     head = f"the loss {config.loss} on the exact head" if config.loss else f"the head {config.head}"
     said = f"{title}{data} with {head} and {config.width} hidden units before it."
@@ -81,5 +84,6 @@ def _summary(
         f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}{apart}."
     )
     if metrics:
-        said += " Its last evaluation: " + ", ".join(f"{k} {number(v)}" for k, v in metrics.items()) + "."
+        of = ", of the network alone" if alone else ""
+        said += f" Its last evaluation{of}: " + ", ".join(f"{k} {number(v)}" for k, v in metrics.items()) + "."
     return said

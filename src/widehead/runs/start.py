@@ -266,6 +266,8 @@ def trained_in(
     give_back_freed_memory()
     if peers.size == 1 and (told := data.job.trained(trainer.network, folder, config)):
         display.say(told)
+        if outcome.metrics:
+            display.say("The metrics of this run are of the network alone; those of `widehead evaluate` are of both.")
     return outcome
 
 
