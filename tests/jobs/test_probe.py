@@ -100,6 +100,14 @@ def test_neighbours_rank_where_they_gain_and_nowhere_else() -> None:
     assert "neighbours do not rank: recall@5" in str(few)
 
 
+def test_nobody_votes_for_what_is_hidden() -> None:
+    """Of items by chance nobody can know the hidden ones: a user's own row, if it voted whole, would name them all."""
+    rng = np.random.default_rng(3)
+    by_chance = [[f"{item:02}" for item in rng.permutation(60)[:8]] for _ in range(1_300)]
+    found = probed(job_of(matrix_of(by_chance)), config_of())
+    assert max(found.before["recall@5"], found.after["recall@5"]) < 0.2  # 5 of 53 is 0.09
+
+
 def test_of_many_users_a_quarter_stands_in_with_a_quarter_of_the_units() -> None:
     found = probed(job_of(matrix_of(rooms(17_000, 500))), config_of(width=64))
     assert (found.users, found.width) == (4_250, 16)
