@@ -218,6 +218,9 @@ def test_a_run_says_whose_metrics_it_has(neighbours: int, tmp_path: Path, capsys
     assert ("The metrics of this run are of the network alone" in told) == (neighbours > 0)
     assert ("Its last evaluation, of the network alone: recall@5" in page) == (neighbours > 0)
     assert "Its last evaluation" in page
+    options |= {"test": None, "holdout": 0.0}  # nothing is judged
+    Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "other"), **options)).train()
+    assert "The metrics of this run" not in " ".join(capsys.readouterr().err.split())
 
 
 def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(
