@@ -114,14 +114,20 @@ def test_unknown_options_are_refused(kind: str, options: dict) -> None:
         getattr(wh.optim, kind)(make(), lr=0.1, **options)
 
 
-@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
-def test_what_is_remembered_goes_through_a_file(kind: str, tmp_path: Path) -> None:
-    """It holds tensors and numbers alone, each under the name of a field."""
+def stepped(kind: str) -> Any:
+    """An optimiser that made a step."""
     head = make()
     optimizer = getattr(wh.optim, kind)(head)
     hidden, ids = data(20)
     head(hidden, ids).backward()
     optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("kind", ["Newton", "Shampoo", "Muon"])
+def test_what_is_remembered_goes_through_a_file(kind: str, tmp_path: Path) -> None:
+    """It holds tensors and numbers alone, each under the name of a field."""
+    optimizer = stepped(kind)
     torch.save(optimizer.state_dict(), tmp_path / "state")
     other = getattr(wh.optim, kind)(make())
     other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
@@ -134,11 +140,7 @@ def test_what_is_remembered_goes_through_a_file(kind: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("kind", "of"), [("Newton", "Shampoo"), ("Shampoo", "Muon"), ("Muon", "Newton")])
 def test_the_state_of_another_kind_is_refused(kind: str, of: str) -> None:
-    head = make()
-    other = getattr(wh.optim, of)(head)
-    hidden, ids = data(20)
-    head(hidden, ids).backward()
-    other.step()
+    other = stepped(of)
     optimizer = getattr(wh.optim, kind)(make())
     state = {**optimizer.state_dict(), "state": other.state_dict()["state"]}
     with pytest.raises(ValueError, match=f"The state of {kind} should hold"):

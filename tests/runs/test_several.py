@@ -117,19 +117,25 @@ def test_other_heads(several: Several, tmp_path: Path, head: str) -> None:
     assert_near(tmp_path / "two", tmp_path / "one")
 
 
+def losses_of_one_that_died(several: Several, job: str, folder: Path, more: dict[str, Any]) -> list[float]:
+    """Of a run of two processes that died, ended like one that did not, and went on in three processes and in one."""
+    more = {**more, "epochs": 2, "log_every": 1, "checkpoint_every": "2 steps"}
+    several_runs.make_files(job, folder)
+    several.run(2, several_runs.begin, job, folder, "whole", more)
+    outcome, _ = several.run(2, several_runs.begin, job, folder, "dies", more, 5)[0]
+    assert outcome is None, "it should have died"
+    several.run(2, several_runs.go_on, folder, "dies", {})
+    assert all(map(torch.equal, state_of(folder / "dies"), state_of(folder / "whole")))
+    assert several_runs.log_of(folder / "dies") == several_runs.log_of(folder / "whole")
+    several.run(3, several_runs.go_on, folder, "dies", {"epochs": 3})
+    several_runs.go_on(None, folder, "dies", {"epochs": 4})
+    return [record["loss"] for record in several_runs.log_of(folder / "dies") if record["kind"] == "train"]
+
+
 @pytest.mark.parametrize("head", ["sampled", "noise-contrastive", "negative-sampling", "blackout", "retrieved"])
 def test_a_run_of_drawn_classes_that_died_is_that_which_did_not(several: Several, tmp_path: Path, head: str) -> None:
     own = {"retrieved": {"retrieved": 4, "tail": 4}, "negative-sampling": {}}.get(head, {"negatives": 7})
-    more = {**of_head(head, **own), "epochs": 2, "log_every": 1, "checkpoint_every": "2 steps"}
-    several_runs.make_files("recommender", tmp_path)
-    several.run(2, several_runs.begin, "recommender", tmp_path, "whole", more)
-    several.run(2, several_runs.begin, "recommender", tmp_path, "dies", more, 5)
-    several.run(2, several_runs.go_on, tmp_path, "dies", {})
-    assert all(map(torch.equal, state_of(tmp_path / "dies"), state_of(tmp_path / "whole")))
-    assert several_runs.log_of(tmp_path / "dies") == several_runs.log_of(tmp_path / "whole")
-    several.run(3, several_runs.go_on, tmp_path, "dies", {"epochs": 3})
-    several_runs.go_on(None, tmp_path, "dies", {"epochs": 4})
-    losses = [record["loss"] for record in several_runs.log_of(tmp_path / "dies") if record["kind"] == "train"]
+    losses = losses_of_one_that_died(several, "recommender", tmp_path, of_head(head, **own))
     assert losses[-1] < losses[0]
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from runs.test_several import CASES, assert_near, state_of
+from runs.test_several import CASES, assert_near, losses_of_one_that_died
 from support import several_runs
 from support.several import Several
 
@@ -41,15 +40,6 @@ def test_the_sampled_softmax_of_a_run_that_died_is_that_which_did_not(
     """With dropout; it goes on in three processes and in one."""
     more: dict[str, Any] = {"preset": "places" if job == "language-model" else "sampled", "loss": None, "tied": True}
     more |= {"head": "sampled", "head_options": {"negatives": 5}, "schedule": "constant"}
-    more |= {"epochs": 2, "log_every": 1, "checkpoint_every": "2 steps", "encoder_lr": 0.02, "batch_size": 4}
-    several_runs.make_files(job, tmp_path)
-    several.run(2, several_runs.begin, job, tmp_path, "whole", more)
-    outcome, _ = several.run(2, several_runs.begin, job, tmp_path, "dies", more, 5)[0]
-    assert outcome is None  # it died
-    several.run(2, several_runs.go_on, tmp_path, "dies", {})
-    assert all(map(torch.equal, state_of(tmp_path / "dies"), state_of(tmp_path / "whole")))
-    assert several_runs.log_of(tmp_path / "dies") == several_runs.log_of(tmp_path / "whole")
-    several.run(3, several_runs.go_on, tmp_path, "dies", {"epochs": 3})
-    several_runs.go_on(None, tmp_path, "dies", {"epochs": 4})
-    losses = [record["loss"] for record in several_runs.log_of(tmp_path / "dies") if record["kind"] == "train"]
+    more |= {"encoder_lr": 0.02, "batch_size": 4}
+    losses = losses_of_one_that_died(several, job, tmp_path, more)
     assert sum(losses[-8:]) < sum(losses[:8])  # of few draws, each of which says little

@@ -173,7 +173,7 @@ class Recommender(kind.Recommender, Job):
 
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""
-        return self._with_neighbours(config).neighbours > 0 and enough(self.train.matrix)
+        return config.neighbours > 0 and enough(self.train.matrix)
 
     def _seen(self, config: TrainingConfig) -> tuple[CSR, np.ndarray]:
         """The pairs that train the network, and how many of them each item is in."""

@@ -88,7 +88,8 @@ class TrainingConfig:
     neighbours: int = own(
         0,
         whole(-1),
-        "The nearest training documents, sequences or users, so many, have a say; 0: none; -1: the data decide.",
+        "The nearest training documents, sequences or users, so many, have a say; 0: none; -1 (recommender): the data "
+        "decide.",
         _DATA,
     )
     # Network.
@@ -156,7 +157,7 @@ class TrainingConfig:
     minutes: float | None = option(
         None, POSITIVE, "Training time; without --epochs it alone ends the run.", _LENGTH, resumed="new"
     )
-    batch_size: int = option(128, whole(0), "Examples of a step; 0: the data decide.", _LENGTH)
+    batch_size: int = option(128, whole(0), "Examples of a step; 0 (next-item): the data decide.", _LENGTH)
     schedule: str = option(
         "constant",
         choice(("constant", "cosine", "linear")),
