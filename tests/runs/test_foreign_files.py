@@ -18,16 +18,21 @@ from widehead.training.folder import LOCK
 # -- links, pipes and devices -----------------------------------------------------------------------------------------
 
 
+def put_aside(path: Path, aside: Path) -> None:
+    """What the run has there, or else a file of somebody's."""
+    if path.exists():
+        path.rename(aside)
+    else:
+        aside.write_text("somebody's")
+
+
 @pytest.mark.parametrize("name", [LOCK, "metrics.jsonl", "checkpoints", "vocabularies"])
 @pytest.mark.parametrize("kind", ["there", "dangling"])
 def test_a_run_does_not_write_through_links(
     copied: Callable[[str], Path], tmp_path: Path, name: str, kind: str
 ) -> None:
     run, aside = copied("recommender"), tmp_path / "aside"
-    if (run / name).exists():
-        (run / name).rename(aside)
-    else:
-        aside.write_text("somebody's")
+    put_aside(run / name, aside)
     if kind == "dangling":
         aside.rename(tmp_path / "moved")
     (run / name).symlink_to(aside)
@@ -45,10 +50,7 @@ def test_links_in_place_of_files_that_are_written_anew_are_not_followed(
     copied: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     run, aside = copied("recommender"), tmp_path / "aside"
-    if (run / name).exists():
-        (run / name).rename(aside)
-    else:
-        aside.write_text("somebody's")
+    put_aside(run / name, aside)
     before = aside.read_bytes()
     (run / name).symlink_to(aside)
     Run.open(run).train(quiet=True, epochs=2)
@@ -130,3 +132,15 @@ def test_somebodys_file_beside_the_rows_stays(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"head_storage.*not there yet\. Found .*\.rows\.new: delete it"):
         Run.new(config).train(quiet=True)
     assert (tmp_path / ".rows.new").read_text() == "somebody's"
+
+
+@pytest.mark.parametrize(("option", "value"), [("width", 0), ("batch_size", 0), ("neighbours", -1)])
+def test_options_that_no_data_decided_are_refused(copied: Callable[[str], Path], option: str, value: int) -> None:
+    """As one that goes on would divide by them, or make a network without units."""
+    run = copied("recommender")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, option: value}))
+    with pytest.raises(
+        CheckpointError, match=rf"config\.json: `{option}` should be what the data decided. Found {value}"
+    ):
+        Run.open(run)

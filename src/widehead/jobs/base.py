@@ -18,7 +18,7 @@ from widehead.data import Examples
 from widehead.errors import CheckpointError, RankingWarning, warn_user
 from widehead.jobs.judging import Given, Test, ranked
 from widehead.kinds import JOBS, Kind
-from widehead.kinds.base import kind_named
+from widehead.kinds.base import UNDECIDED, kind_named
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.split import Share
@@ -220,6 +220,12 @@ def job_named(name: str) -> type[Job]:
 def open_folder(path: Path | str) -> tuple[RunFolder, TrainingConfig, type[Job]]:
     """The folder of an earlier run, its options and its job; CheckpointError if one of them cannot be had."""
     folder, config = RunFolder.open(path)
+    for name, value in UNDECIDED.items():
+        if getattr(config, name) == value:
+            raise CheckpointError(
+                f"{folder.config_path}: `{name}` should be what the data decided. Found {value}, which leaves it to "
+                "them: the file was changed."
+            )
     try:
         return folder, config, job_named(config.job)
     except ValueError as error:
