@@ -28,6 +28,7 @@ from widehead.metrics import Evaluation
 from widehead.options import OPTIONS
 from widehead.runs import Run
 from widehead.targets import SparseTargets
+from widehead.training.log import read_metrics
 
 METRICS = ("recall@20", "mrr@20")
 
@@ -69,9 +70,9 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
     )
     begin = time.process_time()
     outcome = Run.new(config).train(quiet=True)
-    run = Run.open(out / "run")  # as it ranks, with what was chosen after training
+    run = Run.open(out / "run")
     config = run.config  # with what the data decided
-    metrics = run.evaluate(files["test"], at_most=config.rank_at_most)
+    judged = [record for record in read_metrics(run.folder.metrics_path) if record["kind"] == "evaluation"]
     chosen = json.loads(run.folder.neighbours_path.read_text()) if run.folder.neighbours_path.exists() else None
     shutil.rmtree(out)
     names = ("encoder", "width", "head", "loss", "epochs", "batch_size", "dropout", "input_dropout")
@@ -84,9 +85,9 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
     return {
         **made,
         **spent,
-        **{name: metrics[name] for name in METRICS},
+        **{name: outcome.metrics[name] for name in METRICS},
         "neighbours": chosen,
-        "alone": outcome.metrics,
+        "alone": {name: judged[-1][name] for name in METRICS},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from widehead.jobs import configure, logit, recommender, user_votes
 from widehead.jobs.logit import Told, fitted
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs
+from widehead.report.tables import number
 from widehead.runs import Run
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
@@ -208,19 +210,46 @@ def test_small_rooms_are_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("neighbours", [500, 0])
 def test_a_run_says_whose_metrics_it_has(neighbours: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its own are of the network, which may have less than half of what both have."""
+    """A run that ends is judged with neighbours, too; one that is stopped has the metrics of its network."""
     files(tmp_path)
     options = {"width": 4, "at": (5,), "neighbours": neighbours, "test": str(tmp_path / "test.txt")}
     run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
-    run.train()
+    end = run.train()
     told = " ".join(capsys.readouterr().err.split())
     page = run.report().read_text(encoding="utf-8")
-    assert ("The metrics of this run are of the network alone" in told) == (neighbours > 0)
-    assert ("Its last evaluation, of the network alone: recall@5" in page) == (neighbours > 0)
-    assert "Its last evaluation" in page
+    assert (", with neighbours: recall@5" in told) == (neighbours > 0)
+    assert end.metrics["recall@5"] > 0.95 or not neighbours
+    figure = f"recall@5 {number(end.metrics['recall@5'])}"
+    assert f"Its last evaluation{', of the network with neighbours' if neighbours else ''}: {figure}" in page
+    assert ("its network alone" in page) == (neighbours > 0)
     options |= {"test": None, "holdout": 0.0}  # nothing is judged
     Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "other"), **options)).train()
-    assert "The metrics of this run" not in " ".join(capsys.readouterr().err.split())
+    assert "recall" not in capsys.readouterr().err.replace(
+        str(UserWeights.read(tmp_path / "other/neighbours.json")), ""
+    )
+
+
+def test_a_run_that_is_stopped_has_the_metrics_of_its_network(tmp_path: Path) -> None:
+    """It may go on, and is judged with neighbours when it ends."""
+    files(tmp_path)
+    options = {
+        "width": 4,
+        "at": (5,),
+        "neighbours": 500,
+        "test": str(tmp_path / "test.txt"),
+        "evaluate_every": "1 steps",
+    }
+    run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
+
+    def stop(_: Any, record: dict[str, Any]) -> None:
+        if record["kind"] == "evaluation":
+            signal.raise_signal(signal.SIGINT)
+
+    end = run.train(quiet=True, on_log=stop)
+    assert (end.status, end.step) == ("interrupted", 1)
+    assert end.metrics["recall@5"] < 0.5
+    assert "Its last evaluation, of the network alone: recall@5" in run.report().read_text(encoding="utf-8")
+    assert Run.open(tmp_path / "run").train(quiet=True).metrics["recall@5"] > 0.95
 
 
 def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(

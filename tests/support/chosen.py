@@ -13,6 +13,7 @@ from widehead.errors import RankingWarning
 from widehead.jobs import configure
 from widehead.runs import Run
 from widehead.targets import SparseTargets
+from widehead.training.log import read_metrics
 
 
 class KnownHead:
@@ -41,10 +42,18 @@ def trained(job: str, folder: Path, out: str, **options: Any) -> Run:
 
 
 def whole_and_in_parts(run_in: Callable[..., Run], asked: Path, **options: Any) -> tuple[Run, list[Any]]:
-    """A run of two epochs, and the three best of each line of a file: after a stop in between too, and once loaded."""
+    """A run of two epochs, and the three best of each line of a file: after a stop in between too, and once loaded.
+
+    Both are judged, as they end, by what they answer, which their logs say once.
+    """
     folder = asked.parent
+    options["test"] = str(folder / "test.txt")
     whole, parts = (run_in(folder, out, epochs=n, **options) for out, n in (("whole", 2), ("parts", 1)))
-    parts.train(quiet=True, epochs=2)
+    end = parts.train(quiet=True, epochs=2)
+    for run in (whole, parts):
+        finals = [record for record in read_metrics(run.folder.metrics_path) if record["kind"] == "final"]
+        assert [{name: record[name] for name in end.metrics} for record in finals] == [end.metrics]
+    assert Run.open(folder / "parts").evaluate() == end.metrics
     said = [
         [(p.classes, p.scores) for p in run.predict(asked, 3)] for run in (whole, parts, Run.open(folder / "parts"))
     ]

@@ -30,13 +30,14 @@ def write_report(
     """
     folder, config, job = open_folder(run)
     records = read_metrics(folder.metrics_path)
-    last: Mapping[str, Any] = next((r for r in reversed(records) if r["kind"] == "evaluation"), {})
-    metrics = {k: v for k, v in last.items() if k not in WHERE}
+    network, both = (_last(records, kind) for kind in ("evaluation", "final"))
+    alone, beside = ({"its network alone": network}, {"with neighbours": both}) if both else ({}, {})
+    whose = "with neighbours" if both else "alone" if folder.neighbours_path.exists() else ""
     html = render(
         title=folder.path.absolute().name,
-        summary=_summary(job.title, config, records, metrics, alone=folder.neighbours_path.exists()),
-        metrics=comparison({"this run": metrics, **(comparisons or {})}) if metrics else None,
-        pictures=[draw(curve) for curve in curves_of(records, comparisons)],
+        summary=_summary(job.title, config, records, both or network, whose),
+        metrics=comparison({"this run": both or network, **alone, **(comparisons or {})}) if network else None,
+        pictures=[draw(curve) for curve in curves_of(records, {**beside, **(comparisons or {})})],
         tables=[*_neighbours(folder, job), *tables],
         configuration=options_table(vars(config)),
         source="config.json and metrics.jsonl of this run",
@@ -44,6 +45,12 @@ def write_report(
     with atomic_write(folder.report_path) as file:
         file.write(html.encode())
     return folder.report_path
+
+
+def _last(records: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+    """The metrics of the last record of a kind; none if there is no such record."""
+    last: Mapping[str, Any] = next((record for record in reversed(records) if record["kind"] == kind), {})
+    return {name: value for name, value in last.items() if name not in WHERE}
 
 
 def _neighbours(folder: RunFolder, job: type[Job]) -> list[Table]:
@@ -66,12 +73,9 @@ def render(**contents: Any) -> str:
 
 
 def _summary(
-    title: str, config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], *, alone: bool
+    title: str, config: TrainingConfig, records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], whose: str
 ) -> str:
-    """One paragraph: what was trained, for how long, to what end.
-
-    The metrics are of the network ``alone`` if neighbours may rank beside it.
-    """
+    """One paragraph: what was trained, for how long, to what end; ``whose`` metrics, if neighbours may rank."""
     data = "" if config.train is None else f", trained on {Path(config.train).name}"
     head = f"the loss {config.loss} on the exact head" if config.loss else f"the head {config.head}"
     said = f"{title}{data} with {head} and {config.width} hidden units before it."
@@ -84,6 +88,6 @@ def _summary(
         f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}{apart}."
     )
     if metrics:
-        of = ", of the network alone" if alone else ""
+        of = f", of the network {whose}" if whose else ""
         said += f" Its last evaluation{of}: " + ", ".join(f"{k} {number(v)}" for k, v in metrics.items()) + "."
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -266,9 +267,15 @@ def trained_in(
     give_back_freed_memory()
     if peers.size == 1 and (told := data.job.trained(trainer.network, folder, config)):
         display.say(told)
-        if outcome.metrics:
-            display.say("The metrics of this run are of the network alone; those of `widehead evaluate` are of both.")
+        if outcome.status == "finished" and outcome.metrics:
+            return dataclasses.replace(outcome, metrics=_final(trainer, data.job) or outcome.metrics)
     return outcome
+
+
+def _final(trainer: Trainer, job: Job) -> Mapping[str, float]:
+    """Metrics of the network with what was chosen to rank beside it; none if nothing was."""
+    job.complete(trainer.network, trainer.folder, trainer.config)
+    return {} if trainer.network.beside is None else trainer.judge("final", ", with neighbours")
 
 
 def _made_frequencies(folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> Tensor | None:

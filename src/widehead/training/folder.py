@@ -1,7 +1,7 @@
 """The run folder: one directory that holds all that a run leaves behind.
 
 config.json                 every option (TrainingConfig)
-metrics.jsonl               one JSON object a line: kind "train" or "evaluation"
+metrics.jsonl               one JSON object a line: kind "train", "evaluation" or "final"
 checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html

@@ -20,6 +20,7 @@ from widehead.progress import heard_by
 from widehead.training.folder import atomic_write
 
 _MOMENT = 0.3  # seconds: work that takes less is not worth a line
+_KINDS = ("train", "evaluation", "final")
 
 
 class MetricsLog:
@@ -29,8 +30,9 @@ class MetricsLog:
     checkpoints left out) and "preparation" (those of them that first weights made from the data took). Kind "train"
     adds "loss" (mean since the last such line), "examples_per_second", "head_share" (part of the time that the head
     took: forward, backward and step), "head_lr", "encoder_lr" and the monitors of the head and of its optimiser, by
-    their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind "evaluation" adds one key a metric. A number that
-    is not finite is written as null.
+    their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind "evaluation" adds one key a metric of the network,
+    and kind "final", after training, one a metric of the network with the neighbours that were chosen to rank beside
+    it. A number that is not finite is written as null.
 
     Args:
         path: None if another process writes the log; then nothing happens here.
@@ -51,10 +53,10 @@ class MetricsLog:
             raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
 
     def cut(self, step: int) -> None:
-        """Leave out every line past ``step``, and a last one that a kill cut short."""
+        """Leave out every line past ``step`` or of kind "final", and a last one that a kill cut short."""
         if self.path is None or not self.path.exists():
             return
-        kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+        kept = [record for record in read_metrics(self.path) if record["step"] <= step and record["kind"] != "final"]
         with atomic_write(self.path) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
 
@@ -90,7 +92,7 @@ def _record(found: Any) -> dict[str, Any]:
     """The object of a line; ValueError or TypeError if it is none of ours."""
     numbers = {k: v for k, v in found.items() if k != "kind"} if isinstance(found, dict) else {}
     where = [numbers.get(name) for name in ("step", "epoch", "seconds")]
-    if not numbers or found.get("kind") not in ("train", "evaluation") or None in where:
+    if not numbers or found.get("kind") not in _KINDS or None in where:
         raise ValueError("not a record")
     if not isinstance(numbers["step"], int) or not all(isinstance(v, int | float | None) for v in numbers.values()):
         raise TypeError("not a number")

@@ -181,10 +181,8 @@ class Trainer:
                         break
         position = self.state.position
         status = "finished" if finished or self._ended else "interrupted"
-        epochs = position.epochs(len(self.batches))
-        return Outcome(
-            status, position.step, epochs, position.seconds, position.preparation_seconds, dict(position.metrics)
-        )
+        seconds, epochs = (position.seconds, position.preparation_seconds), position.epochs(len(self.batches))
+        return Outcome(status, position.step, epochs, *seconds, dict(position.metrics))
 
     def rehearse(self, seconds: float) -> list[float]:
         """Make steps for so many seconds, three at least; how long each took. Nothing is written."""
@@ -363,22 +361,26 @@ class Trainer:
         position.forget()
 
     def _evaluate(self) -> None:
-        evaluator, position = self.evaluator, self.state.position
+        position, evaluator = self.state.position, self.evaluator
         assert evaluator is not None
-        self.network.eval()
-        metrics = dict(evaluator.metrics())
-        position.metrics = metrics
         position.evaluated_step, position.evaluated_seconds = position.step, position.seconds
-        where = position.where(len(self.batches))
-        self._record({"kind": "evaluation", **where, **metrics})
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self._display.say(f"epoch {where['epoch']:.2f}, step {position.step:,}: {figures}")
+        position.metrics = metrics = self.judge("evaluation")
         objective = metrics[evaluator.objective]
         goodness = -objective if evaluator.lower_is_better else objective
         if not math.isnan(goodness) and (position.best is None or goodness > position.best):
             position.best = goodness
             if self.config.keep_best:
                 self._save(self.folder.best_checkpoint)
+
+    def judge(self, kind: str, whose: str = "") -> dict[str, float]:
+        """Metrics of the network as it is, for the log as that ``kind``, and for people with ``whose`` they are."""
+        assert self.evaluator is not None
+        self.network.eval()
+        metrics, where = dict(self.evaluator.metrics()), self.state.position.where(len(self.batches))
+        self._record({"kind": kind, **where, **metrics})
+        said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._display.say(f"epoch {where['epoch']:.2f}, step {where['step']:,}{whose}: {said}")
+        return metrics
 
     def _record(self, record: dict[str, Any]) -> None:
         self._log.write(record)
