@@ -82,6 +82,25 @@ def test_a_batch_that_is_left_to_the_data_has_some_hundred_places(
     assert Run.new(configure("next-item", **given, out=str(tmp_path / "other"), batch_size=7)).config.batch_size == 7
 
 
+@pytest.mark.parametrize(
+    ("sequences", "batch", "epochs"), [(40, 0, 15), (40, 1, 15), (1_250, 1, 12), (2_999, 2, 10), (4_000, 1, 5)]
+)
+def test_passes_that_are_left_to_the_data_make_some_thousands_of_steps(
+    sequences: int, batch: int, epochs: int, tmp_path: Path
+) -> None:
+    """Five passes over few sequences are so few steps that half of what could be learnt is not."""
+    (tmp_path / "train").write_text("1 2\n" * sequences)
+    given = {"train": str(tmp_path / "train"), "holdout": 0.0, "neighbours": 0, "at": (1,), "batch_size": batch}
+    run = Run.new(configure("next-item", **given, out=str(tmp_path / "run")))
+    assert run.config.epochs == epochs
+    assert Run.open(run.config.out).config.epochs == epochs
+    with pytest.raises(ValueError, match="`epochs` should be at least 1 for a run that goes on"):
+        run.train(quiet=True, epochs=0)
+    for name, more in (("three", {"epochs": 3}), ("timed", {"epochs": None, "minutes": 1.0})):
+        other = Run.new(configure("next-item", **{**given, **more}, out=str(tmp_path / name)))
+        assert other.config.epochs == more["epochs"]
+
+
 def trained(folder: Path, **options: Any) -> Run:
     run = Run.new(config_of("next-item", folder, **options))
     run.train(quiet=True)

@@ -40,6 +40,9 @@ _SEQUENCES = "sequences.safetensors"
 # Places of a step, if the batch size is left to the data: as many sequences of any length would make few steps of many
 # places where they are long (recipes/LOG.md, 2026-11-28).
 _PLACES = 400
+# Steps of a run that is as long as the data decide, and the least and the most passes over them that this may be: short
+# runs on few sequences learn little (the same, "how long the next item trains").
+_STEPS, _PASSES = 15_000, (5, 15)
 
 
 class NextItem(kind.NextItem, Job):
@@ -61,7 +64,7 @@ class NextItem(kind.NextItem, Job):
         self.items, self.context, self._known, self._share = items, context, known, share
         self._num_items = len(items)
         self._among: Dealt | None = None  # who has which of the known sequences
-        self._places = 1.0  # of a training piece on average
+        self._pieces, self._places = 1, 1  # of the training sequences
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -95,7 +98,7 @@ class NextItem(kind.NextItem, Job):
             job._keep(found, kept)
             kept = kept[:-held]
         lengths = found.lengths[kept]
-        job._places = float((lengths - 1).sum() / num_pieces(lengths, config.context).sum())
+        job._pieces, job._places = int(num_pieces(lengths, config.context).sum()), int((lengths - 1).sum())
         data = JobData(job, job._examples(found, np.sort(kept)), test, reading, share=share)
         if share is not None and not share.peers.is_first:  # the first one writes the names
             job.items = Vocabulary([])
@@ -156,10 +159,13 @@ class NextItem(kind.NextItem, Job):
             network.beside = SessionVotes(*self._known, self._num_items, config.neighbours, choice.weights)
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
-        """``batch_size`` 0 becomes so many pieces of sequences as have some 400 places."""
-        if config.batch_size > 0:
-            return config
-        return dataclasses.replace(config, batch_size=max(1, round(_PLACES / self._places)))
+        """``batch_size`` 0: so many pieces of sequences as have some 400 places; ``epochs`` 0: some 15,000 steps."""
+        if config.batch_size == 0:
+            config = dataclasses.replace(config, batch_size=max(1, round(_PLACES * self._pieces / self._places)))
+        if config.epochs == 0:
+            steps = -(-self._pieces // config.batch_size)
+            config = dataclasses.replace(config, epochs=min(max(round(_STEPS / steps), _PASSES[0]), _PASSES[1]))
+        return config
 
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return sequence_encoder(self._num_items, config)

@@ -14,7 +14,7 @@ JOBS: dict[str, type[Kind]] = {}
 STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
 """What presets of a fixed encoder and a least-squares output layer stand on: other values ask for training."""
 
-UNDECIDED: Mapping[str, int] = {"width": 0, "batch_size": 0, "neighbours": -1}
+UNDECIDED: Mapping[str, int] = {"width": 0, "batch_size": 0, "epochs": 0, "neighbours": -1}
 """Options that the data of some jobs decide, and the value by which they are left to them."""
 
 
@@ -62,11 +62,12 @@ class Kind:
                 f"for which 0 lets the data decide. Found 0 with job = {cls.name!r}, "
                 f"encoder_init = {config.encoder_init!r}."
             )
-        if config.batch_size == 0 and "batch_size" not in cls.decides:
-            raise ValueError(
-                f"Option `batch_size` should be at least 1 but for the job {_deciding('batch_size')}, for which 0 lets "
-                f"the data decide. Found 0 with job = {cls.name!r}."
-            )
+        for name in ("batch_size", "epochs"):
+            if getattr(config, name) == 0 and name not in cls.decides:
+                raise ValueError(
+                    f"Option `{name}` should be at least 1 but for the job {_deciding(name)}, for which 0 lets the "
+                    f"data decide. Found 0 with job = {cls.name!r}."
+                )
         if config.neighbours < 0 and "neighbours" not in cls.decides:
             raise refusal("neighbours", f"be at least 0 for the job {cls.name}", config.neighbours)
         if "encoder" in cls.takes:

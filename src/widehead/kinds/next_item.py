@@ -16,7 +16,7 @@ _SEQUENCES: dict[str, Any] = {
     "schedule": "linear",
     "warmup_steps": 100,
     "batch_size": 0,
-    "epochs": 5,
+    "epochs": 0,
     "holdout": 0.02,
     "neighbours": 200,
     "rank_at_most": 20_000,
@@ -44,7 +44,7 @@ class NextItem(Kind):
         *("encoder", "layers", "context", "hidden_norm", "tied", "neighbours"),
         *("hidden", "activation", "dropout", "input_dropout"),
     )
-    decides = ("batch_size",)
+    decides = ("batch_size", "epochs")
     presets = (
         Preset(
             "sampled",

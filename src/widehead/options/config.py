@@ -153,7 +153,9 @@ class TrainingConfig:
     encoder_weight_decay: float = option(0.0, NOT_NEGATIVE, "Weight decay.", _ENCODER)
     encoder_max_grad_norm: float | None = option(None, POSITIVE, "Clip the gradient at this norm.", _ENCODER)
     # How long, and at what learning rates over time.
-    epochs: int | None = option(1, whole(1), "Passes over the data.", _LENGTH, resumed="new")
+    epochs: int | None = option(
+        1, whole(0), "Passes over the data; 0 (next-item): the data decide.", _LENGTH, resumed="new"
+    )
     minutes: float | None = option(
         None, POSITIVE, "Training time; without --epochs it alone ends the run.", _LENGTH, resumed="new"
     )

@@ -18,6 +18,7 @@ from widehead.jobs import Job, JobData, Prediction, build_network
 from widehead.jobs.base import job_named, open_folder
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
+from widehead.options.checks import refusal
 from widehead.progress import heard_by
 from widehead.runs.index import RunIndex, build_index
 from widehead.runs.lock import locked
@@ -337,6 +338,8 @@ class Run:
         with self._peers.alike():
             _, before, _ = open_folder(self.folder.path)
             config = dataclasses.replace(before, **changes).with_absolute_paths()
+            if config.epochs == 0:
+                raise refusal("epochs", "be at least 1 for a run that goes on", 0)
             if self._peers.size > 1:
                 check_split(config)
             if config.head_storage != before.head_storage:
