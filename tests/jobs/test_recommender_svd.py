@@ -181,7 +181,7 @@ def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
             (np.ones(len(users), dtype=np.float32), (users, np.repeat(np.arange(items), pairs_of)))
         )
         job = Recommender(Interactions(matrix, [], Vocabulary([]), np.zeros(0, dtype=np.int64)), ratings=False)
-        config = configure("recommender", train="a", out="b", neighbours=0)
+        config = configure("recommender", train="a", out="b", neighbours=0, direct=0.0)
         assert config.width == 0
         assert job.settled(config) == dataclasses.replace(config, width=width)
         assert job.settled(dataclasses.replace(config, width=7)).width == 7

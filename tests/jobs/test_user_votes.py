@@ -197,7 +197,7 @@ def test_each_row_counts_the_same_whatever_its_hits() -> None:
 
 def test_small_rooms_are_found_again(tmp_path: Path) -> None:
     files(tmp_path)
-    alone = run_in(tmp_path, "alone", neighbours=0).evaluate(tmp_path / "test.txt")
+    alone = run_in(tmp_path, "alone", neighbours=0, direct=0.0).evaluate(tmp_path / "test.txt")
     run = run_in(tmp_path)
     together = run.evaluate(tmp_path / "test.txt")
     assert alone["recall@5"] < 0.5 < 0.95 < together["recall@5"]
@@ -212,7 +212,7 @@ def test_small_rooms_are_found_again(tmp_path: Path) -> None:
 def test_a_run_says_whose_metrics_it_has(neighbours: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that ends is judged with neighbours, too; one that is stopped has the metrics of its network."""
     files(tmp_path)
-    options = {"width": 4, "at": (5,), "neighbours": neighbours, "test": str(tmp_path / "test.txt")}
+    options = {"width": 4, "at": (5,), "neighbours": neighbours, "direct": 0.0, "test": str(tmp_path / "test.txt")}
     run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
     end = run.train()
     told = " ".join(capsys.readouterr().err.split())

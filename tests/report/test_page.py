@@ -23,7 +23,7 @@ EVIL = "<script>alert('x')</script>"
 
 
 def made_run(folder: Path, records: list[dict[str, Any]], **options: Any) -> Path:
-    decided = {"width": 32, "batch_size": 512, "neighbours": 0}
+    decided = {"width": 32, "batch_size": 512, "neighbours": 0, "direct": 0.0}
     config = configure("recommender", train=f"/data/{EVIL}.txt", out=str(folder), **decided, **options)
     made = RunFolder.create(config)
     made.metrics_path.write_text("".join(json.dumps(record) + "\n" for record in records))

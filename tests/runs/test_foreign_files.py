@@ -134,7 +134,7 @@ def test_somebodys_file_beside_the_rows_stays(tmp_path: Path) -> None:
     assert (tmp_path / ".rows.new").read_text() == "somebody's"
 
 
-@pytest.mark.parametrize(("option", "value"), [("width", 0), ("batch_size", 0), ("neighbours", -1)])
+@pytest.mark.parametrize(("option", "value"), [("width", 0), ("batch_size", 0), ("neighbours", -1), ("direct", -1)])
 def test_options_that_no_data_decided_are_refused(copied: Callable[[str], Path], option: str, value: int) -> None:
     """As one that goes on would divide by them, or make a network without units."""
     run = copied("recommender")

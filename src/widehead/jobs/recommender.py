@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import nn
 
@@ -28,6 +27,8 @@ from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
+from widehead.jobs.direct import DIRECT_RANKS, WEIGHT, DirectTerm
+from widehead.jobs.entries import factors, scaled
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.jobs.probe import Probe, probed
@@ -55,6 +56,8 @@ _ITEMS_A_UNIT = 8  # fewer if the items are few, of which an eighth spans nearly
 _MEMORY, _MEMORY_A_PAIR, _PAIR, _NAME = 5_400_000_000, 200, 65, 250
 # Products of users and width², at least and for each pair: 10⁹ take some 6 seconds of a core.
 _PRODUCTS, _PRODUCTS_A_PAIR = 50_000_000_000, 5_000
+
+_APART = "several processes have a part of the users each"
 
 
 class Recommender(kind.Recommender, Job):
@@ -102,8 +105,9 @@ class Recommender(kind.Recommender, Job):
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
-        if share is not None and config.neighbours > 0:
-            raise refusal("neighbours", "be 0 in several processes, as each has a part of the users", config.neighbours)
+        for name in ("neighbours", "direct"):
+            if share is not None and (found := getattr(config, name)) > 0:
+                raise refusal(name, "be 0 in several processes, as each has a part of the users", found)
         with alike(share):
             found = cls.interactions(config, train, share)
         pairs, has_ratings = found.matrix.nnz, found.has_ratings
@@ -163,13 +167,19 @@ class Recommender(kind.Recommender, Job):
             self.train = dataclasses.replace(self.train, users=[], items=Vocabulary([]))
 
     def _with_neighbours(self, config: TrainingConfig) -> TrainingConfig:
-        """The options with as many neighbours as the data ask for, if that is left to them."""
-        if config.neighbours >= 0:
-            return config
-        if self.found is None:
-            alone = self._share is None
-            self.found = probed(self, config) if alone else Probe(0, "several processes have a part of the users each")
-        return dataclasses.replace(config, neighbours=self.found.neighbours)
+        """The options with as many neighbours as the data ask for, and a direct term, if that is left to them."""
+        alone = self._share is None
+        if config.direct > 0.0 or config.neighbours >= 0:
+            count = max(config.neighbours, 0)
+        else:
+            if self.found is None:
+                self.found = probed(self, config) if alone else Probe(0, _APART)
+            count = self.found.neighbours
+        weight = config.direct
+        if weight < 0.0:
+            fits = alone and count == 0 and self.can_rank_directly(config) and enough(self.train.matrix)
+            weight = WEIGHT if fits else 0.0
+        return dataclasses.replace(config, neighbours=count, direct=weight)
 
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""
@@ -296,7 +306,7 @@ class Recommender(kind.Recommender, Job):
     def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
         """Choose what users like the given one count, by pairs that neither they nor the network know meanwhile."""
         if not self._chooses(config):
-            return None
+            return DIRECT_RANKS if config.direct > 0.0 else None
         network.eval()
         seen, users, hidden = hidden_pairs(self.train.matrix, config.seed)
         held = RowExamples(seen[users], hidden)
@@ -306,6 +316,8 @@ class Recommender(kind.Recommender, Job):
         return str(choice)
 
     def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
+        if config.direct > 0.0:
+            network.beside = DirectTerm(self.train.matrix, config.direct)
         if not self._chooses(config):
             return
         if (choice := UserWeights.read(folder.neighbours_path)) is None:
@@ -370,19 +382,6 @@ def affordable_width(users: int, items: int, lasting: int, pairs: int, memory: i
     numbers = max(items + lasting, 5 * min(users, lasting) // 2 + 2 * lasting, 1)
     by_time = math.isqrt(max(_PRODUCTS, _PRODUCTS_A_PAIR * pairs) // max(1, users))
     return max(0, min(room // (4 * numbers), by_time)) // 32 * 32
-
-
-def factors(counts: np.ndarray, power: float) -> np.ndarray:
-    """n^-power for columns or rows with n entries (…); 1 if there are none."""
-    return (np.maximum(counts, 1.0) ** -power).astype(np.float32)
-
-
-def scaled(matrix: CSR, row_power: float, column_power: float, column_counts: np.ndarray | None = None) -> CSR:
-    """(m, D) every entry times ``factors`` of its row and of its column, which may have entries in other rows too."""
-    column_counts = matrix.getnnz(axis=0) if column_counts is None else column_counts
-    by_rows, by_columns = factors(matrix.getnnz(axis=1), row_power), factors(column_counts, column_power)
-    values = matrix.data * np.repeat(by_rows, np.diff(matrix.indptr)) * by_columns[matrix.indices]
-    return scipy.sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _told(found: Interactions, share: Share | None) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 from widehead.data import RowExamples, binary, split_rows
 from widehead.data.sparse import CSR, rows_of_entries
 from widehead.jobs.candidates import FIRST, best_of_rows
+from widehead.jobs.entries import at_keys, drop, keys_of, positive
 from widehead.jobs.logit import Told, Weights, weighed
 from widehead.jobs.neighbours import csr_of_bags, largest
 from widehead.metrics import Evaluation
@@ -76,7 +77,7 @@ def hidden_pairs(matrix: CSR, seed: int, part: float = _HELD) -> tuple[CSR, np.n
     chosen[users] = True
     entries = np.flatnonzero(np.repeat(chosen, np.diff(matrix.indptr)))
     seen = np.ones(matrix.nnz, dtype=bool)
-    seen[entries[np.isin(_keys(theirs), _keys(hidden), assume_unique=True)]] = False
+    seen[entries[np.isin(keys_of(theirs), keys_of(hidden), assume_unique=True)]] = False
     offsets = np.append(0, np.cumsum(seen))[matrix.indptr]
     kept = scipy.sparse.csr_matrix((matrix.data[seen], matrix.indices[seen], offsets), shape=matrix.shape)
     return kept, users, hidden
@@ -180,7 +181,7 @@ class UserVotes:
             votes = self.votes(bags[some])
             if none is not None:
                 for part in votes:
-                    _drop(part, _keys(none[some]))
+                    drop(part, keys_of(none[some]))
             yield self._told(scores[some].astype(np.float64), classes[some], there[some], votes)
 
     def _told(
@@ -193,7 +194,7 @@ class UserVotes:
             pick(np.where(first, scores, worst), axis=1, initial=worst)
             for pick, worst in ((np.max, -np.inf), (np.min, np.inf))
         )
-        above = (scores - np.where(first.any(axis=1), floor, 0.0)[:, None]) / _positive(highest - floor)[:, None]
+        above = (scores - np.where(first.any(axis=1), floor, 0.0)[:, None]) / positive(highest - floor)[:, None]
         keys = np.arange(len(scores))[:, None] * np.int64(width) + classes
         voted = [_voted(part) for part in (votes[0], votes[-1])]
         every = np.unique(np.concatenate([keys[first], *voted]))
@@ -202,7 +203,7 @@ class UserVotes:
         features[np.searchsorted(every, keys[first]), 0] = above[first]
         features[:, 1] = np.log(features[:, 0] + _NO_SCORE)
         for column, part in enumerate(votes, 2):
-            parts = _at(part, every) / _positive(part.max(axis=1).toarray().ravel())[rows]
+            parts = at_keys(part, every) / positive(part.max(axis=1).toarray().ravel())[rows]
             features[:, column] = np.log(parts + _NO_VOTES)
         features[:, -1] = self._frequencies[items]
         after = there & ~first
@@ -231,49 +232,16 @@ class UserVotes:
                 work.add(len(inputs))
         found = Told.together(parts)
         keys = found.rows * np.int64(self._pairs.shape[1]) + found.items
-        hits = np.isin(keys, _keys(held.targets))
+        hits = np.isin(keys, keys_of(held.targets))
         weights, before, after = weighed(found, hits, lambda some: held.batch(some)[1], names, seed)
         return UserWeights(weights, len(held), before, after)
-
-
-def _keys(matrix: CSR) -> np.ndarray:
-    """(nnz,) int64 row·D + column of entries."""
-    found: np.ndarray = rows_of_entries(matrix) * np.int64(matrix.shape[1]) + matrix.indices
-    return found
 
 
 def _voted(votes: CSR) -> np.ndarray:
     """Keys of the items of each row that have most votes."""
     most = largest(votes, _VOTED)
-    found: np.ndarray = _keys(most)[most.data > 0.0]
+    found: np.ndarray = keys_of(most)[most.data > 0.0]
     return found
-
-
-def _places(matrix: CSR, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where entries of some keys stand in a matrix whose columns rise, and whether they do."""
-    have = _keys(matrix)
-    places = np.searchsorted(have, keys)
-    places[places == len(have)] = 0
-    return places, have[places] == keys if len(have) else np.zeros(len(keys), dtype=bool)
-
-
-def _at(matrix: CSR, keys: np.ndarray) -> np.ndarray:
-    """(c,) the entries of some keys, 0 where there is none."""
-    places, there = _places(matrix, keys)
-    found = np.zeros(len(keys), dtype=matrix.dtype)
-    found[there] = matrix.data[places[there]]
-    return found
-
-
-def _drop(matrix: CSR, keys: np.ndarray) -> None:
-    """Put 0 in the place of entries of some keys."""
-    places, there = _places(matrix, keys)
-    matrix.data[places[there]] = 0.0
-
-
-def _positive(numbers: np.ndarray) -> np.ndarray:
-    """The same, with 1 for what is not positive and finite."""
-    return np.where((numbers > 0.0) & np.isfinite(numbers), numbers, 1.0)
 
 
 def _scaled(matrix: CSR, by_rows: np.ndarray, by_columns: np.ndarray) -> CSR:

@@ -14,7 +14,7 @@ JOBS: dict[str, type[Kind]] = {}
 STARTS = ("encoder_init", "encoder_lr", "head", "loss", "head_optimizer", "hidden", "activation")
 """What presets of a fixed encoder and a least-squares output layer stand on: other values ask for training."""
 
-UNDECIDED: Mapping[str, int] = {"width": 0, "batch_size": 0, "epochs": 0, "neighbours": -1}
+UNDECIDED: Mapping[str, int] = {"width": 0, "batch_size": 0, "epochs": 0, "neighbours": -1, "direct": -1}
 """Options that the data of some jobs decide, and the value by which they are left to them."""
 
 
@@ -68,8 +68,9 @@ class Kind:
                     f"Option `{name}` should be at least 1 but for the job {_deciding(name)}, for which 0 lets the "
                     f"data decide. Found 0 with job = {cls.name!r}."
                 )
-        if config.neighbours < 0 and "neighbours" not in cls.decides:
-            raise refusal("neighbours", f"be at least 0 for the job {cls.name}", config.neighbours)
+        for name in ("neighbours", "direct"):
+            if (found := getattr(config, name)) < 0 and name not in cls.decides:
+                raise refusal(name, f"be at least 0 for the job {cls.name}", found)
         if "encoder" in cls.takes:
             _check_encoder(config)
         if config.encoder_init != "svd":

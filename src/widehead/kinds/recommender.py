@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from widehead.kinds.base import STARTS, Kind
-from widehead.options import Preset
+from widehead.options import Preset, TrainingConfig
+from widehead.options.checks import refusal
 
 
 class Recommender(Kind):
@@ -24,10 +25,10 @@ class Recommender(Kind):
     """
     compared = "train.txt --test test.txt --heads exact,sampled,retrieved --minutes 2"
     takes = (
-        *("ratings", "target_power", "target_item_power", "neighbours"),
+        *("ratings", "target_power", "target_item_power", "neighbours", "direct"),
         *("hidden", "activation", "dropout", "input_dropout", "encoder_init"),
     )
-    decides: ClassVar[Sequence[str]] = ("width", "neighbours")
+    decides: ClassVar[Sequence[str]] = ("width", "neighbours", "direct")
     presets: ClassVar[Sequence[Preset]] = (
         Preset(
             "svd",
@@ -46,6 +47,7 @@ class Recommender(Kind):
                 "loss": "squared-error",
                 "batch_size": 512,
                 "neighbours": -1,
+                "direct": -1.0,
             },
             stands_on=STARTS,
         ),
@@ -66,3 +68,19 @@ class Recommender(Kind):
             },
         ),
     )
+
+    @classmethod
+    def check(cls, config: TrainingConfig) -> None:
+        super().check(config)
+        if config.direct <= 0.0:
+            return
+        if not cls.can_rank_directly(config):
+            should = "be 0 but for the head exact with the loss squared-error or weighted-squared-error"
+            raise refusal("direct", should, config.direct)
+        if config.neighbours > 0:
+            raise refusal("direct", "be 0 with neighbours, which have a say of the same kind", config.direct)
+
+    @classmethod
+    def can_rank_directly(cls, config: TrainingConfig) -> bool:
+        """Whether scores are outputs, of which the head tells the spread."""
+        return config.head == "exact" and config.loss in ("squared-error", "weighted-squared-error")

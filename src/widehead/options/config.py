@@ -21,6 +21,7 @@ from widehead.options.checks import (
     FLAG,
     INTERVAL,
     NOT_NEGATIVE,
+    NOT_NEGATIVE_OR_LEFT,
     PAIRS,
     PATH,
     POSITIVE,
@@ -89,6 +90,13 @@ class TrainingConfig:
         0,
         whole(-1),
         "The nearest training documents, sequences or users, so many, have a say; 0: none; -1 (recommender): the data "
+        "decide.",
+        _DATA,
+    )
+    direct: float = own(
+        0.0,
+        NOT_NEGATIVE_OR_LEFT,
+        "Weight, beside the network's scores, of what others have who share items with the user; 0: none; -1: the data "
         "decide.",
         _DATA,
     )

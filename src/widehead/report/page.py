@@ -32,7 +32,8 @@ def write_report(
     records = read_metrics(folder.metrics_path)
     network, both = (_last(records, kind) for kind in ("evaluation", "final"))
     alone, beside = ({"its network alone": network}, {"with neighbours": both}) if both else ({}, {})
-    whose = "with neighbours" if both else "alone" if folder.neighbours_path.exists() else ""
+    ranks = folder.neighbours_path.exists() or config.direct > 0.0
+    whose = "with neighbours" if both else "alone" if ranks else ""
     html = render(
         title=folder.path.absolute().name,
         summary=_summary(job.title, config, records, both or network, whose),

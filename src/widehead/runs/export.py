@@ -79,9 +79,10 @@ def export(
             RankingWarning,
         )
     if format != "word2vec" and run.network.beside is not None:
+        option = "direct" if run.config.direct > 0.0 else "neighbours"
         warn_user(
-            f"{path} holds the network alone, and the run ranks classes by votes of the nearest training documents, "
-            "sequences or users, too: take Run.predict or `widehead serve`, or train with neighbours 0.",
+            f"{path} holds the network alone, and the run ranks classes by training documents, sequences or users "
+            f"like what is given, too: take Run.predict or `widehead serve`, or train with {option} 0.",
             RankingWarning,
         )
     return path
