@@ -177,6 +177,24 @@ def test_it_does_not_where_the_data_say_neighbours_or_users_are_few(
     assert (settled.neighbours, settled.direct) == (neighbours, 0.0)
 
 
+def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is of Σ over a user's items, and those who have them, of how many items they have: products of z."""
+    rng = np.random.default_rng(0)
+    pairs = random_pairs(rng, (50, 30))
+    held = pairs.toarray()
+    mean = (
+        sum(held[v].sum() for u in range(50) for i in np.flatnonzero(held[u]) for v in np.flatnonzero(held[:, i])) / 50
+    )
+    for part, enough in ((1.001, True), (0.999, False)):
+        monkeypatch.setattr(direct, "_PRODUCTS", part * mean)
+        assert direct.affordable(pairs) is enough
+    monkeypatch.setattr(direct, "_PRODUCTS", 1)
+    monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
+    rooms(tmp_path, FEWEST)
+    config = configure("recommender", train=str(tmp_path / "train.txt"), out="run")
+    assert Recommender.of(config, config.train).job.settled(config).direct == 0.0
+
+
 def test_what_is_exported_says_that_it_ranks_by_the_network_alone(tmp_path: Path) -> None:
     rooms(tmp_path)
     run = trained("recommender", tmp_path, "run", width=2, holdout=0.0, direct=WEIGHT)

@@ -27,7 +27,7 @@ from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
-from widehead.jobs.direct import DIRECT_RANKS, WEIGHT, DirectTerm
+from widehead.jobs.direct import DIRECT_RANKS, WEIGHT, DirectTerm, affordable
 from widehead.jobs.entries import factors, scaled
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
@@ -177,8 +177,8 @@ class Recommender(kind.Recommender, Job):
             count = self.found.neighbours
         weight = config.direct
         if weight < 0.0:
-            fits = alone and count == 0 and self.can_rank_directly(config) and enough(self.train.matrix)
-            weight = WEIGHT if fits else 0.0
+            fits = alone and count == 0 and self.can_rank_directly(config)
+            weight = WEIGHT if fits and enough(self.train.matrix) and affordable(self.train.matrix) else 0.0
         return dataclasses.replace(config, neighbours=count, direct=weight)
 
     def _chooses(self, config: TrainingConfig) -> bool:
