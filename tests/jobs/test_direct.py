@@ -182,7 +182,7 @@ def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch:
     rng = np.random.default_rng(0)
     pairs = random_pairs(rng, (50, 30))
     held = pairs.toarray()
-    mean = (
+    mean = float(
         sum(held[v].sum() for u in range(50) for i in np.flatnonzero(held[u]) for v in np.flatnonzero(held[:, i])) / 50
     )
     for part, enough in ((1.001, True), (0.999, False)):

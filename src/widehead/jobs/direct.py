@@ -49,7 +49,7 @@ def affordable(matrix: CSR) -> bool:
         here = lengths[start : start + _ROWS].astype(np.float64)
         items = matrix.indices[matrix.indptr[start] : matrix.indptr[start + len(here)]]
         products += float(counts[items] @ np.repeat(here, here.astype(np.int64)))
-    return products <= _PRODUCTS * len(lengths)
+    return bool(products <= _PRODUCTS * len(lengths))
 
 
 class DirectTerm:
