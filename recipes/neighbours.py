@@ -62,14 +62,17 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 def judged(train: Any, test: Any, neighbours: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         times = [time.process_time()]
-        run = Run.new(configure("recommender", out=f"{folder}/run", neighbours=neighbours), train)
+        direct = -1.0 if neighbours < 0 else 0.0  # the network alone, where no neighbours vote
+        options = {"neighbours": neighbours, "direct": direct}
+        run = Run.new(configure("recommender", out=f"{folder}/run", **options), train)
         times.append(time.process_time())
         run.train(quiet=True)
         times.append(time.process_time())
         metrics = run.evaluate(test, at=(20,), at_most=3_000)
         tried, rest, judging = np.diff([*times, time.process_time()])
         figures = f"recall@20 {metrics['recall@20']:.4f} nDCG@20 {metrics['ndcg@20']:.4f}"
-        chosen = f"--neighbours {neighbours}: {run.config.neighbours} vote beside {run.config.width} units"
+        beside = f"{run.config.neighbours} vote, direct {run.config.direct:g}, beside {run.config.width} units"
+        chosen = f"--neighbours {neighbours}: {beside}"
         return f"{chosen}; {figures}; {tried:.1f} + {rest:.1f} s, judging {judging:.1f} s. {run.data.tried}"
 
 
