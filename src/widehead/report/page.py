@@ -31,9 +31,10 @@ def write_report(
     folder, config, job = open_folder(run)
     records = read_metrics(folder.metrics_path)
     network, both = (_last(records, kind) for kind in ("evaluation", "final"))
-    alone, beside = ({"its network alone": network}, {"with neighbours": both}) if both else ({}, {})
     ranks = folder.neighbours_path.exists() or config.direct > 0.0
-    whose = "with neighbours" if both else "alone" if ranks else ""
+    more = "with the direct term" if config.direct > 0.0 else "with neighbours"
+    alone, beside = ({"its network alone": network}, {more: both}) if both else ({}, {})
+    whose = more if both else "alone" if ranks else ""
     html = render(
         title=folder.path.absolute().name,
         summary=_summary(job.title, config, records, both or network, whose),

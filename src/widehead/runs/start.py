@@ -275,7 +275,8 @@ def trained_in(
 def _final(trainer: Trainer, job: Job) -> Mapping[str, float]:
     """Metrics of the network with what was chosen to rank beside it; none if nothing was."""
     job.complete(trainer.network, trainer.folder, trainer.config)
-    return {} if trainer.network.beside is None else trainer.judge("final", ", with neighbours")
+    whose = "the direct term" if trainer.config.direct > 0.0 else "neighbours"
+    return {} if trainer.network.beside is None else trainer.judge("final", f", with {whose}")
 
 
 def _made_frequencies(folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> Tensor | None:

@@ -31,8 +31,8 @@ class MetricsLog:
     adds "loss" (mean since the last such line), "examples_per_second", "head_share" (part of the time that the head
     took: forward, backward and step), "head_lr", "encoder_lr" and the monitors of the head and of its optimiser, by
     their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind "evaluation" adds one key a metric of the network,
-    and kind "final", after training, one a metric of the network with the neighbours that were chosen to rank beside
-    it. A number that is not finite is written as null.
+    and kind "final", after training, one a metric of the network with what ranks beside it, neighbours or a direct
+    term. A number that is not finite is written as null.
 
     Args:
         path: None if another process writes the log; then nothing happens here.
