@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +187,7 @@ def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch:
     )
     for part, enough in ((1.001, True), (0.999, False)):
         monkeypatch.setattr(direct, "_PRODUCTS", part * mean)
-        assert direct.affordable(pairs) is enough
+        assert direct.affordable(direct.num_products(pairs, pairs.getnnz(axis=0)), 50) is enough
     monkeypatch.setattr(direct, "_PRODUCTS", 1)
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
     rooms(tmp_path, FEWEST)
@@ -215,10 +215,3 @@ def test_what_is_exported_says_that_it_ranks_by_the_network_alone(tmp_path: Path
 def test_what_does_not_go_with_it_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         configure("recommender", out="run", **{"direct": 1.0, **options})
-
-
-def test_several_processes_have_none(tmp_path: Path) -> None:
-    """Each has a part of the users alone, so that others who share an item are not there to ask."""
-    config = configure("recommender", train="train.txt", out=str(tmp_path / "run"), direct=1.0)
-    with pytest.raises(ValueError, match=r"`direct` should be 0 in several processes.*Found 1"):
-        Recommender.of(config, "train.txt", share=cast(Any, object()))

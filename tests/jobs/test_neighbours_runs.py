@@ -58,7 +58,7 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Pat
     answers = Service(whole).answer([Request("names", texts, 3)])[0]
     assert isinstance(answers, list)
     assert [(answer.classes, answer.scores) for answer in answers] == said[:5]
-    with pytest.warns(RankingWarning, match="the network alone.*nearest training documents"):
+    with pytest.warns(RankingWarning, match="the network alone.*training documents, sequences or users"):
         whole.export("torch", tmp_path / "network.pt")
     chosen = Choice.read(tmp_path / "whole" / name)
     assert chosen is not None

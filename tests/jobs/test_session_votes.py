@@ -174,7 +174,7 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Pat
     answers = Service(whole).answer([Request("names", rows, 3)])[0]
     assert isinstance(answers, list)
     assert [answer.classes for answer in answers] == [classes for classes, _ in said[:5]]
-    with pytest.warns(RankingWarning, match="the network alone.*nearest training documents, sequences or users"):
+    with pytest.warns(RankingWarning, match="the network alone.*training documents, sequences or users"):
         whole.export("torch", tmp_path / "network.pt")
     assert "votes of later places" in whole.report().read_text(encoding="utf-8")
 

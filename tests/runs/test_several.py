@@ -16,6 +16,8 @@ from support.cli_runs import JOBS
 from support.several import Several
 from support.small_run import PROCESSES
 
+from widehead.jobs.direct import WEIGHT
+from widehead.jobs.user_votes import FEWEST
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
 
@@ -232,6 +234,23 @@ def test_the_default_recommender(several: Several, tmp_path: Path) -> None:
     several_runs.begin(None, "recommender", tmp_path, "one", more)
     several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)
     assert_near(tmp_path / "three", tmp_path / "one")
+
+
+def test_a_direct_term_ranks_whoever_trained(several: Several, tmp_path: Path) -> None:
+    """Several processes find out together that the data ask for it; their run answers with it in one process."""
+    rows = [random.Random(user).sample([f"{user % 150}.{i}" for i in range(7)], 5) for user in range(FEWEST)]
+    for name, part in (("train", slice(4)), ("test", slice(4, None))):
+        lines = (f"u{user} {' '.join(row[part])}\n" for user, row in enumerate(rows))
+        (tmp_path / f"{name}.txt").write_text("".join(lines))
+    more = {"preset": "svd", "width": 2, "encoder_lr": 0.0, "neighbours": 0, "direct": -1.0, "at": (1, 3)}
+    (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", more)
+    (_, alone), _ = several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)[0]
+    runs = [Run.open(tmp_path / out) for out in ("one", "three")]
+    assert [run.config.direct for run in runs] == [WEIGHT, WEIGHT]
+    found = [run.evaluate() for run in runs]
+    assert found[0] == ended
+    assert found[1] == pytest.approx(ended, abs=0.01)  # scores that are nearly alike
+    assert ended["recall@3"] > 0.6 > 0.3 > alone["recall@3"]
 
 
 def test_it_goes_on_in_another_number_of_processes(several: Several, tmp_path: Path) -> None:

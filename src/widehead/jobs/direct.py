@@ -42,14 +42,23 @@ _PRODUCTS = 1_000_000  # of a user on average, at most, by default: on the five 
 _ROWS = 1 << 16  # users that are looked at together
 
 
-def affordable(matrix: CSR) -> bool:
-    """Whether users meet so few others by their items that asking all of them costs some milliseconds a user."""
-    lengths, counts, products = np.diff(matrix.indptr), matrix.getnnz(axis=0), 0.0
+def affordable(products: int, users: int) -> bool:
+    """Whether asking all users costs some milliseconds each, by the ``products`` of all together."""
+    return products <= _PRODUCTS * users
+
+
+def num_products(matrix: CSR, counts: np.ndarray) -> int:
+    """How many pairs of a user's item and of an item of others who have that there are, repeats included.
+
+    Args:
+        counts: (D,) of each item, its pairs: of all users, of whom ``matrix`` may have a part.
+    """
+    lengths, products = np.diff(matrix.indptr), 0
     for start in range(0, len(lengths), _ROWS):
-        here = lengths[start : start + _ROWS].astype(np.float64)
+        here = lengths[start : start + _ROWS].astype(np.int64)
         items = matrix.indices[matrix.indptr[start] : matrix.indptr[start + len(here)]]
-        products += float(counts[items] @ np.repeat(here, here.astype(np.int64)))
-    return bool(products <= _PRODUCTS * len(lengths))
+        products += int(counts[items] @ np.repeat(here, here))
+    return products
 
 
 class DirectTerm:

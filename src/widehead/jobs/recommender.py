@@ -27,12 +27,12 @@ from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
-from widehead.jobs.direct import DIRECT_RANKS, WEIGHT, DirectTerm, affordable
+from widehead.jobs.direct import DIRECT_RANKS, WEIGHT, DirectTerm, affordable, num_products
 from widehead.jobs.entries import factors, scaled
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.jobs.probe import Probe, probed
-from widehead.jobs.user_votes import UserVotes, UserWeights, enough, hidden_pairs
+from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs
 from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
@@ -105,9 +105,8 @@ class Recommender(kind.Recommender, Job):
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
-        for name in ("neighbours", "direct"):
-            if share is not None and (found := getattr(config, name)) > 0:
-                raise refusal(name, "be 0 in several processes, as each has a part of the users", found)
+        if share is not None and config.neighbours > 0:
+            raise refusal("neighbours", "be 0 in several processes, as each has a part of the users", config.neighbours)
         with alike(share):
             found = cls.interactions(config, train, share)
         pairs, has_ratings = found.matrix.nnz, found.has_ratings
@@ -168,18 +167,24 @@ class Recommender(kind.Recommender, Job):
 
     def _with_neighbours(self, config: TrainingConfig) -> TrainingConfig:
         """The options with as many neighbours as the data ask for, and a direct term, if that is left to them."""
-        alone = self._share is None
         if config.direct > 0.0 or config.neighbours >= 0:
             count = max(config.neighbours, 0)
         else:
             if self.found is None:
-                self.found = probed(self, config) if alone else Probe(0, _APART)
+                self.found = probed(self, config) if self._share is None else Probe(0, _APART)
             count = self.found.neighbours
         weight = config.direct
         if weight < 0.0:
-            fits = alone and count == 0 and self.can_rank_directly(config)
-            weight = WEIGHT if fits and enough(self.train.matrix) and affordable(self.train.matrix) else 0.0
+            weight = WEIGHT if count == 0 and self.can_rank_directly(config) and self._gains_directly else 0.0
         return dataclasses.replace(config, neighbours=count, direct=weight)
+
+    @cached_property
+    def _gains_directly(self) -> bool:
+        """Whether users are enough for a direct term, and not too many to ask; all of several processes come here."""
+        matrix = self.train.matrix
+        able = int(np.count_nonzero(np.diff(matrix.indptr) > 1))
+        able, products = totals(self._share, able, num_products(matrix, self.item_counts))
+        return able >= FEWEST and affordable(products, self.num_users)
 
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""

@@ -269,6 +269,8 @@ def trained_in(
         display.say(told)
         if outcome.status == "finished" and outcome.metrics:
             return dataclasses.replace(outcome, metrics=_final(trainer, data.job) or outcome.metrics)
+    elif config.direct > 0.0 and outcome.metrics:
+        display.say("These metrics are of the network alone; those of `widehead evaluate` are with the direct term.")
     return outcome
 
 
