@@ -21,7 +21,7 @@ from claims.exactness import (
     TWIN,
     worst,
 )
-from claims.minutes import NEXT_ITEM_HEADS, NEXT_ITEM_MINUTES, WIKITEXT_HEADS, WIKITEXT_MINUTES
+from claims.minutes import NEXT_ITEM_HEADS, WIKITEXT_HEADS, WIKITEXT_MINUTES
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
     BY_OPTIMISER_WORDS,
@@ -91,7 +91,6 @@ PARTS: dict[str, tuple[Claim, ...]] = {
             EMBEDDINGS,
             NEXT_ITEM,
             NEXT_ITEM_HEADS,
-            NEXT_ITEM_MINUTES,
             WIKITEXT_HEADS,
             WIKITEXT_MINUTES,
             WIKITEXT,
