@@ -68,6 +68,15 @@ def test_recommenders_are_compared_with_one_encoder_that_is_trained() -> None:
     assert (made["exact"].encoder_init, made["exact"].encoder_lr) == ("random", 3e-3)
 
 
+@pytest.mark.parametrize("job", ["recommender", "multilabel", "next-item", "language-model"])
+def test_output_layers_are_compared_without_what_ranks_beside_them(job: str) -> None:
+    """Neighbours hide how heads differ, and a direct term goes with one of them alone."""
+    made = contenders(job, ["exact", "sampled"], [], Path("out"), train="x", test="y")
+    assert [(one.neighbours, one.direct) for one in made.values()] == [(0, 0.0), (0, 0.0)]
+    if job != "language-model":
+        assert contenders(job, ["full"], [], Path("out"), train="x", test="y", neighbours=9)["full"].neighbours == 9
+
+
 def test_without_a_limit_there_are_two_minutes_and_eight_evaluations() -> None:
     made = contenders("recommender", ["full"], [], Path("out"), train="x", test="y")["full"]
     assert (made.minutes, made.epochs, float(made.evaluate_every.split()[0])) == (2.0, None, 15.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from widehead.jobs import configure
+from widehead.kinds.base import kind_named
 from widehead.names import HEADS
 from widehead.options import OPTIONS, TrainingConfig
 
@@ -22,7 +23,7 @@ def contenders(
         heads: names of heads, or "NAME=HEAD" to have a head twice with different settings.
         settings: (contender, option, value): options of TrainingConfig, or the head's own parameters.
         out: folder of the comparison; each contender has a run folder in it.
-        options: of all contenders; without a limit they train for two minutes each.
+        options: of all contenders; without a limit they train for two minutes each, and no neighbours rank.
 
     Raises:
         ValueError: a name that is not there or comes twice, or an option out of range.
@@ -39,6 +40,8 @@ def contenders(
         options.setdefault("epochs", None)
         options.setdefault("evaluate_every", f"{60.0 * options['minutes'] / _EVALUATIONS:.6f} seconds")
     options.setdefault("encoder_init", "random")  # one encoder for all, to be trained: not each job's own start
+    if "neighbours" in kind_named(job).takes:
+        options.setdefault("neighbours", 0)  # what ranks beside output layers hides how they differ
     configs = {}
     for name, head in chosen.items():
         own = [(option, value) for who, option, value in settings if who == name]
