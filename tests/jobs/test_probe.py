@@ -164,7 +164,7 @@ def test_estimators_try_too() -> None:
 def test_several_processes_say_that_nothing_was_tried() -> None:
     job = job_of(matrix_of(rooms(1_300, 130)))
     job._share = cast(Any, object())
-    assert job._with_neighbours(config_of()).neighbours == 0
+    assert job._with_neighbours(config_of(direct=0.0)).neighbours == 0
     assert "several processes" in str(job.found)
 
 
