@@ -11,25 +11,19 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from support.chosen import trained
+from support.chosen import random_pairs, rooms, trained, write_parts
 
 import widehead as wh
 from widehead.errors import RankingWarning
 from widehead.heads.indexed import IndexedTopK
 from widehead.jobs import configure, direct, recommender
-from widehead.jobs.direct import INPUT_POWER, OUTPUT_POWER, USER_POWER, DirectTerm
+from widehead.jobs.direct import INPUT_POWER, OUTPUT_POWER, USER_POWER, WEIGHT, DirectTerm
 from widehead.jobs.probe import Probe
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST
 from widehead.search import IVFIndex
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
-
-WEIGHT = 1.5
-
-
-def random_pairs(rng: np.random.Generator, shape: tuple[int, int], part: float = 0.2) -> Any:
-    return scipy.sparse.csr_matrix((rng.random(shape) < part).astype(np.float32))
 
 
 def head_of(width: int, items: int) -> wh.ExactHead:
@@ -62,9 +56,9 @@ def test_what_ranks_is_a_slow_twin(k: int, excludes: bool, monkeypatch: pytest.M
     monkeypatch.setattr(direct, "_AT_ONCE", 60)
     rng = np.random.default_rng(k)
     torch.manual_seed(k)
-    pairs = random_pairs(rng, (40, 30)).toarray()
+    pairs = random_pairs(rng, (40, 30), 0.2).toarray()
     pairs[:, 29] = 0.0
-    asked = np.vstack([pairs[:3], random_pairs(rng, (1, 30)).toarray(), np.zeros((2, 30))])
+    asked = np.vstack([pairs[:3], random_pairs(rng, (1, 30), 0.2).toarray(), np.zeros((2, 30))])
     asked[4, 29] = 1.0
     head, hidden = head_of(4, 30), torch.randn(6, 4, dtype=torch.float64)
     hidden[5] = 0.0
@@ -91,7 +85,7 @@ def test_items_that_are_first_of_neither_are_left_out(monkeypatch: pytest.Monkey
     monkeypatch.setattr(direct, "FIRST", 3)
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    pairs = random_pairs(rng, (40, 30))
+    pairs = random_pairs(rng, (40, 30), 0.2)
     head, hidden = head_of(4, 30), torch.randn(5, 4, dtype=torch.float64)
     inputs = SparseTargets.from_csr(pairs[:5])
     term = DirectTerm(pairs, WEIGHT)
@@ -105,7 +99,7 @@ def test_items_that_are_first_of_neither_are_left_out(monkeypatch: pytest.Monkey
 def test_an_index_finds_what_the_network_names() -> None:
     rng = np.random.default_rng(1)
     torch.manual_seed(1)
-    pairs = random_pairs(rng, (40, 30))
+    pairs = random_pairs(rng, (40, 30), 0.2)
     head = wh.ExactHead(4, 30, loss=wh.losses.SquaredError()).eval()
     head.load_weight(torch.randn(30, 4))
     index = IVFIndex(head.weight().detach().clone())
@@ -118,16 +112,8 @@ def test_an_index_finds_what_the_network_names() -> None:
     torch.testing.assert_close(by_index[0], directly[0])
 
 
-def rooms(folder: Path, count: int = 400) -> None:
-    """Users have most of the seven items of one of 40 rooms, far more than a network of two units can hold."""
-    rng = np.random.default_rng(0)
-    lists = [[f"{room}.{i}" for i in rng.permutation(7)[:5]] for room in rng.integers(count // 10, size=count)]
-    for name, items in (("train", slice(4)), ("test", slice(4, None))):
-        (folder / f"{name}.txt").write_text("".join(f"{u} {' '.join(row[items])}\n" for u, row in enumerate(lists)))
-
-
 def test_a_run_ranks_by_it_once_trained_opened_served_and_evaluated(tmp_path: Path) -> None:
-    rooms(tmp_path)
+    write_parts(tmp_path, rooms(400, 40))
     options = {"width": 2, "at": (1, 3), "holdout": 0.0}
     alone = trained("recommender", tmp_path, "alone", direct=0.0, neighbours=0, **options)
     run = trained("recommender", tmp_path, "run", direct=WEIGHT, **options)
@@ -148,7 +134,7 @@ def test_a_run_ranks_by_it_once_trained_opened_served_and_evaluated(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "weight"),
     [
-        ({}, direct.WEIGHT),
+        ({}, WEIGHT),
         ({"direct": 0.0}, 0.0),
         ({"direct": 0.5}, 0.5),
         ({"neighbours": 500}, 0.0),
@@ -160,7 +146,7 @@ def test_it_ranks_by_default_where_neighbours_do_not(
     options: dict[str, Any], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
-    rooms(tmp_path, FEWEST)
+    write_parts(tmp_path, rooms(FEWEST, 100))
     config = configure("recommender", train=str(tmp_path / "train.txt"), out="run", **options)
     job = Recommender.of(config, config.train).job
     assert job.settled(config).direct == weight
@@ -171,7 +157,7 @@ def test_it_does_not_where_the_data_say_neighbours_or_users_are_few(
     count: int, neighbours: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(neighbours, "tried elsewhere"))
-    rooms(tmp_path, count)
+    write_parts(tmp_path, rooms(count, 100))
     config = configure("recommender", train=str(tmp_path / "train.txt"), out="run")
     settled = Recommender.of(config, config.train).job.settled(config)
     assert (settled.neighbours, settled.direct) == (neighbours, 0.0)
@@ -180,7 +166,7 @@ def test_it_does_not_where_the_data_say_neighbours_or_users_are_few(
 def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is of Σ over a user's items, and those who have them, of how many items they have: products of z."""
     rng = np.random.default_rng(0)
-    pairs = random_pairs(rng, (50, 30))
+    pairs = random_pairs(rng, (50, 30), 0.2)
     held = pairs.toarray()
     mean = float(
         sum(held[v].sum() for u in range(50) for i in np.flatnonzero(held[u]) for v in np.flatnonzero(held[:, i])) / 50
@@ -190,13 +176,13 @@ def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch:
         assert direct.affordable(direct.num_products(pairs, pairs.getnnz(axis=0)), 50) is enough
     monkeypatch.setattr(direct, "_PRODUCTS", 1)
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
-    rooms(tmp_path, FEWEST)
+    write_parts(tmp_path, rooms(FEWEST, 100))
     config = configure("recommender", train=str(tmp_path / "train.txt"), out="run")
     assert Recommender.of(config, config.train).job.settled(config).direct == 0.0
 
 
 def test_what_is_exported_says_that_it_ranks_by_the_network_alone(tmp_path: Path) -> None:
-    rooms(tmp_path)
+    write_parts(tmp_path, rooms(400, 40))
     run = trained("recommender", tmp_path, "run", width=2, holdout=0.0, direct=WEIGHT)
     with pytest.warns(RankingWarning, match="the network alone.*direct 0"):
         run.export("safetensors", tmp_path / "network.safetensors")

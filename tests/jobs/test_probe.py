@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from support.chosen import rooms
 
 import widehead as wh
 from widehead.data import Interactions, Vocabulary
@@ -19,12 +20,6 @@ from widehead.jobs.probe import Probe, least_squares, probed, small_network
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import UserVotes, hidden_pairs
 from widehead.runs import Run
-
-
-def rooms(count: int, rooms: int, seed: int = 0) -> list[list[str]]:
-    """Users have five of the seven items of a small room: a network needs as many units as there are rooms."""
-    rng = np.random.default_rng(seed)
-    return [[f"{room}.{i}" for i in rng.permutation(7)[:5]] for room in rng.integers(rooms, size=count)]
 
 
 def matrix_of(lists: list[list[str]]) -> Any:
@@ -164,7 +159,7 @@ def test_estimators_try_too() -> None:
 def test_several_processes_say_that_nothing_was_tried() -> None:
     job = job_of(matrix_of(rooms(1_300, 130)))
     job._share = cast(Any, object())
-    assert job._with_neighbours(config_of(direct=0.0)).neighbours == 0
+    assert job._with_what_ranks(config_of(direct=0.0)).neighbours == 0
     assert "several processes" in str(job.found)
 
 

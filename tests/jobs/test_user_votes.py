@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from support.chosen import KnownHead, train_on_and_die, trained, whole_and_in_parts
+from support.chosen import KnownHead, random_pairs, rooms, train_on_and_die, trained, whole_and_in_parts, write_parts
 
 import widehead as wh
 from widehead.data import RowExamples
@@ -28,27 +28,15 @@ from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
 
 
-def planted(count: int = 1_300, seed: int = 0) -> list[list[str]]:
-    """Users have most of the seven items of one of 130 small rooms, far more than a network of four units can hold."""
-    rng = np.random.default_rng(seed)
-    return [[f"{room}.{i}" for i in rng.permutation(7)[:5]] for room in rng.integers(130, size=count)]
-
-
 def files(folder: Path, count: int = 1_300) -> None:
-    """Of each user four items to train on, one to judge by."""
-    lists = planted(count)
-    for name, items in (("train", slice(4)), ("test", slice(4, None))):
-        (folder / f"{name}.txt").write_text("".join(f"{u} {' '.join(row[items])}\n" for u, row in enumerate(lists)))
+    """Far more rooms than a network of four units can hold."""
+    write_parts(folder, rooms(count, 130))
 
 
 def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
     return trained(
         "recommender", folder, out, **{"width": 4, "at": (1, 5), "holdout": 0.0, "neighbours": 500, **options}
     )
-
-
-def random_pairs(rng: np.random.Generator, shape: tuple[int, int], part: float = 0.15) -> Any:
-    return scipy.sparse.csr_matrix((rng.random(shape) < part).astype(np.float32))
 
 
 def first(values: dict[int, float], count: int) -> list[int]:
@@ -85,9 +73,9 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
     monkeypatch.setattr(user_votes, "_NEAREST", 5)
     monkeypatch.setattr(user_votes, "_AT_ONCE", 60)
     rng = np.random.default_rng(seed)
-    pairs = random_pairs(rng, (50, 30))
+    pairs = random_pairs(rng, (50, 30), 0.15)
     pairs = scipy.sparse.hstack([pairs[:, :29], scipy.sparse.csr_matrix((50, 1))]).tocsr().astype(np.float32)
-    strangers = random_pairs(rng, (2, 30)).toarray()
+    strangers = random_pairs(rng, (2, 30), 0.15).toarray()
     strangers[1, 29] = 1.0
     asked = scipy.sparse.csr_matrix(np.vstack([pairs[:2].toarray(), strangers, np.zeros((1, 30), np.float32)]))
     inputs = SparseTargets.from_csr(asked)
@@ -140,7 +128,7 @@ def test_what_comes_after_the_first_keeps_the_order_of_the_network(monkeypatch: 
 
 def test_hidden_pairs_are_of_a_tenth_of_the_users_and_none_is_lost() -> None:
     rng = np.random.default_rng(0)
-    matrix = random_pairs(rng, (1_200, 40))
+    matrix = random_pairs(rng, (1_200, 40), 0.15)
     matrix.data[::7] = 0.0  # stored zeros are pairs
     seen, users, hidden = hidden_pairs(matrix, 3)
     assert len(users) == int(0.1 * np.count_nonzero(np.diff(matrix.indptr) > 1))
@@ -273,7 +261,7 @@ def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(
 
 
 def test_estimators_hear_users_too() -> None:
-    likes = planted()
+    likes = rooms(1_300, 130)
     model = wh.Recommender(width=4, at=(1,), quiet=True, neighbours=500).fit([row[:4] for row in likes])
     found, scores = model.recommend([["3.1", "3.4"], ["unheard"]], 5)
     assert {name.partition(".")[0] for name in found[0, :5]} == {"3"}

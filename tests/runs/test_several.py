@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support import several_runs, torchrun
+from support.chosen import rooms, write_parts
 from support.cli_runs import JOBS
 from support.several import Several
 from support.small_run import PROCESSES
@@ -238,10 +239,7 @@ def test_the_default_recommender(several: Several, tmp_path: Path) -> None:
 
 def test_a_direct_term_ranks_whoever_trained(several: Several, tmp_path: Path) -> None:
     """Several processes find out together that the data ask for it; their run answers with it in one process."""
-    rows = [random.Random(user).sample([f"{user % 150}.{i}" for i in range(7)], 5) for user in range(FEWEST)]
-    for name, part in (("train", slice(4)), ("test", slice(4, None))):
-        lines = (f"u{user} {' '.join(row[part])}\n" for user, row in enumerate(rows))
-        (tmp_path / f"{name}.txt").write_text("".join(lines))
+    write_parts(tmp_path, rooms(FEWEST, 100))
     more = {"preset": "svd", "width": 2, "encoder_lr": 0.0, "neighbours": 0, "direct": -1.0, "at": (1, 3)}
     (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", more)
     (_, alone), _ = several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)[0]

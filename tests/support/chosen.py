@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from widehead.errors import RankingWarning
@@ -14,6 +16,22 @@ from widehead.jobs import configure
 from widehead.runs import Run
 from widehead.targets import SparseTargets
 from widehead.training.log import read_metrics
+
+
+def rooms(count: int, number: int, seed: int = 0) -> list[list[str]]:
+    """Users have five of the seven items of a small room: a network needs as many units as there are rooms."""
+    rng = np.random.default_rng(seed)
+    return [[f"{room}.{i}" for i in rng.permutation(7)[:5]] for room in rng.integers(number, size=count)]
+
+
+def write_parts(folder: Path, lists: list[list[str]]) -> None:
+    """Of each user four items to train on, the rest to judge by."""
+    for name, items in (("train", slice(4)), ("test", slice(4, None))):
+        (folder / f"{name}.txt").write_text("".join(f"{u} {' '.join(row[items])}\n" for u, row in enumerate(lists)))
+
+
+def random_pairs(rng: np.random.Generator, shape: tuple[int, int], part: float) -> Any:
+    return scipy.sparse.csr_matrix((rng.random(shape) < part).astype(np.float32))
 
 
 class KnownHead:

@@ -203,6 +203,11 @@ class JobData:
     tried: str = ""
 
 
+def ranks_beside(config: TrainingConfig) -> str:
+    """What ranks beside the network of a run, if anything does."""
+    return "the direct term" if config.direct > 0.0 else "neighbours"
+
+
 def warn_unchosen() -> None:
     """To be called if a run whose neighbours should have a say has not chosen what they count."""
     warn_user(

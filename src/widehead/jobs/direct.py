@@ -4,7 +4,7 @@ The network of a recommender knows the training pairs through the leading singul
 The direct term knows all of them: z = (x D_i^-0.7) Rᵀ D_u^-0.6 R D_i^-0.3, what users have who share items with x. Both
 are divided by their spread over all items, so that the weight β means the same on all data: the score of item j is
 o_j / spread(o) + β z_j / spread(z). An exact head tells ‖o‖² and Σo without any o, and hence its spread. The powers
-were chosen, of five triples, on hidden training pairs of four sets: see recipes/LOG.md.
+were chosen, of five triples, on hidden training pairs of five sets: see recipes/LOG.md.
 
 That filters of the whole spectrum rank better than leading vectors alone is a finding of Kim et al. (Graph Spectral
 Filtering with Chebyshev Interpolation for Recommendation, SIGIR 2025); their filter is another one.
@@ -33,7 +33,7 @@ USER_POWER, INPUT_POWER, OUTPUT_POWER = 0.6, 0.7, 0.3
 """Of the numbers of a user's items, and of the users of an item that is given, and of one that is named."""
 
 WEIGHT = 1.5
-"""β by default: twice as much and half as much gain less on some of the four sets."""
+"""β by default: twice as much and half as much gain less on some of the five sets."""
 
 DIRECT_RANKS = "The direct term, what users have who share items with the given one, ranks beside the network."
 

@@ -32,7 +32,7 @@ from widehead.jobs.entries import factors, scaled
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.jobs.probe import Probe, probed
-from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs
+from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs, num_able
 from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
@@ -133,7 +133,7 @@ class Recommender(kind.Recommender, Job):
         elif config.test is not None:
             test = job.read_test(config.test)
         unused = "" if config.ratings or not has_ratings else "; ratings count with --ratings only"
-        config = job._with_neighbours(config)
+        config = job._with_what_ranks(config)
         tried = "" if job.found is None else str(job.found)
         data = JobData(job, job.examples(config), test, f"{_told(found, share)}{unused}", share=share, tried=tried)
         job._forget_names()
@@ -165,7 +165,7 @@ class Recommender(kind.Recommender, Job):
         if self._share is not None and not self._share.peers.is_first:
             self.train = dataclasses.replace(self.train, users=[], items=Vocabulary([]))
 
-    def _with_neighbours(self, config: TrainingConfig) -> TrainingConfig:
+    def _with_what_ranks(self, config: TrainingConfig) -> TrainingConfig:
         """The options with as many neighbours as the data ask for, and a direct term, if that is left to them."""
         if config.direct > 0.0 or config.neighbours >= 0:
             count = max(config.neighbours, 0)
@@ -182,8 +182,7 @@ class Recommender(kind.Recommender, Job):
     def _gains_directly(self) -> bool:
         """Whether users are enough for a direct term, and not too many to ask; all of several processes come here."""
         matrix = self.train.matrix
-        able = int(np.count_nonzero(np.diff(matrix.indptr) > 1))
-        able, products = totals(self._share, able, num_products(matrix, self.item_counts))
+        able, products = totals(self._share, num_able(matrix), num_products(matrix, self.item_counts))
         return able >= FEWEST and affordable(products, self.num_users)
 
     def _chooses(self, config: TrainingConfig) -> bool:
@@ -240,9 +239,9 @@ class Recommender(kind.Recommender, Job):
         """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
 
         It is an eighth of the items at most, and less if memory or time would run out: see `affordable_width`.
-        ``neighbours`` -1 becomes what `probed` found.
+        ``neighbours`` -1 becomes what `probed` found, ``direct`` -1 1.5 or 0.
         """
-        config = self._with_neighbours(config)
+        config = self._with_what_ranks(config)
         if config.width > 0:
             return config
         counts = self.item_counts

@@ -58,9 +58,14 @@ class UserWeights(Weights):
 _ALONE = np.eye(1, len(UserWeights.features))[0]
 
 
+def num_able(matrix: CSR) -> int:
+    """How many users have two items or more."""
+    return int(np.count_nonzero(np.diff(matrix.indptr) > 1))
+
+
 def enough(matrix: CSR) -> bool:
     """Whether there are users enough to choose by."""
-    return int(np.count_nonzero(np.diff(matrix.indptr) > 1)) >= FEWEST
+    return num_able(matrix) >= FEWEST
 
 
 def hidden_pairs(matrix: CSR, seed: int, part: float = _HELD) -> tuple[CSR, np.ndarray, CSR]:

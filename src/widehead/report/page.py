@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from widehead.jobs.base import Job, open_folder
+from widehead.jobs.base import Job, open_folder, ranks_beside
 from widehead.options import TrainingConfig
 from widehead.report.curves import WHERE, curves_of, draw
 from widehead.report.tables import Table, comparison, duration, number, options_table
@@ -32,7 +32,7 @@ def write_report(
     records = read_metrics(folder.metrics_path)
     network, both = (_last(records, kind) for kind in ("evaluation", "final"))
     ranks = folder.neighbours_path.exists() or config.direct > 0.0
-    more = "with the direct term" if config.direct > 0.0 else "with neighbours"
+    more = f"with {ranks_beside(config)}"
     alone, beside = ({"its network alone": network}, {more: both}) if both else ({}, {})
     whose = more if both else "alone" if ranks else ""
     html = render(

@@ -17,7 +17,7 @@ from widehead.data import Batches
 from widehead.data.files import first_bytes, listed, whole_file
 from widehead.errors import NonFiniteError
 from widehead.jobs import Job, JobData, build_network, configure
-from widehead.jobs.base import job_named
+from widehead.jobs.base import job_named, ranks_beside
 from widehead.jobs.judging import ALONE, LOWER_IS_BETTER
 from widehead.jobs.network import class_frequencies
 from widehead.models import WideNetwork
@@ -277,8 +277,9 @@ def trained_in(
 def _final(trainer: Trainer, job: Job) -> Mapping[str, float]:
     """Metrics of the network with what was chosen to rank beside it; none if nothing was."""
     job.complete(trainer.network, trainer.folder, trainer.config)
-    whose = "the direct term" if trainer.config.direct > 0.0 else "neighbours"
-    return {} if trainer.network.beside is None else trainer.judge("final", f", with {whose}")
+    if trainer.network.beside is None:
+        return {}
+    return trainer.judge("final", f", with {ranks_beside(trainer.config)}")
 
 
 def _made_frequencies(folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> Tensor | None:

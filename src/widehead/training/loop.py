@@ -71,7 +71,7 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``status`` "finished" or "interrupted", where, and its last evaluation (empty without one).
+    """How a run ended: ``status`` "finished" or "interrupted", where, and its last metrics (empty without a test).
 
     ``seconds`` are of training, ``preparation`` those of them that weights made from the data took before any step.
     """
