@@ -21,6 +21,8 @@ from widehead.jobs.direct import INPUT_POWER, OUTPUT_POWER, USER_POWER, WEIGHT, 
 from widehead.jobs.probe import Probe
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST
+from widehead.report.tables import number
+from widehead.runs import Run
 from widehead.search import IVFIndex
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
@@ -179,6 +181,20 @@ def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch:
     write_parts(tmp_path, rooms(FEWEST, 100))
     config = configure("recommender", train=str(tmp_path / "train.txt"), out="run")
     assert Recommender.of(config, config.train).job.settled(config).direct == 0.0
+
+
+def test_a_run_says_that_its_metrics_are_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_parts(tmp_path, rooms(400, 40))
+    options = {"width": 2, "at": (3,), "direct": WEIGHT, "test": str(tmp_path / "test.txt")}
+    run = Run.new(configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options))
+    end = run.train()
+    assert ", with the direct term: recall@3" in " ".join(capsys.readouterr().err.split())
+    assert Run.open(tmp_path / "run").evaluate() == end.metrics
+    page = run.report().read_text(encoding="utf-8")
+    figure = number(end.metrics["recall@3"])
+    assert f"of the network with the direct term: recall@3 {figure}" in page
+    assert f"recall@3, with the direct term is {figure}" in page  # in the words of a curve
+    assert "its network alone" in page
 
 
 def test_what_is_exported_says_that_it_ranks_by_the_network_alone(tmp_path: Path) -> None:

@@ -164,9 +164,17 @@ def test_several_processes_say_that_nothing_was_tried() -> None:
 
 
 @pytest.mark.parametrize("job", ["demo", "next-item", "multilabel"])
-def test_other_jobs_refuse_to_decide(job: str) -> None:
-    with pytest.raises(ValueError, match=rf"`neighbours` should be at least 0 for the job {job}. Found -1"):
-        configure(job, out="runs/x", neighbours=-1)
+@pytest.mark.parametrize("option", ["neighbours", "direct"])
+def test_other_jobs_refuse_to_decide(job: str, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"`{option}` should be .*Found -1"):
+        configure(job, out="runs/x", **{option: -1})
+
+
+@pytest.mark.parametrize("option", ["batch_size", "epochs"])
+def test_jobs_refuse_to_decide_what_the_next_item_does(option: str) -> None:
+    message = rf"`{option}` should be at least 1 but for the job next-item.* Found 0 with job = 'recommender'"
+    with pytest.raises(ValueError, match=message):
+        configure("recommender", train="x", out="runs/x", **{option: 0})
 
 
 def test_votes_for_those_that_are_asked_about_are_those_of_all() -> None:

@@ -243,6 +243,8 @@ def test_a_direct_term_ranks_whoever_trained(several: Several, tmp_path: Path) -
     more = {"preset": "svd", "width": 2, "encoder_lr": 0.0, "neighbours": 0, "direct": -1.0, "at": (1, 3)}
     (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", more)
     (_, alone), _ = several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)[0]
+    said = several.run(2, several_runs.told, "recommender", tmp_path, "two", more)
+    assert ["metrics are of the network alone" in text for text in said] == [True, False]
     runs = [Run.open(tmp_path / out) for out in ("one", "three")]
     assert [run.config.direct for run in runs] == [WEIGHT, WEIGHT]
     found = [run.evaluate() for run in runs]

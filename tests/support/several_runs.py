@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -56,6 +58,13 @@ def begin(mesh: Any, job: str, folder: Path, out: str, more: dict[str, Any], sto
     """A new run; it dies after ``stop`` records of its log, if there is one."""
     run = Run.new(config_of(job, folder, out, **more), mesh=mesh)
     return _trained(run, stop)
+
+
+def told(mesh: Any, job: str, folder: Path, out: str, more: dict[str, Any]) -> str:
+    """What a new run says to people in this process."""
+    with contextlib.redirect_stderr(io.StringIO()) as text:
+        Run.new(config_of(job, folder, out, **more), mesh=mesh).train()
+    return " ".join(text.getvalue().split())
 
 
 def go_on(mesh: Any, folder: Path, out: str, changes: dict[str, Any], stop: int | None = None) -> Any:

@@ -82,5 +82,5 @@ class Recommender(Kind):
 
     @classmethod
     def can_rank_directly(cls, config: TrainingConfig) -> bool:
-        """Whether scores are outputs, of which the head tells the spread."""
-        return config.head == "exact" and config.loss in ("squared-error", "weighted-squared-error")
+        """Whether scores are outputs, of which the head tells the spread; only the exact head has a loss to choose."""
+        return config.loss in ("squared-error", "weighted-squared-error")
