@@ -154,6 +154,18 @@ def test_it_ranks_by_default_where_neighbours_do_not(
     assert job.settled(config).direct == weight
 
 
+@pytest.mark.parametrize(("ratings", "weight"), [(False, WEIGHT), (True, 0.0)])
+def test_it_does_not_by_default_where_ratings_count(
+    ratings: bool, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may share items with a user because they dislike them as much."""
+    monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
+    pairs = random_pairs(np.random.default_rng(2), (FEWEST + 50, 40), 0.2)
+    pairs.data[::3] = -1.0 if ratings else 1.0
+    config = configure("recommender", out="run", ratings=ratings)
+    assert Recommender.of(config, pairs).job.settled(config).direct == weight
+
+
 @pytest.mark.parametrize(("count", "neighbours"), [(FEWEST, 500), (FEWEST - 10, 0)])
 def test_it_does_not_where_the_data_say_neighbours_or_users_are_few(
     count: int, neighbours: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -175,7 +175,8 @@ class Recommender(kind.Recommender, Job):
             count = self.found.neighbours
         weight = config.direct
         if weight < 0.0:
-            weight = WEIGHT if count == 0 and self.can_rank_directly(config) and self._gains_directly else 0.0
+            fits = count == 0 and not self.ratings and self.can_rank_directly(config)  # it knows nothing of dislikes
+            weight = WEIGHT if fits and self._gains_directly else 0.0
         return dataclasses.replace(config, neighbours=count, direct=weight)
 
     @cached_property
