@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from widehead.data import binary
-from widehead.data.sparse import CSR
+from widehead.data.sparse import CSR, rows_of_entries
 from widehead.heads import ExactHead
 from widehead.heads.indexed import IndexedTopK
 from widehead.jobs.candidates import FIRST, best_of_rows
-from widehead.jobs.entries import at_keys, drop, keys_of, positive, scaled
-from widehead.jobs.neighbours import csr_of_bags, largest
+from widehead.jobs.entries import positive, scaled
+from widehead.jobs.neighbours import csr_of_bags
 from widehead.targets import SparseTargets
 
 USER_POWER, INPUT_POWER, OUTPUT_POWER = 0.6, 0.7, 0.3
@@ -37,7 +37,7 @@ WEIGHT = 1.5
 
 DIRECT_RANKS = "The direct term, what users have who share items with the given one, ranks beside the network."
 
-_AT_ONCE = 1 << 24  # entries of z, at most, that are worked on together, which bounds the memory
+_AT_ONCE = 1 << 21  # entries of z, at most, that are worked on together: more do not fit the processor's caches
 _PRODUCTS = 1_000_000  # of a user on average, at most, by default: on the five sets there are 300 to 320,000
 _ROWS = 1 << 16  # users that are looked at together
 
@@ -76,10 +76,8 @@ class DirectTerm:
         self._back = scaled(pairs, 0.0, OUTPUT_POWER)  # (n, D)
 
     def scores(self, given: CSR) -> CSR:
-        """(m, D) z of users with some items; columns rise in each row."""
-        found = (given @ self._into @ self._back).tocsr()
-        found.sort_indices()
-        return found
+        """(m, D) z of users with some items."""
+        return (given @ self._into @ self._back).tocsr()
 
     def top_k(
         self,
@@ -118,25 +116,26 @@ class DirectTerm:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Of some users, whose best items by the network are ``named`` (m, ·), −1 in places that none takes."""
         m, width = given.shape
-        direct = self.scores(given)
-        spread = _spread(direct)
+        found = self.scores(given)
+        spread, direct = _spread(found), torch.from_numpy(found.toarray())  # sorting rows takes longer than their zeros
         if banned is not None:
-            drop(direct, keys_of(banned))
+            direct[rows_of_entries(banned), banned.indices] = 0.0
         rows = np.arange(m)[:, None] * np.int64(width)
-        most = largest(direct, named.shape[1])
-        keys = np.unique(np.append((rows + named)[named >= 0], keys_of(most)[most.data > 0.0]))
+        best, most = (part.numpy() for part in direct.topk(named.shape[1], sorted=False))
+        keys = np.unique(np.append((rows + named)[named >= 0], (rows + most)[best > 0.0]))
         which, items = np.divmod(keys, np.int64(width))
         offsets = torch.from_numpy(np.searchsorted(which, np.arange(m + 1)))
         pairs = SparseTargets(torch.from_numpy(items), offsets)
         q, s, o = (part.double().cpu().numpy() for part in head.statistics(hidden, pairs.to(hidden.device)))
         own = positive(np.sqrt(np.maximum(q / width - (s / width) ** 2, 0.0)))
-        values = o / own[which] + self.weight * at_keys(direct, keys) / spread[which]
+        values = o / own[which] + self.weight * direct[which, items].numpy() / spread[which]
         return best_of_rows(which, items, values, m, k)
 
 
 def _spread(matrix: CSR) -> np.ndarray:
     """(m,) the standard deviation of the entries of each row, of which most are 0; 1 if all are alike."""
-    width, values = matrix.shape[1], matrix.astype(np.float64)
-    squares = np.asarray(values.multiply(values).sum(axis=1)).ravel() / width
-    means = np.asarray(values.sum(axis=1)).ravel() / width
+    (m, width), values = matrix.shape, matrix.data.astype(np.float64)
+    filled, sums = np.diff(matrix.indptr) > 0, np.zeros((2, m))
+    sums[:, filled] = np.add.reduceat([values, values * values], matrix.indptr[:-1][filled], axis=1)
+    means, squares = sums / width
     return positive(np.sqrt(np.maximum(squares - means**2, 0.0)))
