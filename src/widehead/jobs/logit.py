@@ -22,6 +22,11 @@ from widehead.targets import SparseTargets
 _RIDGE = 1e-4
 
 
+def compared(before: dict[str, float], after: dict[str, float]) -> str:
+    """Metrics without and with something, for people."""
+    return ", ".join(f"{name} {value:.4f} → {after[name]:.4f}" for name, value in before.items())
+
+
 @dataclass(frozen=True)
 class Weights(Chosen):
     """What counts how much, and what it is worth.
@@ -43,7 +48,7 @@ class Weights(Chosen):
     after: dict[str, float]
 
     def __str__(self) -> str:
-        told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
+        told = compared(self.before, self.after)
         what = "have a say" if self.weights else "have no say"
         return f"{self.who} {what}, by {self.places:,} {self.by} that the network did not see ({told})."
 
@@ -80,8 +85,14 @@ class Told:
         return cls(int(first[-1]), *map(np.concatenate, (rows, items, features)))
 
     def best(self, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(m, k) float64 scores, best first, and classes; −inf and −1 in places that none takes."""
-        return best_of_rows(self.rows, self.items, self.features.astype(np.float64) @ weights, self.m, k)
+        """(m, k) float64 scores, best first, and classes; −inf and −1 in places that none takes.
+
+        Args:
+            weights: (F,) of all rows, or (m, F) of each.
+        """
+        told = self.features.astype(np.float64)
+        scores = told @ weights if weights.ndim == 1 else np.einsum("cf,cf->c", told, weights[self.rows])
+        return best_of_rows(self.rows, self.items, scores, self.m, k)
 
 
 def fitted(found: Told, hits: np.ndarray) -> np.ndarray:

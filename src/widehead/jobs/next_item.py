@@ -27,7 +27,7 @@ from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.judging import Given, WordTest
 from widehead.jobs.network import sequence_encoder
-from widehead.jobs.session_votes import SessionVotes, SessionWeights, held_out
+from widehead.jobs.session_votes import SessionVotes, SessionWeights, held_ends, held_out
 from widehead.kinds import next_item as kind
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
@@ -94,24 +94,27 @@ class NextItem(kind.NextItem, Job):
             test = WordTest(job._examples(found, last), told, places=config.context)
         elif test is None and config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
+        short = np.zeros(len(found), dtype=bool)
         if config.neighbours > 0 and (held := held_out(len(kept))):
             job._keep(found, kept)
             kept = kept[:-held]
-        lengths = found.lengths[kept]
+            short[kept] = held_ends(found.lengths[kept], config.seed)
+        lengths = found.lengths[kept] - short[kept]
         job._pieces, job._places = int(num_pieces(lengths, config.context).sum()), int((lengths - 1).sum())
-        data = JobData(job, job._examples(found, np.sort(kept)), test, reading, share=share)
+        data = JobData(job, job._examples(found, np.sort(kept), short), test, reading, share=share)
         if share is not None and not share.peers.is_first:  # the first one writes the names
             job.items = Vocabulary([])
         return data
 
-    def _examples(self, found: Sequences, rows: np.ndarray) -> Examples:
-        """Every place of some sequences, whose items are all known."""
-        here = found.places(rows)
-        cut = pieces(found.offsets[:-1][here], found.offsets[1:][here], self.context)
+    def _examples(self, found: Sequences, rows: np.ndarray, short: np.ndarray | None = None) -> Examples:
+        """Every place of some sequences, whose items are all known, but the last one of those that are ``short``."""
+        here, left = found.places(rows), np.zeros(len(rows), dtype=bool) if short is None else short[rows]
+        less = left if found.share is None else left[found.share.holds(rows)]
+        cut = pieces(found.offsets[:-1][here], found.offsets[1:][here] - less, self.context)
         examples = SequenceExamples(found.ids, *cut)
         if found.share is None:
             return examples
-        counts = num_pieces(found.lengths[rows], self.context)
+        counts = num_pieces(found.lengths[rows] - left, self.context)
         return SharedExamples(examples, found.share.dealt_of(rows).repeated(counts))
 
     def _keep(self, found: Sequences, rows: np.ndarray) -> None:
@@ -137,16 +140,19 @@ class NextItem(kind.NextItem, Job):
         return cls(items, config.context, _kept_sequences(folder.vocabulary_path(_SEQUENCES), len(items)))
 
     def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
-        """Choose what sequences like the given one count, by those that did not train the network."""
+        """Choose what sequences like the given one count, by those and those ends that did not train the network."""
         if self._known is None:
             return None
         network.eval()
         ids, offsets = self._known
         seen = len(offsets) - 1 - held_out(len(offsets) - 1)
-        votes = SessionVotes(ids[: offsets[seen]], offsets[: seen + 1], self._num_items, config.neighbours)
-        drawn = seen + np.random.default_rng(config.seed).permutation(len(offsets) - 1 - seen)
+        short = held_ends(np.diff(offsets[: seen + 1]), config.seed)
+        votes = SessionVotes(*_without_ends(ids, offsets[: seen + 1], short), self._num_items, config.neighbours)
+        random = np.random.default_rng(config.seed)
+        drawn = seen + random.permutation(len(offsets) - 1 - seen)
         held = SequenceExamples(ids, *pieces(offsets[drawn], offsets[drawn + 1], self.context))
-        choice = votes.chosen(network, held, self.metric_names(config.at), config.seed)
+        ends = self._last(ids, offsets, random.permutation(np.flatnonzero(short)))
+        choice = votes.chosen(network, held, self.metric_names(config.at), config.seed, ends)
         choice.write(folder.neighbours_path)
         return str(choice)
 
@@ -155,8 +161,8 @@ class NextItem(kind.NextItem, Job):
             return
         if (choice := SessionWeights.read(folder.neighbours_path)) is None:
             warn_unchosen()
-        elif choice.weights:
-            network.beside = SessionVotes(*self._known, self._num_items, config.neighbours, choice.weights)
+        elif choice.helps:
+            network.beside = SessionVotes(*self._known, self._num_items, config.neighbours, choice.by_kind())
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``batch_size`` 0: so many pieces of sequences as have some 400 places; ``epochs`` 0: some 15,000 steps."""
@@ -201,11 +207,15 @@ class NextItem(kind.NextItem, Job):
             reading += f"; {strange:,} items are unknown, so that {missed:,} sequences count as missed"
         if alone := len(found) - count:
             reading += f"; {alone:,} of fewer than two items are left out"
-        starts, ends = np.maximum(offsets[:-1], offsets[1:] - self.context - 1)[fit], offsets[1:][fit]
-        examples: Examples = SequenceExamples(ids, starts, ends, asked=1)
+        examples: Examples = self._last(ids, offsets, np.flatnonzero(fit))
         if share is not None:
             examples = SharedExamples(examples, share.dealt(len(found)).chosen_here(fit))
         return WordTest(examples, f"{reading}; {found.layout}.", fits=not (strange or alone), missed=missed)
+
+    def _last(self, ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> SequenceExamples:
+        """The last item of some sequences is to be found from those before it."""
+        ends = offsets[rows + 1]
+        return SequenceExamples(ids, np.maximum(offsets[rows], ends - self.context - 1), ends, asked=1)
 
     def given(self, data: Any) -> Given:
         """Sequences, of whose items the known ones count."""
@@ -221,6 +231,13 @@ def _joined(found: Sequences, here: np.ndarray) -> np.ndarray:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     places: np.ndarray = np.repeat(found.offsets[here] - offsets[:-1], lengths) + np.arange(offsets[-1])
     return found.ids[places]
+
+
+def _without_ends(ids: np.ndarray, offsets: np.ndarray, short: np.ndarray) -> _Known:
+    """Sequences, those that are ``short`` without their last item."""
+    kept = np.ones(offsets[-1], dtype=bool)
+    kept[offsets[1:][short] - 1] = False
+    return ids[: offsets[-1]][kept], offsets - np.concatenate([[0], np.cumsum(short)])
 
 
 def _kept_sequences(path: Path, num_items: int) -> _Known | None:

@@ -8,6 +8,10 @@ aware neighborhood for session-based recommendations", SIGIR 2019); whether it i
 one before the last, and how often it stands there; the logarithms of how often the training data have it, lately and
 in all. The data decide about w, as in a conditional logit model, by sequences that the network was not trained on.
 
+They decide twice. New sequences come after all known ones, so those that ended last choose for them. A sequence that
+goes on from where a known one ended is of a user whom the data know, who may stand anywhere among them: for these the
+last items of sequences choose, drawn from all, which trained nothing either.
+
 Letters: m places to answer, c pairs of these and an item that may come next, n training sequences, N ids in them, D
 items, F numbers that tell of an item, L places of one.
 """
@@ -15,7 +19,7 @@ items, F numbers that tell of an item, L places of one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,7 @@ from torch import Tensor
 
 from widehead.data import SequenceExamples
 from widehead.jobs.candidates import places_in
-from widehead.jobs.logit import Told, Weights, weighed
+from widehead.jobs.logit import Told, Weights, compared, weighed
 from widehead.metrics import Evaluation
 from widehead.targets import SparseTargets
 
@@ -39,6 +43,9 @@ FEATURES = (
 
 _FIRST = 200  # items of the network that may come next; what an item outside of them has at most
 _HELD, _MOST_HELD = 0.05, 4_000  # sequences to choose by
+_ENDS = 0.2  # sequences whose last item is to choose by, _MOST_HELD at most
+_KNOWN = 3  # items by which a sequence is known again: two are often the same by chance (recipes/LOG.md, 2026-11-28)
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no digit of a number is lost by it
 _MOST_PLACES, _MOST_PAIRS = 8_000, 8_000_000  # of them, and of items that may come there, which bounds the memory
 _AT_ONCE = 256  # places that are worked on at a time, which bounds it too
 _LAST, _DECAY = 10, 3.0  # items of a sequence that find others; e^-1 of their weight is lost in so many places
@@ -47,18 +54,75 @@ _OCCURRENCES = 1_000  # of an item, the last ones, that are looked at
 _NO_VOTES = 1e-3  # is added to shares, so that they have a logarithm
 
 
+@dataclass(frozen=True)
 class SessionWeights(Weights):
-    """What sequences like the given one count, and what they are worth."""
+    """What sequences like the given one count, and what they are worth.
+
+    Attributes:
+        known_weights, known_places, known_before, known_after: of sequences that go on from where a known one ended; no
+            places: these are as new ones.
+    """
 
     what = "what sequences like the given one count"
     features = FEATURES
     who = "Sequences like the given one"
     by = "places"
 
+    known_weights: list[float] = field(default_factory=list)
+    known_places: int = 0
+    known_before: dict[str, float] = field(default_factory=dict)
+    known_after: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if not self.known_places:
+            return super().__str__()
+        what = "have a say" if self.known_weights else "have no say"
+        told = compared(self.known_before, self.known_after)
+        by = f"{self.known_places:,} last items"
+        return f"{super().__str__()} Where known sequences go on they {what}, by {by} ({told})."
+
+    @property
+    def helps(self) -> bool:
+        """Whether anything ranks beside the network."""
+        return bool(self.weights or self.known_weights)
+
+    def by_kind(self) -> np.ndarray:
+        """(2, F) the weights of new sequences, and of those that go on from where a known one ended."""
+        alone = np.eye(1, len(FEATURES))[0].tolist()
+        new = self.weights or alone
+        return np.array([new, (self.known_weights or alone) if self.known_places else new])
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows of a report."""
+        rows = zip(FEATURES, *self.by_kind().tolist(), strict=True) if self.helps else ()
+        return ["what tells of an item", "weight", "where known sequences go on"], [
+            [name, f"{new:.3g}", f"{known:.3g}"] for name, new, known in rows
+        ]
+
+    def check(self) -> None:
+        super().check()
+        if len(self.known_weights) not in (0, len(FEATURES)) or not np.isfinite(self.known_weights).all():
+            raise ValueError(f"weights {self.known_weights}")
+
 
 def held_out(count: int) -> int:
     """How many of so many training sequences, the last ones, are to choose by: none of few."""
     return min(int(_HELD * count), _MOST_HELD) if count >= FEWEST else 0
+
+
+def held_ends(lengths: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) bool, which of n training sequences are without their last item, which is to choose by: few, or none.
+
+    What is left of them is enough to be known again.
+
+    Args:
+        lengths: (n,) of the sequences.
+    """
+    long = np.flatnonzero(lengths > _KNOWN)
+    count = min(int(_ENDS * len(long)), _MOST_HELD) if len(long) >= FEWEST else 0
+    found = np.zeros(len(lengths), dtype=bool)
+    found[np.random.default_rng(seed).permutation(long)[:count]] = True
+    return found
 
 
 class SessionVotes:
@@ -69,14 +133,14 @@ class SessionVotes:
         offsets: (n + 1,) where they begin.
         num_items: D.
         count: how many neighbours vote.
-        weights: (F,) w; `top_k` needs it.
+        weights: (2, F) w of new sequences, and of those that go on from where one of these ended; `top_k` needs it.
     """
 
     def __init__(
-        self, ids: np.ndarray, offsets: np.ndarray, num_items: int, count: int, weights: list[float] | None = None
+        self, ids: np.ndarray, offsets: np.ndarray, num_items: int, count: int, weights: np.ndarray | None = None
     ) -> None:
         self.ids, self.offsets, self.num_items, self.count = ids, offsets, num_items, count
-        self.weights = None if weights is None else np.array(weights)
+        self.weights = weights
         self._whose = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         # The places of each item: those of item i are self._places[self._first[i] : self._first[i + 1]], rising.
         self._places = np.argsort(ids, kind="stable")
@@ -84,13 +148,30 @@ class SessionVotes:
         self._rarity = np.log((len(offsets) - 1) / np.maximum(np.diff(self._first), 1)).clip(min=0.0) ** 2
         lately = [ids[len(ids) - int(part * len(ids)) :] for part in _LATELY]
         self._frequencies = np.log1p([np.bincount(some, minlength=num_items) for some in lately]).T
+        self._ends = np.unique(_ends(ids, offsets[:-1], offsets[1:])[np.diff(offsets) >= _KNOWN])
 
     def top_k(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
         assert self.weights is not None
-        best = [part.best(self.weights, k) for part in self.candidates(head, inputs, hidden, k)]
+        weights = self.weights[self.go_on(inputs).astype(np.int64)]
+        parts = enumerate(self.candidates(head, inputs, hidden, k))
+        best = [part.best(weights[i * _AT_ONCE : (i + 1) * _AT_ONCE], k) for i, part in parts]
         scores, items = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
         return scores.to(hidden.device), items.to(hidden.device)
+
+    def go_on(self, inputs: SparseTargets) -> np.ndarray:
+        """(m,) bool, whether a known sequence of three items or more ended at a place that asks or before it.
+
+        Of ten items and more the last ten must agree, of fewer all, as a given sequence may begin anywhere.
+        """
+        ids, starts, asks = _places_that_ask(inputs)
+        ends = np.arange(len(ids)) + 1
+        made = _ends(ids, starts, ends)
+        at = np.searchsorted(self._ends, made)
+        there = (np.append(self._ends, np.uint64(0))[at] == made) & (at < len(self._ends)) & (ends - starts >= _KNOWN)
+        so_far = np.concatenate([[0], np.cumsum(there)])
+        found: np.ndarray = (so_far[1:] > so_far[starts])[asks]
+        return found
 
     def candidates(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> Iterator[Told]:
         """The best max(k, 200) items of ``head``, those with votes and those of the sequence itself.
@@ -166,13 +247,27 @@ class SessionVotes:
         return row[order], shared[order], (alike * near)[order]
 
     def chosen(
-        self, network: Any, held: SequenceExamples, names: list[str], seed: int, size: int = 64
+        self,
+        network: Any,
+        held: SequenceExamples,
+        names: list[str],
+        seed: int,
+        ends: SequenceExamples | None = None,
+        size: int = 64,
     ) -> SessionWeights:
         """The weights by which places of ``held`` sequences are likeliest, which are none of these and trained nothing.
 
         One half of the places fits them; all do, if the metrics of the other half are better on average than those of
-        the network alone.
+        the network alone. So do ``ends``, places at which some of these sequences go on, for all that go on.
         """
+        chosen = self._weighed(network, held, names, seed, size)
+        known = () if ends is None or len(ends) == 0 else self._weighed(network, ends, names, seed, size)
+        return SessionWeights(*chosen, *known)
+
+    def _weighed(
+        self, network: Any, held: SequenceExamples, names: list[str], seed: int, size: int
+    ) -> tuple[list[float], int, dict[str, float], dict[str, float]]:
+        """Weights, how many places chose them, and metrics without and with them."""
         depth = Evaluation(names).depth
         found, targets = self._looked_up(network, held, depth, size)
         hits = found.items == targets[found.rows]
@@ -181,7 +276,7 @@ class SessionVotes:
             return SparseTargets.from_ids(torch.from_numpy(targets[some]))
 
         weights, before, after = weighed(found, hits, relevant, names, seed)
-        return SessionWeights(weights, len(targets), before, after)
+        return weights, len(targets), before, after
 
     @torch.no_grad()
     def _looked_up(self, network: Any, held: SequenceExamples, depth: int, size: int) -> tuple[Told, np.ndarray]:
@@ -215,9 +310,8 @@ class _History:
 
     @classmethod
     def of(cls, inputs: SparseTargets) -> _History:
-        ids, offsets, whose = (part.cpu().numpy() for part in (inputs.class_ids, inputs.offsets, inputs.example_ids))
-        asks = np.arange(len(ids)) if inputs.values is None else np.flatnonzero(inputs.values.cpu().numpy())
-        rows = np.repeat(np.arange(len(asks)), asks + 1 - offsets[whose[asks]])
+        ids, starts, asks = _places_that_ask(inputs)
+        rows = np.repeat(np.arange(len(asks)), asks + 1 - starts[asks])
         back = places_in(rows)
         items = ids[asks[rows] - back]
         keys = rows * (items.max(initial=0) + 1) + items
@@ -232,6 +326,26 @@ class _History:
     def told(self) -> np.ndarray:
         """(n, 4) whether an item is the last one, stands before it, is the last but one; how often it stands there."""
         return np.stack([self.back == 0, self.back > 0, self.back == 1, self.times], axis=1)
+
+
+def _places_that_ask(inputs: SparseTargets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) ids of all places and where the sequence of each begins; (m,) which places ask."""
+    ids, offsets, whose = (part.cpu().numpy() for part in (inputs.class_ids, inputs.offsets, inputs.example_ids))
+    asks = np.arange(len(ids)) if inputs.values is None else np.flatnonzero(inputs.values.cpu().numpy())
+    return ids, offsets[whose], asks
+
+
+def _ends(ids: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(m,) uint64 numbers that stand for the last ten of the ids from start to end, or for all of fewer.
+
+    Others have the same number once in 2^64, which is left to chance.
+    """
+    found = np.zeros(len(ends), dtype=np.uint64)
+    for back in range(1, _LAST + 1):
+        there = ends - back >= starts
+        found[there] = (found[there] ^ (ids[(ends - back)[there]] + 1).astype(np.uint64)) * _MIX
+        found ^= found >> np.uint64(29)
+    return found
 
 
 def _shares(votes: np.ndarray, rows: np.ndarray) -> np.ndarray:
