@@ -1,10 +1,12 @@
 """The next item of a session: each output layer at equal minutes, and what followed the last item most often.
 
     python recipes/next_item.py FOLDER [--heads sampled] [--minutes 20 | --epochs N] [--set OPTION=VALUE …]
+    python recipes/next_item.py FILE
 
-FOLDER holds train.txt.gz, a session a line, and test.txt.gz, whose last items are to be found. Without --minutes and
---epochs a run has its job's own defaults. Prints recall@20 and MRR@20 in percent, and appends rows to
-results/next-item.jsonl.
+FOLDER holds train.txt.gz, a session a line, and test.txt.gz, whose last items are to be found. FILE holds histories,
+"user item item …" by time, as SASRec's authors have them: the last item of each is to be found, and all before it are
+to train on. Without --minutes and --epochs a run has its job's own defaults. Prints recall and MRR in percent, and
+appends rows to results/next-item.jsonl, of histories to results/next-item-histories.jsonl.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from widehead.targets import SparseTargets
 from widehead.training.log import read_metrics
 
 METRICS = ("recall@20", "mrr@20")
+OF_HISTORIES = ("recall@5", *METRICS)  # as papers on these report
 
 
 def main() -> None:
@@ -42,19 +45,34 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="an option of all runs, its value as JSON")
     parser.add_argument("--only-counts", action="store_true", help="no run, only what followed most often")
     given = parser.parse_args()
-    files = {part: str(given.folder / f"{part}.txt.gz") for part in ("train", "test")}
-    show("followed", counted(files), given.folder.name)
-    for head in [] if given.only_counts else given.heads.split(","):
-        show(head, trained(files, head, given), given.folder.name)
+    metrics: tuple[str, ...]
+    with tempfile.TemporaryDirectory() as made:
+        if given.folder.is_file():
+            metrics, files = OF_HISTORIES, parted(given.folder, Path(made))
+        else:
+            metrics, files = METRICS, {part: str(given.folder / f"{part}.txt.gz") for part in ("train", "test")}
+        show("followed", counted(files, metrics), given.folder.stem, metrics)
+        for head in [] if given.only_counts else given.heads.split(","):
+            show(head, trained(files, head, given, metrics), given.folder.stem, metrics)
 
 
-def show(method: str, found: dict[str, Any], data: str) -> None:
-    append("next-item", {"recipe": "next_item", "set": data, "method": method, **found})
-    figures = "  ".join(f"{name} {100 * found[name]:.2f}" for name in METRICS)
+def parted(histories: Path, folder: Path) -> dict[str, str]:
+    """Files of all items of each line but the user and the last item, and of these with the last item."""
+    rows = [line.split()[1:] for line in histories.read_text().splitlines()]
+    files = {"train": [row[:-1] for row in rows], "test": rows}
+    for part, lists in files.items():
+        (folder / f"{part}.txt").write_text("".join(" ".join(row) + "\n" for row in lists))
+    return {part: str(folder / f"{part}.txt") for part in files}
+
+
+def show(method: str, found: dict[str, Any], data: str, metrics: tuple[str, ...]) -> None:
+    name = "next-item-histories" if metrics == OF_HISTORIES else "next-item"
+    append(name, {"recipe": "next_item", "set": data, "method": method, **found})
+    figures = "  ".join(f"{name} {100 * found[name]:.2f}" for name in metrics)
     print(f"{data} {method:14s} {figures}  {found['cpu_seconds']:.0f} s of CPU", flush=True)
 
 
-def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict[str, Any]:
+def trained(files: dict[str, str], head: str, given: argparse.Namespace, metrics: tuple[str, ...]) -> dict[str, Any]:
     """A run's metrics on the test file, and what it took."""
     pairs = (text.split("=", 1) for text in given.set)
     options = {name: json.loads(value) for name, value in pairs}
@@ -62,6 +80,8 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
         options["head"] = head
     if given.minutes is not None:
         options |= {"minutes": given.minutes, "epochs": None}
+    if metrics == OF_HISTORIES:
+        options = {"at": (5, 20), **options}
     if given.epochs is not None:
         options["epochs"] = given.epochs
     out = Path(tempfile.mkdtemp())
@@ -85,18 +105,18 @@ def trained(files: dict[str, str], head: str, given: argparse.Namespace) -> dict
     return {
         **made,
         **spent,
-        **{name: outcome.metrics[name] for name in METRICS},
+        **{name: outcome.metrics[name] for name in metrics},
         "neighbours": chosen,
-        "alone": {name: judged[-1][name] for name in METRICS},
+        "alone": {name: judged[-1][name] for name in metrics},
     }
 
 
-def counted(files: dict[str, str]) -> dict[str, Any]:
+def counted(files: dict[str, str], metrics: tuple[str, ...]) -> dict[str, Any]:
     """Metrics of the items that followed the last item most often in training, the nearer the more."""
     begin = time.process_time()
     train = read_sequences(files["train"])
     test = read_sequences(files["test"], train.items)
-    follows, evaluation = followers(train), Evaluation(METRICS)
+    follows, evaluation = followers(train), Evaluation(metrics)
     last = test.offsets[1:] - 1
     for rows in np.array_split(np.arange(len(test)), max(1, len(test) // 500)):
         scores = torch.from_numpy(follows[test.ids[last[rows] - 1]].toarray())
