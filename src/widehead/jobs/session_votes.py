@@ -43,7 +43,7 @@ FEATURES = (
 
 _FIRST = 200  # items of the network that may come next; what an item outside of them has at most
 _HELD, _MOST_HELD = 0.05, 4_000  # sequences to choose by
-_ENDS = 0.2  # sequences whose last item is to choose by, _MOST_HELD at most
+_ENDS, _MOST_ENDS = 0.1, 2_000  # sequences whose last item is to choose by
 _KNOWN = 3  # items by which a sequence is known again: two are often the same by chance (recipes/LOG.md, 2026-11-28)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no digit of a number is lost by it
 _MOST_PLACES, _MOST_PAIRS = 8_000, 8_000_000  # of them, and of items that may come there, which bounds the memory
@@ -119,7 +119,7 @@ def held_ends(lengths: np.ndarray, seed: int) -> np.ndarray:
         lengths: (n,) of the sequences.
     """
     long = np.flatnonzero(lengths > _KNOWN)
-    count = min(int(_ENDS * len(long)), _MOST_HELD) if len(long) >= FEWEST else 0
+    count = min(int(_ENDS * len(long)), _MOST_ENDS) if len(long) >= FEWEST else 0
     found = np.zeros(len(lengths), dtype=bool)
     found[np.random.default_rng(seed).permutation(long)[:count]] = True
     return found
