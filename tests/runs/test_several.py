@@ -197,10 +197,10 @@ def test_parts_that_are_held_out(several: Several, tmp_path: Path, job: str, mor
 
 
 def of_sessions(folder: Path) -> dict[str, Any]:
-    """Enough of them that some are kept to choose neighbours by, in a table with times, and a long one."""
+    """Enough of them that some, and last items of others, are kept to choose by, in a table with times; a long one."""
     chance, rows = random.Random(8), []
-    for session in range(2_300):
-        start, length = chance.randrange(20), {5: 90, 7: 1}.get(session, chance.randrange(2, 6))
+    for session in range(2_500):
+        start, length = chance.randrange(20), {5: 90, 7: 1}.get(session, chance.randrange(4, 7))
         rows += [(f"s{session}", f"i{(start + j) % 20}", chance.random()) for j in range(length)]
     chance.shuffle(rows)
     (folder / "train.txt").write_text("session,item,time\n" + "\n".join(",".join(map(str, row)) for row in rows))
