@@ -16,8 +16,9 @@ from support.chosen import random_pairs, rooms, trained, write_parts
 import widehead as wh
 from widehead.errors import RankingWarning
 from widehead.heads.indexed import IndexedTopK
-from widehead.jobs import configure, direct, recommender
-from widehead.jobs.direct import INPUT_POWER, OUTPUT_POWER, USER_POWER, WEIGHT, DirectTerm
+from widehead.jobs import configure, direct, direct_trial, recommender
+from widehead.jobs.direct import INPUT_POWER, OUTPUT_POWER, USER_POWER, DirectTerm
+from widehead.jobs.direct_trial import DirectTrial
 from widehead.jobs.probe import Probe
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST
@@ -26,6 +27,8 @@ from widehead.runs import Run
 from widehead.search import IVFIndex
 from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
+
+WEIGHT = 1.5
 
 
 def head_of(width: int, items: int) -> wh.ExactHead:
@@ -148,6 +151,7 @@ def test_it_ranks_by_default_where_neighbours_do_not(
     options: dict[str, Any], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
+    monkeypatch.setattr(direct_trial, "tried", lambda *_: DirectTrial(WEIGHT, "tried elsewhere"))
     write_parts(tmp_path, rooms(FEWEST, 100))
     config = configure("recommender", train=str(tmp_path / "train.txt"), out="run", **options)
     job = Recommender.of(config, config.train).job
@@ -160,6 +164,7 @@ def test_it_does_not_by_default_where_ratings_count(
 ) -> None:
     """Others may share items with a user because they dislike them as much."""
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
+    monkeypatch.setattr(direct_trial, "tried", lambda *_: DirectTrial(WEIGHT, "tried elsewhere"))
     pairs = random_pairs(np.random.default_rng(2), (FEWEST + 50, 40), 0.2)
     pairs.data[::3] = -1.0 if ratings else 1.0
     config = configure("recommender", out="run", ratings=ratings)
@@ -178,16 +183,22 @@ def test_it_does_not_where_the_data_say_neighbours_or_users_are_few(
 
 
 def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound is of Σ over a user's items, and those who have them, of how many items they have: products of z."""
+    """The bound is of Σ over a user's items, and those who have them, of how many items they have: products of z.
+
+    No user takes more of them than there are pairs.
+    """
+    monkeypatch.setattr(direct, "_ROWS", 8)
     rng = np.random.default_rng(0)
-    pairs = random_pairs(rng, (50, 30), 0.2)
-    held = pairs.toarray()
-    mean = float(
-        sum(held[v].sum() for u in range(50) for i in np.flatnonzero(held[u]) for v in np.flatnonzero(held[:, i])) / 50
-    )
-    for part, enough in ((1.001, True), (0.999, False)):
-        monkeypatch.setattr(direct, "_PRODUCTS", part * mean)
-        assert direct.affordable(direct.num_products(pairs, pairs.getnnz(axis=0)), 50) is enough
+    for pairs in (random_pairs(rng, (50, 30), 0.05), random_pairs(rng, (50, 30), 0.2)):
+        held = pairs.toarray()
+        each = [
+            sum(held[v].sum() for i in np.flatnonzero(held[u]) for v in np.flatnonzero(held[:, i])) for u in range(50)
+        ]
+        assert bool(max(each) > pairs.nnz) is (pairs.nnz > 150)
+        mean = float(np.minimum(each, pairs.nnz).mean())
+        for part, enough in ((1.001, True), (0.999, False)):
+            monkeypatch.setattr(direct, "_PRODUCTS", part * mean)
+            assert direct.affordable(direct.num_products(pairs, None), 50) is enough
     monkeypatch.setattr(direct, "_PRODUCTS", 1)
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
     write_parts(tmp_path, rooms(FEWEST, 100))

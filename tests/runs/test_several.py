@@ -17,7 +17,7 @@ from support.cli_runs import JOBS
 from support.several import Several
 from support.small_run import PROCESSES
 
-from widehead.jobs.direct import WEIGHT
+from widehead.jobs.direct_trial import UNTRIED
 from widehead.jobs.user_votes import FEWEST
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
@@ -241,12 +241,12 @@ def test_a_direct_term_ranks_whoever_trained(several: Several, tmp_path: Path) -
     """Several processes find out together that the data ask for it; their run answers with it in one process."""
     write_parts(tmp_path, rooms(FEWEST, 100))
     more = {"preset": "svd", "width": 2, "encoder_lr": 0.0, "neighbours": 0, "direct": -1.0, "at": (1, 3)}
-    (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", more)
+    (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", {**more, "direct": UNTRIED})
     (_, alone), _ = several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)[0]
     said = several.run(2, several_runs.told, "recommender", tmp_path, "two", more)
     assert ["metrics are of the network alone" in text for text in said] == [True, False]
     runs = [Run.open(tmp_path / out) for out in ("one", "three")]
-    assert [run.config.direct for run in runs] == [WEIGHT, WEIGHT]
+    assert [run.config.direct for run in runs] == [UNTRIED, UNTRIED]
     found = [run.evaluate() for run in runs]
     assert found[0] == ended
     assert found[1] == pytest.approx(ended, abs=0.01)  # scores that are nearly alike

@@ -79,13 +79,14 @@ class Job(Kind, ABC):
         by_shares: whether each of several processes keeps a share of the data. Then ``of`` takes a `Share` too, and all
             of them call it, and ``save`` of the job that has one.
         choice: what ``trained`` keeps in neighbours.json, if the job chooses anything there.
-        probe: what ``save`` keeps in probe.json, if the job tries anything before a run.
+        probe, trial: what ``save`` keeps in probe.json and direct.json, if the job tries anything before a run.
     """
 
     exclude_inputs: ClassVar[bool] = False
     by_shares: ClassVar[bool] = False
     choice: ClassVar[type[Chosen] | None] = None
     probe: ClassVar[type[Chosen] | None] = None
+    trial: ClassVar[type[Chosen] | None] = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -16,6 +16,9 @@ users and an item.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,20 +28,18 @@ from widehead.data.sparse import CSR, rows_of_entries
 from widehead.heads import ExactHead
 from widehead.heads.indexed import IndexedTopK
 from widehead.jobs.candidates import FIRST, best_of_rows
-from widehead.jobs.entries import positive, scaled
+from widehead.jobs.entries import distinct, positive, scaled
 from widehead.jobs.neighbours import csr_of_bags
+from widehead.split import Share, totals
 from widehead.targets import SparseTargets
 
 USER_POWER, INPUT_POWER, OUTPUT_POWER = 0.6, 0.7, 0.3
 """Of the numbers of a user's items, and of the users of an item that is given, and of one that is named."""
 
-WEIGHT = 1.5
-"""β by default: twice as much and half as much gain less on some of the five sets."""
-
 DIRECT_RANKS = "The direct term, what users have who share items with the given one, ranks beside the network."
 
 _AT_ONCE = 1 << 21  # entries of z, at most, that are worked on together: more do not fit the processor's caches
-_PRODUCTS = 1_000_000  # of a user on average, at most, by default: on the five sets there are 300 to 320,000
+_PRODUCTS = 1_000_000  # of a user on average, at most, by default: of twelve sets there are 300 to 670,000
 _ROWS = 1 << 16  # users that are looked at together
 
 
@@ -47,18 +48,50 @@ def affordable(products: int, users: int) -> bool:
     return products <= _PRODUCTS * users
 
 
-def num_products(matrix: CSR, counts: np.ndarray) -> int:
-    """How many pairs of a user's item and of an item of others who have that there are, repeats included.
+def num_products(matrix: CSR, share: Share | None) -> int:
+    """How many products of a given item's user and of what these have asking all users takes, of all processes.
+
+    Of the users who share items with one each counts as often as they share, but no more products are made for one user
+    than there are pairs: what repeats is added up first.
 
     Args:
-        counts: (D,) of each item, its pairs: of all users, of whom ``matrix`` may have a part.
+        matrix: (n, D) the training pairs, or those of a ``share`` of the users.
     """
-    lengths, products = np.diff(matrix.indptr), 0
+    (pairs,), width = totals(share, matrix.nnz), matrix.shape[1]
+    meetings = np.zeros(width)
+    for items, lengths in _parts(matrix):
+        meetings += np.bincount(items, np.repeat(lengths, lengths), width)
+    if share is not None:
+        meetings = share.total(meetings)
+    products = 0.0
+    for items, lengths in _parts(matrix):
+        of_users = np.bincount(np.repeat(np.arange(len(lengths)), lengths), meetings[items], len(lengths))
+        products += np.minimum(of_users, pairs).sum()
+    return totals(share, int(products))[0]
+
+
+def _parts(matrix: CSR) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The items of some users after others, and how many each has."""
+    lengths = np.diff(matrix.indptr)
     for start in range(0, len(lengths), _ROWS):
         here = lengths[start : start + _ROWS].astype(np.int64)
-        items = matrix.indices[matrix.indptr[start] : matrix.indptr[start + len(here)]]
-        products += int(counts[items] @ np.repeat(here, here))
-    return products
+        yield matrix.indices[matrix.indptr[start] : matrix.indptr[start + len(here)]], here
+
+
+@dataclass
+class Both:
+    """The first items of the network and of the direct term, and the scores of both, for some users.
+
+    Attributes:
+        m: these users. rows, items: (c,) int64, in this order.
+        own, direct: (c,) float64 o_j / spread(o) and z_j / spread(z).
+    """
+
+    m: int
+    rows: np.ndarray
+    items: np.ndarray
+    own: np.ndarray
+    direct: np.ndarray
 
 
 class DirectTerm:
@@ -95,8 +128,24 @@ class DirectTerm:
         Args:
             exclude: (m) items that no place may hold.
         """
+        best = []
+        for found in self.candidates(head, inputs, hidden, k, exclude):
+            values = found.own + self.weight * found.direct
+            best.append(best_of_rows(found.rows, found.items, values, found.m, k))
+        scores, classes = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
+        return scores.to(hidden.device), classes.to(hidden.device)
+
+    def candidates(
+        self,
+        head: ExactHead | IndexedTopK,
+        inputs: SparseTargets,
+        hidden: Tensor,
+        k: int,
+        exclude: SparseTargets | None,
+    ) -> Iterator[Both]:
+        """What `top_k` ranks, of some users after others; the weight has no say."""
         width = self._back.shape[1]
-        size, best = max(1, _AT_ONCE // width), []
+        size = max(1, _AT_ONCE // width)
         bags = binary(csr_of_bags(inputs, width))
         banned = None if exclude is None else binary(csr_of_bags(exclude, width))
         first = head.top_k(hidden, min(max(k, FIRST), width), exclude=exclude)
@@ -106,14 +155,9 @@ class DirectTerm:
         for start in range(0, len(hidden), size):
             some = slice(start, start + size)
             named = np.where(scores[some] > -np.inf, classes[some], -1)
-            none = None if banned is None else banned[some]
-            best.append(self._best(exact, hidden[some], bags[some], named, none, k))
-        found, items = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
-        return found.to(hidden.device), items.to(hidden.device)
+            yield self._both(exact, hidden[some], bags[some], named, None if banned is None else banned[some])
 
-    def _best(
-        self, head: ExactHead, hidden: Tensor, given: CSR, named: np.ndarray, banned: CSR | None, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _both(self, head: ExactHead, hidden: Tensor, given: CSR, named: np.ndarray, banned: CSR | None) -> Both:
         """Of some users, whose best items by the network are ``named`` (m, ·), −1 in places that none takes."""
         m, width = given.shape
         found = self.scores(given)
@@ -122,14 +166,13 @@ class DirectTerm:
             direct[rows_of_entries(banned), banned.indices] = 0.0
         rows = np.arange(m)[:, None] * np.int64(width)
         best, most = (part.numpy() for part in direct.topk(named.shape[1], sorted=False))
-        keys = np.unique(np.append((rows + named)[named >= 0], (rows + most)[best > 0.0]))
+        keys = distinct(np.append((rows + named)[named >= 0], (rows + most)[best > 0.0]))
         which, items = np.divmod(keys, np.int64(width))
         offsets = torch.from_numpy(np.searchsorted(which, np.arange(m + 1)))
         pairs = SparseTargets(torch.from_numpy(items), offsets)
         q, s, o = (part.double().cpu().numpy() for part in head.statistics(hidden, pairs.to(hidden.device)))
         own = positive(np.sqrt(np.maximum(q / width - (s / width) ** 2, 0.0)))
-        values = o / own[which] + self.weight * direct[which, items].numpy() / spread[which]
-        return best_of_rows(which, items, values, m, k)
+        return Both(m, which, items, o / own[which], direct[which, items].numpy() / spread[which])
 
 
 def _spread(matrix: CSR) -> np.ndarray:

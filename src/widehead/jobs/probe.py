@@ -96,9 +96,9 @@ def probed(job: Recommender, config: TrainingConfig) -> Probe:
     matrix = job.train.matrix
     if not enough(matrix):
         return Probe(0, f"fewer than {FEWEST:,} users have two items, too few to choose by")
-    some = _some_users(matrix, config.seed)
+    some = some_users(matrix, _PART, _FEWEST, config.seed)
     part = some.shape[0] / matrix.shape[0]
-    width = max(1, round(part * job.settled(replace(config, neighbours=0)).width))
+    width = max(1, round(part * job.settled(replace(config, neighbours=0, direct=0.0)).width))
     seen, users, hidden = hidden_pairs(some, config.seed, _HELD)
     held = RowExamples(seen[users], hidden)
     known = Interactions(seen, [], Vocabulary([]), np.zeros(some.shape[0], dtype=np.int64))
@@ -109,10 +109,10 @@ def probed(job: Recommender, config: TrainingConfig) -> Probe:
     return Probe(VOTERS if gain >= _WORTH else 0, "", some.shape[0], width, len(users), found.before, found.after)
 
 
-def _some_users(matrix: CSR, seed: int) -> CSR:
-    """Some rows, and the columns in which these have entries."""
+def some_users(matrix: CSR, part: float, fewest: int, seed: int) -> CSR:
+    """A part of the rows, so many at least if there are, and the columns in which these have entries."""
     n = matrix.shape[0]
-    drawn = np.random.default_rng([seed, n]).permutation(n)[: max(round(_PART * n), _FEWEST)]
+    drawn = np.random.default_rng([seed, n]).permutation(n)[: max(round(part * n), fewest)]
     rows = matrix[np.sort(drawn)]
     return rows[:, np.flatnonzero(rows.getnnz(axis=0))].tocsr()
 

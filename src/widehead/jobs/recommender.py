@@ -27,12 +27,13 @@ from widehead.data.memory import is_matrix, is_table
 from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
-from widehead.jobs.direct import DIRECT_RANKS, WEIGHT, DirectTerm, affordable, num_products
+from widehead.jobs.direct import DIRECT_RANKS, DirectTerm
+from widehead.jobs.direct_trial import DirectTrial, weighed
 from widehead.jobs.entries import factors, scaled
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.jobs.probe import Probe, probed
-from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs, num_able
+from widehead.jobs.user_votes import UserVotes, UserWeights, enough, hidden_pairs
 from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
@@ -74,11 +75,12 @@ class Recommender(kind.Recommender, Job):
 
     exclude_inputs = True
     by_shares = True
-    choice, probe = UserWeights, Probe
+    choice, probe, trial = UserWeights, Probe, DirectTrial
 
     def __init__(self, train: Interactions, ratings: bool, share: Share | None = None) -> None:
         self.train, self._share = train, share
         self.found: Probe | None = None
+        self.weighed: DirectTrial | None = None
         self.ratings = ratings
         self.num_users = train.matrix.shape[0] if share is None else len(train.users)
         counts = train.matrix.getnnz(axis=0).astype(np.int64)
@@ -134,7 +136,7 @@ class Recommender(kind.Recommender, Job):
             test = job.read_test(config.test)
         unused = "" if config.ratings or not has_ratings else "; ratings count with --ratings only"
         config = job._with_what_ranks(config)
-        tried = "" if job.found is None else str(job.found)
+        tried = " ".join(str(found) for found in (job.found, job.weighed) if found is not None)
         data = JobData(job, job.examples(config), test, f"{_told(found, share)}{unused}", share=share, tried=tried)
         job._forget_names()
         return data
@@ -176,15 +178,10 @@ class Recommender(kind.Recommender, Job):
         weight = config.direct
         if weight < 0.0:
             fits = count == 0 and not self.ratings and self.can_rank_directly(config)  # it knows nothing of dislikes
-            weight = WEIGHT if fits and self._gains_directly else 0.0
+            if fits and self.weighed is None:
+                self.weighed = weighed(self, config, self._share)
+            weight = self.weighed.weight if fits and self.weighed is not None else 0.0
         return dataclasses.replace(config, neighbours=count, direct=weight)
-
-    @cached_property
-    def _gains_directly(self) -> bool:
-        """Whether users are enough for a direct term, and not too many to ask; all of several processes come here."""
-        matrix = self.train.matrix
-        able, products = totals(self._share, num_able(matrix), num_products(matrix, self.item_counts))
-        return able >= FEWEST and affordable(products, self.num_users)
 
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""
@@ -213,8 +210,9 @@ class Recommender(kind.Recommender, Job):
             if is_first:
                 folder.keep("items.txt", self.train.items.save)
                 folder.keep("users.txt", Vocabulary(self.train.users).save)
-                if self.found is not None:
-                    self.found.write(folder.probe_path)
+                for found, path in ((self.found, folder.probe_path), (self.weighed, folder.trial_path)):
+                    if found is not None:
+                        found.write(path)
         folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree), is_first)
 
     @classmethod
@@ -240,7 +238,7 @@ class Recommender(kind.Recommender, Job):
         """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
 
         It is an eighth of the items at most, and less if memory or time would run out: see `affordable_width`.
-        ``neighbours`` -1 becomes what `probed` found, ``direct`` -1 1.5 or 0.
+        ``neighbours`` -1 becomes what `probed` found, ``direct`` -1 what `weighed` did.
         """
         config = self._with_what_ranks(config)
         if config.width > 0:

@@ -68,14 +68,14 @@ def enough(matrix: CSR) -> bool:
     return num_able(matrix) >= FEWEST
 
 
-def hidden_pairs(matrix: CSR, seed: int, part: float = _HELD) -> tuple[CSR, np.ndarray, CSR]:
+def hidden_pairs(matrix: CSR, seed: int, part: float = _HELD, most: int = _MOST_HELD) -> tuple[CSR, np.ndarray, CSR]:
     """The pairs (n, D) that train the network, users (h,) to choose by, and their hidden pairs (h, D).
 
-    Hidden is a fifth of the pairs of a ``part`` of the users with two or more, 2,000 users at most.
+    Hidden is a fifth of the pairs of a ``part`` of the users with two or more, of ``most`` users at most.
     """
     able = np.flatnonzero(np.diff(matrix.indptr) > 1)
     drawn = np.random.default_rng([seed, len(able)]).permutation(able)
-    users = np.sort(drawn[: min(int(part * len(able)), _MOST_HELD)])
+    users = np.sort(drawn[: min(int(part * len(able)), most)])
     theirs = matrix[users]
     hidden = binary(split_rows(theirs, _HIDDEN, seed)[1])
     chosen = np.zeros(matrix.shape[0], dtype=bool)

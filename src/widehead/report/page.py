@@ -56,8 +56,12 @@ def _last(records: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
 
 
 def _neighbours(folder: RunFolder, job: type[Job]) -> list[Table]:
-    """Whether neighbours should rank, and what they count, if the data decided about these."""
-    places = {"Neighbours, or none": (job.probe, folder.probe_path), "Neighbours": (job.choice, folder.neighbours_path)}
+    """Whether neighbours should rank, what they count, and the direct term, if the data decided about these."""
+    places = {
+        "Neighbours, or none": (job.probe, folder.probe_path),
+        "Direct term": (job.trial, folder.trial_path),
+        "Neighbours": (job.choice, folder.neighbours_path),
+    }
     found = {title: None if kind is None else kind.read(path) for title, (kind, path) in places.items()}
     return [Table(title, *told.table(), str(told)) for title, told in found.items() if told is not None]
 
