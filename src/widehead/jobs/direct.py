@@ -30,7 +30,6 @@ from widehead.heads.indexed import IndexedTopK
 from widehead.jobs.candidates import FIRST, best_of_rows
 from widehead.jobs.entries import distinct, positive, scaled
 from widehead.jobs.neighbours import csr_of_bags
-from widehead.split import Share, totals
 from widehead.targets import SparseTargets
 
 USER_POWER, INPUT_POWER, OUTPUT_POWER = 0.6, 0.7, 0.3
@@ -39,7 +38,7 @@ USER_POWER, INPUT_POWER, OUTPUT_POWER = 0.6, 0.7, 0.3
 DIRECT_RANKS = "The direct term, what users have who share items with the given one, ranks beside the network."
 
 _AT_ONCE = 1 << 21  # entries of z, at most, that are worked on together: more do not fit the processor's caches
-_PRODUCTS = 1_000_000  # of a user on average, at most, by default: of twelve sets there are 300 to 670,000
+_PRODUCTS = 1_000_000  # of a user on average, at most, by default: of eleven sets there are 300 to 840,000
 _ROWS = 1 << 16  # users that are looked at together
 
 
@@ -48,34 +47,18 @@ def affordable(products: int, users: int) -> bool:
     return products <= _PRODUCTS * users
 
 
-def num_products(matrix: CSR, share: Share | None) -> int:
-    """How many products of a given item's user and of what these have asking all users takes, of all processes.
-
-    Of the users who share items with one each counts as often as they share, but no more products are made for one user
-    than there are pairs: what repeats is added up first.
+def num_products(matrix: CSR, counts: np.ndarray) -> int:
+    """How many pairs of a user's item and of an item of others who have that there are, repeats included.
 
     Args:
-        matrix: (n, D) the training pairs, or those of a ``share`` of the users.
+        counts: (D,) of each item, its pairs: of all users, of whom ``matrix`` may have a part.
     """
-    (pairs,), width = totals(share, matrix.nnz), matrix.shape[1]
-    meetings = np.zeros(width)
-    for items, lengths in _parts(matrix):
-        meetings += np.bincount(items, np.repeat(lengths, lengths), width)
-    if share is not None:
-        meetings = share.total(meetings)
-    products = 0.0
-    for items, lengths in _parts(matrix):
-        of_users = np.bincount(np.repeat(np.arange(len(lengths)), lengths), meetings[items], len(lengths))
-        products += np.minimum(of_users, pairs).sum()
-    return totals(share, int(products))[0]
-
-
-def _parts(matrix: CSR) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The items of some users after others, and how many each has."""
-    lengths = np.diff(matrix.indptr)
+    lengths, products = np.diff(matrix.indptr), 0
     for start in range(0, len(lengths), _ROWS):
         here = lengths[start : start + _ROWS].astype(np.int64)
-        yield matrix.indices[matrix.indptr[start] : matrix.indptr[start + len(here)]], here
+        items = matrix.indices[matrix.indptr[start] : matrix.indptr[start + len(here)]]
+        products += int(counts[items] @ np.repeat(here, here))
+    return products
 
 
 @dataclass

@@ -105,9 +105,10 @@ def weighed(job: Recommender, config: TrainingConfig, share: Share | None) -> Di
     All of several processes come here.
     """
     matrix = job.train.matrix
-    if totals(share, num_able(matrix))[0] < FEWEST:
+    able, products = totals(share, num_able(matrix), num_products(matrix, job.item_counts))
+    if able < FEWEST:
         return DirectTrial(0.0, f"fewer than {FEWEST:,} users have two items")
-    if not affordable(num_products(matrix, share), job.num_users):
+    if not affordable(products, job.num_users):
         return DirectTrial(0.0, "it would take more than a million products a user")
     return (
         tried(job, config) if share is None else DirectTrial(UNTRIED, "several processes have a part of the users each")
