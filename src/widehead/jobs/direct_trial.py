@@ -43,7 +43,8 @@ WEIGHTS = 0.0, 0.4, 0.75, 1.5, 3.0, 6.0
 """What is tried."""
 
 UNTRIED = 0.75
-"""Where nothing can be tried, or nothing else is clearly better: it loses on none of the sets of recipes/LOG.md."""
+"""Where nothing can be tried, and what the choice keeps near, of weights that a trial cannot tell from the best one: it
+loses on none of the sets of recipes/LOG.md."""
 
 _PRODUCTS = 3e9  # p³(n + D)d² of a part p: some seconds of a core
 _FEWEST = 4_000  # users, of whom a part is drawn
@@ -52,6 +53,7 @@ _PAIRS = 8_000  # that are ranked at a time, if there are so many
 _ENOUGH = 5_000  # pairs, if asking again brings so many
 _USERS = 2_000, 8_000  # who are asked at a time, at most: fewer if they have many pairs
 _SCORES = 5e10  # products that ranking takes at a time, which bounds the users too
+_ERRORS = 2.0  # standard errors by which a weight may be behind the best one and yet be taken
 _CUTOFFS = 1, 2, 5  # in multiples of the run's first one
 _BLOCK = 256
 
@@ -64,7 +66,7 @@ class DirectTrial(Chosen):
         weight: β.
         because: why nothing was tried, "" if it was.
         users, width: n and d. places, pairs: users who were asked, and their hidden pairs.
-        race: (weight, gain over the network alone, standard error of the gain over `UNTRIED`'s) of all that ran.
+        race: (weight, gain over the network alone, standard error of how far that is behind the best) of all that ran.
     """
 
     what = "what the direct term weighs"
@@ -89,7 +91,7 @@ class DirectTrial(Chosen):
         """What each weight gains."""
         if self.because:
             return ["direct term"], [[f"{self.weight:g}"]]
-        header = ["weight", "recall and nDCG", f"standard error of the difference from {UNTRIED:g}"]
+        header = ["weight", "recall and nDCG", "standard error of the difference from the best"]
         rows = [[f"{weight:g}", f"{100 * gain:+.2f} %", f"{100 * error:.2f} %"] for weight, gain, error in self.race]
         return header, rows
 
@@ -196,18 +198,18 @@ def _metrics(best: Tensor, hidden: SparseTargets, cutoffs: list[int]) -> Tensor:
 
 
 def compared(each: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(w,) gains over the first weight, on average of the metrics, and standard errors of the gains over `UNTRIED`'s.
+    """(w,) gains over the first weight, on average of the metrics, and standard errors of how far behind the best.
 
     Args:
         each: (w, m, metrics) of users.
     """
     of_users = (each / np.maximum(each[0].mean(axis=0), 1e-4)).mean(axis=2)
-    apart = of_users - of_users[WEIGHTS.index(UNTRIED)]
     means = of_users.mean(axis=1)
+    apart = of_users - of_users[means.argmax()]
     return means - means[0], apart.std(axis=1) / np.sqrt(each.shape[1])
 
 
 def best(gains: np.ndarray, errors: np.ndarray) -> float:
-    """The weight that gains most, if that is more than `UNTRIED` gains by a standard error; else that."""
-    first, usual = int(gains.argmax()), WEIGHTS.index(UNTRIED)
-    return WEIGHTS[first] if gains[first] > gains[usual] + errors[first] else UNTRIED
+    """Of the weights that are within two standard errors of the best one, the nearest to `UNTRIED`."""
+    near = np.flatnonzero(gains >= gains.max() - _ERRORS * errors)
+    return WEIGHTS[near[np.abs(near - WEIGHTS.index(UNTRIED)).argmin()]]
