@@ -21,7 +21,7 @@ from claims.exactness import (
     TWIN,
     worst,
 )
-from claims.minutes import NEXT_ITEM_HEADS, WIKITEXT_HEADS, WIKITEXT_MINUTES
+from claims.minutes import NEXT_ITEM_HEADS, WIKIPEDIA_MINUTES, WIKITEXT_HEADS, WIKITEXT_MINUTES
 from claims.quality import (
     BY_OPTIMISER_ITEMS,
     BY_OPTIMISER_WORDS,
@@ -93,6 +93,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
             NEXT_ITEM_HEADS,
             WIKITEXT_HEADS,
             WIKITEXT_MINUTES,
+            WIKIPEDIA_MINUTES,
             WIKITEXT,
             WIKIPEDIA,
         ),
