@@ -118,10 +118,11 @@ def counted(files: dict[str, str], metrics: tuple[str, ...]) -> dict[str, Any]:
     test = read_sequences(files["test"], train.items)
     follows, evaluation = followers(train), Evaluation(metrics)
     last = test.offsets[1:] - 1
+    wanted = np.where(test.ids[last] < 0, len(train.items), test.ids[last])  # an unknown item is missed
     for rows in np.array_split(np.arange(len(test)), max(1, len(test) // 500)):
         scores = torch.from_numpy(follows[test.ids[last[rows] - 1]].toarray())
         found, best = scores.topk(evaluation.depth, dim=1)
-        evaluation.add_ranked(best.masked_fill(found <= 0, -1), SparseTargets.from_ids(test.ids[last[rows]]))
+        evaluation.add_ranked(best.masked_fill(found <= 0, -1), SparseTargets.from_ids(wanted[rows]))
     return {"cpu_seconds": time.process_time() - begin, **evaluation.result()}
 
 
