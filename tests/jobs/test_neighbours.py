@@ -19,6 +19,11 @@ from widehead.models.classifiers import LinearClassifiers
 from widehead.targets import SparseTargets
 
 
+def _sparse(rng: np.random.Generator, shape: tuple[int, int], density: float) -> Any:
+    """(shape) float32 CSR of uniform numbers, that are not 0 with a probability; scipy 1.14 has no such function."""
+    return scipy.sparse.csr_array((rng.random(shape) * (rng.random(shape) < density)).astype(np.float32))
+
+
 @pytest.mark.parametrize(("margin", "given"), [(0.0, []), (0.5, []), (0.5, [0.4, 0.3, 0.2, 0.5, -0.1])])
 @pytest.mark.parametrize(("probabilities", "power"), [(False, 0.0), (True, 0.0), (False, 1.0), (True, -0.5)])
 @pytest.mark.parametrize(("num_labels", "k"), [(7, 7), (320, 5), (320, 250)])
@@ -26,15 +31,15 @@ def test_scores_are_those_of_a_dense_twin(
     margin: float, given: list[float], probabilities: bool, power: float, num_labels: int, k: int
 ) -> None:
     rng = np.random.default_rng(1)
-    features = scipy.sparse.random_array((60, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
-    labels = (scipy.sparse.random_array((60, num_labels), density=0.3, rng=rng, format="csr") > 0).astype(np.float32)
-    asked = scipy.sparse.random_array((9, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    features = _sparse(rng, (60, 30), 0.2)
+    labels = (_sparse(rng, (60, num_labels), 0.3) > 0).astype(np.float32)
+    asked = _sparse(rng, (9, 30), 0.2)
     asked.data[asked.indptr[3] : asked.indptr[4]] = 0.0  # nothing is near
     asked.eliminate_zeros()
     scores = torch.from_numpy(rng.standard_normal((9, num_labels)))
     choice = replace(NONE, weight=0.7, margin=margin, least=0.01, weights=given, power=power)
     classifiers = None
-    weights = scipy.sparse.random_array((num_labels, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    weights = _sparse(rng, (num_labels, 30), 0.2)
     biases = rng.standard_normal(num_labels).astype(np.float32)
     if margin > 0.0:
         classifiers = LinearClassifiers(weights, biases)
@@ -119,8 +124,8 @@ def test_labels_that_are_voted_for_beside_a_document_are_those_of_others(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
-    features = scipy.sparse.random_array((40, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
-    labels = (scipy.sparse.random_array((40, 11), density=0.2, rng=rng, format="csr") > 0).astype(np.float32)
+    features = _sparse(rng, (40, 30), 0.2)
+    labels = (_sparse(rng, (40, 11), 0.2) > 0).astype(np.float32)
     monkeypatch.setattr("widehead.jobs.neighbours._BLOCK", block)
     voted = Neighbours(features, labels, 3).voted().toarray() > 0
     unit = features.toarray() / np.maximum(np.linalg.norm(features.toarray(), axis=1, keepdims=True), 1e-30)
@@ -135,7 +140,7 @@ def test_documents_that_are_looked_up_in_parts_are_ranked_as_all_together() -> N
     rng = np.random.default_rng(4)
     own = -np.sort(-rng.standard_normal((12, 230)), axis=1)
     classes = np.stack([rng.permutation(300)[:230] for _ in range(12)])
-    votes = scipy.sparse.random_array((12, 300), density=0.05, rng=rng, format="csr")
+    votes = _sparse(rng, (12, 300), 0.05)
     choice, k = replace(NONE, weight=0.5), 215
     parts = [Candidates.of(own[some], classes[some], votes[some]) for some in (slice(5), slice(5, 6), slice(6, 12))]
     whole = Candidates.of(own, classes, votes)
