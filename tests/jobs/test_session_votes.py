@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,16 @@ def test_users_whom_the_data_know_are_told_from_new_ones(tmp_path: Path) -> None
     assert f"Where known sequences go on they have a say, by {choice.known_places:,} last items" in str(choice)
     assert [row[0] for row in choice.table()[1]] == list(FEATURES)
     assert (run.network.beside.weights == choice.by_kind()).all()
+
+
+@pytest.mark.parametrize("places", [-1, "9", None, 2.0])
+def test_places_that_cannot_have_chosen_are_refused(tmp_path: Path, places: Any) -> None:
+    path = tmp_path / "neighbours.json"
+    SessionWeights([], 9, {}, {}, [], 9).write(path)
+    assert SessionWeights.read(path) is not None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"known_places": places}))
+    with pytest.raises(CheckpointError, match=f"Found: {re.escape(repr(places))} places"):
+        SessionWeights.read(path)
 
 
 def test_what_goes_on_ranks_as_the_new_does_if_nothing_was_chosen_for_it() -> None:

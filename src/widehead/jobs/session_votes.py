@@ -103,6 +103,8 @@ class SessionWeights(Weights):
         super().check()
         if len(self.known_weights) not in (0, len(FEATURES)) or not np.isfinite(self.known_weights).all():
             raise ValueError(f"weights {self.known_weights}")
+        if not isinstance(self.known_places, int) or self.known_places < 0:
+            raise ValueError(f"{self.known_places!r} places")
 
 
 def held_out(count: int) -> int:
