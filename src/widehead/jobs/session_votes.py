@@ -170,7 +170,7 @@ class SessionVotes:
         ends = np.arange(len(ids)) + 1
         made = _ends(ids, starts, ends)
         at = np.searchsorted(self._ends, made)
-        there = (np.append(self._ends, np.uint64(0))[at] == made) & (at < len(self._ends)) & (ends - starts >= _KNOWN)
+        there = (np.append(self._ends, np.uint64(0))[at] == made) & (at < len(self._ends))
         so_far = np.concatenate([[0], np.cumsum(there)])
         found: np.ndarray = (so_far[1:] > so_far[starts])[asks]
         return found
