@@ -16,7 +16,7 @@ from torch import Tensor
 
 from widehead.devices import moved
 from widehead.raw import INTEGER, as_tensor, flat_values, integers, reals, row_of
-from widehead.targets.parts import check_ids, examples_at, offsets_message, offsets_of, starts_run
+from widehead.targets.parts import check_ids, examples_at, offsets_message, offsets_of, sorted_stably, starts_run
 
 TargetsLike: TypeAlias = "SparseTargets | Tensor | np.ndarray | Sequence[Sequence[int]] | Any"
 #: what encoders take: a bag of ids for each example, or an (m, n) int64 tensor of ids
@@ -240,8 +240,7 @@ class SparseTargets:
         (tensor([1, 3, 3]), tensor([1, 0, 2]))
         """
         if self._sorted is None:
-            ids, places = torch.sort(self.class_ids, stable=True)
-            self._sorted = ids, places
+            self._sorted = sorted_stably(self.class_ids)
         return self._sorted
 
     def values_or_ones(self, dtype: torch.dtype) -> Tensor:
