@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from widehead.arithmetic import reference
 from widehead.optim import RowAdam
 
 
@@ -23,14 +24,14 @@ def steps(optimizer: torch.optim.Optimizer, table: torch.nn.Parameter, gradients
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 17])
-def test_the_numbers_are_those_of_sparse_adam(block: int) -> None:
+def test_the_numbers_are_those_of_sparse_adam(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "_NUMBERS_AT_ONCE", block)
     torch.manual_seed(0)
     table = torch.nn.Parameter(torch.randn(9, 3, dtype=torch.float64))
     twin = torch.nn.Parameter(table.detach().clone())
     gradients = [sparse([8, 0, 3], 9, 3), sparse([3, 3, 1, 8], 9, 3), sparse([0, 2, 5], 9, 3, coalesced=True)]
     settings = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-3}
     optimizer = RowAdam([table], **settings)
-    optimizer.numbers_at_once = block
     steps(optimizer, table, gradients)
     steps(torch.optim.SparseAdam([twin], **settings), twin, gradients)
     torch.testing.assert_close(table, twin, rtol=1e-13, atol=1e-13)

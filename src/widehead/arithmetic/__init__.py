@@ -7,7 +7,7 @@ from widehead.arithmetic.corrections import Corrections, without_denormals
 from widehead.arithmetic.crowd import sharing
 from widehead.arithmetic.gradient import Forward, OutputGradient, Share
 from widehead.arithmetic.placed_targets import PlacedTargets, row_dots
-from widehead.arithmetic.reference import Arithmetic
+from widehead.arithmetic.reference import AdamRule, Arithmetic
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import Figures, RowSums, StepMade
@@ -16,6 +16,7 @@ from widehead.arithmetic.target_plan import TargetPlan
 
 __all__ = [
     "TORCH",
+    "AdamRule",
     "Arithmetic",
     "Corrected",
     "Corrections",

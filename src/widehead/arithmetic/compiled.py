@@ -19,7 +19,7 @@ from widehead.arithmetic.compiled_plan import CompiledPlan
 from widehead.arithmetic.correct import SMALLEST, Corrected
 from widehead.arithmetic.gradient import Forward, OutputGradient
 from widehead.arithmetic.interface import LIMITS, SLOTS, STRUCTURES
-from widehead.arithmetic.reference import Arithmetic, GradientParts, Outputs
+from widehead.arithmetic.reference import AdamRule, Arithmetic, GradientParts, Outputs
 from widehead.arithmetic.row_table import RowTable
 from widehead.arithmetic.small_state import SmallState
 from widehead.arithmetic.step import Figures, RowSums, StepMade
@@ -227,10 +227,47 @@ class Compiled(Arithmetic):
         count = self._lib.widehead_find(versions.data_ptr(), start, stop, *pointers)
         return found[:count], seen.value
 
+    def move_by_adam(
+        self, table: Tensor, means: Tensor, squares: Tensor, ids: Tensor, gradient: Tensor, rule: AdamRule
+    ) -> None:
+        if not (_moves(table, ids, gradient, means, squares) and means.shape == squares.shape == table.shape):
+            super().move_by_adam(table, means, squares, ids, gradient, rule)
+            return
+        kept = _contiguous(ids, gradient)
+        moved = (means.data_ptr(), squares.data_ptr(), table.data_ptr())
+        threads, c = torch.get_num_threads(), gradient[:1].numel()
+        _check_rows(self._lib.widehead_adam(threads, len(table), c, ids.numel(), *_pointers(kept), *rule, *moved))
+        _written(table, means, squares)
+
+    def move_by_adagrad(
+        self, table: Tensor, sums: Tensor, ids: Tensor, gradient: Tensor, lr: float, eps: float
+    ) -> None:
+        if not (_moves(table, ids, gradient, sums) and sums.shape == table.shape[:1]):
+            super().move_by_adagrad(table, sums, ids, gradient, lr, eps)
+            return
+        kept, moved = _contiguous(ids, gradient), (sums.data_ptr(), table.data_ptr())
+        threads, c = torch.get_num_threads(), gradient[:1].numel()
+        _check_rows(self._lib.widehead_adagrad(threads, len(table), c, ids.numel(), *_pointers(kept), lr, eps, *moved))
+        _written(table, sums)
+
 
 def _applies(hidden: Tensor, small: SmallState) -> bool:
     """Whether steps are for ``hidden`` (m, d), beside rows that are float32 on the CPU."""
     return hidden.dtype == torch.float32 and hidden.device.type == "cpu" and len(hidden) > 0
+
+
+def _moves(table: Tensor, ids: Tensor, gradient: Tensor, *state: Tensor) -> bool:
+    """Whether C moves rows of embeddings, all of them and their ``state`` float32 and in order in the CPU's memory."""
+    if gradient.shape != (ids.numel(), *table.shape[1:]) or gradient.dtype != torch.float32:
+        return False
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in (table, *state))
+
+
+def _written(*parts: Tensor) -> None:
+    """Tell autograd, as torch's own operations do, that a graph which needs the numbers of before is stale."""
+    for part in parts:
+        if not part.is_inference():
+            torch.autograd.graph.increment_version(part)
 
 
 def _summed(rule: StepRule, small: SmallState, value: Tensor) -> tuple[SmallState, dict[str, Tensor | None]]:
@@ -259,6 +296,11 @@ def _figures(found: Any, d: int, order: int) -> Figures:
     norms = tuple(math.sqrt(square / d) if square >= 0.0 else math.nan for square in found[: 2 * size])
     growth, (known, rows, contraction) = found[2 * size : 2 * size + order], found[2 * size + order :][:3]
     return Figures(norms[:size], norms[size:], tuple(growth), (known, rows), contraction)
+
+
+def _check_rows(result: int) -> None:
+    if result < 0:
+        raise RuntimeError("A gradient of embeddings should name rows that there are. Found others: nothing was moved.")
 
 
 def _check(result: int) -> None:

@@ -22,6 +22,10 @@ from widehead.arithmetic.sums import ExampleSums, curvature_of
 from widehead.arithmetic.target_plan import TargetPlan
 from widehead.targets import SparseTargets
 
+# Numbers of rows of embeddings that are read, changed and written back at a time: all that one block needs then stays
+# in the cache, and no memory is mapped anew in each step.
+_NUMBERS_AT_ONCE = 1 << 17
+
 
 class Outputs(NamedTuple):
     """What `Forward` holds of W: products (m, 2c + 2), values (n, c), squared_norm (m,), outputs (nnz,) and size."""
@@ -42,12 +46,23 @@ class GradientParts(NamedTuple):
     bound: float | None
 
 
+class AdamRule(NamedTuple):
+    """What Adam does to a row in one step: the share of the two moments that stays, ``eps``, and the step's length."""
+
+    first: float
+    second: float
+    eps: float
+    length: float
+
+
 class Arithmetic:
     """Nine operations on tensors, of which a step is made. Forward chooses an instance; the step goes on with it.
 
-    Laws: an operation changes nothing but what `write_rows` is told to; a class that overrides some of them gives the
-    same numbers up to rounding, and calls this one if something does not apply (a size, a type, a sign). Instances
-    hold no state.
+    Two more move rows of embeddings, for encoders.
+
+    Laws: an operation changes nothing but what `write_rows`, or one of those two, is told to; a class that overrides
+    some of them gives the same numbers up to rounding, and calls this one if something does not apply (a size, a type,
+    a sign). Instances hold no state.
 
     Letters: m examples, d width, c = order·d columns, D classes, n distinct target classes, nnz targets.
     """
@@ -151,3 +166,34 @@ class Arithmetic:
         flags[list(wanted)] = True
         found = flags.index_select(0, versions[start:stop].int()).nonzero().squeeze(1) + start
         return (found, stop) if found.numel() <= most else (found[:most], int(found[most]))
+
+    def move_by_adam(
+        self, table: Tensor, means: Tensor, squares: Tensor, ids: Tensor, gradient: Tensor, rule: AdamRule
+    ) -> None:
+        """Adam's step of the rows ``ids`` (n,), distinct, by their gradient (n, …), in place.
+
+        Args:
+            table: (N, …) rows. means, squares: their moments, of the same shape.
+        """
+        # A GPU has no use for blocks.
+        count = max(1, ids.numel() if ids.is_cuda else _NUMBERS_AT_ONCE // max(1, table[:1].numel()))
+        for rows, g in zip(ids.split(count), gradient.split(count), strict=True):
+            mean = means.index_select(0, rows).lerp_(g, 1.0 - rule.first)
+            means.index_copy_(0, rows, mean)
+            square = squares.index_select(0, rows).mul_(rule.second).addcmul_(g, g, value=1.0 - rule.second)
+            squares.index_copy_(0, rows, square)
+            root = square.sqrt_().add_(rule.eps)
+            table.index_copy_(0, rows, table.index_select(0, rows).addcdiv_(mean, root, value=-rule.length))
+
+    def move_by_adagrad(
+        self, table: Tensor, sums: Tensor, ids: Tensor, gradient: Tensor, lr: float, eps: float
+    ) -> None:
+        """The step of Adagrad by rows of ``ids`` (n,), distinct, by their gradient (n, …), in place.
+
+        Args:
+            table: (N, …) rows. sums: (N,) their sums of mean squares.
+        """
+        flat = gradient.flatten(1) if gradient.ndim > 1 else gradient[:, None]
+        sums.index_add_(0, ids, flat.square().mean(1))
+        factors = lr / (sums.index_select(0, ids).sqrt() + eps)
+        table.index_add_(0, ids, (flat * -factors[:, None]).view_as(gradient))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.arithmetic import choose
 from widehead.optim.rows import RowOptimizer
 from widehead.split import local
 
@@ -36,7 +37,7 @@ class RowAdagrad(RowOptimizer):
         state = self.state[parameter]
         if not state:
             state["sum"] = torch.zeros_like(parameter.flatten(1)[:, 0] if parameter.ndim > 1 else parameter)
-        flat, sums = gradient.flatten(1), local(state["sum"])
-        sums.index_add_(0, ids, flat.square().mean(1))
-        factors = group["lr"] / (sums.index_select(0, ids).sqrt() + group["eps"])
-        local(parameter).index_add_(0, ids, (flat * -factors[:, None]).view_as(gradient))
+        rows = local(parameter)
+        found = choose(rows, resident=True)
+        lr, eps = float(group["lr"]), float(group["eps"])
+        found.move_by_adagrad(rows, local(state["sum"]), ids, gradient, lr, eps)

@@ -7,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from widehead.arithmetic import AdamRule, choose
 from widehead.errors import check_number
 from widehead.optim.rows import RowOptimizer
 from widehead.split import local
-
-# Numbers that are read, changed and written back at a time: all that one block needs then stays in the cache, and no
-# memory is mapped anew in each step.
 
 
 class RowAdam(RowOptimizer):
     """Adam on the rows that have a gradient, in place; all others, and their moments, stay as they are.
 
     The rule is that of torch.optim.SparseAdam (Kingma and Ba 2015, with bias corrections by the number of steps), and
-    so is the state. It reads and writes each touched row once; SparseAdam makes a dozen passes.
+    so is the state. It reads and writes each touched row once, in C where rows are float32 in a CPU's memory, where
+    SparseAdam makes a dozen passes.
 
     Args:
         params: as in torch; each needs gradients that are sparse in their rows (``sparse=True`` of nn.Embedding).
@@ -27,8 +26,6 @@ class RowAdam(RowOptimizer):
         betas: how much of the two moments a step keeps, each in [0, 1).
         eps: added to the root of the second moment.
     """
-
-    numbers_at_once = 1 << 17
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
@@ -47,12 +44,5 @@ class RowAdam(RowOptimizer):
         means, squares, parameter = local(state["exp_avg"]), local(state["exp_avg_sq"]), local(parameter)
         first, second = group["betas"]
         length = group["lr"] * math.sqrt(1.0 - second ** state["step"]) / (1.0 - first ** state["step"])
-        # A GPU has no use for blocks.
-        count = max(1, ids.numel() if ids.is_cuda else self.numbers_at_once // max(1, parameter[:1].numel()))
-        for rows, g in zip(ids.split(count), gradient.split(count), strict=True):
-            mean = means.index_select(0, rows).lerp_(g, 1.0 - first)
-            means.index_copy_(0, rows, mean)
-            square = squares.index_select(0, rows).mul_(second).addcmul_(g, g, value=1.0 - second)
-            squares.index_copy_(0, rows, square)
-            root = square.sqrt_().add_(group["eps"])
-            parameter.index_copy_(0, rows, parameter.index_select(0, rows).addcdiv_(mean, root, value=-length))
+        rule = AdamRule(float(first), float(second), float(group["eps"]), float(length))
+        choose(parameter, resident=True).move_by_adam(parameter, means, squares, ids, gradient, rule)

@@ -93,6 +93,10 @@ int widehead_step(int threads, const Step *s);
 Int widehead_columns_work(Int m, Int d, Int c);
 int widehead_example_sums(int threads, const Step *s);
 int widehead_columns(int threads, const Step *s);
+int widehead_adam(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *gradient, double first, double
+                  second, double eps, double length, float *means, float *squares, float *table);
+int widehead_adagrad(int threads, Int num_rows, Int c, Int n, const Int *ids, const float *gradient, double lr, double
+                     eps, float *sums, float *table);
 Int widehead_correct_work(Int d);
 int widehead_correct(int threads, const Correction *s);
 void widehead_classifiers(int threads, Int first, Int count, Int features, Int most, const Int *row_offsets, const int32_t
