@@ -12,34 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.chosen import KnownHead, train_on_and_die, trained, whole_and_in_parts
+from support.chosen import KnownHead, train_on_and_die
+from support.sessions import run_in, walks, write_walks
 
 import widehead as wh
 from widehead.data import SequenceExamples
-from widehead.errors import CheckpointError, RankingWarning
+from widehead.errors import CheckpointError
 from widehead.jobs import configure, logit, session_votes
 from widehead.jobs.logit import Told, fitted
 from widehead.jobs.session_votes import FEATURES, FEWEST, SessionVotes, SessionWeights, held_ends, held_out
 from widehead.runs import Run
-from widehead.serving.service import Request, Service
 from widehead.targets import SparseTargets
-
-
-def planted(count: int = 2_400, seed: int = 0) -> list[list[str]]:
-    """Walks through one of 150 small rooms each, which are far more than a network of four units can hold."""
-    rng = np.random.default_rng(seed)
-    rooms = rng.integers(150, size=count)
-    return [[f"{room}.{i}" for i in rng.permutation(5)[: rng.integers(3, 6)]] for room in rooms]
-
-
-def files(folder: Path, count: int = 2_400) -> None:
-    lines = [" ".join(row) + "\n" for row in planted(count)]
-    (folder / "train.txt").write_text("".join(lines[:-200]))
-    (folder / "test.txt").write_text("".join(lines[-200:]))
-
-
-def run_in(folder: Path, out: str = "run", **options: Any) -> Run:
-    return trained("next-item", folder, out, **{"width": 4, "at": (1, 5), "epochs": 1, "head": "full", **options})
 
 
 def twin(
@@ -162,26 +145,14 @@ def test_weights_are_the_likeliest() -> None:
 
 @pytest.mark.parametrize(("head", "options"), [("full", {}), ("exact", {"hidden_norm": None}), ("sampled", {})])
 def test_small_rooms_are_found_again(tmp_path: Path, head: str, options: dict[str, Any]) -> None:
-    files(tmp_path)
+    write_walks(tmp_path)
     alone = run_in(tmp_path, "alone", head=head, neighbours=0, **options).evaluate(tmp_path / "test.txt")
     together = run_in(tmp_path, head=head, **options).evaluate(tmp_path / "test.txt")
     assert alone["recall@5"] < 0.5 < 0.9 < together["recall@5"]
 
 
-def test_runs_say_the_same_after_they_are_loaded_resumed_or_served(tmp_path: Path) -> None:
-    files(tmp_path)
-    whole, said = whole_and_in_parts(run_in, tmp_path / "test.txt", schedule="constant")
-    rows = [line.split() for line in (tmp_path / "test.txt").read_text().splitlines()[:5]]
-    answers = Service(whole).answer([Request("names", rows, 3)])[0]
-    assert isinstance(answers, list)
-    assert [answer.classes for answer in answers] == [classes for classes, _ in said[:5]]
-    with pytest.warns(RankingWarning, match="the network alone.*training documents, sequences or users"):
-        whole.export("torch", tmp_path / "network.pt")
-    assert "votes of later places" in whole.report().read_text(encoding="utf-8")
-
-
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    files(tmp_path)
+    write_walks(tmp_path)
     run_in(tmp_path)
     path = tmp_path / "run" / "neighbours.json"
     text = path.read_text()
@@ -199,7 +170,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_estimators_hear_sequences_too() -> None:
-    sessions = planted(2_300)
+    sessions = walks(2_300)
     model = wh.NextItem(width=4, epochs=1, at=(5,), quiet=True).fit(sessions[:2_200])
     assert model.score(sessions[2_200:]) > 0.9
     found, scores = model.recommend([["3.1", "3.4"], ["unheard"]], 5)
@@ -234,6 +205,7 @@ def test_sequences_to_choose_by_train_nothing_and_are_the_last_ones(tmp_path: Pa
         config = configure("next-item", train=str(tmp_path / "train.txt"), out=str(tmp_path / f"{held}"), **options)
         data = Run.new(config).data
         assert len(data.examples) == 2_450 - held
+        assert data.joining is None if held == 0 else len(data.joining) == 2_450  # type: ignore[arg-type]
         inputs = data.examples.batch(np.arange(len(data.examples)))[1].class_ids
         assert data.job.class_names[int(inputs[-1])] == f"c{2_449 - held}"
     assert (held_out(FEWEST - 1), held_out(FEWEST), held_out(10**7)) == (0, 100, 4_000)
@@ -242,7 +214,7 @@ def test_sequences_to_choose_by_train_nothing_and_are_the_last_ones(tmp_path: Pa
 def test_what_chooses_knows_nothing_of_the_sequences_to_choose_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files(tmp_path)
+    write_walks(tmp_path)
     known: list[list[int]] = []
     make = SessionVotes.__init__
 
@@ -265,7 +237,12 @@ def test_ends_to_choose_by_train_nothing_and_are_of_sequences_that_stay_known(tm
     (tmp_path / "train.txt").write_text("\n".join(lines))
     options = {"neighbours": 10, "holdout": 0.0, "width": 4, "seed": 3}
     data = Run.new(configure("next-item", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options)).data
-    learnt = {data.job.class_names[i] for i in data.examples.batch(np.arange(len(data.examples)))[1].class_ids}
+    learnt, joined = (
+        {data.job.class_names[i] for i in some.batch(np.arange(len(some)))[1].class_ids}
+        for some in (data.examples, data.joining)
+        if some is not None
+    )
+    assert joined == {item for line in lines for item in line.split()[1:]}
     kept = lines[: -held_out(5_000)]
     missing = [line.split()[-1] for line in kept if line.split()[-1] not in learnt]
     assert learnt == {item for line in kept for item in line.split()[1:]} - {*missing}
@@ -362,15 +339,15 @@ def test_what_goes_on_ranks_as_the_new_does_if_nothing_was_chosen_for_it() -> No
 
 
 def test_few_sequences_are_all_trained_on(tmp_path: Path) -> None:
-    files(tmp_path, 700)
+    write_walks(tmp_path, 700)
     run = run_in(tmp_path)
     assert run.network.beside is None
     assert not (tmp_path / "run" / "vocabularies" / "sequences.safetensors").exists()
 
 
 def test_what_was_chosen_for_other_weights_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files(tmp_path)
-    run = run_in(tmp_path)
+    write_walks(tmp_path)
+    run = run_in(tmp_path, stop=3)
     choice = SessionWeights.read(tmp_path / "run" / "neighbours.json")
     assert choice is not None
     assert choice.after["recall@5"] > choice.before["recall@5"]

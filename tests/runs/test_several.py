@@ -18,6 +18,7 @@ from support.several import Several
 from support.small_run import PROCESSES
 
 from widehead.jobs.direct_trial import UNTRIED
+from widehead.jobs.session_votes import SessionWeights
 from widehead.jobs.user_votes import FEWEST
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
@@ -227,6 +228,31 @@ def test_sequences_that_are_held_out(several: Several, tmp_path: Path, job: str)
     several.run(2, several_runs.go_on, tmp_path, "three", {"epochs": 2})
     several_runs.go_on(None, tmp_path, "one", {"epochs": 2})
     assert_near(tmp_path / "three", tmp_path / "one", kinds=("evaluation",))
+
+
+def test_sequences_that_chose_train_in_several_processes_too(several: Several, tmp_path: Path) -> None:
+    """The first one chooses; a run that died there, or was stopped before, is the one that did not."""
+    more = of_sessions(tmp_path) | {"holdout": 0.1, "epochs": 2, "log_every": 1, "checkpoint_every": "3 steps"}
+    several_runs.begin(None, "next-item", tmp_path, "one", more)
+    several.run(2, several_runs.begin, "next-item", tmp_path, "two", more)
+    log = several_runs.log_of(tmp_path / "two")
+    at = [record["kind"] for record in log].index("joined")
+    assert log[at]["step"] < log[-1]["step"]
+    assert_near(tmp_path / "two", tmp_path / "one", kinds=("train", "evaluation", "joined"))
+    choices = [SessionWeights.read(tmp_path / out / "neighbours.json") for out in ("one", "two")]
+    assert choices[0] is not None
+    assert choices[1] is not None
+    assert choices[0].helps
+    assert choices[1].by_kind() == pytest.approx(choices[0].by_kind(), rel=1e-4)
+    said = [next(Run.open(tmp_path / out).predict([["i3", "i4", "i5"]], 3)) for out in ("one", "two")]
+    assert said[0].classes == said[1].classes
+    for stop in (at - 1, at + 1, at + 2):  # records, of which the last one is of the moment of death
+        out = f"dies{stop}"
+        assert several.run(2, several_runs.begin, "next-item", tmp_path, out, more, stop)[0][0] is None
+        several.run(2, several_runs.go_on, tmp_path, out, {})
+        assert all(map(torch.equal, state_of(tmp_path / out), state_of(tmp_path / "two")))
+        assert several_runs.log_of(tmp_path / out) == log
+        assert SessionWeights.read(tmp_path / out / "neighbours.json") == choices[1]
 
 
 def test_the_default_recommender(several: Several, tmp_path: Path) -> None:

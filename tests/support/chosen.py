@@ -52,21 +52,27 @@ class KnownHead:
         return best, classes.masked_fill(best == -torch.inf, -1)
 
 
-def trained(job: str, folder: Path, out: str, **options: Any) -> Run:
-    """A run on train.txt of a folder, opened again."""
-    run = Run.new(configure(job, train=str(folder / "train.txt"), out=str(folder / out), **options))
-    run.train(quiet=True)
+def trained(job: str, folder: Path, out: str, stop: int | None = None, **options: Any) -> Run:
+    """A run on train.txt of a folder, or so many steps of it, opened again."""
+    more = {} if stop is None else {"log_every": 1}
+    run = Run.new(configure(job, train=str(folder / "train.txt"), out=str(folder / out), **more, **options))
+    run.train(quiet=True, on_log=None if stop is None else lambda _, record: record["step"] >= stop)
     return Run.open(folder / out)
 
 
-def whole_and_in_parts(run_in: Callable[..., Run], asked: Path, **options: Any) -> tuple[Run, list[Any]]:
+def whole_and_in_parts(
+    run_in: Callable[..., Run], asked: Path, stop: int | None = None, **options: Any
+) -> tuple[Run, list[Any]]:
     """A run of two epochs, and the three best of each line of a file: after a stop in between too, and once loaded.
 
-    Both are judged, as they end, by what they answer, which their logs say once.
+    Both are judged, as they end, by what they answer, which their logs say once. The stop is after so many steps, or
+    else at the end of a run of one epoch.
     """
     folder = asked.parent
     options["test"] = str(folder / "test.txt")
-    whole, parts = (run_in(folder, out, epochs=n, **options) for out, n in (("whole", 2), ("parts", 1)))
+    first = {"epochs": 1} if stop is None else {"epochs": 2, "stop": stop}
+    whole, parts = (run_in(folder, "whole", epochs=2, **options), run_in(folder, "parts", **first, **options))
+    assert parts.step < whole.step
     end = parts.train(quiet=True, epochs=2)
     for run in (whole, parts):
         finals = [record for record in read_metrics(run.folder.metrics_path) if record["kind"] == "final"]

@@ -20,18 +20,22 @@ from widehead.models import WideNetwork
 from widehead.optim import SGD
 from widehead.options import TrainingConfig
 from widehead.targets import SparseTargets
+from widehead.training.contract import Evaluator, Outcome
 from widehead.training.folder import RunFolder
-from widehead.training.loop import Evaluator, Outcome, Trainer
+from widehead.training.loop import Trainer
 
 INPUTS, CLASSES = 300, 60
 TIMINGS = ("seconds", "preparation", "examples_per_second", "head_share")
 
 
 class SmallBatches:
-    """25 batches of 8 bags of 3 ids; the first two decide the targets, which are among the first 4 classes."""
+    """Batches of 8 bags of 3 ids; the first two decide the targets, which are among the first 4 classes."""
+
+    def __init__(self, count: int = 25) -> None:
+        self._count = count
 
     def __len__(self) -> int:
-        return 25
+        return self._count
 
     def epoch(self, n: int, start: int = 0) -> Iterator[tuple[SparseTargets, SparseTargets]]:
         generator = torch.Generator().manual_seed(n)
@@ -62,7 +66,7 @@ def small_config(out: Path, **options: Any) -> TrainingConfig:
     return configure("recommender", **{**small, **options})
 
 
-def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
+def build(config: TrainingConfig, folder: RunFolder, **more: Any) -> Trainer:
     torch.manual_seed(config.seed)
     encoder = bag_encoder(INPUTS, config)
     head = ExactHead(config.width, CLASSES, config.make_loss())
@@ -81,6 +85,7 @@ def build(config: TrainingConfig, folder: RunFolder) -> Trainer:
         folder,
         sizes={"inputs": INPUTS, "classes": CLASSES},
         evaluator=Evaluator(metrics, "loss", lower_is_better=True),
+        **more,
     )
 
 

@@ -20,9 +20,10 @@ from widehead.jobs.network import bag_encoder
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.training.checkpoint import load_checkpoint
+from widehead.training.contract import Evaluator
 from widehead.training.folder import RunFolder
 from widehead.training.log import read_metrics
-from widehead.training.loop import Evaluator, Trainer
+from widehead.training.loop import Trainer
 from widehead.training.optimizers import make_head_optimizer
 
 

@@ -24,8 +24,8 @@ from widehead.kinds import JOBS, configure
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.runs import Run
 from widehead.training import RunFolder
+from widehead.training.contract import OnLog
 from widehead.training.folder import expecting
-from widehead.training.loop import OnLog
 
 _OWN: Mapping[str, Any] = {"quiet": None, "callbacks": (), "on_log": None}
 

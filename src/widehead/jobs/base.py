@@ -151,7 +151,10 @@ class Job(Kind, ABC):
         raise AssertionError("a job that takes another start than random says here what it is")
 
     def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
-        """After training: choose by data that the network was not trained on, and keep it; what people should know."""
+        """Choose by data that the network was not trained on, and keep it; what people should know.
+
+        It is called after training; with `JobData.joining` before the last part of it, if the run comes so far.
+        """
         return None
 
     def complete(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> None:
@@ -193,6 +196,9 @@ class JobData:
     ``reading`` says what was read of the training file, so that people see what was misread; ``checksum`` is that of
     the file, "" if there is none. ``share`` is that of the examples which this process has, None if it has all.
     ``tried`` says what was tried on the data before, if anything was.
+
+    ``joining`` are all examples, if some were held out of ``examples`` to choose by, and train too once they have
+    chosen; ``joins`` says what those are.
     """
 
     job: Job
@@ -202,6 +208,8 @@ class JobData:
     checksum: str = ""
     share: Share | None = None
     tried: str = ""
+    joining: Examples | None = None
+    joins: str = ""
 
 
 def ranks_beside(config: TrainingConfig) -> str:

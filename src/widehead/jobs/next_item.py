@@ -94,14 +94,17 @@ class NextItem(kind.NextItem, Job):
             test = WordTest(job._examples(found, last), told, places=config.context)
         elif test is None and config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
-        short = np.zeros(len(found), dtype=bool)
+        short, joining, joins = np.zeros(len(found), dtype=bool), None, ""
         if config.neighbours > 0 and (held := held_out(len(kept))):
             job._keep(found, kept)
+            joining = job._examples(found, np.sort(kept))
             kept = kept[:-held]
             short[kept] = held_ends(found.lengths[kept], config.seed)
+            joins = f"{held:,} sequences" + (f" and {ends:,} last items of others" if (ends := short.sum()) else "")
         lengths = found.lengths[kept] - short[kept]
         job._pieces, job._places = int(num_pieces(lengths, config.context).sum()), int((lengths - 1).sum())
-        data = JobData(job, job._examples(found, np.sort(kept), short), test, reading, share=share)
+        examples = job._examples(found, np.sort(kept), short)
+        data = JobData(job, examples, test, reading, share=share, joining=joining, joins=joins)
         if share is not None and not share.peers.is_first:  # the first one writes the names
             job.items = Vocabulary([])
         return data

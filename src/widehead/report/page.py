@@ -93,6 +93,11 @@ def _summary(
     said += (
         f" It has seen {number(last['epoch'])} epochs in {last['step']:,} steps and {duration(last['seconds'])}{apart}."
     )
+    if joined := [record for record in records if record["kind"] == "joined"]:
+        said += (
+            f" All {joined[0]['examples']:,} examples trained it from step {joined[0]['step']:,} on, those included "
+            "that had been held out to choose by."
+        )
     if metrics:
         of = f", of the network {whose}" if whose else ""
         said += f" Its last evaluation{of}: " + ", ".join(f"{k} {number(v)}" for k, v in metrics.items()) + "."

@@ -80,7 +80,7 @@ def rehearse(config: TrainingConfig, *, overwrite: bool = False, mesh: DeviceMes
         len(data.examples),
         sizes["inputs"],
         sizes["classes"],
-        None if config.epochs is None else config.epochs * len(trainer.batches),
+        trainer.num_steps,
         sum(parameter.numel() for parameter in network.encoder.parameters()),
         head.in_features * head.num_classes,
         None if memory is None else max(peers.told(memory)),

@@ -13,27 +13,23 @@ from typing import TYPE_CHECKING, Any
 from widehead.data.files import is_file, whole_file
 from widehead.devices import resolved
 from widehead.errors import CheckpointError, check_whole
-from widehead.heads import ExactHead
-from widehead.jobs import Job, JobData, Prediction, build_network
+from widehead.jobs import Job, JobData, Prediction
 from widehead.jobs.base import job_named, open_folder
 from widehead.models import WideNetwork
 from widehead.options import OPTIONS, TrainingConfig
 from widehead.options.checks import refusal
 from widehead.progress import heard_by
 from widehead.runs.index import RunIndex, build_index
+from widehead.runs.loading import loaded_network
 from widehead.runs.lock import locked
 from widehead.runs.replace import bring_back, drop_aside, remove_run, set_aside
 from widehead.runs.rows import ids_of, linear_head, similar_classes
-from widehead.runs.start import begun, check_cutoffs, check_split, kept_frequencies, read_data, said, trained_in
-from widehead.runs.storage import check_storage_free, drop_storage, storage_beside
+from widehead.runs.start import begun, check_cutoffs, check_split, read_data, said, trained_in
+from widehead.runs.storage import check_storage_free, drop_storage
 from widehead.split import Peers
 from widehead.training import Outcome, RunFolder
-from widehead.training.checkpoint import load_checkpoint
-from widehead.training.folder import expecting
+from widehead.training.contract import OnLog
 from widehead.training.log import PlainDisplay, display_for
-from widehead.training.loop import OnLog
-from widehead.training.position import Position
-from widehead.training.state import Origin, restore_network
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -380,19 +376,7 @@ class Run:
     @cached_property
     def _loaded(self) -> tuple[WideNetwork, int]:
         """The network of the checkpoint, and the steps it has seen."""
-        config = dataclasses.replace(self.config, device=self._device, head_storage=None)
         path = self.folder.best_checkpoint if self.best else self.folder.last_checkpoint
-        job, tree = self.job, load_checkpoint(path)
-        origin = Origin.of(config, job.sizes, self.folder.vocabulary_sums())
-        origin.check(tree, path)  # before anything is made of the options and the other files
-        frequencies = kept_frequencies(self.folder, config, job)
-        with storage_beside(self.folder.path) as rows:
-            if self.config.head_storage is not None and self._device == "cpu":
-                config = dataclasses.replace(config, head_storage=rows)
-            network = build_network(job, config, frequencies)
-            restore_network(network, tree, origin, path)
-            if isinstance(network.head, ExactHead):
-                network.head.consolidate()  # what is loaded is read
-        job.complete(network, self.folder, config)
-        with expecting(path, "where the run is"):
-            return network.eval(), Position.of(tree["position"]).step
+        network, step = loaded_network(self.folder, self.config, self.job, path, self._device)
+        self.job.complete(network, self.folder, self.config)
+        return network, step

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from widehead.data import Batches
 from widehead.data.files import first_bytes, listed, whole_file
-from widehead.errors import NonFiniteError
+from widehead.errors import CheckpointError, NonFiniteError
 from widehead.jobs import Job, JobData, build_network, configure
 from widehead.jobs.base import job_named, ranks_beside
 from widehead.jobs.judging import ALONE, LOWER_IS_BETTER
@@ -24,19 +25,17 @@ from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
 from widehead.options.heads import needs_frequencies, split_heads
+from widehead.runs.loading import FREQUENCIES, loaded_network
 from widehead.runs.replace import check_replaceable
 from widehead.runs.storage import check_storage_free
-from widehead.sampling.base import checked_frequencies
 from widehead.split import Peers, Share, is_split, local
 from widehead.training import Evaluator, Outcome, RunFolder, Trainer
-from widehead.training.checkpoint import load_checkpoint, save_checkpoint
-from widehead.training.folder import expecting
+from widehead.training.checkpoint import save_checkpoint
+from widehead.training.contract import OnLog
+from widehead.training.joining import Joining
 from widehead.training.log import Display
-from widehead.training.loop import OnLog
 from widehead.training.memory import give_back_freed_memory, keep_freed_memory
 from widehead.training.optimizers import make_head_optimizer
-
-_FREQUENCIES = "frequencies.safetensors"
 
 
 def begun(
@@ -133,10 +132,13 @@ def evaluator_of(config: TrainingConfig, network: WideNetwork, data: JobData, pe
 
 
 def frequencies_of(config: TrainingConfig, data: JobData) -> Tensor | None:
-    """(D,) how often each class is a target of the data, in all shares of them, if the head needs that."""
+    """(D,) how often each class is a target of the data, in all shares of them, if the head needs that.
+
+    Those that join late count too: what they alone have as a target is to be drawn as often as it will be one.
+    """
     if not needs_frequencies(config.head, config.head_options):
         return None
-    found = class_frequencies(data.examples, data.job.sizes["classes"])
+    found = class_frequencies(data.joining or data.examples, data.job.sizes["classes"])
     return found if data.share is None else torch.from_numpy(data.share.total(found.numpy()))
 
 
@@ -148,7 +150,29 @@ def trainer_of(
     optimizer = make_head_optimizer(config, network, data.examples, measured, data.share)
     share = peers.share if peers.size > 1 and data.share is None else None
     batches = Batches(data.examples, config.batch_size, config.seed, share=share)
-    return Trainer(config, network, optimizer, batches, folder, sizes=data.job.sizes, peers=peers, **more)
+    joining = None
+    if data.joining is not None:
+        later = Batches(data.joining, config.batch_size, config.seed, share=share)
+        choose = partial(_chosen, network, folder, config, data, peers)
+        joining = Joining(later, len(data.joining), data.joins, choose)
+    sizes = data.job.sizes
+    return Trainer(config, network, optimizer, batches, folder, sizes=sizes, peers=peers, joining=joining, **more)
+
+
+def _chosen(network: WideNetwork, folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> str | None:
+    """What the job chooses while the run goes on; of several processes by the first, from the last checkpoint.
+
+    Its network there is whole, and so are the data that the job keeps in the folder.
+    """
+    told = None
+    with peers.alike():
+        if peers.size == 1:
+            told = data.job.trained(network, folder, config)
+        elif peers.is_first:
+            job = job_named(config.job).load(folder, config)
+            whole, _ = loaded_network(folder, config, job, folder.last_checkpoint, config.device)
+            told = job.trained(whole, folder, config)
+    return told
 
 
 def start_encoder(config: TrainingConfig, encoder: nn.Module, data: JobData, peers: Peers = ALONE) -> None:
@@ -258,20 +282,39 @@ def _tell(config: TrainingConfig, data: JobData, peers: Peers, display: Display,
 def trained_in(
     folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers, display: Display, on_log: OnLog | None
 ) -> Outcome:
-    """Train, and let the job choose afterwards what it chooses by data of its own; several processes choose nothing."""
+    """Train, and let the job choose by data of its own, if it did not while it trained.
+
+    Of several processes none chooses afterwards.
+    """
     trainer = trainer_in(folder, config, data, peers, display, on_log)
-    if peers.is_first:
-        for path in (folder.neighbours_path, folder.classifiers_path):  # they were chosen for the weights so far
-            path.unlink(missing_ok=True)
+    with peers.alike():
+        if peers.is_first:
+            _check_chosen(folder, trainer.state.position.joined)
     outcome = trainer.run()
     give_back_freed_memory()
-    if peers.size == 1 and (told := data.job.trained(trainer.network, folder, config)):
+    joined = trainer.state.position.joined
+    told = data.job.trained(trainer.network, folder, config) if peers.size == 1 and not joined else None
+    if told:
         display.say(told)
+    if peers.size == 1 and (told or joined):
         if outcome.status == "finished" and outcome.metrics:
             return dataclasses.replace(outcome, metrics=_final(trainer, data.job) or outcome.metrics)
-    elif config.direct > 0.0 and outcome.metrics:
-        display.say("These metrics are of the network alone; those of `widehead evaluate` are with the direct term.")
+    elif (config.direct > 0.0 or joined) and outcome.metrics:
+        more = ranks_beside(config)
+        display.say(f"These metrics are of the network alone; those of `widehead evaluate` are with {more}.")
     return outcome
+
+
+def _check_chosen(folder: RunFolder, joined: bool) -> None:
+    """Remove what was chosen for the weights so far; CheckpointError if it is final and not there."""
+    if not joined:
+        for path in (folder.neighbours_path, folder.classifiers_path):
+            path.unlink(missing_ok=True)
+    elif not folder.neighbours_path.exists():
+        raise CheckpointError(
+            f"{folder.neighbours_path} should be there, as the examples that chose it train the network since, and "
+            "cannot choose again. Found none. Put the file back, or start a new run."
+        )
 
 
 def _final(trainer: Trainer, job: Job) -> Mapping[str, float]:
@@ -287,15 +330,5 @@ def _made_frequencies(folder: RunFolder, config: TrainingConfig, data: JobData, 
     made = frequencies_of(config, data)
     with peers.alike():
         if made is not None and peers.is_first:
-            folder.keep(_FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
+            folder.keep(FREQUENCIES, lambda path: save_checkpoint(path, {"frequencies": made}))
     return made
-
-
-def kept_frequencies(folder: RunFolder, config: TrainingConfig, job: Job) -> Tensor | None:
-    """How often each class is a target, if the head needs that, as the folder has it."""
-    if not needs_frequencies(config.head, config.head_options):
-        return None
-    path = folder.vocabulary_path(_FREQUENCIES)
-    tree = load_checkpoint(path)
-    with expecting(path, "how often each class is a target"):
-        return checked_frequencies(tree["frequencies"], job.sizes["classes"])

@@ -20,7 +20,7 @@ from widehead.progress import heard_by
 from widehead.training.folder import atomic_write
 
 _MOMENT = 0.3  # seconds: work that takes less is not worth a line
-_KINDS = ("train", "evaluation", "final")
+_KINDS = ("train", "evaluation", "joined", "final")
 
 
 class MetricsLog:
@@ -52,11 +52,15 @@ class MetricsLog:
         except OSError as error:
             raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
 
-    def cut(self, step: int) -> None:
-        """Leave out every line past ``step`` or of kind "final", and a last one that a kill cut short."""
+    def cut(self, step: int, joined: bool = False) -> None:
+        """Leave out every line past ``step`` or of kind "final", and a last one that a kill cut short.
+
+        So is one of kind "joined" unless a checkpoint knows of it: the run says so again.
+        """
         if self.path is None or not self.path.exists():
             return
-        kept = [record for record in read_metrics(self.path) if record["step"] <= step and record["kind"] != "final"]
+        again = ("final",) if joined else ("final", "joined")
+        kept = [r for r in read_metrics(self.path) if r["step"] <= step and r["kind"] not in again]
         with atomic_write(self.path) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
 

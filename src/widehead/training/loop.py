@@ -8,10 +8,9 @@ several threads how busy the machine is, as fewer of them work in a crowd.)
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +27,10 @@ from widehead.options.heads import split_heads
 from widehead.options.intervals import Interval
 from widehead.split import Peers, is_split
 from widehead.targets import Inputs, SparseTargets, on_device
+from widehead.training.contract import Evaluator, OnLog, Outcome, TrainingBatches
 from widehead.training.folder import RunFolder
 from widehead.training.interruption import Interruption
+from widehead.training.joining import Joining
 from widehead.training.log import Display, MetricsLog, Status
 from widehead.training.position import Position
 from widehead.training.state import Origin, RunState
@@ -37,51 +38,6 @@ from widehead.training.timing import HeadClock, rate_factor
 
 _LOSS, _NORM = "the loss", "the norm of the encoder's gradient"
 _HEAD_NORM = "the norm of the output layer's gradient"
-
-
-OnLog: TypeAlias = Callable[[WideNetwork, dict[str, Any]], object]
-"""What is told each record of the log."""
-
-
-class TrainingBatches(Protocol):
-    """Batches of examples whose order in epoch n is a function of n."""
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-
-    def epoch(self, n: int, start: int = 0) -> Iterator[tuple[Inputs, SparseTargets]]:
-        """(inputs, targets) of epoch n from batch ``start`` on."""
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """How a run is judged while it trains.
-
-    Args:
-        metrics: no arguments, to a number for each metric's name. The network is in eval mode meanwhile; it
-            should draw nothing from torch's generators and change no weights.
-        objective: name of the metric that decides which checkpoint is best.
-        lower_is_better: whether small numbers of it are good, as with perplexity.
-    """
-
-    metrics: Callable[[], Mapping[str, float]]
-    objective: str
-    lower_is_better: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: ``status`` "finished" or "interrupted", where, and its last metrics (empty without a test).
-
-    ``seconds`` are of training, ``preparation`` those of them that weights made from the data took before any step.
-    """
-
-    status: str
-    step: int
-    epoch: float
-    seconds: float
-    preparation: float
-    metrics: Mapping[str, float]
 
 
 class Trainer:
@@ -97,6 +53,7 @@ class Trainer:
             the first writes; all of them hear of a signal that one heard.
         on_log: is called with the network and each record of the log; if it returns true, training ends there, with a
             checkpoint.
+        joining: the examples that join late, if there are some.
 
     Raises:
         ValueError: there is no batch to train on.
@@ -115,11 +72,12 @@ class Trainer:
         display: Display | None = None,
         on_log: OnLog | None = None,
         peers: Peers | None = None,
+        joining: Joining | None = None,
     ) -> None:
         if len(batches) == 0:
             raise ValueError("There should be at least one example to train on. Found none.")
         self.config, self.network, self.batches, self.folder = config, network, batches, folder
-        self.evaluator = evaluator
+        self.evaluator, self._joining = evaluator, joining
         self._display = display or Display()
         self._on_log, self._ended = on_log, False
         self.peers, self._splits = peers or Peers(), config.head in split_heads()
@@ -153,12 +111,14 @@ class Trainer:
         """
         if self.peers.said_by_first(self.folder.last_checkpoint.exists()):
             self.state.restore(self.folder.last_checkpoint)
+            if self.state.position.joined and self._joining is not None:
+                self.batches = self._joining.batches
             if (batch := self.state.position.batch) >= len(self.batches):
                 raise CheckpointError(
                     f"{self.folder.last_checkpoint} should be of a run with {len(self.batches)} batches an epoch. "
                     f"Found one that stopped in batch {batch + 1}: the training data changed."
                 )
-        self._log.cut(self.state.position.step)
+        self._log.cut(self.state.position.step, self.state.position.joined)
 
     def run(self) -> Outcome:
         """Train to the limit of epochs or minutes, or until SIGINT or SIGTERM, and leave a checkpoint of the end.
@@ -172,12 +132,14 @@ class Trainer:
         with self._interruption:
             self._lap = time.perf_counter()
             while not stops:
+                if self._joins():
+                    self._join()
                 for inputs, targets in self.batches.epoch(self.state.position.epoch, self.state.position.batch):
                     with sharing:
                         self._step(inputs, targets)
                     finished = self._done() >= 1.0
                     stops = self._between_steps(finished)
-                    if stops:
+                    if stops or self._joins():
                         break
         position = self.state.position
         status = "finished" if finished or self._ended else "interrupted"
@@ -196,6 +158,35 @@ class Trainer:
             if len(took) >= 3 and self.peers.said_by_first(time.perf_counter() - begin > seconds):
                 break
         return took
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the whole run, asked before any joined; None if time alone ends it."""
+        epochs = self.config.epochs
+        if epochs is None or self._joining is None:
+            return None if epochs is None else epochs * len(self.batches)
+        return self._joining.num_steps(epochs, len(self.batches))
+
+    def _joins(self) -> bool:
+        return self._joining is not None and self._joining.is_due(self.state.position, self._done())
+
+    def _join(self) -> None:
+        """Choose by the examples that were held out, and train on them too from here on."""
+        joining, position = self._joining, self.state.position
+        assert joining is not None
+        self._read()
+        if self.peers.size > 1:  # the first then chooses by itself, with the whole network
+            self._checkpoint()
+        self.network.eval()
+        if told := joining.choose():
+            self._display.say(told)
+        position.join(len(self.batches), len(joining.batches))
+        self.batches = joining.batches
+        where = position.where(len(self.batches))
+        self._record({"kind": "joined", **where, "examples": joining.count})
+        more = f"from here on {joining.what}, which were held out to choose by, train the network too."
+        self._display.say(f"epoch {where['epoch']:.2f}, step {where['step']:,}: {more}")
+        self._lap = time.perf_counter()
 
     def _done(self) -> float:
         return self.state.position.done(self.config, len(self.batches))
@@ -325,11 +316,15 @@ class Trainer:
         stops = finished or asked
         if stops or self._due(self._checkpoint_every, position.seconds - position.saved_seconds):
             self._read()  # nor saved
-            position.saved_seconds = position.seconds
-            self._read_clock()
-            self._save(self.folder.last_checkpoint)
+            self._checkpoint()
         self._lap = time.perf_counter()
         return stops
+
+    def _checkpoint(self) -> None:
+        """The last checkpoint, of now."""
+        self.state.position.saved_seconds = self.state.position.seconds
+        self._read_clock()
+        self._save(self.folder.last_checkpoint)
 
     def _save(self, path: Path) -> None:
         """All processes together, if each has rows of its own."""

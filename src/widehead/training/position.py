@@ -17,6 +17,7 @@ class Position:
     step: int = 0
     epoch: int = 0  # whole epochs done
     batch: int = 0  # batches done in the epoch that runs
+    joined: bool = False  # whether the examples that join late have done so
     seconds: float = 0.0  # of preparation and steps; evaluations and checkpoints are left out
     preparation_seconds: float = 0.0  # those of them that first weights took
     evaluated_step: int = 0
@@ -37,6 +38,8 @@ class Position:
         made = cls(**saved)
         for counter in fields(cls):
             kind, value = type(counter.default), getattr(made, counter.name)
+            if kind is bool and not isinstance(value, bool):
+                raise TypeError(f"`{counter.name}` should be true or false. Found {value!r}.")
             if kind is int:
                 check_whole(counter.name, value, 0)
             elif kind is float:
@@ -53,6 +56,13 @@ class Position:
         self.span += seconds
         self.steps += 1
         self.examples += examples
+
+    def join(self, before: int, now: int) -> None:
+        """More examples take part from here on: an epoch had so many batches before, and has more of them now.
+
+        The epoch that runs goes on in the order of the new one, where at least the same part of it is done.
+        """
+        self.joined, self.batch = True, -(-self.batch * now // before)
 
     def prepared(self, seconds: float) -> None:
         """First weights were made, which is training too."""
