@@ -197,8 +197,8 @@ class JobData:
     the file, "" if there is none. ``share`` is that of the examples which this process has, None if it has all.
     ``tried`` says what was tried on the data before, if anything was.
 
-    ``joining`` are all examples, if some were held out of ``examples`` to choose by, and train too once they have
-    chosen; ``joins`` says what those are.
+    ``joining`` are the examples of a later pass, if some were held out of ``examples`` to choose by, and train too once
+    they have chosen; ``joins`` says what those are.
     """
 
     job: Job

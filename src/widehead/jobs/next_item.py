@@ -43,6 +43,9 @@ _PLACES = 400
 # Steps of a run that is as long as the data decide, and the least and the most passes over them that this may be: short
 # runs on few sequences learn little (the same, "how long the next item trains").
 _STEPS, _PASSES = 15_000, (5, 15)
+# How often a pass over all sequences has those that were held out, whole or but for their ends: what they miss of the
+# passes before is more than they miss of the learning rates then (recipes/LOG.md, 2026-11-29).
+_TIMES = 5
 
 
 class NextItem(kind.NextItem, Job):
@@ -97,9 +100,10 @@ class NextItem(kind.NextItem, Job):
         short, joining, joins = np.zeros(len(found), dtype=bool), None, ""
         if config.neighbours > 0 and (held := held_out(len(kept))):
             job._keep(found, kept)
-            joining = job._examples(found, np.sort(kept))
-            kept = kept[:-held]
+            every, kept = kept, kept[:-held]
             short[kept] = held_ends(found.lengths[kept], config.seed)
+            late = np.concatenate([every[-held:], np.flatnonzero(short)])
+            joining = job._examples(found, np.sort(np.concatenate([every, *[late] * (_TIMES - 1)])))
             joins = f"{held:,} sequences" + (f" and {ends:,} last items of others" if (ends := short.sum()) else "")
         lengths = found.lengths[kept] - short[kept]
         job._pieces, job._places = int(num_pieces(lengths, config.context).sum()), int((lengths - 1).sum())

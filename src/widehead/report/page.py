@@ -95,8 +95,8 @@ def _summary(
     )
     if joined := [record for record in records if record["kind"] == "joined"]:
         said += (
-            f" All {joined[0]['examples']:,} examples trained it from step {joined[0]['step']:,} on, those included "
-            "that had been held out to choose by."
+            f" From step {joined[0]['step']:,} on a pass had {joined[0]['examples']:,} examples, with those that had "
+            "been held out to choose by."
         )
     if metrics:
         of = f", of the network {whose}" if whose else ""

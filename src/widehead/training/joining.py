@@ -17,7 +17,7 @@ class Joining:
 
     Args:
         batches: of all examples, those that join included, as many batches as there were before or more.
-        count: how many examples these are. what: joins, for people.
+        count: how many examples a pass has then. what: joins, for people.
         choose: chooses by them, once, between two steps, and keeps that outside of the trainer. It draws nothing from
             torch's generators and changes no weights. It gives what people should know, if anything.
     """

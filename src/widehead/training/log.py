@@ -32,7 +32,8 @@ class MetricsLog:
     took: forward, backward and step), "head_lr", "encoder_lr" and the monitors of the head and of its optimiser, by
     their names (see `Head.monitors`, `HeadOptimizer.monitors`). Kind "evaluation" adds one key a metric of the network,
     and kind "final", after training, one a metric of the network with what ranks beside it, neighbours or a direct
-    term. A number that is not finite is written as null.
+    term. Kind "joined" adds "examples": so many a pass has from there on, with those that were held out to choose by. A
+    number that is not finite is written as null.
 
     Args:
         path: None if another process writes the log; then nothing happens here.
