@@ -187,7 +187,8 @@ HISTORIES = Claim(
     "item of each user is to be found among all, the others are to train on. No default was chosen on Sports and Yelp; "
     "on Beauty's and Toys' last but one items it was settled how weights for known users are chosen, and how users who "
     "chose train afterwards, which Sports and Yelp were run before. 'followed' is what came after the last item in "
-    "training, 'sampled' the job without options; one thread, other work on the machine. The repository of BSARec has 7.4 and 13.7 % for Beauty, recall@5 and @20 (its log, not run here).",
+    "training, 'sampled' the job without options; one thread, other work on the machine. The repository of BSARec has "
+    "7.4 and 13.7 % for Beauty, recall@5 and @20 (its log, not run here).",
     "python recipes/next_item.py FILE",
     (
         Table(
