@@ -15,6 +15,7 @@ from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure, next_item
 from widehead.jobs.session_votes import SessionVotes, SessionWeights
 from widehead.runs import Run
+from widehead.runs.start import frequencies_of, read_data
 from widehead.serving.service import Request, Service
 from widehead.training.checkpoint import load_checkpoint
 
@@ -104,3 +105,16 @@ def test_without_neighbours_all_sequences_train_from_the_start(tmp_path: Path) -
     run = run_in(tmp_path, neighbours=0, holdout=0.0)
     assert (len(run.data.examples), run.data.joining) == (2_200, None)
     assert {record["kind"] for record in log_without_timings(tmp_path / "run")} == {"train"}
+
+
+def test_items_that_held_sequences_alone_have_are_drawn_too(tmp_path: Path) -> None:
+    """Else sampled softmax would take them for rarer than they become as targets."""
+    (tmp_path / "train.txt").write_text("\n".join(f"a{i % 9} b{i % 7} c{i}" for i in range(2_500)))
+    files = {"train": str(tmp_path / "train.txt"), "out": str(tmp_path / "run")}
+    config = configure("next-item", **files, width=4, holdout=0.0)
+    data = read_data(config)
+    found = frequencies_of(config, data)
+    assert found is not None
+    first, last = (data.job.class_names.index(f"c{i}") for i in (0, 2_499))
+    assert (found[first], found[last]) == (1.0, next_item._TIMES)
+    assert found[data.job.class_names.index("a0")] == 0.0
