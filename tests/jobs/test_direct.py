@@ -229,6 +229,7 @@ def test_what_is_exported_says_that_it_ranks_by_the_network_alone(tmp_path: Path
         ({"neighbours": 500}, "be 0 with neighbours"),
         ({"direct": -2.0}, "direct"),
         ({"direct": math.nan}, "direct"),
+        ({"direct": 2e6}, "in [0, 1,000,000], or -1"),  # little would be left of the network's scores, or infinity
     ],
 )
 def test_what_does_not_go_with_it_is_refused(options: dict[str, Any], said: str) -> None:

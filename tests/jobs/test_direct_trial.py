@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from widehead.jobs import configure, direct, direct_trial, recommender
 from widehead.jobs.direct import DirectTerm
 from widehead.jobs.direct_trial import UNTRIED, WEIGHTS, DirectTrial, best, compared, most_asked, ranked, tried, weighed
 from widehead.jobs.judging import RankingTest
-from widehead.jobs.probe import Probe
+from widehead.jobs.probe import Probe, probed
 from widehead.jobs.recommender import Recommender
 from widehead.models import BagEncoder, WideNetwork
 from widehead.runs import Run
@@ -156,6 +157,15 @@ def test_where_the_network_is_large_a_part_of_the_users_stands_in(monkeypatch: p
     monkeypatch.setattr(direct_trial, "_FEWEST", 1_500)
     found = tried(job, config_of(width=32))
     assert (found.users, found.width) == (1_500, 24)
+
+
+def test_cutoffs_beyond_the_items_take_no_memory() -> None:
+    """A run refuses them later."""
+    job, config = job_of(films()), config_of(width=8)
+    assert tried(job, replace(config, at=(10**9,))) == tried(job, replace(config, at=(80,)))
+    found = probed(job, replace(config, at=(10**9,)))
+    assert found == probed(job, replace(config, at=(80,)))
+    assert set(found.before) == {"recall@80", "ndcg@80"}
 
 
 def test_so_many_users_are_asked_as_have_pairs_enough_and_as_ranking_has_time_for() -> None:

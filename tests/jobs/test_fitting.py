@@ -149,6 +149,17 @@ def test_ratings_that_are_not_there(tmp_path: Path, train: str | None, found: st
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("users", [3, 1_001])
+def test_ratings_that_are_all_zero(tmp_path: Path, users: int) -> None:
+    """Where a small network is tried before the run, too."""
+    rows = (f"u{u},{item},0\n" for u in range(users) for item in "abc")
+    (tmp_path / "train.csv").write_text("user,item,rating\n" + "".join(rows))
+    before = tree(tmp_path)
+    called = call("train", "recommender", tmp_path / "train.csv", "--ratings", "--quiet", "--out", tmp_path / "run")
+    assert_refused(called, "Expected ratings of which some are not 0, to make an encoder from. Found 0 for all pairs.")
+    assert tree(tmp_path) == before
+
+
 def test_ratings_that_are_there(tmp_path: Path) -> None:
     rated = read(tmp_path, "recommender", "u,a,5\nv,b,4\n", ratings=True)
     assert "2 pairs, ratings 4 to 5; " in rated.reading

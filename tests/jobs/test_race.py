@@ -131,11 +131,9 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
     "changed",
     [
         {"weights": [1.0]},
-        {"weights": [np.nan] * 5},
         {"weight": -1.0},
         {"least": 0.0},
         {"power": np.inf},
-        {"power": np.nan},
         {"power": 1e9},  # no feature counts anything any more
         {"power": -1e9},
     ],

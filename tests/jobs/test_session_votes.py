@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def test_what_tells_of_an_item_is_that_of_a_slow_twin(seed: int, monkeypatch: py
     scores = torch.from_numpy(rng.standard_normal((len(places), 30)).astype(np.float32))
     scores[0] = -torch.inf  # an index that finds nothing
     scores[1, 2:] = -torch.inf
-    made = SessionVotes(ids, offsets, 30, 7)
+    made = SessionVotes(ids, offsets, 30, 7, 50)
     found = Told.together(list(made.candidates(KnownHead(scores), inputs, torch.arange(len(places))[:, None], 4)))
     assert found.m == len(places)
     whole = [item for row in asked for item in row]
@@ -179,6 +178,23 @@ def test_estimators_hear_sequences_too() -> None:
     assert found[1].tolist() == [None] * 5
 
 
+def test_items_that_no_known_sequence_has_beside_others_have_no_votes(tmp_path: Path) -> None:
+    """One stands alone in a sequence, which trains nothing; and sequences to choose by have nothing in common."""
+    (tmp_path / "train.txt").write_text("".join(" ".join(row) + "\n" for row in [*walks(2_200), ["lonely"]]))
+    run = run_in(tmp_path, holdout=0.0)
+    (tmp_path / "asked.txt").write_text("lonely\nlonely 3.1 3.4\n")
+    alone = run.predict([["lonely"]], 3)
+    found = [prediction.classes for prediction in alone] + [p.classes for p in run.predict(tmp_path / "asked.txt", 3)]
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 3
+    assert {"3.0", "3.2", "3.3"} >= {*found[2]} - {"lonely", "3.1", "3.4"}
+    (tmp_path / "train.txt").write_text("".join(f"{i}.0 {i}.1 {i}.2\n" for i in range(2_200)))
+    apart = run_in(tmp_path, "apart", holdout=0.0)
+    choice = SessionWeights.read(apart.folder.neighbours_path)
+    assert choice is not None
+    assert choice.places == 2 * held_out(2_200)
+
+
 def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that do worse on the other half of the places are dropped: here the fit is turned round."""
     fit = fitted
@@ -190,7 +206,7 @@ def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     network.hidden = lambda inputs: inputs.class_ids[:, None]  # type: ignore[assignment]
     network.head = KnownHead(torch.eye(10).roll(1, dims=1))  # knows all: after i comes i + 1
     held = SequenceExamples(ids, offsets[60:-1], offsets[61:])
-    choice = SessionVotes(ids[:300], offsets[:61], 10, 5).chosen(network, held, ["recall@1"], 0)
+    choice = SessionVotes(ids[:300], offsets[:61], 10, 5, 50).chosen(network, held, ["recall@1"], 0)
     assert (choice.weights, choice.places, choice.before) == ([], 160, {"recall@1": 1.0})
     assert choice.after["recall@1"] < 1.0
     assert "have no say, by 160 places" in str(choice)
@@ -233,115 +249,8 @@ def test_what_chooses_knows_nothing_of_the_sequences_to_choose_by(
     assert len(ids) == offsets[-1]
     left = len(offsets) - 1 - held_out(len(offsets) - 1)
     lengths = np.diff(offsets[: left + 1])
-    lengths = lengths - held_ends(lengths, 0)
+    lengths = lengths - held_ends(lengths, 0, 50)
     assert known[0] == [lengths.sum(), *np.cumsum([0, *lengths])]
-
-
-def test_ends_to_choose_by_train_nothing_and_are_of_sequences_that_stay_known(tmp_path: Path) -> None:
-    lines = [" ".join(f"{i}.{j}" for j in range(2 + i % 4)) for i in range(5_000)]
-    (tmp_path / "train.txt").write_text("\n".join(lines))
-    options = {"neighbours": 10, "holdout": 0.0, "width": 4, "seed": 3}
-    data = Run.new(configure("next-item", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"), **options)).data
-    assert data.joining is not None
-    learnt, joined = (
-        Counter(data.job.class_names[i] for i in some.batch(np.arange(len(some)))[1].class_ids)
-        for some in (data.examples, data.joining)
-    )
-    kept = lines[: -held_out(5_000)]
-    missing = [line.split()[-1] for line in kept if line.split()[-1] not in learnt]
-    assert learnt.keys() == {item for line in kept for item in line.split()[1:]} - {*missing}
-    late = [line for i, line in enumerate(lines) if i >= len(kept) or line.split()[-1] in missing]
-    assert joined == Counter(item for line in [*lines, *late * (next_item._TIMES - 1)] for item in line.split()[1:])
-    assert len(missing) == int(0.1 * sum(len(line.split()) > 3 for line in kept))
-    assert {item.partition(".")[2] for item in missing} == {"3", "4"}
-    lengths = np.full(FEWEST, 4)
-    assert (held_ends(lengths, 0).sum(), held_ends(lengths[1:], 0).sum()) == (200, 0)
-    assert (held_ends(lengths - 1, 0).sum(), held_ends(np.full(10**5, 4), 0).sum()) == (0, 2_000)
-    assert (held_ends(lengths, 0) != held_ends(lengths, 1)).any()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_sequences_that_go_on_are_those_that_a_slow_twin_finds(seed: int) -> None:
-    """Few items, so that many agree by chance: short known sequences whole, long ones by their last ten items."""
-    rng = np.random.default_rng(seed)
-    known = [rng.integers(2 if n > 5 else 4, size=n).tolist() for n in rng.integers(1, 14, size=60)]
-    asked = [rng.integers(4, size=n).tolist() for n in (1, 2, 3, 14)]
-    asked += [row + rng.integers(4, size=2).tolist() for row in known[:20]]
-    asked += [rng.integers(4, size=3).tolist() + row for row in known[:20]]
-    made = SessionVotes(np.concatenate(known), np.cumsum([0, *map(len, known)]), 4, 7)
-    values = rng.integers(0, 2, sum(map(len, asked))).astype(np.float32)
-    whole = {tuple(row[-10:]) for row in known if len(row) >= 3}
-    expected = [
-        any(tuple(row[max(0, end - 10) : end]) in whole for end in range(3, place + 2))
-        for row in asked
-        for place in range(len(row))
-    ]
-    inputs = (np.concatenate(asked), np.cumsum([0, *map(len, asked)]))
-    assert made.go_on(SparseTargets(*inputs)).tolist() == expected
-    assert made.go_on(SparseTargets(*inputs, values)).tolist() == np.array(expected)[values > 0].tolist()
-    assert 0.1 < np.mean(expected) < 0.9
-    nothing = SessionVotes(np.array([1, 2]), np.array([0, 2]), 4, 7)
-    assert not nothing.go_on(SparseTargets(*inputs)).any()
-
-
-def test_what_goes_on_ranks_by_weights_of_its_own() -> None:
-    """Of 300 places, more than are worked on at a time, two of three go on: these see scores turned round."""
-    known = np.array([0, 1, 2])
-    rows = [[0, 1, 2] if i % 3 else [3, 1, 2] for i in range(300)]
-    values = np.tile([0.0, 0.0, 1.0], 300).astype(np.float32)
-    inputs = SparseTargets(np.concatenate(rows), np.arange(0, 901, 3), values)
-    weights = np.zeros((2, len(FEATURES)))
-    weights[:, 0] = 1.0, -1.0
-    head = KnownHead(torch.arange(6.0).expand(300, 6))
-    made = SessionVotes(known, np.array([0, 3]), 6, 5, weights)
-    scores, items = made.top_k(head, inputs, torch.arange(300)[:, None], 2)
-    assert items.tolist() == [[0, 1] if i % 3 else [5, 4] for i in range(300)]
-    assert scores.tolist() == [[0.0, -1.0] if i % 3 else [5.0, 4.0] for i in range(300)]
-
-
-def test_users_whom_the_data_know_are_told_from_new_ones(tmp_path: Path) -> None:
-    """New sequences stay in a late room, those that go on leave theirs for an old one: no weights do both."""
-    rng = np.random.default_rng(0)
-
-    def walks(rooms: np.ndarray) -> list[list[str]]:
-        return [[f"{room}.{i}" for i in rng.permutation(6)[:5]] for room in rooms]
-
-    old, late = walks(rng.integers(150, size=4_000)), walks(150 + rng.integers(3, size=400))
-    (tmp_path / "train.txt").write_text("".join(" ".join(row) + "\n" for row in old + late))
-    run = run_in(tmp_path, holdout=0.0)
-    choice = SessionWeights.read(tmp_path / "run" / "neighbours.json")
-    assert choice is not None
-    lately = FEATURES.index("frequency in the last 10 %")
-    new, known = choice.by_kind()
-    assert new[lately] > known[lately] + 0.3
-    assert f"Where known sequences go on they have a say, by {choice.known_places:,} last items" in str(choice)
-    assert [row[0] for row in choice.table()[1]] == list(FEATURES)
-    assert (run.network.beside.weights == choice.by_kind()).all()
-
-
-@pytest.mark.parametrize("places", [-1, "9", None, 2.0])
-def test_places_that_cannot_have_chosen_are_refused(tmp_path: Path, places: Any) -> None:
-    path = tmp_path / "neighbours.json"
-    SessionWeights([], 9, {}, {}, [], 9).write(path)
-    assert SessionWeights.read(path) is not None
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"known_places": places}))
-    with pytest.raises(CheckpointError, match=f"Found: {re.escape(repr(places))} places"):
-        SessionWeights.read(path)
-
-
-def test_what_goes_on_ranks_as_the_new_does_if_nothing_was_chosen_for_it() -> None:
-    new, known = [2.0] * len(FEATURES), [3.0] * len(FEATURES)
-    alone = [1.0] + [0.0] * (len(FEATURES) - 1)
-    for choice, expected in (
-        (SessionWeights(new, 9, {}, {}), (new, new)),
-        (SessionWeights(new, 9, {}, {}, [], 9), (new, alone)),
-        (SessionWeights([], 9, {}, {}, known, 9), (alone, known)),
-    ):
-        assert choice.by_kind().tolist() == [*expected]
-        assert choice.helps
-    assert not SessionWeights([], 9, {}, {}, [], 9).helps
-    with pytest.raises(ValueError, match="weights"):
-        SessionWeights(new, 9, {}, {}, [float("nan")] * len(FEATURES), 9).check()
 
 
 def test_few_sequences_are_all_trained_on(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ A job is one file of this room. Its class takes the place of its kind in `JOBS`.
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -46,7 +47,11 @@ class Chosen(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise ValueError if these cannot have been chosen."""
+        """Raise ValueError if these, all of the types of their fields, cannot have been chosen."""
+
+    def decided(self) -> Mapping[str, Any]:
+        """The options of the run whose values these are."""
+        return {}
 
     @abstractmethod
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -62,9 +67,45 @@ class Chosen(ABC):
         if not path.exists():
             return None
         with expecting(path, cls.what):
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            found = cls(**_checked(json.loads(path.read_text(encoding="utf-8")), cls))
             found.check()
             return found
+
+
+def check_same(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Raise ValueError if the metrics without and with something are not the same ones."""
+    if before.keys() != after.keys():
+        raise ValueError(f"metrics {', '.join(before)} before and {', '.join(after)} after")
+
+
+def _checked(tree: Any, kind: type[Chosen]) -> dict[str, Any]:
+    """What a file has of the fields of a dataclass; ValueError or KeyError if it cannot be that.
+
+    Those with defaults are missing together, from before there were any, or not at all.
+    """
+    if not isinstance(tree, dict):
+        raise ValueError(f"{tree!r:.80}")
+    hints, every = get_type_hints(kind), fields(kind)
+    missing = [field.name for field in every if field.name not in tree]
+    if missing not in ([], [f.name for f in every if f.default is not MISSING or f.default_factory is not MISSING]):
+        raise KeyError(missing[0])
+    for name, value in tree.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise ValueError(f"{value!r:.80} as its {name}")
+    return tree
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether JSON gave what a field of some type holds: numbers are finite, and whole ones count something."""
+    of, parts = get_origin(kind) or kind, get_args(kind)
+    if of is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, of) or isinstance(value, bool):
+        return False
+    if of is int:
+        return bool(value >= 0)
+    several = value.values() if of is dict else value if of is list else ()
+    return all(_fits(part, parts[-1]) for part in several)
 
 
 class Job(Kind, ABC):

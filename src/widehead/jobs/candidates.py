@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from widehead.data.sparse import CSR, rows_of_entries
-from widehead.jobs.base import Chosen
+from widehead.jobs.base import Chosen, check_same
 
 FIRST = 200
 """Labels of the network that are ranked anew."""
@@ -78,11 +78,16 @@ class Choice(Chosen):
         return ["votes, by margins", *(f"{margin:g}" for margin in margins)], rows
 
     def check(self) -> None:
-        numbers = (self.weight, self.margin, self.least)
-        if not (np.isfinite(numbers).all() and min(numbers) >= 0.0 and self.least > 0.0 and abs(self.power) <= 1.0):
+        if min(self.weight, self.margin) < 0.0 or self.least <= 0.0 or abs(self.power) > 1.0:
             raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}, power {self.power}")
-        if len(self.weights) not in (0, len(TOLD)) or not np.isfinite(self.weights).all():
+        if len(self.weights) not in (0, len(TOLD)):
             raise ValueError(f"weights {self.weights}")
+        check_same(self.before, self.after)
+        if any(len(row) != 3 for row in self.race):
+            raise ValueError(f"race {self.race}")
+        parts, margins, pairs = ({(*row[some],) for row in self.race} for some in (slice(1), slice(1, 2), slice(2)))
+        if len(pairs) != len(parts) * len(margins):
+            raise ValueError(f"a race without some of its pairs, {self.race}")
 
 
 NONE = Choice(0.0, 0.0, 1.0, [], 0, {}, {}, [])

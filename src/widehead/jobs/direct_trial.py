@@ -12,7 +12,7 @@ Letters: n users, D items, d units of the small network; w weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -95,9 +95,13 @@ class DirectTrial(Chosen):
         rows = [[f"{weight:g}", f"{100 * gain:+.2f} %", f"{100 * error:.2f} %"] for weight, gain, error in self.race]
         return header, rows
 
+    def decided(self) -> Mapping[str, float]:
+        return {"direct": self.weight}
+
     def check(self) -> None:
-        numbers = np.array([[self.weight, 0.0, 0.0], *self.race], dtype=float)
-        if not (np.isfinite(numbers).all() and (numbers[:, [0, 2]] >= 0.0).all()):
+        tried = [self.weight] if self.because else [row[0] for row in self.race]
+        numbers = [self.weight, *(row[i] for row in self.race for i in (0, 2))]
+        if min(numbers) < 0.0 or self.weight not in tried or any(len(row) != 3 for row in self.race):
             raise ValueError(f"weight {self.weight}, race {self.race}")
 
 
@@ -129,7 +133,7 @@ def tried(job: Recommender, config: TrainingConfig) -> DirectTrial:
     part = min(1.0, (_PRODUCTS / (sum(shape) * width**2)) ** (1 / 3))
     some = some_users(job.train.matrix, part, _FEWEST, config.seed)
     width = max(1, round(some.shape[0] / shape[0] * width))
-    cutoffs = [config.at[0] * times for times in _CUTOFFS]
+    cutoffs = [min(config.at[0] * times, some.shape[1]) for times in _CUTOFFS]  # more would take memory for nothing
     found, pairs, work = [], 0, Work("weighing the direct term", _ENOUGH)
     for time in range(_TIMES):
         seen, users, hidden = hidden_pairs(some, config.seed + time, _HELD, most_asked(some, width))

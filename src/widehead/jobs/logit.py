@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from widehead.jobs.base import Chosen
+from widehead.jobs.base import Chosen, check_same
 from widehead.jobs.candidates import best_of_rows
 from widehead.metrics import Evaluation
 from widehead.targets import SparseTargets
@@ -59,8 +59,9 @@ class Weights(Chosen):
         ]
 
     def check(self) -> None:
-        if len(self.weights) not in (0, len(self.features)) or not np.isfinite(self.weights).all():
+        if len(self.weights) not in (0, len(self.features)):
             raise ValueError(f"weights {self.weights}")
+        check_same(self.before, self.after)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class NextItem(kind.NextItem, Job):
         if config.neighbours > 0 and (held := held_out(len(kept))):
             job._keep(found, kept)
             every, kept = kept, kept[:-held]
-            short[kept] = held_ends(found.lengths[kept], config.seed)
+            short[kept] = held_ends(found.lengths[kept], config.seed, config.context)
             late = np.concatenate([every[-held:], np.flatnonzero(short)])
             joining = job._examples(found, np.sort(np.concatenate([every, *[late] * (_TIMES - 1)])))
             joins = f"{held:,} sequences" + (f" and {ends:,} last items of others" if (ends := short.sum()) else "")
@@ -153,8 +153,9 @@ class NextItem(kind.NextItem, Job):
         network.eval()
         ids, offsets = self._known
         seen = len(offsets) - 1 - held_out(len(offsets) - 1)
-        short = held_ends(np.diff(offsets[: seen + 1]), config.seed)
-        votes = SessionVotes(*_without_ends(ids, offsets[: seen + 1], short), self._num_items, config.neighbours)
+        short = held_ends(np.diff(offsets[: seen + 1]), config.seed, self.context)
+        known = _without_ends(ids, offsets[: seen + 1], short)
+        votes = SessionVotes(*known, self._num_items, config.neighbours, self.context)
         random = np.random.default_rng(config.seed)
         drawn = seen + random.permutation(len(offsets) - 1 - seen)
         held = SequenceExamples(ids, *pieces(offsets[drawn], offsets[drawn + 1], self.context))
@@ -169,7 +170,8 @@ class NextItem(kind.NextItem, Job):
         if (choice := SessionWeights.read(folder.neighbours_path)) is None:
             warn_unchosen()
         elif choice.helps:
-            network.beside = SessionVotes(*self._known, self._num_items, config.neighbours, choice.by_kind())
+            counts = self._num_items, config.neighbours, self.context
+            network.beside = SessionVotes(*self._known, *counts, choice.by_kind())
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """``batch_size`` 0: so many pieces of sequences as have some 400 places; ``epochs`` 0: some 15,000 steps."""

@@ -12,6 +12,7 @@ Letters: n users, D items, d units of the small network; H (n, d) encodings of u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from widehead.data import Examples, Interactions, RowExamples, Vocabulary
 from widehead.data.sparse import CSR
 from widehead.heads import ExactHead
-from widehead.jobs.base import Chosen
+from widehead.jobs.base import Chosen, check_same
 from widehead.jobs.neighbours import csr_of_bags
 from widehead.jobs.user_votes import FEWEST, UserVotes, enough, hidden_pairs
 from widehead.kinds import configure
@@ -80,10 +81,11 @@ class Probe(Chosen):
             [name, f"{before:.4f}", f"{self.after[name]:.4f}"] for name, before in self.before.items()
         ]
 
+    def decided(self) -> Mapping[str, int]:
+        return {"neighbours": self.neighbours}
+
     def check(self) -> None:
-        numbers = [*self.before.values(), *self.after.values()]
-        if self.neighbours < 0 or self.before.keys() != self.after.keys() or not np.isfinite(numbers).all():
-            raise ValueError(f"neighbours {self.neighbours}, metrics {numbers}")
+        check_same(self.before, self.after)
 
 
 def probed(job: Recommender, config: TrainingConfig) -> Probe:
@@ -103,7 +105,8 @@ def probed(job: Recommender, config: TrainingConfig) -> Probe:
     held = RowExamples(seen[users], hidden)
     known = Interactions(seen, [], Vocabulary([]), np.zeros(some.shape[0], dtype=np.int64))
     network = small_network(type(job)(known, job.ratings), width, config)
-    names = [name for name in job.metric_names(config.at[:1]) if not name.startswith("precision")]
+    cutoff = min(config.at[0], some.shape[1])  # memory for more, which a run refuses later, may not be there
+    names = [name for name in job.metric_names((cutoff,)) if not name.startswith("precision")]
     found = UserVotes(seen, VOTERS, asked=held.inputs).chosen(network, held, names, config.seed)
     gain = np.mean([found.after[name] / max(value, 1e-4) for name, value in found.before.items()]) - 1.0
     return Probe(VOTERS if gain >= _WORTH else 0, "", some.shape[0], width, len(users), found.before, found.after)

@@ -302,6 +302,8 @@ class Recommender(kind.Recommender, Job):
         length = torch.linalg.vector_norm(rows)
         if share is not None and encoder.is_split:
             length = torch.from_numpy(share.total(length.square().double().numpy()[None]))[0].sqrt()
+        if not length:
+            raise DataError("Expected ratings of which some are not 0, to make an encoder from. Found 0 for all pairs.")
         rows.div_(length / encoder.num_inputs**0.5)
         with torch.no_grad():
             table.zero_()[torch.from_numpy(places - encoder.here.start).to(table.device), :rank] = rows

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from widehead.data import SequenceExamples
+from widehead.jobs.base import check_same
 from widehead.jobs.candidates import places_in
 from widehead.jobs.logit import Told, Weights, compared, weighed
 from widehead.metrics import Evaluation
@@ -101,10 +102,9 @@ class SessionWeights(Weights):
 
     def check(self) -> None:
         super().check()
-        if len(self.known_weights) not in (0, len(FEATURES)) or not np.isfinite(self.known_weights).all():
-            raise ValueError(f"weights {self.known_weights}")
-        if not isinstance(self.known_places, int) or self.known_places < 0:
-            raise ValueError(f"{self.known_places!r} places")
+        if len(self.known_weights) not in ((0, len(FEATURES)) if self.known_places else (0,)):
+            raise ValueError(f"weights {self.known_weights} by {self.known_places} places")
+        check_same(self.known_before, self.known_after)
 
 
 def held_out(count: int) -> int:
@@ -112,15 +112,16 @@ def held_out(count: int) -> int:
     return min(int(_HELD * count), _MOST_HELD) if count >= FEWEST else 0
 
 
-def held_ends(lengths: np.ndarray, seed: int) -> np.ndarray:
+def held_ends(lengths: np.ndarray, seed: int, context: int) -> np.ndarray:
     """(n,) bool, which of n training sequences are without their last item, which is to choose by: few, or none.
 
-    What is left of them is enough to be known again.
+    What is left of them is enough to be known again, unless ``context``, the items of a sequence that count, is too
+    short for any.
 
     Args:
         lengths: (n,) of the sequences.
     """
-    long = np.flatnonzero(lengths > _KNOWN)
+    long = np.flatnonzero(lengths > _KNOWN) if context >= _KNOWN else lengths[:0]
     count = min(int(_ENDS * len(long)), _MOST_ENDS) if len(long) >= FEWEST else 0
     found = np.zeros(len(lengths), dtype=bool)
     found[np.random.default_rng(seed).permutation(long)[:count]] = True
@@ -135,14 +136,21 @@ class SessionVotes:
         offsets: (n + 1,) where they begin.
         num_items: D.
         count: how many neighbours vote.
+        context: C, as many last items of a sequence as are given at most.
         weights: (2, F) w of new sequences, and of those that go on from where one of these ended; `top_k` needs it.
     """
 
     def __init__(
-        self, ids: np.ndarray, offsets: np.ndarray, num_items: int, count: int, weights: np.ndarray | None = None
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        num_items: int,
+        count: int,
+        context: int,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.ids, self.offsets, self.num_items, self.count = ids, offsets, num_items, count
-        self.weights = weights
+        self.weights, self._agree = weights, min(_LAST, context)
         self._whose = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         # The places of each item: those of item i are self._places[self._first[i] : self._first[i + 1]], rising.
         self._places = np.argsort(ids, kind="stable")
@@ -150,7 +158,8 @@ class SessionVotes:
         self._rarity = np.log((len(offsets) - 1) / np.maximum(np.diff(self._first), 1)).clip(min=0.0) ** 2
         lately = [ids[len(ids) - int(part * len(ids)) :] for part in _LATELY]
         self._frequencies = np.log1p([np.bincount(some, minlength=num_items) for some in lately]).T
-        self._ends = np.unique(_ends(ids, offsets[:-1], offsets[1:])[np.diff(offsets) >= _KNOWN])
+        known = (np.diff(offsets) >= _KNOWN) & (context >= _KNOWN)
+        self._ends = np.unique(_ends(ids, offsets[:-1], offsets[1:], self._agree)[known])
 
     def top_k(self, head: Any, inputs: SparseTargets, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(m, k) float64 scores, best first, and items; −inf and −1 in places that none takes."""
@@ -164,11 +173,12 @@ class SessionVotes:
     def go_on(self, inputs: SparseTargets) -> np.ndarray:
         """(m,) bool, whether a known sequence of three items or more ended at a place that asks or before it.
 
-        Of ten items and more the last ten must agree, of fewer all, as a given sequence may begin anywhere.
+        Of ten items and more the last ten must agree, or C if that is fewer, of less all, as a given sequence may begin
+        anywhere.
         """
         ids, starts, asks = _places_that_ask(inputs)
         ends = np.arange(len(ids)) + 1
-        made = _ends(ids, starts, ends)
+        made = _ends(ids, starts, ends, self._agree)
         at = np.searchsorted(self._ends, made)
         there = (np.append(self._ends, np.uint64(0))[at] == made) & (at < len(self._ends))
         so_far = np.concatenate([[0], np.cumsum(there)])
@@ -337,13 +347,13 @@ def _places_that_ask(inputs: SparseTargets) -> tuple[np.ndarray, np.ndarray, np.
     return ids, offsets[whose], asks
 
 
-def _ends(ids: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(m,) uint64 numbers that stand for the last ten of the ids from start to end, or for all of fewer.
+def _ends(ids: np.ndarray, starts: np.ndarray, ends: np.ndarray, count: int) -> np.ndarray:
+    """(m,) uint64 numbers that stand for the last ``count`` ids from start to end, or for all of fewer.
 
     Others have the same number once in 2^64, which is left to chance.
     """
     found = np.zeros(len(ends), dtype=np.uint64)
-    for back in range(1, _LAST + 1):
+    for back in range(1, count + 1):
         there = ends - back >= starts
         found[there] = (found[there] ^ (ids[(ends - back)[there]] + 1).astype(np.uint64)) * _MIX
         found ^= found >> np.uint64(29)
@@ -353,4 +363,4 @@ def _ends(ids: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 def _shares(votes: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(c,) votes divided by the sum of their row, or 0 if that is."""
     sums = np.bincount(rows, votes)[rows] if len(rows) else votes
-    return np.divide(votes, sums, out=np.zeros_like(votes), where=sums > 0.0)
+    return np.divide(votes, sums, out=np.zeros(len(votes)), where=sums > 0.0)

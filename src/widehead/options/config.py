@@ -21,13 +21,13 @@ from widehead.options.checks import (
     FLAG,
     INTERVAL,
     NOT_NEGATIVE,
-    NOT_NEGATIVE_OR_LEFT,
     PAIRS,
     PATH,
     POSITIVE,
     PROBABILITY,
     SHARE,
     TEXT,
+    WEIGHT_OR_LEFT,
     Check,
     choice,
     one_of,
@@ -95,7 +95,7 @@ class TrainingConfig:
     )
     direct: float = own(
         0.0,
-        NOT_NEGATIVE_OR_LEFT,
+        WEIGHT_OR_LEFT,
         "Weight, beside the network's scores, of what others have who share items with the user; 0: none; -1: the data "
         "decide.",
         _DATA,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from widehead.errors import CheckpointError
 from widehead.jobs.base import Job, open_folder, ranks_beside
 from widehead.options import TrainingConfig
 from widehead.report.curves import WHERE, curves_of, draw
@@ -40,7 +41,7 @@ def write_report(
         summary=_summary(job.title, config, records, both or network, whose),
         metrics=comparison({"this run": both or network, **alone, **(comparisons or {})}) if network else None,
         pictures=[draw(curve) for curve in curves_of(records, {**beside, **(comparisons or {})})],
-        tables=[*_neighbours(folder, job), *tables],
+        tables=[*_neighbours(folder, config, job), *tables],
         configuration=options_table(vars(config)),
         source="config.json and metrics.jsonl of this run",
     )
@@ -55,15 +56,25 @@ def _last(records: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
     return {name: value for name, value in last.items() if name not in WHERE}
 
 
-def _neighbours(folder: RunFolder, job: type[Job]) -> list[Table]:
+def _neighbours(folder: RunFolder, config: TrainingConfig, job: type[Job]) -> list[Table]:
     """Whether neighbours should rank, what they count, and the direct term, if the data decided about these."""
     places = {
         "Neighbours, or none": (job.probe, folder.probe_path),
         "Direct term": (job.trial, folder.trial_path),
         "Neighbours": (job.choice, folder.neighbours_path),
     }
-    found = {title: None if kind is None else kind.read(path) for title, (kind, path) in places.items()}
-    return [Table(title, *told.table(), str(told)) for title, told in found.items() if told is not None]
+    tables = []
+    for title, (kind, path) in places.items():
+        if kind is None or (found := kind.read(path)) is None:
+            continue
+        for name, value in found.decided().items():
+            if value != getattr(config, name):
+                raise CheckpointError(
+                    f"{path} should hold {kind.what} in this run, whose `{name}` is {getattr(config, name):g}. Found "
+                    f"{value:g}: it is of another run."
+                )
+        tables.append(Table(title, *found.table(), str(found)))
+    return tables
 
 
 def render(**contents: Any) -> str:
