@@ -117,10 +117,11 @@ def counted(files: dict[str, str], metrics: tuple[str, ...]) -> dict[str, Any]:
     train = read_sequences(files["train"])
     test = read_sequences(files["test"], train.items)
     follows, evaluation = followers(train), Evaluation(metrics)
-    last = test.offsets[1:] - 1
+    last = test.offsets[1:][np.diff(test.offsets) > 1] - 1  # one item asks for nothing
     wanted = np.where(test.ids[last] < 0, len(train.items), test.ids[last])  # an unknown item is missed
-    for rows in np.array_split(np.arange(len(test)), max(1, len(test) // 500)):
-        scores = torch.from_numpy(follows[test.ids[last[rows] - 1]].toarray())
+    for rows in np.array_split(np.arange(len(last)), max(1, len(last) // 500)):
+        before = test.ids[last[rows] - 1]
+        scores = torch.from_numpy(follows[before].toarray() * (before >= 0)[:, None])  # nothing follows an unknown one
         found, best = scores.topk(evaluation.depth, dim=1)
         evaluation.add_ranked(best.masked_fill(found <= 0, -1), SparseTargets.from_ids(wanted[rows]))
     return {"cpu_seconds": time.process_time() - begin, **evaluation.result()}

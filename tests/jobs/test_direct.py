@@ -57,7 +57,10 @@ def twin(pairs: np.ndarray, given: np.ndarray, outputs: np.ndarray, weight: floa
 @pytest.mark.parametrize("excludes", [True, False])
 @pytest.mark.parametrize("k", [1, 5, 30])
 def test_what_ranks_is_a_slow_twin(k: int, excludes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users that are known, a stranger, one with an item that nobody has and one with none; in several parts."""
+    """Users that are known, a stranger, one with an item that nobody has and one with none; in several parts.
+
+    Ratings do not count.
+    """
     monkeypatch.setattr(direct, "_AT_ONCE", 60)
     rng = np.random.default_rng(k)
     torch.manual_seed(k)
@@ -67,8 +70,9 @@ def test_what_ranks_is_a_slow_twin(k: int, excludes: bool, monkeypatch: pytest.M
     asked[4, 29] = 1.0
     head, hidden = head_of(4, 30), torch.randn(6, 4, dtype=torch.float64)
     hidden[5] = 0.0
-    inputs = SparseTargets.from_csr(scipy.sparse.csr_matrix(asked.astype(np.float32)))
-    term = DirectTerm(scipy.sparse.csr_matrix(pairs), WEIGHT)
+    rated, given = (part * rng.choice([-2.0, 0.5, 3.0], part.shape).astype(np.float32) for part in (pairs, asked))
+    inputs = SparseTargets.from_csr(scipy.sparse.csr_matrix(given))
+    term = DirectTerm(scipy.sparse.csr_matrix(rated), WEIGHT)
     scores, items = term.top_k(head, inputs, hidden, k, inputs if excludes else None)
     assert scores.shape == items.shape == (6, k)
     outputs = (hidden @ head.weight().T).numpy()
@@ -94,11 +98,11 @@ def test_items_that_are_first_of_neither_are_left_out(monkeypatch: pytest.Monkey
     head, hidden = head_of(4, 30), torch.randn(5, 4, dtype=torch.float64)
     inputs = SparseTargets.from_csr(pairs[:5])
     term = DirectTerm(pairs, WEIGHT)
-    items = term.top_k(head, inputs, hidden, 3)[1]
+    (found,) = term.candidates(head, inputs, hidden, 3, None)
     outputs, others = (hidden @ head.weight().T).numpy(), term.scores(pairs[:5]).toarray()
     for row in range(5):
         named = set(np.argsort(-outputs[row])[:3]) | set(np.argsort(-others[row])[:3])
-        assert set(items[row].tolist()) <= named
+        assert found.items[found.rows == row].tolist() == sorted(named)
 
 
 def test_an_index_finds_what_the_network_names() -> None:
@@ -190,6 +194,7 @@ def test_it_does_not_by_default_where_it_costs_much(tmp_path: Path, monkeypatch:
     mean = float(
         sum(held[v].sum() for u in range(50) for i in np.flatnonzero(held[u]) for v in np.flatnonzero(held[:, i])) / 50
     )
+    monkeypatch.setattr(direct, "_ROWS", 7)  # several parts of the users
     for part, enough in ((1.001, True), (0.999, False)):
         monkeypatch.setattr(direct, "_PRODUCTS", part * mean)
         assert direct.affordable(direct.num_products(pairs, pairs.getnnz(axis=0)), 50) is enough

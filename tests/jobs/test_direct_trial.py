@@ -17,7 +17,8 @@ import widehead as wh
 from widehead.data import Interactions, RowExamples, Vocabulary, split_rows
 from widehead.errors import CheckpointError
 from widehead.jobs import configure, direct, direct_trial, recommender
-from widehead.jobs.direct import DirectTerm
+from widehead.jobs.candidates import best_of_rows
+from widehead.jobs.direct import Both, DirectTerm
 from widehead.jobs.direct_trial import UNTRIED, WEIGHTS, DirectTrial, best, compared, most_asked, ranked, tried, weighed
 from widehead.jobs.judging import RankingTest
 from widehead.jobs.probe import Probe, probed
@@ -97,6 +98,21 @@ def test_gains_are_of_means_over_metrics_and_errors_of_differences_between_users
         assert errors[weight] == pytest.approx(np.std(apart) / 50**0.5)
 
 
+def test_where_nothing_is_found_nothing_gains() -> None:
+    gains, errors = compared(np.zeros((len(WEIGHTS), 50, 4)))
+    assert (gains.tolist(), errors.tolist(), best(gains, errors)) == ([0.0] * 6, [0.0] * 6, UNTRIED)
+
+
+def test_of_equal_items_the_first_ones_are_best() -> None:
+    """As where runs rank; what sorts many numbers at once would mix them."""
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(3, size=4_000))
+    items = np.concatenate([np.flatnonzero(rows == row) - np.flatnonzero(rows == row)[0] for row in range(3)])
+    own, direct = (rng.integers(3, size=4_000).astype(np.float64) for _ in range(2))
+    found = direct_trial._best(Both(3, rows, items, own, direct), 2.0, 50)
+    assert found.tolist() == best_of_rows(rows, items, own + 2.0 * direct, 3, 50)[1].tolist()
+
+
 @pytest.mark.parametrize(
     ("gains", "error", "weight"),
     [
@@ -137,14 +153,15 @@ def test_neither_network_nor_term_knows_what_is_hidden() -> None:
 
 def test_others_are_asked_until_hidden_pairs_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(films())
-    monkeypatch.setattr(direct_trial, "_ENOUGH", 800)  # of 220 users 880 pairs are hidden
+    monkeypatch.setattr(direct_trial, "_ENOUGH", 880)  # so many are hidden of 220 users
     once = tried(job, config_of())
     monkeypatch.setattr(direct_trial, "_ENOUGH", 881)
     twice = tried(job, config_of())
     monkeypatch.setattr(direct_trial, "_ENOUGH", 1e9)
     often = tried(job, config_of())
     assert [(found.places, found.pairs) for found in (once, twice, often)] == [(220, 880), (440, 1_760), (1_100, 4_400)]
-    assert once.race != twice.race
+    gains = [[gain for _, gain, _ in found.race[1:]] for found in (once, twice)]
+    assert all(one != two for one, two in zip(*gains, strict=True))
 
 
 def test_where_the_network_is_large_a_part_of_the_users_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +188,8 @@ def test_cutoffs_beyond_the_items_take_no_memory() -> None:
 def test_so_many_users_are_asked_as_have_pairs_enough_and_as_ranking_has_time_for() -> None:
     few, many = (scipy.sparse.csr_matrix(np.ones((3, n), np.float32)) for n in (2, 100))
     assert (most_asked(few, 1), most_asked(many, 1)) == (8_000, 2_000)  # one pair is hidden of each, or twenty
+    one = scipy.sparse.csr_matrix(np.eye(300, 100, dtype=np.float32))
+    assert most_asked(scipy.sparse.vstack([many, one], format="csr"), 1) == 2_000  # of these nothing can be hidden
     assert most_asked(many, 10_000_000) == 50
     assert most_asked(many, 10**12) == 1
 
@@ -186,9 +205,10 @@ def test_it_is_not_tried_where_users_are_few_or_asking_costs_much(monkeypatch: p
 
 def test_several_processes_take_the_usual_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_trial, "tried", None)
-    monkeypatch.setattr(direct_trial, "totals", lambda _, *numbers: numbers)
+    share = cast(Any, object())
+    monkeypatch.setattr(direct_trial, "totals", lambda given, *_: (1_000, 1) if given is share else (0, 0))
     monkeypatch.setattr(direct_trial, "num_products", lambda *_: 1)
-    found = weighed(job_of(films()), config_of(), cast(Any, object()))
+    found = weighed(job_of(films(10)), config_of(), share)
     assert (found.weight, found.table()) == (UNTRIED, (["direct term"], [["0.75"]]))
     assert "weighs 0.75: several processes" in str(found)
 
