@@ -213,6 +213,30 @@ def test_what_does_not_help_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choice.table()[1] == []
 
 
+def test_so_many_places_choose_as_memory_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole batches of five sequences, which have four places each."""
+    rng = np.random.default_rng(0)
+    ids = np.concatenate([rng.permutation(10)[:5] for _ in range(100)])
+    offsets = np.arange(0, len(ids) + 1, 5)
+    network = torch.nn.Module()
+    network.hidden = lambda inputs: inputs.class_ids[:, None]  # type: ignore[assignment]
+    network.head = KnownHead(torch.eye(10))
+    held, votes = SequenceExamples(ids, offsets[60:-1], offsets[61:]), SessionVotes(ids[:300], offsets[:61], 10, 5, 50)
+    for bounds, places in (((8_000, 8_000_000), 160), ((41, 8_000_000), 60), ((40, 8_000_000), 40), ((8_000, 1), 20)):
+        monkeypatch.setattr(session_votes, "_MOST_PLACES", bounds[0])
+        monkeypatch.setattr(session_votes, "_MOST_PAIRS", bounds[1])
+        assert votes.chosen(network, held, ["recall@1"], 0, size=5).places == places
+
+
+def test_of_an_item_in_very_many_places_the_last_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_votes, "_OCCURRENCES", 4)
+    monkeypatch.setattr(session_votes, "_FIRST", 1)
+    ids, offsets = np.stack([np.zeros(12, dtype=np.int64), np.arange(1, 13)], axis=1).ravel(), np.arange(0, 25, 2)
+    votes, asked = SessionVotes(ids, offsets, 13, 50, 50), SparseTargets(np.zeros(1, dtype=np.int64), np.array([0, 1]))
+    (found,) = votes.candidates(KnownHead(torch.eye(1, 13)), asked, torch.zeros(1, 1), 1)
+    assert found.items.tolist() == [0, 9, 10, 11, 12]
+
+
 def test_sequences_to_choose_by_train_nothing_and_are_the_last_ones(tmp_path: Path) -> None:
     lines = [f"a{i % 9} b{i % 7} c{i}" for i in range(2_500)]
     (tmp_path / "train.txt").write_text("\n".join(lines))

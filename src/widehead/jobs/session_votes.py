@@ -180,7 +180,7 @@ class SessionVotes:
         ends = np.arange(len(ids)) + 1
         made = _ends(ids, starts, ends, self._agree)
         at = np.searchsorted(self._ends, made)
-        there = (np.append(self._ends, np.uint64(0))[at] == made) & (at < len(self._ends))
+        there = np.append(self._ends, np.uint64(0))[at] == made
         so_far = np.concatenate([[0], np.cumsum(there)])
         found: np.ndarray = (so_far[1:] > so_far[starts])[asks]
         return found
