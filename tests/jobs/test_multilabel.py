@@ -78,6 +78,14 @@ def test_the_output_layer_takes_half_a_gigabyte_at_most(labels: int, width: int)
     assert job.settled(configure("multilabel", train="a", out="b")).width == width
 
 
+@pytest.mark.parametrize(("labels", "width"), [(65_536, 1_024), (65_537, 992), (147_806, 448), (10**7, 64)])
+def test_a_layer_that_is_trained_takes_a_quarter_of_a_gigabyte_at_most(labels: int, width: int) -> None:
+    job = Multilabel(LabelSchema(5, labels), np.zeros(labels, dtype=np.int64), 100_001)
+    made = job.settled(configure("multilabel", train="a", out="b"))
+    assert (made.head, made.width) == ("sampled", width)
+    assert job.settled(configure("multilabel", train="a", out="b", width=1_024)).width == 1_024
+
+
 def test_a_run_knows_what_the_data_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("widehead.kinds.multilabel.MANY", 10)
     outcome = Run.new(config(tmp_path, width=0, epochs=8)).train(quiet=True)

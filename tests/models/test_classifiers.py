@@ -80,3 +80,26 @@ def test_documents_of_a_label_are_told_from_those_without(monkeypatch: pytest.Mo
 def test_margins_of_no_pairs_are_none() -> None:
     made = LinearClassifiers.of(*problem(3))
     assert len(made.margins(problem(3)[0], np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))) == 0
+
+
+def test_signs_are_one_of_labels_and_minus_one_of_others_alone() -> None:
+    _, labels, others = problem(4)
+    has, told = labels.toarray() > 0, others.toarray() > 0
+    made = classifiers._signs(labels, others.astype(np.int8))
+    assert (made.format, made.data.dtype) == ("csc", np.int8)
+    assert (has & told).any()
+    assert (made.toarray() == has.astype(int) - (told & ~has)).all()
+    assert made.nnz == (has | told).sum()
+
+
+@pytest.mark.parametrize("at_a_time", [1, 5, 12, 1 << 12])
+def test_entries_of_examples_are_counted_whatever_is_counted_at_a_time(
+    at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifiers, "_LABELS", at_a_time)
+    features, labels, others = problem(5)
+    signs, lengths = classifiers._signs(labels, others), np.diff(features.indptr)
+    found = classifiers._entries_of(lengths, signs.indptr, signs.indices)
+    assert found.tolist() == [
+        int(lengths[signs.indices[a:b]].sum()) for a, b in zip(signs.indptr, signs.indptr[1:], strict=False)
+    ]

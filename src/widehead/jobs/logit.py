@@ -17,6 +17,7 @@ from torch import Tensor
 from widehead.jobs.base import Chosen, check_same
 from widehead.jobs.candidates import best_of_rows
 from widehead.metrics import Evaluation
+from widehead.optim.light import LightOptimizer
 from widehead.targets import SparseTargets
 
 _RIDGE = 1e-4
@@ -96,6 +97,10 @@ class Told:
         return best_of_rows(self.rows, self.items, scores, self.m, k)
 
 
+class _LBFGS(LightOptimizer, torch.optim.LBFGS):
+    """As in torch."""
+
+
 def fitted(found: Told, hits: np.ndarray) -> np.ndarray:
     """(F,) weights by which classes that are right are likeliest, each among itself and those that are wrong.
 
@@ -111,7 +116,7 @@ def fitted(found: Told, hits: np.ndarray) -> np.ndarray:
     share = torch.bincount(whose, minlength=m).double().reciprocal()[whose].float()
     share /= share.sum()
     weights = torch.eye(1, found.features.shape[1])[0].requires_grad_()
-    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+    optimizer = _LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()

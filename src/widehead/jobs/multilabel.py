@@ -38,6 +38,7 @@ from widehead.training.folder import RunFolder, expecting
 _DOCUMENTS = "documents.safetensors"
 _AXES = 1_024  # of few documents
 _ROOM = 1 << 27  # numbers of the output layer, 0.5 GB, of which axes may have as many as fit
+_TRAINED_ROOM = 1 << 26  # of one that is trained beside its encoder: they cost time in each step
 
 
 class Multilabel(kind.Multilabel, Job):
@@ -161,12 +162,17 @@ class Multilabel(kind.Multilabel, Job):
         Axes that are fixed are best if documents are few (citeulike-t, 16,600: precision@1 0.63 against 0.59 with a
         trained encoder). If there are many, single rare words decide, for which axes have no room, and documents are
         enough to learn them from (yso-finna-en, 200,000 of the documents: 0.33; least squares has half of that).
-        Very many labels have fewer axes, so that the output layer takes no more than 0.5 GB.
+        Very many labels have fewer axes, so that the output layer takes no more than 0.5 GB; a network that is trained
+        has half of that, as its time grows with the width too.
         """
-        if config.width == 0 and self.num_documents > kind.MANY:
+        if config.width > 0:
+            return config
+        most, room = _AXES, _ROOM
+        if self.num_documents > kind.MANY:
             config = follow(config, "sampled", f"{self.num_documents:,} documents")
-        fits = max(64, _ROOM // max(1, self.schema.num_labels) // 32 * 32)
-        return dataclasses.replace(config, width=config.width or min(_AXES, fits))
+            most, room = config.width, _TRAINED_ROOM
+        fits = max(64, room // max(1, self.schema.num_labels) // 32 * 32)
+        return dataclasses.replace(config, width=min(most, fits))
 
     def trained(self, network: WideNetwork, folder: RunFolder, config: TrainingConfig) -> str | None:
         """Choose what the nearest documents' votes count, by those that did not train the network."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.optimize import minimize
 
 from widehead.arithmetic.library import library
 
@@ -20,6 +19,7 @@ _COST = 0.3  # of a margin below 1, beside the squares of the weights
 _PASSES, _CLOSE = 20, 0.1  # over the examples, at most; how steep the dual may still be
 _SMALLEST = 0.05  # a weight that is left out tells little of a row of length 1
 _AT_A_TIME = 1 << 22  # weights that a call of C has room for
+_LABELS = 1 << 12  # whose examples are counted at a time
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class LinearClassifiers:
             close: where descent ends: the steepest slope of the dual in a pass. passes: over all, at most.
         """
         rows = features.tocsr()
-        signs = (others.astype(np.float32) + 2.0 * labels.astype(np.float32)).tocsc()
-        signs.data = np.where(signs.data > 1.5, 1.0, -1.0).astype(np.float32)
+        signs = _signs(labels, others)
         if (found := library()) is None:
             return cls(*_by_scipy(rows, signs))
         return cls(*_compiled(found, rows, signs, close, passes))
@@ -74,14 +73,32 @@ class LinearClassifiers:
         return made
 
 
+def _signs(labels: Any, others: Any) -> Any:
+    """(n, D) scipy CSC, int8: 1 of labels that a document has, -1 of others that it is told from."""
+    twice = labels.astype(np.int8)
+    twice.data *= 2
+    signs = (others.astype(np.int8, copy=False) + twice).tocsc()
+    np.copyto(signs.data, np.where(signs.data > 1, np.int8(1), np.int8(-1)))
+    return signs
+
+
+def _entries_of(lengths: np.ndarray, offsets: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    """(D,) how many entries the examples of each label have, in rows of (n,) ``lengths``; some labels at a time."""
+    found = np.zeros(len(offsets) - 1, dtype=np.int64)
+    for first in range(0, len(found), _LABELS):
+        edges = offsets[first : first + _LABELS + 1]
+        before = np.append(0, np.cumsum(lengths[examples[edges[0] : edges[-1]]]))
+        found[first : first + _LABELS] = np.diff(before[edges - edges[0]])
+    return found
+
+
 def _compiled(found: Any, rows: Any, signs: Any, close: float, passes: int) -> tuple[Any, np.ndarray]:
     """Weights and biases by C: some labels at a time, as many as there is room for whatever they weigh."""
     width, num_labels = rows.shape[1], signs.shape[1]
     offsets, examples = signs.indptr.astype(np.int64), signs.indices.astype(np.int32)
     row_offsets, columns, values = rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data
     squares = np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64).ravel()
-    entries = np.append(0, np.cumsum(np.diff(row_offsets)[examples]))
-    room = np.minimum(np.diff(entries[offsets]), width)  # as many different features as there can be
+    room = np.minimum(_entries_of(np.diff(row_offsets), offsets, examples), width)  # of different features, at most
     threads, most = torch.get_num_threads(), int(np.diff(offsets).max(initial=0))
     work = np.zeros(threads * (width + 2 * most))
     biases, counts = np.zeros(num_labels, dtype=np.float32), np.zeros(num_labels, dtype=np.int64)
@@ -131,6 +148,7 @@ def _by_scipy(rows: Any, signs: Any) -> tuple[Any, np.ndarray]:
 
 def _minimum(x: Any, signs: np.ndarray) -> tuple[np.ndarray, float]:
     """(w, b) of one label from its examples (p, features) and their signs (p,)."""
+    from scipy.optimize import minimize  # 25 MB, which C does without
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         missing = np.maximum(0.0, 1.0 - signs * (x @ point[:-1] + point[-1]))

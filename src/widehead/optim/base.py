@@ -15,6 +15,7 @@ from widehead.arithmetic import OutputGradient, StepRule, is_known
 from widehead.errors import check_number
 from widehead.optim.clipping import check_limit, clip_factor
 from widehead.optim.heads import FactoredHead, StandIn, as_heads
+from widehead.optim.light import LightOptimizer
 from widehead.optim.scaling import ScaledLosses
 from widehead.precision import in_full_precision
 
@@ -65,7 +66,7 @@ def make_steps(optimizers: Sequence[HeadOptimizer]) -> None:
             step.optimizer._write(step, allowed)
 
 
-class HeadOptimizer(torch.optim.Optimizer):
+class HeadOptimizer(LightOptimizer):
     """Base of the optimisers of exact heads.
 
     Each head is a parameter group of its own, in the order given, so torch's lr schedulers work. `step` uses up the

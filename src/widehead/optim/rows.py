@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from widehead.errors import check_number
+from widehead.optim.light import LightOptimizer
 from widehead.split import local
 
 
-class RowOptimizer(torch.optim.Optimizer, ABC):
+class RowOptimizer(LightOptimizer, ABC):
     """Changes the rows that have a gradient, in place, by a rule of its own; all others stay as they are.
 
     Args:

@@ -9,7 +9,7 @@ typedef struct {
     const double *squares;
     Int count;
     const int32_t *rows;
-    const float *signs;
+    const int8_t *signs;
 } Examples;
 
 static double times(const Examples *e, Int row, const double *w) {
@@ -73,7 +73,7 @@ static Int taken(const Examples *e, double smallest, double *w, int32_t *columns
  * largest number of examples; what label i gets begins at places[i]. Twin: models/classifiers.py. */
 void widehead_classifiers(int threads, Int first, Int count, Int features, Int most, const Int *row_offsets, const int32_t
                           *columns, const float *values, const double *squares, const Int *offsets, const int32_t
-                          *rows, const float *signs, double cost, Int passes, double close, double smallest, const Int
+                          *rows, const int8_t *signs, double cost, Int passes, double close, double smallest, const Int
                           *places, double *work, int32_t *out_columns, float *out_values, Int *counts, float *biases) {
 #pragma omp parallel num_threads(threads)
     {

@@ -101,7 +101,7 @@ Int widehead_correct_work(Int d);
 int widehead_correct(int threads, const Correction *s);
 void widehead_classifiers(int threads, Int first, Int count, Int features, Int most, const Int *row_offsets, const int32_t
                           *columns, const float *values, const double *squares, const Int *offsets, const int32_t
-                          *rows, const float *signs, double cost, Int passes, double close, double smallest, const Int
+                          *rows, const int8_t *signs, double cost, Int passes, double close, double smallest, const Int
                           *places, double *work, int32_t *out_columns, float *out_values, Int *counts, float *biases);
 
 #endif
