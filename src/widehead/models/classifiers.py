@@ -19,6 +19,7 @@ _COST = 0.3  # of a margin below 1, beside the squares of the weights
 _PASSES, _CLOSE = 20, 0.1  # over the examples, at most; how steep the dual may still be
 _SMALLEST = 0.05  # a weight that is left out tells little of a row of length 1
 _AT_A_TIME = 1 << 22  # weights that a call of C has room for
+_ROWS = 32  # whose margins are found at a time
 _LABELS = 1 << 12  # whose examples are counted at a time
 
 
@@ -61,6 +62,14 @@ class LinearClassifiers:
 
     def margins(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(p,) float64 of pairs of a row of (m, N) ``features`` and a label."""
+        made: np.ndarray = self.biases[labels].astype(np.float64)
+        for first in range(0, features.shape[0], _ROWS):
+            here = np.flatnonzero((rows >= first) & (rows < first + _ROWS))
+            made[here] += self._products(features[first : first + _ROWS], rows[here] - first, labels[here])
+        return made
+
+    def _products(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(p,) float32 w·x of pairs, out of those of all labels: much memory, so for a few rows at a time."""
         found = (features @ self._by_feature).tocsr()
         found.sort_indices()
         width = np.int64(self.weights.shape[0])
@@ -68,9 +77,8 @@ class LinearClassifiers:
         wanted = rows * width + labels
         place = np.searchsorted(keys, wanted)
         known = np.append(keys, -1)[place] == wanted
-        products = np.where(known, np.append(found.data, 0.0)[place], 0.0)
-        made: np.ndarray = products.astype(np.float64) + self.biases[labels]
-        return made
+        products: np.ndarray = np.where(known, np.append(found.data, np.float32(0.0))[place], np.float32(0.0))
+        return products
 
 
 def _signs(labels: Any, others: Any) -> Any:
@@ -95,8 +103,10 @@ def _entries_of(lengths: np.ndarray, offsets: np.ndarray, examples: np.ndarray) 
 def _compiled(found: Any, rows: Any, signs: Any, close: float, passes: int) -> tuple[Any, np.ndarray]:
     """Weights and biases by C: some labels at a time, as many as there is room for whatever they weigh."""
     width, num_labels = rows.shape[1], signs.shape[1]
-    offsets, examples = signs.indptr.astype(np.int64), signs.indices.astype(np.int32)
-    row_offsets, columns, values = rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data
+    offsets, examples = (
+        part.astype(type_, copy=False) for part, type_ in ((signs.indptr, np.int64), (signs.indices, np.int32))
+    )
+    row_offsets, columns, values = rows.indptr.astype(np.int64), rows.indices.astype(np.int32, copy=False), rows.data
     squares = np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64).ravel()
     room = np.minimum(_entries_of(np.diff(row_offsets), offsets, examples), width)  # of different features, at most
     threads, most = torch.get_num_threads(), int(np.diff(offsets).max(initial=0))
