@@ -40,7 +40,6 @@ WRONG = {
     list: ["1", '"12"', "null", "true", "{}", "NaN"],
     dict: ["1", '"12"', "null", "true", "[]", "NaN"],
 }
-NAMES = "weights", "places", "before", "after"
 MARK = "what is put here"
 
 
@@ -92,20 +91,11 @@ def test_what_is_of_another_type_is_refused_wherever_it_stands(chosen: Chosen, t
 def test_what_is_missing_or_unknown_is_refused(chosen: Chosen, tmp_path: Path) -> None:
     path, tree = tmp_path / "chosen.json", asdict(chosen)  # type: ignore[call-overload]
     for name in tree:
-        if not (isinstance(chosen, Choice) and name == "power"):  # there are files from before it was
-            with pytest.raises(CheckpointError, match=f"no '{name}'"):
-                read(type(chosen), path, json.dumps({key: value for key, value in tree.items() if key != name}))
+        with pytest.raises(CheckpointError, match=f"no '{name}'"):
+            read(type(chosen), path, json.dumps({key: value for key, value in tree.items() if key != name}))
     for text in (json.dumps({**tree, "other": 1}), "[]", "3", "null", "", json.dumps(tree)[:-1]):
         with pytest.raises(CheckpointError, match=r"chosen\.json"):
             read(type(chosen), path, text)
-
-
-def test_what_was_written_before_there_were_more_fields_is_read(tmp_path: Path) -> None:
-    for chosen, older in ((CHOSEN[0], {"power"}), (CHOSEN[2], {f"known_{n}" for n in NAMES})):
-        tree = asdict(chosen)  # type: ignore[call-overload]
-        found = read(type(chosen), tmp_path / "chosen.json", json.dumps({n: tree[n] for n in tree if n not in older}))
-        assert found is not None
-        assert {name for name, value in vars(found).items() if value != tree[name]} == older
 
 
 @pytest.mark.parametrize(

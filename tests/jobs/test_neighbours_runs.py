@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,9 +233,8 @@ def test_what_features_count_is_kept_with_the_run(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Neighbours, "chosen", chosen)
     monkeypatch.setattr("widehead.jobs.multilabel.best_power", chosen_power)
     whole, _ = whole_and_in_parts(run_in, tmp_path / "test.txt", width=2)
-    choice, older = (Choice.read(tmp_path / out / "neighbours.json") for out in ("whole", "parts"))
+    choice = Choice.read(tmp_path / "whole" / "neighbours.json")
     assert choice is not None
-    assert older is not None
     assert (choice.power, choice.takes_margins, whole.network.beside.choice) == (1.0, True, choice)  # type: ignore[union-attr]
     assert set(powers) == {1.0}
     assert len(powers) == 6  # of each of three trainings: by those that train, and by all
@@ -247,9 +245,3 @@ def test_what_features_count_is_kept_with_the_run(tmp_path: Path, monkeypatch: p
     assert "features divided by their rarity to the power 1," in str(choice)
     assert "features" not in str(replace(choice, weight=0.0, margin=0.0, weights=[]))
     assert whole.evaluate(tmp_path / "test.txt")["precision@1"] > 0.95
-    # A run from before there were powers.
-    path = tmp_path / "parts" / "neighbours.json"
-    text = json.loads(path.read_text())
-    del text["power"]
-    path.write_text(json.dumps(text))
-    assert Run.open(tmp_path / "parts").network.beside.choice == replace(older, power=0.0)  # type: ignore[union-attr]

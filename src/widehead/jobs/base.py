@@ -9,7 +9,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, get_args, get_origin, get_type_hints
 
@@ -79,15 +79,11 @@ def check_same(before: Mapping[str, float], after: Mapping[str, float]) -> None:
 
 
 def _checked(tree: Any, kind: type[Chosen]) -> dict[str, Any]:
-    """What a file has of the fields of a dataclass; ValueError or KeyError if it cannot be that.
-
-    Those with defaults are missing together, from before there were any, or not at all.
-    """
+    """What a file has of the fields of a dataclass; ValueError or KeyError if it cannot be that."""
     if not isinstance(tree, dict):
         raise ValueError(f"{tree!r:.80}")
-    hints, every = get_type_hints(kind), fields(kind)
-    missing = [field.name for field in every if field.name not in tree]
-    if missing not in ([], [f.name for f in every if f.default is not MISSING or f.default_factory is not MISSING]):
+    hints = get_type_hints(kind)
+    if missing := [field.name for field in fields(kind) if field.name not in tree]:
         raise KeyError(missing[0])
     for name, value in tree.items():
         if name in hints and not _fits(value, hints[name]):
