@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.cli_runs import FILES, assert_refused, call, tree
 from support.processes import start, wait_for_steps
 
+from widehead.jobs.recommender import Recommender
 from widehead.runs.lock import LOCK
 
 
@@ -64,12 +66,24 @@ def test_numbers_too_large_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     assert call("evaluate", tmp_path / "run", "--test", tmp_path / "test.txt").code == 0
 
 
+def test_an_encoder_that_is_not_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a job made it of."""
+
+    def start_with_nan(job: Recommender, encoder: torch.nn.Module, *_: object) -> None:
+        with torch.no_grad():
+            next(encoder.parameters())[0, 0] = torch.nan
+
+    monkeypatch.setattr(Recommender, "start", start_with_nan)
+    called = call(*ratings(tmp_path, "3"), "--out", tmp_path / "run")
+    assert_refused(called, "made from the training data should be finite", "--encoder-init random")
+
+
 def test_ratings_of_which_there_are_no_singular_vectors_are_refused(tmp_path: Path) -> None:
     arguments = ratings(tmp_path, "0")
     data = tmp_path / "train.csv"
     data.write_text(re.sub(r",[0-9]+$", ",0", data.read_text(), flags=re.MULTILINE))
     called = call(*arguments, "--out", tmp_path / "run")
-    assert_refused(called, "made from the training data should be finite", "--encoder-init random")
+    assert_refused(called, "Expected ratings of which some are not 0")
 
 
 def test_numbers_beyond_float32_are_refused_by_the_reader(tmp_path: Path) -> None:
