@@ -12,6 +12,7 @@ from support.job_files import config_of
 
 from widehead.errors import DataError
 from widehead.jobs import configure
+from widehead.jobs.next_item import NextItem
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
 
@@ -198,3 +199,24 @@ def test_options_that_do_not_fit_are_refused() -> None:
     assert configure("next-item", train="f", out="o", head="retrieved").tied
     with pytest.raises(ValueError, match="`encoder` should be one of gru, lstm, transformer, bag, ngram"):
         configure("next-item", train="f", out="o", encoder="cnn")
+
+
+def reading_of(lines: list[list[Any]]) -> str:
+    config = configure("next-item", train="given", out="run", neighbours=0)
+    return NextItem.of(config, lines).reading
+
+
+@pytest.mark.parametrize("named", [str, "u{}".format])
+def test_lines_that_begin_with_users_are_told(named: Any) -> None:
+    """Also where numbers of users are those of items, too, as in files of other programs."""
+    rng = np.random.default_rng(0)
+    lines = [[str(item) for item in rng.integers(1, 40, size=6)] for _ in range(300)]
+    with_users = [[named(user), *line] for user, line in enumerate(lines, 1)]
+    assert "as if lines began with users" in reading_of(with_users)
+    for others in (lines, [*with_users, with_users[0]], with_users[:3]):
+        assert "users" not in reading_of(others)
+
+
+def test_items_that_hardly_ever_come_twice_are_no_users() -> None:
+    """Of 100 random items of 100,000 no two need be the same."""
+    assert "users" not in reading_of([[str(3 * i), str(3 * i + 1), str(3 * i + 2)] for i in range(100)])

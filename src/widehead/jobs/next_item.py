@@ -43,6 +43,7 @@ _PLACES = 400
 # Steps of a run that is as long as the data decide, and the least and the most passes over them that this may be: short
 # runs on few sequences learn little (the same, "how long the next item trains").
 _STEPS, _PASSES = 15_000, (5, 15)
+_PAIRS = 10  # of equal first items, if there are so many by chance: none of them is no chance
 # How often a pass over all sequences has those that were held out, whole or but for their ends: what they miss of the
 # passes before is more than they miss of the learning rates then (recipes/LOG.md, 2026-11-29).
 _TIMES = 5
@@ -83,7 +84,7 @@ class NextItem(kind.NextItem, Job):
             found = read_sequences(train, share=share)
         if share is not None:
             share.peers.check_same("training data", f"{len(found)} sequences of {len(found.items)} items")
-        job, reading = cls(found.items, config.context, share=share), str(found)
+        job, reading = cls(found.items, config.context, share=share), f"{found}{_told_of_users(found)}"
         kept = found.order[found.lengths[found.order] > 1]
         if len(kept) == 0:
             raise DataError(
@@ -232,6 +233,25 @@ class NextItem(kind.NextItem, Job):
         ids, offsets = _known(found)
         assert found.names is not None
         return Given(found.names, Histories(ids, offsets, self.context), np.diff(offsets) > 0)
+
+
+def _told_of_users(found: Sequences) -> str:
+    """What people should know if sequences begin with what looks like users, as the end of a sentence, or "".
+
+    Users differ, and items that come first do not: of n of them as many pairs are equal as of all c items of each kind
+    are, c(c − 1) in N(N − 1), and none at all once in e to that number.
+    """
+    begins = found.offsets[:-1][np.diff(found.offsets) > 0]
+    counts = [np.bincount(ids, minlength=len(found.items)) for ids in (found.ids[begins], found.ids)]
+    first, every = counts if found.share is None else (found.share.total(one) for one in counts)
+    n, total = int(first.sum()), int(every.sum())
+    pairs = 0.5 * n * (n - 1) * float((every * (every - 1.0)).sum()) / max(1.0, total * (total - 1.0))
+    if pairs < _PAIRS or first.max(initial=0) > 1:
+        return ""
+    return (
+        "; no two begin with the same item, as if lines began with users: those are taken for items, so leave them "
+        "out, or give a table of users, items and times"
+    )
 
 
 def _joined(found: Sequences, here: np.ndarray) -> np.ndarray:
