@@ -115,3 +115,22 @@ def test_a_state_of_another_size_never_reaches_c(rule: str) -> None:
     with pytest.raises((IndexError, RuntimeError)):
         optimizer.step()
     assert torch.equal(table, before)
+
+
+@pytest.mark.parametrize("odd", ["table", "means", "squares", "gradient of one number a row"])
+def test_what_c_cannot_read_is_left_to_torch(odd: str) -> None:
+    """Tensors that are not in order, of the state too, and a gradient that torch spreads over the row."""
+    ids, rule = torch.tensor([2, 5]), AdamRule(0.9, 0.999, 1e-8, 0.1)
+    assert COMPILED is not None
+    found = []
+    for arithmetic in (COMPILED, TORCH):
+        torch.manual_seed(0)
+        parts = {name: torch.rand(6, 4) for name in ("table", "means", "squares")}
+        gradient = torch.rand(2, 4)
+        if odd in parts:
+            parts[odd] = torch.rand(4, 6).T
+        else:
+            gradient = gradient[:, :1]
+        arithmetic.move_by_adam(parts["table"], parts["means"], parts["squares"], ids, gradient, rule)
+        found.append(torch.stack(list(parts.values())))
+    torch.testing.assert_close(*found, rtol=2e-6, atol=2e-6)
