@@ -29,7 +29,7 @@ def sorted_stably(ids: Tensor) -> tuple[Tensor, Tensor]:
     those by vector instructions, in a fifth of torch's time or less (benchmarks/LOG.md, 2026-11-29).
     """
     bits = (ids.numel() - 1).bit_length()
-    if ids.device.type != "cpu" or ids.numel() < _FEW or not _leaves(ids, bits):
+    if ids.device.type != "cpu" or ids.numel() < _FEW or not _fits_beside(ids, bits):
         found, places = torch.sort(ids, stable=True)
         return found, places
     keys = ids.to(torch.int64).bitwise_left_shift(bits).bitwise_or_(torch.arange(ids.numel()))
@@ -37,8 +37,8 @@ def sorted_stably(ids: Tensor) -> tuple[Tensor, Tensor]:
     return keys.bitwise_right_shift(bits).to(ids.dtype), keys.bitwise_and_((1 << bits) - 1)
 
 
-def _leaves(ids: Tensor, bits: int) -> bool:
-    """Whether a key has so many bits left beside each of them."""
+def _fits_beside(ids: Tensor, bits: int) -> bool:
+    """Whether each of them fits into a key beside so many bits."""
     low, high = (int(end) for end in torch.aminmax(ids))
     limit = 1 << (_KEY_BITS - bits)
     return -limit <= low and high < limit
