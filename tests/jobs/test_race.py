@@ -17,12 +17,12 @@ from widehead.jobs.race import Race
 from widehead.metrics import Evaluation, Propensities
 
 _DOCUMENTS, _LABELS, _FOUND = 300, 60, 12
-_PAIRS = list(product((0.0, 1.0, 4.0), (0.0, 0.5)))
+_PAIRS = {0.0: list(product((0.0, 1.0, 4.0), (0.0, 0.5))), 2.0: list(product((0.0, 4.0), (0.0, 0.5)))}
 _NAMES = ["precision@1", "psp@3"]
 
 
 def planted(tells: str) -> tuple[Candidates, RowExamples]:
-    """Candidates of documents with one label each, of which the network, votes or margins tell, or a product of them.
+    """Candidates of documents with one label each, of which one of what ranks tells, or a product of two.
 
     "difference": the label has few votes and a large score; a sum of both knows nothing of it, weights do.
     """
@@ -31,11 +31,14 @@ def planted(tells: str) -> tuple[Candidates, RowExamples]:
     own = -np.sort(-rng.random((_DOCUMENTS, _FOUND)), axis=1)
     right = rng.integers(0, _FOUND if tells != "network" else 2, _DOCUMENTS)
     votes, margins = rng.random((_DOCUMENTS, _FOUND)), rng.standard_normal((_DOCUMENTS, _FOUND))
+    trees = -rng.random((_DOCUMENTS, _FOUND))
     every = np.arange(_DOCUMENTS)
     if tells == "votes":
         votes[every, right] += 1.0
     elif tells == "margins":
         margins[every, right] = 1.0 + rng.random(_DOCUMENTS)
+    elif tells == "trees":
+        trees[every, right] = 0.5 * rng.random(_DOCUMENTS)
     elif tells == "difference":
         votes = np.exp(-4.0 * own) * np.exp(0.05 * rng.standard_normal(own.shape))
         votes[every, right] *= 0.2
@@ -43,7 +46,9 @@ def planted(tells: str) -> tuple[Candidates, RowExamples]:
     columns.resize(_DOCUMENTS, _LABELS)
     candidates = Candidates.of(own, classes, columns)
     order = np.argsort(classes, axis=1)
-    candidates.margins = np.take_along_axis(margins, order, axis=1).ravel()
+    candidates.margins, candidates.trees = (
+        np.take_along_axis(part, order, axis=1).ravel() for part in (margins, trees)
+    )
     labels = scipy.sparse.csr_matrix(
         (np.ones(_DOCUMENTS, dtype=np.float32), classes[every, right], np.arange(_DOCUMENTS + 1)),
         shape=(_DOCUMENTS, _LABELS),
@@ -69,7 +74,7 @@ def judged(choice: Choice, candidates: Candidates, held: RowExamples, rows: np.n
     return evaluation.result()
 
 
-@pytest.mark.parametrize("tells", ["network", "votes", "margins", "difference"])
+@pytest.mark.parametrize("tells", ["network", "votes", "margins", "trees", "difference"])
 def test_what_tells_of_labels_wins(tells: str) -> None:
     candidates, held = planted(tells)
     choice = race(candidates, held).best(_PAIRS, 1e-3)
@@ -77,6 +82,8 @@ def test_what_tells_of_labels_wins(tells: str) -> None:
         assert choice.weight > 0.0
     if tells == "margins":
         assert choice.margin > 0.0 or choice.weights
+    if tells == "trees":
+        assert choice.tree > 0.0 or choice.weights
     if tells == "difference":
         assert len(choice.weights) == len(TOLD)
         assert choice.after["precision@1"] > 1.5 * max(row[2] for row in choice.race) * choice.before["precision@1"]
@@ -86,14 +93,16 @@ def test_what_tells_of_labels_wins(tells: str) -> None:
     assert choice.before == pytest.approx(judged(NONE, candidates, held, every))
 
 
-@pytest.mark.parametrize("tells", ["votes", "difference"])
+@pytest.mark.parametrize("tells", ["votes", "trees", "difference"])
 def test_a_race_is_the_mean_of_two_halves(tells: str) -> None:
     candidates, held = planted(tells)
     choice = race(candidates, held).best(_PAIRS, 1e-3)
     odd = np.random.default_rng(0).permutation(_DOCUMENTS) % 2 == 1
     spread = candidates.spread()
+    assert choice.tree > 0.0 or tells != "trees"
+    assert [tuple(row[:2]) for row in choice.race] == _PAIRS[choice.tree]
     for part, margin, gain in choice.race:
-        pair = Choice(part * spread, margin, 1e-3 * spread, [], 0, {}, {}, [])
+        pair = Choice(part * spread, margin, 1e-3 * spread, [], 0, {}, {}, [], tree=choice.tree)
         gains = []
         for half in (~odd, odd):
             rows = np.flatnonzero(half)
@@ -122,7 +131,7 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
     candidates, _ = planted("margins")
     rng = np.random.default_rng(0)
     some = rng.random(_DOCUMENTS) < 0.4
-    choice = Choice(0.3, 0.5, 1e-3, [], 0, {}, {}, [])
+    choice = Choice(0.3, 0.5, 1e-3, [], 0, {}, {}, [], tree=0.7)
     for whole, part in zip(candidates.best(choice, 5), candidates.part(some).best(choice, 5), strict=True):
         assert np.array_equal(whole[some], part)
 
@@ -132,6 +141,7 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
     [
         {"weights": [1.0]},
         {"weight": -1.0},
+        {"tree": -1.0},
         {"least": 0.0},
         {"power": np.inf},
         {"power": 1e9},  # no feature counts anything any more

@@ -18,7 +18,10 @@ from widehead.jobs.base import Chosen, check_same
 FIRST = 200
 """Labels of the network that are ranked anew."""
 
-TOLD = ("score and votes", "margins below 1, squared", "logarithm of the score", "logarithm of the votes", "margin")
+TOLD = (
+    *("score and votes", "margins below 1, squared", "logarithm of the score", "logarithm of the votes", "margin"),
+    "label trees",
+)
 """What weights are of."""
 
 _NO_VOTES = 1e-3  # is added to shares of votes, so that they have a logarithm
@@ -27,15 +30,15 @@ _BLOCK = 256  # documents that are ranked at a time
 
 @dataclass(frozen=True)
 class Choice(Chosen):
-    """What votes and margins count, and how the race for them went.
+    """What votes, margins and label trees count, and how the race for them went.
 
     Attributes:
-        weight: w, in the network's own units. margin: λ. Both 0, without weights: the network ranks alone.
+        weight: w, in the network's own units. margin: λ. tree: τ. All 0, without weights: the network ranks alone.
         least: ε.
-        weights: of `TOLD`, by a conditional logit model, if these do better than 1, −λ and zeros; else none.
+        weights: of `TOLD`, by a conditional logit model, if these do better than 1, −λ, τ and zeros; else none.
         documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
         power: of the rarity of features, by which votes and classifiers divide them.
-        race: (w in spreads of the network's scores, λ, gain) of all that ran.
+        race: (w in spreads of the network's scores, λ, gain) of all that ran with this τ.
     """
 
     what = "what the neighbours' votes count"
@@ -49,10 +52,13 @@ class Choice(Chosen):
     after: dict[str, float]
     race: list[list[float]]
     power: float = 0.0
+    tree: float = 0.0
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
         what = f"votes {self.weight:.3g}, margins {self.margin:g}" if self.helps else "nothing"
+        if self.tree:
+            what = f"{what}, label trees {self.tree:g}"
         if self.weights:
             said = (f"{name} {weight:.3g}" for name, weight in zip(TOLD, self.weights, strict=True))
             what = f"{what}, then {', '.join(said)}"
@@ -63,12 +69,17 @@ class Choice(Chosen):
     @property
     def helps(self) -> bool:
         """Whether anything ranks beside the network."""
-        return self.weight > 0.0 or self.takes_margins
+        return self.weight > 0.0 or self.takes_margins or self.takes_trees
 
     @property
     def takes_margins(self) -> bool:
         """Whether classifiers have a say."""
         return self.margin > 0.0 or bool(self.weights)
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether label trees have a say."""
+        return self.tree > 0.0 or bool(self.weights)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The header and the rows of a report: mean ratios of the metrics, by λ across and w in spreads down."""
@@ -78,8 +89,9 @@ class Choice(Chosen):
         return ["votes, by margins", *(f"{margin:g}" for margin in margins)], rows
 
     def check(self) -> None:
-        if min(self.weight, self.margin) < 0.0 or self.least <= 0.0 or abs(self.power) > 1.0:
-            raise ValueError(f"weight {self.weight}, margin {self.margin}, least {self.least}, power {self.power}")
+        if min(self.weight, self.margin, self.tree) < 0.0 or self.least <= 0.0 or abs(self.power) > 1.0:
+            told = f"margin {self.margin}, tree {self.tree}, least {self.least}, power {self.power}"
+            raise ValueError(f"weight {self.weight}, {told}")
         if len(self.weights) not in (0, len(TOLD)):
             raise ValueError(f"weights {self.weights}")
         check_same(self.before, self.after)
@@ -104,6 +116,7 @@ class Candidates:
         rows, classes: (p,) int64, which label of which document; in this order.
         own: (p,) float64, how far the network's score is above ``floor``; 0 of labels that it has not among the first.
         votes: (p,) float64. margins: (p,) float64, or None without classifiers.
+        trees: (p,) float64 what label trees say, or None without such.
         rest: row, class and network's score below ``floor`` of labels that keep the network's order.
     """
 
@@ -115,6 +128,7 @@ class Candidates:
     votes: np.ndarray
     rest: tuple[np.ndarray, np.ndarray, np.ndarray]
     margins: np.ndarray | None = None
+    trees: np.ndarray | None = None
 
     @classmethod
     def of(cls, own: np.ndarray, classes: np.ndarray, votes: CSR) -> Candidates:
@@ -147,17 +161,19 @@ class Candidates:
         joined["rows"] = np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=False)])
         rest = [(rows + start, *more) for (rows, *more), start in zip((p.rest for p in parts), starts, strict=False)]
         joined["rest"] = tuple(np.concatenate(part) for part in zip(*rest, strict=True))
-        margins = [part.margins for part in parts if part.margins is not None]
-        return cls(parts[0].width, margins=np.concatenate(margins) if margins else None, **joined)
+        for name in ("margins", "trees"):
+            known = [found for part in parts if (found := getattr(part, name)) is not None]
+            joined[name] = np.concatenate(known) if known else None
+        return cls(parts[0].width, **joined)
 
     def part(self, some: np.ndarray) -> Candidates:
         """Those of some documents (m,) bool, which are numbered anew."""
         number, kept, left = np.cumsum(some) - 1, some[self.rows], some[self.rest[0]]
         rows, *more = (part[left] for part in self.rest)
-        margins = None if self.margins is None else self.margins[kept]
-        classes, own, votes = (part[kept] for part in (self.classes, self.own, self.votes))
-        rest = number[rows], more[0], more[1]
-        return Candidates(self.width, self.floor[some], number[self.rows[kept]], classes, own, votes, rest, margins)
+        margins, trees = (None if part is None else part[kept] for part in (self.margins, self.trees))
+        own, votes = self.own[kept], self.votes[kept]
+        rest, labels = (number[rows], more[0], more[1]), (number[self.rows[kept]], self.classes[kept])
+        return Candidates(self.width, self.floor[some], *labels, own, votes, rest, margins, trees)
 
     def spread(self) -> float:
         """How far the best label of the network is above the last of the first, on average."""
@@ -166,21 +182,25 @@ class Candidates:
         return float(highest.mean())
 
     def scores(self, choice: Choice) -> np.ndarray:
-        """(p,) float64 scores of the candidates: log(o + w·v + ε) − λ·max(0, 1 − s)², or the weighted sum instead."""
+        """(p,) float64 scores: log(o + w·v + ε) − λ·max(0, 1 − s)² + τ·t, or the weighted sum instead."""
         if choice.weights:
             weighted: np.ndarray = self.told(choice) @ np.array(choice.weights)
             return weighted
         found: np.ndarray = np.log(self.own + choice.weight * self.votes + choice.least)
         if choice.margin > 0.0:
             found -= choice.margin * self._missing() ** 2
+        if choice.tree > 0.0:
+            assert self.trees is not None
+            found += choice.tree * self.trees
         return found
 
     def told(self, choice: Choice) -> np.ndarray:
-        """(p, F) float64 what `TOLD` names; margins are 0 without classifiers."""
+        """(p, F) float64 what `TOLD` names; margins are 0 without classifiers, and what trees say without trees."""
         both = np.log(self.own + choice.weight * self.votes + choice.least)
         scores = np.log(self.own + choice.least)
         missing, margins = (np.zeros_like(both),) * 2 if self.margins is None else (self._missing(), self.margins)
-        return np.stack([both, -(missing**2), scores, np.log(self.votes + _NO_VOTES), margins], axis=1)
+        trees = np.zeros_like(both) if self.trees is None else self.trees
+        return np.stack([both, -(missing**2), scores, np.log(self.votes + _NO_VOTES), margins, trees], axis=1)
 
     def _missing(self) -> np.ndarray:
         """(p,) how far margins are below 1."""

@@ -17,27 +17,28 @@ from widehead.data import Examples, LabelSchema, MultiLabel, RowExamples, Shared
 from widehead.data.documents import documents_of, is_pair
 from widehead.data.files import is_file, named, shortened
 from widehead.data.memory import features_of
-from widehead.data.sparse import CSR, csr_from_parts
+from widehead.data.sparse import CSR
 from widehead.errors import CheckpointError, DataError, check_whole
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.candidates import NONE, Choice
+from widehead.jobs.classifier_files import matrix_of, parts_of, read_classifiers, write_classifiers
 from widehead.jobs.judging import Given, RankingTest
-from widehead.jobs.neighbours import Neighbours, best_power, held_out
+from widehead.jobs.neighbours import FEWEST, Neighbours, best_power, held_out
 from widehead.jobs.network import bag_encoder
 from widehead.kinds import multilabel as kind
 from widehead.kinds.configure import follow
 from widehead.metrics import Propensities
 from widehead.models import BagEncoder, WideNetwork, principal_axes
-from widehead.models.classifiers import LinearClassifiers
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import Dealt, InTurn, Share, alike, local, totals
+from widehead.split import Dealt, Share, alike, local, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
 _DOCUMENTS = "documents.safetensors"
-_AXES = 1_024  # of few documents
+_AXES = 512, 1_024  # of few documents: beside neighbours, which know what axes leave out, and alone
 _ROOM = 1 << 27  # numbers of the output layer, 0.5 GB, of which axes may have as many as fit
+_TREES = 2  # of labels; a third one is hardly better (recipes/LOG.md)
 _TRAINED_ROOM = 1 << 26  # of one that is trained beside its encoder: they cost time in each step
 
 
@@ -133,7 +134,7 @@ class Multilabel(kind.Multilabel, Job):
                 folder.keep("label_counts.safetensors", lambda path: save_checkpoint(path, tree))
         if self._documents is not None:
             parts = self._documents.inputs, self._documents.targets
-            rows = dict(zip(("features", "labels"), (_parts(part, self._among) for part in parts), strict=True))
+            rows = dict(zip(("features", "labels"), (parts_of(part, self._among) for part in parts), strict=True))
             folder.keep(_DOCUMENTS, lambda path: save_checkpoint(path, rows), is_first)
 
     @classmethod
@@ -157,7 +158,7 @@ class Multilabel(kind.Multilabel, Job):
         return cls(schema, counts, documents, _kept_documents(folder, (documents, schema.num_features), len(counts)))
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
-        """``width`` 0 becomes 1,024 axes, or with more than 100,000 documents a network that is trained.
+        """``width`` 0 becomes 512 axes, 1,024 without neighbours, or with 100,001 documents a network that is trained.
 
         Axes that are fixed are best if documents are few (citeulike-t, 16,600: precision@1 0.63 against 0.59 with a
         trained encoder). If there are many, single rare words decide, for which axes have no room, and documents are
@@ -167,7 +168,8 @@ class Multilabel(kind.Multilabel, Job):
         """
         if config.width > 0:
             return config
-        most, room = _AXES, _ROOM
+        alone = config.neighbours == 0 or self.num_documents < FEWEST
+        most, room = _AXES[alone], _ROOM
         if self.num_documents > kind.MANY:
             config = follow(config, "sampled", f"{self.num_documents:,} documents")
             most, room = config.width, _TRAINED_ROOM
@@ -190,11 +192,14 @@ class Multilabel(kind.Multilabel, Job):
             some = _neighbours(seen, config, choice=weighed)
             # Not by votes of all: what documents to choose by vote for beside them tells of their labels.
             some.learn(some.voted())
+            some.grow(1)  # for what trees count one will do
             choice = some.chosen(network, judged, self._propensities, names)
             del some
-            if choice.takes_margins:
-                all_of_them = _neighbours(self._documents, config, choice=weighed)
-                save_checkpoint(folder.classifiers_path, _tree_of(all_of_them.learn(all_of_them.voted())))
+            if choice.takes_margins or choice.takes_trees:
+                everything = _neighbours(self._documents, config, choice=weighed)
+                learnt = everything.learn(everything.voted()) if choice.takes_margins else None
+                trees = everything.grow(_TREES) if choice.takes_trees else None
+                write_classifiers(folder.classifiers_path, learnt, trees)
         choice.write(folder.neighbours_path)
         return str(choice)
 
@@ -205,8 +210,11 @@ class Multilabel(kind.Multilabel, Job):
             warn_unchosen()
         elif choice.helps:
             sizes = self.schema.num_labels, self.schema.num_features
-            found = _kept_classifiers(folder, sizes) if choice.takes_margins else None
-            network.beside = _neighbours(self._documents, config, choice=choice, classifiers=found)
+            found: dict[str, Any] = {}
+            if choice.takes_margins or choice.takes_trees:
+                kept = read_classifiers(folder.classifiers_path, sizes, choice.takes_margins, choice.takes_trees)
+                found = dict(zip(("classifiers", "trees"), kept, strict=True))
+            network.beside = _neighbours(self._documents, config, choice=choice, **found)
 
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         return bag_encoder(self.sizes["inputs"], config, mesh)
@@ -275,20 +283,6 @@ def _part(documents: RowExamples, rows: np.ndarray) -> RowExamples:
     return RowExamples(documents.inputs[rows], documents.targets[rows])
 
 
-def _parts(matrix: CSR, among: Dealt | None = None) -> dict[str, Any]:
-    """A matrix as tensors, whose rows may be ``among`` those of all processes; values of ones are left out."""
-    offsets, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
-    parts: dict[str, Any] = {"columns": columns}
-    others = float((matrix.data != 1.0).any())
-    if others if among is None else among.share.largest(others)[0]:
-        parts["values"] = torch.from_numpy(matrix.data.astype(np.float32))
-    if among is not None:
-        lengths = among.all_of(np.diff(offsets.numpy()))
-        offsets = torch.from_numpy(np.pad(np.cumsum(lengths), (1, 0)))
-        parts = {name: InTurn(among, part, lengths) for name, part in parts.items()}
-    return {"offsets": offsets, **parts}
-
-
 def _kept_documents(folder: RunFolder, shape: tuple[int, int], labels: int) -> RowExamples | None:
     """The training documents that the folder has, or None."""
     path = folder.vocabulary_path(_DOCUMENTS)
@@ -296,27 +290,7 @@ def _kept_documents(folder: RunFolder, shape: tuple[int, int], labels: int) -> R
         return None
     tree = load_checkpoint(path)
     with expecting(path, "the training documents of the run"):
-        return RowExamples(_matrix(tree["features"], shape), _matrix(tree["labels"], (shape[0], labels)))
-
-
-def _tree_of(classifiers: LinearClassifiers) -> dict[str, Any]:
-    return {"weights": _parts(classifiers.weights), "biases": torch.from_numpy(classifiers.biases)}
-
-
-def _kept_classifiers(folder: RunFolder, shape: tuple[int, int]) -> LinearClassifiers:
-    """The classifiers that the folder has."""
-    path = folder.classifiers_path
-    tree = load_checkpoint(path)
-    with expecting(path, f"classifiers of the {shape[0]} labels on {shape[1]} features"):
-        biases = tree["biases"].numpy()
-        if biases.dtype != np.float32 or biases.shape != shape[:1] or not np.isfinite(biases).all():
-            raise ValueError(f"biases {biases.dtype} of shape {biases.shape}")
-        return LinearClassifiers(_matrix(tree["weights"], shape), biases)
-
-
-def _matrix(tree: Mapping[str, torch.Tensor], shape: tuple[int, int]) -> CSR:
-    values = tree["values"].numpy() if "values" in tree else None
-    return csr_from_parts(tree["offsets"].numpy(), tree["columns"].numpy(), values, shape)
+        return RowExamples(matrix_of(tree["features"], shape), matrix_of(tree["labels"], (shape[0], labels)))
 
 
 def _documents(data: Any, share: Share | None = None, **options: Any) -> MultiLabel:

@@ -1,11 +1,12 @@
-"""Labels of the nearest training documents, and linear classifiers that tell these labels apart, beside a network.
+"""Labels of the nearest training documents, and linear classifiers and trees of labels, beside a network.
 
 A network says what d numbers of a document say; a rare word that names a label has no way through them. The training
 documents that share that word have one, and so have classifiers on all features. The first labels of the network and
-all labels of the nearest documents are ranked anew, label j by log(o_j + w·v_j + ε) − λ·max(0, 1 − s_j)²: o_j is its
-score above that of the last of the network's first labels (at least 0), v_j the share of the nearest documents that
-have it, each weighted by the third power of its cosine, and s_j the margin of its classifier. The data decide about w
-and λ, or about weights of all that (race.py), on documents that the network was not trained on.
+all labels of the nearest documents are ranked anew, label j by log(o_j + w·v_j + ε) − λ·max(0, 1 − s_j)² + τ·t_j: o_j
+is its score above that of the last of the network's first labels (at least 0), v_j the share of the nearest documents
+that have it, each weighted by the third power of its cosine, s_j the margin of its classifier, and t_j what trees of
+labels say (models/label_trees.py). The data decide about w, λ and τ, or about weights of all that (race.py), on
+documents that the network was not trained on.
 
 What a feature counts in cosines and margins is for the data to decide as well: its value divided by a power of its
 rarity 1 + log((1 + n) / (1 + documents that have it)), which is the factor of tf-idf. With 0 it is as it was given,
@@ -17,6 +18,7 @@ Letters: m documents to answer, n training documents, N features, D labels.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from widehead.jobs.candidates import FIRST, NONE, Candidates, Choice, best_of_ro
 from widehead.jobs.race import Race
 from widehead.metrics import Evaluation, Propensities
 from widehead.models.classifiers import LinearClassifiers
+from widehead.models.label_trees import LabelTrees
 from widehead.progress import Work
 from widehead.targets import SparseTargets
 
@@ -44,6 +47,8 @@ _POWER = 3.0  # of a cosine
 _LEAST = 1e-3  # ε in spreads of the network's scores
 _WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in the same
 _MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+_TREES = (0.5, 1.5, 3.0, 8.0)  # what trees count, if anything, each beside fewer weights of the rest
+_BESIDE = (0.0, 0.5, 2.0, 8.0, 32.0), (0.0, 0.5, 1.5, 3.0, 8.0)
 _BLOCK, _COSINES = 500, 1 << 22  # documents whose neighbours are looked up at a time, and cosines, at most
 _POWERS = (0.0, -1.0, -0.5, 0.5, 1.0)  # of rarity
 _TRIED, _WORTH = 1_000, 0.05  # documents to choose a power by, at most; of the metrics that it must gain
@@ -65,6 +70,7 @@ class Neighbours:
         choice: what votes and margins count, and by what power of their rarity features are divided.
         probabilities: whether the network's scores are logarithms of probabilities but for a constant.
         classifiers: of the labels, in the order of ``labels``; without them margins count nothing.
+        trees: of the labels likewise.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Neighbours:
         choice: Choice = NONE,
         probabilities: bool = False,
         classifiers: LinearClassifiers | None = None,
+        trees: LabelTrees | None = None,
     ) -> None:
         self.labels, self.count = labels, count
         self.choice, self.probabilities = choice, probabilities
@@ -91,7 +98,7 @@ class Neighbours:
         self._block = int(min(_BLOCK, max(1.0, _COSINES / max(meetings, 1.0))))
         self._documents = (scipy.sparse.diags_array(rare.astype(np.float32)) @ self._known.T.tocsr()).tocsr()
         self._documents.eliminate_zeros()
-        self.classifiers = classifiers
+        self.classifiers, self.trees = classifiers, trees
 
     def _weighted(self, features: CSR) -> CSR:
         """Rows of length 1 of what features count, float32; rows of zeros stay."""
@@ -112,6 +119,11 @@ class Neighbours:
         """Classifiers that tell each document's labels from those that are ``voted`` (n, D) for beside it."""
         self.classifiers = LinearClassifiers.of(self._known, self.labels, voted)
         return self.classifiers
+
+    def grow(self, count: int) -> LabelTrees:
+        """So many trees of the labels."""
+        self.trees = LabelTrees.of(self._known, self.labels, count)
+        return self.trees
 
     def judged(self, some: np.ndarray, names: list[str], propensities: Propensities) -> dict[str, float]:
         """Metrics of votes alone, of some training documents (by their numbers) by the others."""
@@ -187,6 +199,8 @@ class Neighbours:
         found = Candidates.of(own, classes, votes)
         if self.classifiers is not None:
             found.margins = self.classifiers.margins(features, found.rows, found.classes)
+        if self.trees is not None:
+            found.trees = self.trees.values(features, found.rows, found.classes)
         return found
 
     def chosen(
@@ -202,7 +216,10 @@ class Neighbours:
         candidates = self._looked_up(network, held, size, depth)
         race = Race(candidates, held, propensities, names)
         margins = _MARGINS if self.classifiers is not None else (0.0,)
-        found = race.best([(part, margin) for part in _WEIGHTS for margin in margins], _LEAST)
+        pairs = {0.0: list(product(_WEIGHTS, margins))}
+        if self.trees is not None:
+            pairs |= {tree: list(product(*_BESIDE)) for tree in _TREES}
+        found = race.best(pairs, _LEAST)
         return replace(found, power=self.choice.power)
 
     def _looked_up(self, network: Any, held: RowExamples, size: int, depth: int) -> Candidates:

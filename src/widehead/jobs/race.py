@@ -1,11 +1,11 @@
-"""A race for what votes and margins count, on documents that trained nothing.
+"""A race for what votes, margins and label trees count, on documents that trained nothing.
 
 Letters: m documents, p candidates of all of them together (candidates.py), F numbers that tell of a candidate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,8 @@ from widehead.jobs.logit import Told, fitted
 from widehead.metrics import Evaluation, Propensities
 
 _SEED = 0  # of the halves
-_WORTH = 0.02  # of the metrics that weights must gain: less is noise, and two numbers are easier to understand
+_WORTH = 0.02  # of the metrics that weights must gain, as two numbers are easier to understand
+_NOISE = 0.5  # the same, of 1/√m: so much may be the luck of m documents
 
 
 class Race:
@@ -39,8 +40,8 @@ class Race:
         keys = labels.row * np.int64(candidates.width) + labels.col
         self._hits = np.isin(candidates.rows * np.int64(candidates.width) + candidates.classes, keys)
 
-    def best(self, pairs: Sequence[tuple[float, float]], least: float) -> Choice:
-        """Of the network alone, ``pairs`` (w in spreads of the network's scores, λ) and fitted weights.
+    def best(self, pairs: Mapping[float, Sequence[tuple[float, float]]], least: float) -> Choice:
+        """Of the network alone, for each τ its ``pairs`` (w in spreads of the network's scores, λ), and fitted weights.
 
         Args:
             least: ε in the same spreads.
@@ -48,7 +49,8 @@ class Race:
         spread, every = self._candidates.spread() or 1.0, np.ones(len(self._held), dtype=bool)
         alone = Choice(0.0, 0.0, least * spread, [], len(self._held), {}, {}, [])
         self._before = [self._judged(alone, *both) for both in zip(self._parts, self._halves, strict=True)]
-        choices = [replace(alone, weight=part * spread, margin=margin) for part, margin in pairs]
+        runners = [(tree, *pair) for tree, some in pairs.items() for pair in some]
+        choices = [replace(alone, weight=part * spread, margin=margin, tree=tree) for tree, part, margin in runners]
         gains = np.array([[self._gain(choice, h) for h in range(len(self._halves))] for choice in choices])
         gains[[not choice.helps for choice in choices]] = 1.0
         winner = int(gains.mean(axis=1).argmax())
@@ -56,7 +58,8 @@ class Race:
         if len(self._halves) > 1 and self._weights_are_better(choices, gains):
             choice = replace(choices[winner], weights=self._fitted(choices[winner], every))
         before, after = (self._judged(some, self._candidates, every) for some in (alone, choice))
-        race = [[*pair, float(row.mean())] for pair, row in zip(pairs, gains, strict=True)]
+        ran = zip(runners, gains, strict=True)
+        race = [[*pair, float(row.mean())] for (tree, *pair), row in ran if tree == choice.tree]
         return replace(choice, before=before, after=after, race=race)
 
     def _weights_are_better(self, choices: Sequence[Choice], gains: np.ndarray) -> bool:
@@ -67,7 +70,7 @@ class Race:
             weighted = replace(choices[winner], weights=self._fitted(choices[winner], self._halves[fits]))
             found.append([self._gain(weighted, judges), gains[winner, judges], 1.0])
         weighted_gain, *others = np.mean(found, axis=0)
-        return bool(weighted_gain > max(others) + _WORTH)
+        return bool(weighted_gain > max(others) + _WORTH + _NOISE / len(self._held) ** 0.5)
 
     def _fitted(self, choice: Choice, half: np.ndarray) -> list[float]:
         """(F,) weights that documents of a half (m,) bool fit."""

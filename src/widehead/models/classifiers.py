@@ -6,7 +6,6 @@ Letters: n documents, N features, D labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,15 +30,27 @@ class LinearClassifiers:
     machine with a squared hinge, as in Prabhu et al. 2018, "Parabel", section 4).
 
     Attributes:
-        weights: (D, N) scipy CSR, float32. biases: (D,) float32.
+        by_feature: (N, D) scipy CSR, float32, the weights w as margins are made of them. biases: (D,) float32.
     """
 
-    weights: Any
+    by_feature: Any
     biases: np.ndarray
+
+    @property
+    def weights(self) -> Any:
+        """(D, N) scipy CSR, float32."""
+        return self.by_feature.T.tocsr()
 
     @classmethod
     def of(
-        cls, features: Any, labels: Any, others: Any, *, close: float = _CLOSE, passes: int = _PASSES
+        cls,
+        features: Any,
+        labels: Any,
+        others: Any,
+        *,
+        cost: float = _COST,
+        close: float = _CLOSE,
+        passes: int = _PASSES,
     ) -> LinearClassifiers:
         """From all documents that have a label, and those that should not be taken for such.
 
@@ -47,38 +58,48 @@ class LinearClassifiers:
             features: (n, N) scipy CSR, float32, rows of length 1 or 0.
             labels: (n, D) scipy CSR of ones.
             others: the same, of labels to tell a document from; those that it has do not count.
-            close: where descent ends: the steepest slope of the dual in a pass. passes: over all, at most.
+            cost: C. close: where descent ends: the steepest slope of the dual in a pass. passes: over all, at most.
         """
         rows = features.tocsr()
         signs = _signs(labels, others)
         if (found := library()) is None:
-            return cls(*_by_scipy(rows, signs))
-        return cls(*_compiled(found, rows, signs, close, passes))
-
-    @cached_property
-    def _by_feature(self) -> Any:
-        """(N, D) scipy CSR."""
-        return self.weights.T.tocsr()
+            weights, biases = _by_scipy(rows, signs, cost)
+        else:
+            weights, biases = _compiled(found, rows, signs, cost, close, passes)
+        return cls(weights.T.tocsr(), biases)
 
     def margins(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(p,) float64 of pairs of a row of (m, N) ``features`` and a label."""
+        """(p,) float64 of pairs of a row of (m, N) ``features``, scipy CSR in float32, and a label; rows rise."""
+        shape = features.shape[0], self.by_feature.shape[1]
+        for name, part, end in zip(("rows", "labels"), (rows, labels), shape, strict=True):
+            if not 0 <= part.min(initial=0) <= part.max(initial=0) <= max(0, end - 1) or (len(part) and not end):
+                raise ValueError(f"Expected {name} from 0 to {end - 1}. Found {part.min()} to {part.max()}.")
+        if (found := library()) is None:
+            return self._margins_by_scipy(features, rows, labels)
+        if features.shape[1] != len(self.by_feature.indptr) - 1 or features.indices.max(initial=0) >= features.shape[1]:
+            raise ValueError(f"Expected {self.by_feature.shape[0]} features. Found {features.shape[1]}.")
+        threads, width, made = torch.get_num_threads(), len(self.biases), np.empty(len(rows))
+        pairs = [np.ascontiguousarray(part, dtype=np.int64) for part in (rows, labels)]
+        given = (*_csr_parts(features), *pairs, *_csr_parts(self.by_feature), self.biases)
+        work = np.empty(threads * width, dtype=np.float32)
+        found.widehead_margins(threads, len(rows), width, *map(_pointer, (*given, work, made)))
+        return made
+
+    def _margins_by_scipy(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The obvious twin: out of the products of some rows with all labels' weights, as they take much memory."""
         made: np.ndarray = self.biases[labels].astype(np.float64)
         for first in range(0, features.shape[0], _ROWS):
             here = np.flatnonzero((rows >= first) & (rows < first + _ROWS))
-            made[here] += self._products(features[first : first + _ROWS], rows[here] - first, labels[here])
+            products = (features[first : first + _ROWS] @ self.by_feature).toarray()
+            made[here] += products[rows[here] - first, labels[here]]
         return made
 
-    def _products(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(p,) float32 w·x of pairs, out of those of all labels: much memory, so for a few rows at a time."""
-        found = (features @ self._by_feature).tocsr()
-        found.sort_indices()
-        width = np.int64(self.weights.shape[0])
-        keys = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)) * width + found.indices
-        wanted = rows * width + labels
-        place = np.searchsorted(keys, wanted)
-        known = np.append(keys, -1)[place] == wanted
-        products: np.ndarray = np.where(known, np.append(found.data, np.float32(0.0))[place], np.float32(0.0))
-        return products
+
+def _csr_parts(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets, columns and values of a scipy CSR as C takes them."""
+    kinds = zip((matrix.indptr, matrix.indices, matrix.data), (np.int64, np.int32, np.float32), strict=True)
+    offsets, columns, values = (np.ascontiguousarray(part, dtype=kind) for part, kind in kinds)
+    return offsets, columns, values
 
 
 def _signs(labels: Any, others: Any) -> Any:
@@ -100,7 +121,7 @@ def _entries_of(lengths: np.ndarray, offsets: np.ndarray, examples: np.ndarray) 
     return found
 
 
-def _compiled(found: Any, rows: Any, signs: Any, close: float, passes: int) -> tuple[Any, np.ndarray]:
+def _compiled(found: Any, rows: Any, signs: Any, cost: float, close: float, passes: int) -> tuple[Any, np.ndarray]:
     """Weights and biases by C: some labels at a time, as many as there is room for whatever they weigh."""
     width, num_labels = rows.shape[1], signs.shape[1]
     offsets, examples = (
@@ -122,7 +143,7 @@ def _compiled(found: Any, rows: Any, signs: Any, close: float, passes: int) -> t
         out = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float32)
         given = (row_offsets, columns, values, squares, offsets, examples, signs.data)
         found.widehead_classifiers(
-            threads, first, stop - first, width, most, *map(_pointer, given), _COST, passes, close, _SMALLEST,
+            threads, first, stop - first, width, most, *map(_pointer, given), cost, passes, close, _SMALLEST,
             *map(_pointer, (places, work, *out, counts[first:stop], biases[first:stop])),
         )  # fmt: skip
         kept = np.repeat(places - np.cumsum(counts[first:stop]) + counts[first:stop], counts[first:stop])
@@ -140,7 +161,7 @@ def _pointer(array: np.ndarray) -> int:
     return array.ctypes.data
 
 
-def _by_scipy(rows: Any, signs: Any) -> tuple[Any, np.ndarray]:
+def _by_scipy(rows: Any, signs: Any, cost: float) -> tuple[Any, np.ndarray]:
     """The obvious twin: each label's minimum, found by L-BFGS over the features of its examples."""
     made, biases = [], np.zeros(signs.shape[1], dtype=np.float32)
     for label in range(signs.shape[1]):
@@ -148,7 +169,7 @@ def _by_scipy(rows: Any, signs: Any) -> tuple[Any, np.ndarray]:
         examples = rows[signs.indices[own]].astype(np.float64)
         used, places = np.unique(examples.indices, return_inverse=True)
         x = scipy.sparse.csr_matrix((examples.data, places, examples.indptr), shape=(examples.shape[0], len(used)))
-        w, biases[label] = _minimum(x, signs.data[own].astype(np.float64))
+        w, biases[label] = _minimum(x, signs.data[own].astype(np.float64), cost)
         kept = np.abs(w) > _SMALLEST
         made.append((used[kept], w[kept].astype(np.float32)))
     offsets = np.append(0, np.cumsum([len(columns) for columns, _ in made]))
@@ -156,14 +177,14 @@ def _by_scipy(rows: Any, signs: Any) -> tuple[Any, np.ndarray]:
     return scipy.sparse.csr_matrix((values, columns, offsets), shape=(signs.shape[1], rows.shape[1])), biases
 
 
-def _minimum(x: Any, signs: np.ndarray) -> tuple[np.ndarray, float]:
+def _minimum(x: Any, signs: np.ndarray, cost: float) -> tuple[np.ndarray, float]:
     """(w, b) of one label from its examples (p, features) and their signs (p,)."""
     from scipy.optimize import minimize  # 25 MB, which C does without
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         missing = np.maximum(0.0, 1.0 - signs * (x @ point[:-1] + point[-1]))
-        pull = -2.0 * _COST * signs * missing
-        value = 0.5 * point @ point + _COST * missing @ missing
+        pull = -2.0 * cost * signs * missing
+        value = 0.5 * point @ point + cost * missing @ missing
         return value, point + np.append(x.T @ pull, pull.sum())
 
     found = minimize(

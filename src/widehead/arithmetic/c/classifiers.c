@@ -89,3 +89,26 @@ void widehead_classifiers(int threads, Int first, Int count, Int features, Int m
         }
     }
 }
+
+/* Margins w·x + b of pairs of a row and a label, rows rising. The weights by feature: those of feature j begin at
+ * offsets[j]. `work`: threads · labels floats. Twin: models/classifiers.py. */
+void widehead_margins(int threads, Int count, Int num_labels, const Int *row_offsets, const int32_t *columns, const float
+                      *values, const Int *rows, const Int *labels, const Int *offsets, const int32_t *of_labels,
+                      const float *weights, const float *biases, float *work, double *margins) {
+#pragma omp parallel num_threads(threads)
+    {
+        int thread = omp_get_thread_num(), all = omp_get_num_threads();
+        Int first = count * thread / all, end = count * (thread + 1) / all;
+        float *sums = work + thread * num_labels;
+        for (Int i = first; i < end; i++) {
+            if (i == first || rows[i - 1] != rows[i]) {
+                memset(sums, 0, (size_t)num_labels * sizeof(float));
+                for (Int k = row_offsets[rows[i]]; k < row_offsets[rows[i] + 1]; k++) {
+                    float x = values[k];
+                    for (Int j = offsets[columns[k]]; j < offsets[columns[k] + 1]; j++) sums[of_labels[j]] += x * weights[j];
+                }
+            }
+            margins[i] = (double)biases[labels[i]] + sums[labels[i]];
+        }
+    }
+}

@@ -103,5 +103,8 @@ void widehead_classifiers(int threads, Int first, Int count, Int features, Int m
                           *columns, const float *values, const double *squares, const Int *offsets, const int32_t
                           *rows, const int8_t *signs, double cost, Int passes, double close, double smallest, const Int
                           *places, double *work, int32_t *out_columns, float *out_values, Int *counts, float *biases);
+void widehead_margins(int threads, Int count, Int num_labels, const Int *row_offsets, const int32_t *columns, const float
+                      *values, const Int *rows, const Int *labels, const Int *offsets, const int32_t *of_labels,
+                      const float *weights, const float *biases, float *work, double *margins);
 
 #endif
