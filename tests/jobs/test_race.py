@@ -13,11 +13,11 @@ import torch
 
 from widehead.data import RowExamples
 from widehead.jobs.candidates import NONE, TOLD, Candidates, Choice
-from widehead.jobs.race import Race
+from widehead.jobs.race import Grid, Race, _smoothed
 from widehead.metrics import Evaluation, Propensities
 
 _DOCUMENTS, _LABELS, _FOUND = 300, 60, 12
-_PAIRS = {0.0: list(product((0.0, 1.0, 4.0), (0.0, 0.5))), 2.0: list(product((0.0, 4.0), (0.0, 0.5)))}
+_GRIDS: list[Grid] = [((0.0,), (0.0, 1.0, 4.0), (0.0, 0.5)), ((2.0, 3.0), (0.0, 4.0), (0.0, 0.5))]
 _NAMES = ["precision@1", "psp@3"]
 
 
@@ -77,7 +77,7 @@ def judged(choice: Choice, candidates: Candidates, held: RowExamples, rows: np.n
 @pytest.mark.parametrize("tells", ["network", "votes", "margins", "trees", "difference"])
 def test_what_tells_of_labels_wins(tells: str) -> None:
     candidates, held = planted(tells)
-    choice = race(candidates, held).best(_PAIRS, 1e-3)
+    choice = race(candidates, held).best(_GRIDS, 1e-3)
     if tells == "votes":
         assert choice.weight > 0.0
     if tells == "margins":
@@ -96,11 +96,11 @@ def test_what_tells_of_labels_wins(tells: str) -> None:
 @pytest.mark.parametrize("tells", ["votes", "trees", "difference"])
 def test_a_race_is_the_mean_of_two_halves(tells: str) -> None:
     candidates, held = planted(tells)
-    choice = race(candidates, held).best(_PAIRS, 1e-3)
+    choice = race(candidates, held).best(_GRIDS, 1e-3)
     odd = np.random.default_rng(0).permutation(_DOCUMENTS) % 2 == 1
     spread = candidates.spread()
     assert choice.tree > 0.0 or tells != "trees"
-    assert [tuple(row[:2]) for row in choice.race] == _PAIRS[choice.tree]
+    assert [tuple(row[:2]) for row in choice.race] == list(product(*_GRIDS[choice.tree > 0.0][1:]))
     for part, margin, gain in choice.race:
         pair = Choice(part * spread, margin, 1e-3 * spread, [], 0, {}, {}, [], tree=choice.tree)
         gains = []
@@ -116,7 +116,7 @@ def test_few_documents_choose_without_an_error(documents: int) -> None:
     candidates, held = planted("votes")
     some = np.arange(_DOCUMENTS) < documents
     few = RowExamples(held.targets[:documents])
-    choice = race(candidates.part(some), few).best(_PAIRS, 1e-3)
+    choice = race(candidates.part(some), few).best(_GRIDS, 1e-3)
     assert choice.documents == documents
     choice.check()
 
@@ -124,7 +124,7 @@ def test_few_documents_choose_without_an_error(documents: int) -> None:
 def test_noise_has_no_say_beside_a_network_that_knows() -> None:
     """What was fitted to noise in one half does not help in the other, so that it has no say."""
     candidates, held = planted("network")
-    assert not race(candidates, held).best(_PAIRS, 1e-3).weights
+    assert not race(candidates, held).best(_GRIDS, 1e-3).weights
 
 
 def test_a_part_has_the_candidates_of_its_documents() -> None:
@@ -151,3 +151,26 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
 def test_choices_that_cannot_have_been_made_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="weight"):
         replace(NONE, **changed).check()
+
+
+def test_settings_are_judged_by_what_is_around_them() -> None:
+    rng = np.random.default_rng(0)
+    grids: list[Grid] = [((0.0,), (0.0, 1.0, 2.0), (0.0, 1.0)), ((1.0, 2.0), (0.0, 1.0), (0.0, 1.0, 2.0, 3.0))]
+    gains = rng.random((6 + 16, 2))
+    found, first = _smoothed(grids, gains), 0
+    for grid in grids:
+        places = list(product(*(range(len(axis)) for axis in grid)))
+        for i, place in enumerate(places):
+            near = [j for j, other in enumerate(places) if np.abs(np.subtract(place, other)).max() <= 1]
+            np.testing.assert_allclose(found[first + i], gains[first:][near].mean(axis=0))
+        first += len(places)
+    assert first == len(found)
+
+
+def test_one_lucky_setting_does_not_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates, held = planted("network")
+    given = {0.0: 1.0, 0.5: 1.2, 1.0: 1.25, 2.0: 0.5, 4.0: 1.3}
+    monkeypatch.setattr(Race, "_gain", lambda _, choice, half: given[round(choice.weight / candidates.spread(), 3)])
+    monkeypatch.setattr(Race, "_weights_are_better", lambda *_: False)
+    choice = race(candidates, held).best([((0.0,), tuple(given), (0.0, 0.5))], 1e-3)
+    assert choice.weight / candidates.spread() == pytest.approx(0.5)

@@ -38,7 +38,7 @@ from widehead.training.folder import RunFolder, expecting
 _DOCUMENTS = "documents.safetensors"
 _AXES = 512, 1_024  # of few documents: beside neighbours, which know what axes leave out, and alone
 _ROOM = 1 << 27  # numbers of the output layer, 0.5 GB, of which axes may have as many as fit
-_TREES = 2  # of labels; a third one is hardly better (recipes/LOG.md)
+_TREES = 3  # of labels; a fourth one is no better (recipes/LOG.md)
 _TRAINED_ROOM = 1 << 26  # of one that is trained beside its encoder: they cost time in each step
 
 

@@ -18,7 +18,6 @@ Letters: m documents to answer, n training documents, N features, D labels.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,8 +46,8 @@ _POWER = 3.0  # of a cosine
 _LEAST = 1e-3  # ε in spreads of the network's scores
 _WEIGHTS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of votes, in the same
 _MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-_TREES = (0.5, 1.5, 3.0, 8.0)  # what trees count, if anything, each beside fewer weights of the rest
-_BESIDE = (0.0, 0.5, 2.0, 8.0, 32.0), (0.0, 0.5, 1.5, 3.0, 8.0)
+# What trees count, if anything, and the same of the rest beside them: fewer, as there are more combinations.
+_TREES = (0.5, 1.5, 3.0, 8.0, 16.0), (0.0, 0.5, 2.0, 8.0, 32.0), (0.0, 0.5, 1.5, 3.0, 8.0, 16.0)
 _BLOCK, _COSINES = 500, 1 << 22  # documents whose neighbours are looked up at a time, and cosines, at most
 _POWERS = (0.0, -1.0, -0.5, 0.5, 1.0)  # of rarity
 _TRIED, _WORTH = 1_000, 0.05  # documents to choose a power by, at most; of the metrics that it must gain
@@ -216,10 +215,8 @@ class Neighbours:
         candidates = self._looked_up(network, held, size, depth)
         race = Race(candidates, held, propensities, names)
         margins = _MARGINS if self.classifiers is not None else (0.0,)
-        pairs = {0.0: list(product(_WEIGHTS, margins))}
-        if self.trees is not None:
-            pairs |= {tree: list(product(*_BESIDE)) for tree in _TREES}
-        found = race.best(pairs, _LEAST)
+        without = (0.0,), _WEIGHTS, margins
+        found = race.best([without] if self.trees is None else [without, _TREES], _LEAST)
         return replace(found, power=self.choice.power)
 
     def _looked_up(self, network: Any, held: RowExamples, size: int, depth: int) -> Candidates:

@@ -5,8 +5,9 @@ Letters: m documents, p candidates of all of them together (candidates.py), F nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from widehead.metrics import Evaluation, Propensities
 _SEED = 0  # of the halves
 _WORTH = 0.02  # of the metrics that weights must gain, as two numbers are easier to understand
 _NOISE = 0.5  # the same, of 1/√m: so much may be the luck of m documents
+
+Grid = tuple[Sequence[float], Sequence[float], Sequence[float]]
 
 
 class Race:
@@ -40,33 +43,37 @@ class Race:
         keys = labels.row * np.int64(candidates.width) + labels.col
         self._hits = np.isin(candidates.rows * np.int64(candidates.width) + candidates.classes, keys)
 
-    def best(self, pairs: Mapping[float, Sequence[tuple[float, float]]], least: float) -> Choice:
-        """Of the network alone, for each τ its ``pairs`` (w in spreads of the network's scores, λ), and fitted weights.
+    def best(self, grids: Sequence[Grid], least: float) -> Choice:
+        """Of the network alone, the settings of ``grids``, and fitted weights.
+
+        The best setting is the one around which a grid is best, so that luck with single documents chooses less.
 
         Args:
+            grids: values of τ, of w in spreads of the network's scores, and of λ, of which all combinations run.
             least: ε in the same spreads.
         """
         spread, every = self._candidates.spread() or 1.0, np.ones(len(self._held), dtype=bool)
         alone = Choice(0.0, 0.0, least * spread, [], len(self._held), {}, {}, [])
         self._before = [self._judged(alone, *both) for both in zip(self._parts, self._halves, strict=True)]
-        runners = [(tree, *pair) for tree, some in pairs.items() for pair in some]
+        runners = [setting for grid in grids for setting in product(*grid)]
         choices = [replace(alone, weight=part * spread, margin=margin, tree=tree) for tree, part, margin in runners]
         gains = np.array([[self._gain(choice, h) for h in range(len(self._halves))] for choice in choices])
         gains[[not choice.helps for choice in choices]] = 1.0
-        winner = int(gains.mean(axis=1).argmax())
+        smooth = _smoothed(grids, gains)
+        winner = int(smooth.mean(axis=1).argmax())
         choice = choices[winner] if gains[winner].mean() > 1.0 else alone
-        if len(self._halves) > 1 and self._weights_are_better(choices, gains):
+        if len(self._halves) > 1 and self._weights_are_better(choices, gains, smooth):
             choice = replace(choices[winner], weights=self._fitted(choices[winner], every))
         before, after = (self._judged(some, self._candidates, every) for some in (alone, choice))
         ran = zip(runners, gains, strict=True)
         race = [[*pair, float(row.mean())] for (tree, *pair), row in ran if tree == choice.tree]
         return replace(choice, before=before, after=after, race=race)
 
-    def _weights_are_better(self, choices: Sequence[Choice], gains: np.ndarray) -> bool:
+    def _weights_are_better(self, choices: Sequence[Choice], gains: np.ndarray, smooth: np.ndarray) -> bool:
         """Whether weights of one half do better on the other, on average, than w and λ of that half, or none, do."""
         found = []
         for fits, judges in ((0, 1), (1, 0)):
-            winner = int(gains[:, fits].argmax())
+            winner = int(smooth[:, fits].argmax())
             weighted = replace(choices[winner], weights=self._fitted(choices[winner], self._halves[fits]))
             found.append([self._gain(weighted, judges), gains[winner, judges], 1.0])
         weighted_gain, *others = np.mean(found, axis=0)
@@ -88,3 +95,19 @@ class Race:
         ranked = torch.from_numpy(candidates.best(choice, evaluation.depth)[1])
         evaluation.add_ranked(ranked, self._held.batch(np.flatnonzero(some))[1])
         return evaluation.result()
+
+
+def _smoothed(grids: Sequence[Grid], gains: np.ndarray) -> np.ndarray:
+    """(settings, h) means of each setting's gains and those of the settings beside it, along all axes of its grid."""
+    parts, first = [], 0
+    for grid in grids:
+        sizes = tuple(map(len, grid))
+        own = gains[first : first + int(np.prod(sizes))]
+        first += len(own)
+        padded = np.full((*(size + 2 for size in sizes), own.shape[1]), np.nan)
+        padded[1:-1, 1:-1, 1:-1] = own.reshape(*sizes, -1)
+        moved = [
+            padded[a : a + sizes[0], b : b + sizes[1], c : c + sizes[2]] for a, b, c in product(range(3), repeat=3)
+        ]
+        parts.append(np.nanmean(moved, axis=0).reshape(own.shape))
+    return np.concatenate(parts)
