@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from label_sets import BUILDERS, build
+from peer_memory import peak_bytes
 from peers import python_of, run
 from provenance import append
 
@@ -138,7 +138,7 @@ def of_widehead(place: Path) -> dict[str, Any]:
     begin, cpu = time.perf_counter(), time.process_time()
     Run.new(config).train()
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     run = Run.open(place / "run")
     metrics = run.evaluate(place / "test.txt")
     chosen = {"head": run.config.head, "width": run.config.width, "epochs": run.config.epochs}

@@ -9,12 +9,12 @@ includes reading, as omikuji does both in one call.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
 import omikuji
+from peer_memory import peak_bytes
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     begin, cpu = time.perf_counter(), time.process_time()
     model = omikuji.Model.train_on_data(train, settings, n_threads=int(threads))
     trained, cpu = time.perf_counter(), time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     with Path(test).open(encoding="utf-8") as rows, Path(predictions).open("w", encoding="utf-8") as out:
         next(rows)
         for row in rows:

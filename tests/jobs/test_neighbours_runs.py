@@ -14,7 +14,7 @@ import widehead as wh
 from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure
-from widehead.jobs.candidates import Choice
+from widehead.jobs.candidates import NONE, Choice
 from widehead.jobs.neighbours import FEWEST, Neighbours, best_power, held_out
 from widehead.metrics import Propensities
 from widehead.models.classifiers import LinearClassifiers
@@ -142,13 +142,37 @@ def test_margins_that_help_are_kept_with_the_run(tmp_path: Path) -> None:
     assert choice is not None
     assert choice.margin > 0.0
     gains = {margin: gain for _, margin, gain in sorted(choice.race, key=lambda row: row[2])}  # of each the largest
-    ratios = [choice.after[name] / max(choice.before[name], 1e-4) for name in choice.before]
+    ratios = [choice.after[name] / max(choice.before[name], 1 / choice.documents) for name in choice.before]
     assert gains[choice.margin] > 0.97 * max(gains.values())
-    assert choice.weights or np.mean(ratios) == pytest.approx(gains[choice.margin], rel=0.07)  # of halves, and of all
+    assert choice.weights or np.prod(ratios) ** (1 / len(ratios)) == pytest.approx(gains[choice.margin], rel=0.07)
     found = run.evaluate(tmp_path / "test.txt")["precision@1"]
-    by_votes = replace(choice, weight=choice.weight or 1.0, margin=0.0, weights=[])
+    by_votes = replace(choice, weight=choice.weight or 1.0, margin=0.0, tree=0.0, weights=[])
     by_votes.write(tmp_path / "run" / "neighbours.json")
     assert found > Run.open(tmp_path / "run").evaluate(tmp_path / "test.txt")["precision@1"] + 0.03
+
+
+def test_one_tree_of_the_documents_that_do_not_choose_and_three_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A choice of trees alone is kept, opened, and ranks as it did."""
+    files(tmp_path)
+    grow, grown = Neighbours.grow, list[tuple[int, int]]()
+
+    def watched(self: Neighbours, count: int) -> Any:
+        grown.append((self.labels.shape[0], count))
+        return grow(self, count)
+
+    monkeypatch.setattr(Neighbours, "grow", watched)
+    only_trees = lambda self, *_: replace(NONE, tree=2.0, power=self.choice.power)  # noqa: E731
+    monkeypatch.setattr(Neighbours, "chosen", only_trees)
+    run = run_in(tmp_path)
+    assert grown == [(1_050 - len(held_out(1_050, 0)), 1), (1_050, 3)]
+    beside = run.network.beside
+    assert isinstance(beside, Neighbours)
+    assert beside.classifiers is None
+    assert beside.trees is not None
+    assert len(beside.trees.trees) == 3
+    assert run.evaluate(tmp_path / "test.txt")["precision@1"] > 0.9
 
 
 def test_neighbours_that_do_not_help_count_nothing(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_what_tells_of_labels_wins(tells: str) -> None:
     if tells == "difference":
         assert len(choice.weights) == len(TOLD)
         assert choice.after["precision@1"] > 1.5 * max(row[2] for row in choice.race) * choice.before["precision@1"]
-    assert np.mean([choice.after[n] / choice.before[n] for n in _NAMES]) >= 1.0
+    assert np.prod([choice.after[n] / choice.before[n] for n in _NAMES]) >= 1.0
     every = np.arange(_DOCUMENTS)
     assert choice.after == pytest.approx(judged(choice, candidates, held, every))
     assert choice.before == pytest.approx(judged(NONE, candidates, held, every))
@@ -107,7 +107,8 @@ def test_a_race_is_the_mean_of_two_halves(tells: str) -> None:
         for half in (~odd, odd):
             rows = np.flatnonzero(half)
             before, after = (judged(c, candidates, held, rows) for c in (NONE, pair))
-            gains.append(np.mean([after[name] / max(before[name], 1e-4) for name in _NAMES]))
+            ratios = [max(after[name], 1 / _DOCUMENTS) / max(before[name], 1 / _DOCUMENTS) for name in _NAMES]
+            gains.append(np.prod(ratios) ** (1 / len(ratios)))
         assert gain == pytest.approx(np.mean(gains) if pair.helps else 1.0)
 
 
@@ -174,3 +175,10 @@ def test_one_lucky_setting_does_not_win(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Race, "_weights_are_better", lambda *_: False)
     choice = race(candidates, held).best([((0.0,), tuple(given), (0.0, 0.5))], 1e-3)
     assert choice.weight / candidates.spread() == pytest.approx(0.5)
+
+
+def test_trees_alone_help() -> None:
+    choice = replace(NONE, tree=0.5)
+    assert (choice.helps, choice.takes_trees, choice.takes_margins) == (True, True, False)
+    assert "label trees 0.5" in str(choice)
+    assert "trees" not in str(replace(choice, tree=0.0, weight=1.0))

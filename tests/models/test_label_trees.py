@@ -69,6 +69,23 @@ def test_labels_of_one_topic_stand_together(monkeypatch: pytest.MonkeyPatch) -> 
         assert min(np.mean(level == np.arange(40) % 2), np.mean(level != np.arange(40) % 2)) < 0.06
 
 
+def test_trees_begin_at_other_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_trees, "_FEWEST", 12)
+    one, two = LabelTrees.of(*documents(), 2).trees
+    assert not np.array_equal(one.nodes, two.nodes)
+
+
+def test_centres_are_the_largest_sums_of_a_labels_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_trees, "_KEPT", 4)
+    x, y = documents()
+    there = np.array([0, 3, 7, 50])
+    expected = (y.toarray().T @ x.toarray())[there]
+    order = np.argsort(-expected, axis=1, kind="stable")
+    np.put_along_axis(expected, order[:, 4:], 0.0, axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(label_trees._centres(x, y, there).toarray(), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("pairs_at_a_time", [1, 300, 1 << 20])
 def test_each_classifier_learns_from_the_documents_under_its_parent(
     fewest: int, pairs_at_a_time: int, monkeypatch: pytest.MonkeyPatch

@@ -82,7 +82,7 @@ class Choice(Chosen):
         return self.tree > 0.0 or bool(self.weights)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of a report: mean ratios of the metrics, by λ across and w in spreads down."""
+        """The header and the rows of a report: mean ratios of metrics (race.py), by λ across and w in spreads down."""
         gains = {(part, margin): gain for part, margin, gain in self.race}
         parts, margins = (sorted({row[k] for row in self.race}) for k in (0, 1))
         rows = [[f"{part:g}", *(f"{gains[part, margin]:.4g}" for margin in margins)] for part in parts]

@@ -207,9 +207,9 @@ class Neighbours:
     ) -> Choice:
         """What does best on ``held`` documents, which are none of these and trained nothing.
 
-        Best: the largest ratios of the metrics to those of the network alone, which has 1, on average over the metrics
-        and two halves of the documents. Weights of `TOLD` take the place of w and λ if those that one half fits do
-        better by 2 % on the other one than w and λ that the same half chose.
+        Best: the largest ratios of the metrics to those of the network alone, which has 1, on average over the metrics,
+        two halves of the documents and settings that lie beside one another. Weights of `TOLD` take the place of w, λ
+        and τ if those that one half fits do better by 2 % and ½/√m on the other one than what the same half chose.
         """
         depth = Evaluation(names, propensities).depth
         candidates = self._looked_up(network, held, size, depth)

@@ -87,7 +87,10 @@ class Race:
 
     def _gain(self, choice: Choice, half: int) -> float:
         after, before = self._judged(choice, self._parts[half], self._halves[half]), self._before[half]
-        return float(np.mean([after[name] / max(before[name], 1e-4) for name in self._names]))
+        # The geometric mean: with the arithmetic one metrics that the network is poor at would count more than others.
+        least = 1.0 / len(self._held)  # one hit beside none is luck
+        ratios = [max(after[name], least) / max(before[name], least) for name in self._names]
+        return float(np.exp(np.mean(np.log(ratios))))
 
     def _judged(self, choice: Choice, candidates: Candidates, some: np.ndarray) -> dict[str, float]:
         """Metrics of some documents (m,) bool, whose candidates these are."""
