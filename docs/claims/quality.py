@@ -132,8 +132,8 @@ GENES = Claim(
 PACKAGES = Claim(
     "Labels: Debian's packages",
     "What a package of Debian 12 is for, in a line, to the packages that it depends on: 51,973 packages, 35,517 "
-    "labels, one thread, no options, beside omikuji's Parabel and Bonsai, three trees each. The test part was looked at twice "
-    "before, and the rule by which weights are chosen changed after that, on the validation part (recipes/LOG.md).",
+    "labels, one thread, no options, beside omikuji's Parabel and Bonsai, three trees each. The test part was looked "
+    "at before, and the rule by which weights are chosen changed after that, on the validation part (recipes/LOG.md).",
     "python recipes/multilabel.py FOLDER --sets packages --threads 1",
     (Table("recipes/results/multilabel.jsonl", _LABELS, {"set": "packages", "judged_by": ("test",)}),),
 )
