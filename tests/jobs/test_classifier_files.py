@@ -69,6 +69,8 @@ def _at(*path: Any) -> Callable[[dict[str, Any], Any], None]:
         (_at("trees"), lambda _: []),
         (_at("trees"), lambda _: 3),
         (_at("trees", 0), lambda _: {}),
+        (_at("trees", 0), lambda _: torch.ones(3)),
+        (_at("trees", 0, "inner"), lambda _: torch.ones(2)),
         (_at("trees", 0, "nodes"), lambda t: t + 1),  # of a node that is not there
         (_at("trees", 0, "nodes"), lambda t: t - 1),
         (_at("trees", 0, "nodes"), lambda t: t.float()),

@@ -78,14 +78,14 @@ def _read(tree: Mapping[str, Any], shape: tuple[int, int]) -> LinearClassifiers:
     return LinearClassifiers(matrix_of(tree["by_feature"], shape[::-1]), biases)
 
 
-def _some(trees: Any) -> list[Any]:
-    if not isinstance(trees, list) or not trees:
+def _some(trees: Any, least: int = 1) -> list[Any]:
+    if not isinstance(trees, list) or len(trees) < least or not all(isinstance(tree, dict) for tree in trees):
         raise ValueError(f"trees {type(trees).__name__}")
     return trees
 
 
 def _tree(tree: Mapping[str, Any], shape: tuple[int, int]) -> LabelTree:
-    nodes, inner = tree["nodes"].numpy(), tree["inner"]
+    nodes, inner = tree["nodes"].numpy(), _some(tree["inner"], 0)
     if nodes.dtype != np.int64 or nodes.shape != (len(inner), shape[0]):
         raise ValueError(f"nodes {nodes.dtype} of shape {nodes.shape} on {len(inner)} levels")
     found = []
