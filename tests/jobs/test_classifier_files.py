@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from widehead.errors import CheckpointError
 from widehead.jobs.classifier_files import read_classifiers, write_classifiers
 from widehead.jobs.neighbours import Neighbours
 from widehead.models import label_trees
+from widehead.models.classifiers import LinearClassifiers
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 
 _SHAPE = 30, 20
@@ -111,15 +111,17 @@ def test_pairs_that_are_not_there_have_no_margins(made: Neighbours) -> None:
         made.classifiers.margins(made._known[:, :19], one, one)
 
 
-def test_margins_in_c_are_those_of_scipy(made: Neighbours, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_margins_in_c_are_those_of_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many labels, so that threads work at the same time."""
     rng = np.random.default_rng(1)
-    rows = np.sort(rng.integers(0, 80, 500))
-    labels = rng.integers(0, 30, 500)
-    assert made.classifiers is not None
-    for threads in (1, 3):
+    features, by_feature = (
+        scipy.sparse.csr_matrix((rng.random(shape) * (rng.random(shape) < 0.3)).astype(np.float32))
+        for shape in ((300, 40), (40, 6_000))
+    )
+    made = LinearClassifiers(by_feature, rng.standard_normal(6_000).astype(np.float32))
+    rows, labels = np.sort(rng.integers(0, 300, 5_000)), rng.integers(0, 6_000, 5_000)
+    expected = made._margins_by_scipy(features, rows, labels)
+    assert np.abs(expected - made.biases[labels]).max() > 1.0
+    for threads in (1, 4, 4, 4):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        found = made.classifiers.margins(made._known, rows, labels)
-        expected = made.classifiers._margins_by_scipy(made._known, rows, labels)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-        assert np.abs(found).max() > 0.5
-    assert replace(made.choice, tree=1.0).takes_trees
+        np.testing.assert_allclose(made.margins(features, rows, labels), expected, atol=1e-5)

@@ -152,9 +152,13 @@ def test_documents_that_are_looked_up_in_parts_are_ranked_as_all_together() -> N
     own = -np.sort(-rng.standard_normal((12, 230)), axis=1)
     classes = np.stack([rng.permutation(300)[:230] for _ in range(12)])
     votes = _sparse(rng, (12, 300), 0.05)
-    choice, k = replace(NONE, weight=0.5), 215
+    choice, k = replace(NONE, weight=0.5, margin=0.4, tree=0.3), 215
     parts = [Candidates.of(own[some], classes[some], votes[some]) for some in (slice(5), slice(5, 6), slice(6, 12))]
     whole = Candidates.of(own, classes, votes)
+    whole.margins, whole.trees = rng.standard_normal(len(whole.rows)), -rng.random(len(whole.rows))
+    for part, some in zip(parts, (slice(5), slice(5, 6), slice(6, 12)), strict=True):
+        here = np.isin(whole.rows, np.arange(12)[some])
+        part.margins, part.trees = whole.margins[here], whole.trees[here]
     for found, expected in zip(Candidates.joined(parts).best(choice, k), whole.best(choice, k), strict=True):
         assert (found == expected).all()
     assert Candidates.joined(parts).spread() == pytest.approx(whole.spread())
