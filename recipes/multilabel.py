@@ -3,8 +3,8 @@
     python recipes/multilabel.py FOLDER [--sets citeulike-t,yso-finna-en] [--threads 2] [--rows 60000] [--validate]
         [--peers Parabel,Bonsai]
 
-FOLDER holds citeulike-t/{train,test}.txt.gz, yso-finna-en/{train,test}.tsv.gz, and what label_sets.py says of wordnet,
-phenotypes, synonyms and genes. All systems read the same features: those of the file, or of texts the tf-idf weights of
+FOLDER holds citeulike-t/{train,test}.txt.gz, yso-finna-en/{train,test}.tsv.gz, and what label_sets.py says of the other
+sets. All systems read the same features: those of the file, or of texts the tf-idf weights of
 the training words (widehead.data.TextFeatures). Rows without features or without labels are left out. Times and memory
 are of reading and training, without evaluation, for all. ``--rows`` trains on the first rows of a fixed shuffle.
 ``--validate`` judges by a tenth of the training rows, at most 4,000, which then train nothing, for choices that leave

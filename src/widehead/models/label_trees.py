@@ -70,7 +70,7 @@ class LabelTree:
         return cls(nodes, inner, leaves)
 
     def values(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(p,) float64 of pairs of a row of (m, N) ``features`` and a label: 0 if all margins are above 1, or below."""
+        """(p,) float64 of pairs of a row of (m, N) ``features`` and a label: 0 at most, if no margin is below 1."""
         found = -_missing(self.leaves.margins(features, rows, labels))
         for level, classifiers in zip(self.nodes, self.inner, strict=True):
             node = level[labels]
