@@ -15,9 +15,9 @@ from support.chosen import rooms, trained, write_parts
 from widehead.errors import CheckpointError
 from widehead.jobs.base import Chosen
 from widehead.jobs.candidates import TOLD, Choice
-from widehead.jobs.direct_trial import DirectTrial
 from widehead.jobs.probe import Probe
 from widehead.jobs.session_votes import FEATURES, SessionWeights
+from widehead.jobs.trial import Trial
 from widehead.jobs.user_votes import UserWeights
 from widehead.report.page import write_report
 
@@ -29,8 +29,8 @@ CHOSEN: list[Chosen] = [
     SessionWeights([1.0] * len(FEATURES), 9, BEFORE, AFTER, [2.0] * len(FEATURES), 7, BEFORE, AFTER),
     Probe(500, "", 1_000, 4, 200, BEFORE, AFTER),
     Probe(0, "users are few"),
-    DirectTrial(0.5, "", 1_000, 4, 200, 300, [[0.0, 0.0, 0.1], [0.5, 0.2, 0.0]]),
-    DirectTrial(0.75, "several processes"),
+    Trial(8, 0.5, "", 1_000, 4, 200, 300, [[16.0, 0.0, 0.0, 0.1], [8.0, 0.5, 0.2, 0.0]]),
+    Trial(8, 0.75, "several processes"),
 ]
 NUMBER = ['"0.5"', "null", "NaN", "Infinity", "1e309", "true", "[]", "{}"]
 WRONG = {
@@ -116,13 +116,15 @@ def test_what_is_missing_or_unknown_is_refused(chosen: Chosen, tmp_path: Path) -
         (SessionWeights, {"known_places": 0}, "by 0 places"),
         (SessionWeights, {"known_after": {}}, "metrics recall@5, ndcg@5 before"),
         (Probe, {"after": {}}, "metrics recall@5, ndcg@5 before"),
-        (DirectTrial, {"weight": 0.75}, "weight 0.75"),
-        (DirectTrial, {"weight": -0.5, "race": [[-0.5, 0.0, 0.0]]}, "weight -0.5"),
-        (DirectTrial, {"race": []}, "weight 0.5, race []"),
-        (DirectTrial, {"race": [[0.5, 0.0]]}, "list index"),
-        (DirectTrial, {"race": [[0.5, 0.0, 0.1, 0.1]]}, "weight 0.5"),
-        (DirectTrial, {"race": [[0.5, 0.0, -0.1]]}, "weight 0.5"),
-        (DirectTrial, {"weight": -0.5, "because": "no data"}, "weight -0.5"),
+        (Trial, {"weight": 0.75}, "weight 0.75"),
+        (Trial, {"units": 16}, "16 units, weight 0.5"),
+        (Trial, {"weight": -0.5, "race": [[8.0, -0.5, 0.0, 0.0]]}, "weight -0.5"),
+        (Trial, {"race": []}, "weight 0.5, race []"),
+        (Trial, {"race": [[8.0, 0.5, 0.0]]}, "list index"),
+        (Trial, {"race": [[8.0, 0.5, 0.0, 0.1, 0.1]]}, "weight 0.5"),
+        (Trial, {"race": [[8.0, 0.5, 0.0, -0.1]]}, "weight 0.5"),
+        (Trial, {"race": [[8.0, 0.5, 0.0, 0.1], [-1.0, 0.5, 0.0, 0.1]]}, "weight 0.5"),
+        (Trial, {"weight": -0.5, "because": "no data"}, "weight -0.5"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -139,8 +141,8 @@ def test_what_is_of_another_run_is_refused(tmp_path: Path) -> None:
     write_parts(tmp_path, rooms(400, 40))
     run = trained("recommender", tmp_path, "run", width=2, holdout=0.0)
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
-    assert "By default there is no direct term" in page
-    for name, other in (("direct.json", DirectTrial(0.75, "elsewhere")), ("probe.json", Probe(500, "elsewhere"))):
+    assert "By default the network has 2 units and there is no direct term" in page
+    for name, other in (("trial.json", Trial(2, 0.75, "elsewhere")), ("probe.json", Probe(500, "elsewhere"))):
         path = run.folder.path / name
         whole = path.read_bytes()
         other.write(path)

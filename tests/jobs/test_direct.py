@@ -16,11 +16,11 @@ from support.chosen import random_pairs, rooms, trained, write_parts
 import widehead as wh
 from widehead.errors import RankingWarning
 from widehead.heads.indexed import IndexedTopK
-from widehead.jobs import configure, direct, direct_trial, recommender
+from widehead.jobs import configure, direct, recommender, trial
 from widehead.jobs.direct import INPUT_POWER, OUTPUT_POWER, USER_POWER, DirectTerm
-from widehead.jobs.direct_trial import DirectTrial
 from widehead.jobs.probe import Probe
 from widehead.jobs.recommender import Recommender
+from widehead.jobs.trial import Trial
 from widehead.jobs.user_votes import FEWEST
 from widehead.report.tables import number
 from widehead.runs import Run
@@ -98,7 +98,7 @@ def test_items_that_are_first_of_neither_are_left_out(monkeypatch: pytest.Monkey
     head, hidden = head_of(4, 30), torch.randn(5, 4, dtype=torch.float64)
     inputs = SparseTargets.from_csr(pairs[:5])
     term = DirectTerm(pairs, WEIGHT)
-    (found,) = term.candidates(head, inputs, hidden, 3, None)
+    ((found,),) = term.candidates([(head, hidden)], inputs, 3, None)
     outputs, others = (hidden @ head.weight().T).numpy(), term.scores(pairs[:5]).toarray()
     for row in range(5):
         named = set(np.argsort(-outputs[row])[:3]) | set(np.argsort(-others[row])[:3])
@@ -155,7 +155,7 @@ def test_it_ranks_by_default_where_neighbours_do_not(
     options: dict[str, Any], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
-    monkeypatch.setattr(direct_trial, "tried", lambda *_: DirectTrial(WEIGHT, "tried elsewhere"))
+    monkeypatch.setattr(trial, "tried", lambda *_: Trial(8, WEIGHT, "tried elsewhere"))
     write_parts(tmp_path, rooms(FEWEST, 100))
     config = configure("recommender", train=str(tmp_path / "train.txt"), out="run", **options)
     job = Recommender.of(config, config.train).job
@@ -168,7 +168,7 @@ def test_it_does_not_by_default_where_ratings_count(
 ) -> None:
     """Others may share items with a user because they dislike them as much."""
     monkeypatch.setattr(recommender, "probed", lambda *_: Probe(0, "tried elsewhere"))
-    monkeypatch.setattr(direct_trial, "tried", lambda *_: DirectTrial(WEIGHT, "tried elsewhere"))
+    monkeypatch.setattr(trial, "tried", lambda *_: Trial(8, WEIGHT, "tried elsewhere"))
     pairs = random_pairs(np.random.default_rng(2), (FEWEST + 50, 40), 0.2)
     pairs.data[::3] = -1.0 if ratings else 1.0
     config = configure("recommender", out="run", ratings=ratings)

@@ -14,7 +14,8 @@ import torch
 
 from widehead.data import Batches, Interactions, Vocabulary
 from widehead.jobs import build_network, configure
-from widehead.jobs.recommender import Recommender, affordable_width, factors, scaled
+from widehead.jobs.recommender import Recommender, factors, scaled
+from widehead.jobs.widths import affordable_width
 from widehead.options import TrainingConfig
 from widehead.runs import Run
 from widehead.runs.onnx_file import BestOfBags
@@ -211,7 +212,7 @@ def test_memory_and_time_bound_the_width(
 
 @pytest.fixture
 def much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("widehead.jobs.recommender.told", lambda *_: 64 * GB)
+    monkeypatch.setattr("widehead.jobs.widths.told", lambda *_: 64 * GB)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from support.cli_runs import JOBS
 from support.several import Several
 from support.small_run import PROCESSES
 
-from widehead.jobs.direct_trial import UNTRIED
 from widehead.jobs.session_votes import SessionWeights
+from widehead.jobs.trial import UNTRIED
 from widehead.jobs.user_votes import FEWEST
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint

@@ -116,7 +116,7 @@ class Job(Kind, ABC):
         by_shares: whether each of several processes keeps a share of the data. Then ``of`` takes a `Share` too, and all
             of them call it, and ``save`` of the job that has one.
         choice: what ``trained`` keeps in neighbours.json, if the job chooses anything there.
-        probe, trial: what ``save`` keeps in probe.json and direct.json, if the job tries anything before a run.
+        probe, trial: what ``save`` keeps in probe.json and trial.json, if the job tries anything before a run.
     """
 
     exclude_inputs: ClassVar[bool] = False

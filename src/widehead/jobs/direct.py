@@ -16,8 +16,9 @@ users and an item.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ class DirectTerm:
             exclude: (m) items that no place may hold.
         """
         best = []
-        for found in self.candidates(head, inputs, hidden, k, exclude):
+        for (found,) in self.candidates([(head, hidden)], inputs, k, exclude):
             values = found.own + self.weight * found.direct
             best.append(best_of_rows(found.rows, found.items, values, found.m, k))
         scores, classes = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*best, strict=True))
@@ -120,42 +121,62 @@ class DirectTerm:
 
     def candidates(
         self,
-        head: ExactHead | IndexedTopK,
+        networks: Sequence[tuple[ExactHead | IndexedTopK, Tensor]],
         inputs: SparseTargets,
-        hidden: Tensor,
         k: int,
         exclude: SparseTargets | None,
-    ) -> Iterator[Both]:
-        """What `top_k` ranks, of some users after others; the weight has no say."""
+    ) -> Iterator[list[Both]]:
+        """What `top_k` ranks by each of some heads and hidden layers, some users after others; weights have no say."""
         width = self._back.shape[1]
         size = max(1, _AT_ONCE // width)
         bags = binary(csr_of_bags(inputs, width))
         banned = None if exclude is None else binary(csr_of_bags(exclude, width))
-        first = head.top_k(hidden, min(max(k, FIRST), width), exclude=exclude)
-        scores, classes = (part.cpu().numpy() for part in first)
-        exact = head.head if isinstance(head, IndexedTopK) else head
-        assert isinstance(exact, ExactHead)
-        for start in range(0, len(hidden), size):
+        first = []
+        for head, hidden in networks:
+            best = head.top_k(hidden, min(max(k, FIRST), width), exclude=exclude)
+            scores, classes = (part.cpu().numpy() for part in best)
+            first.append(np.where(scores > -np.inf, classes, -1))
+        for start in range(0, len(inputs), size):
             some = slice(start, start + size)
-            named = np.where(scores[some] > -np.inf, classes[some], -1)
-            yield self._both(exact, hidden[some], bags[some], named, None if banned is None else banned[some])
+            met = self._met(bags[some], None if banned is None else banned[some], first[0].shape[1])
+            named = zip(networks, first, strict=True)
+            yield [_both(_exact(head), hidden[some], here[some], met) for (head, hidden), here in named]
 
-    def _both(self, head: ExactHead, hidden: Tensor, given: CSR, named: np.ndarray, banned: CSR | None) -> Both:
-        """Of some users, whose best items by the network are ``named`` (m, ·), −1 in places that none takes."""
-        m, width = given.shape
+    def _met(self, given: CSR, banned: CSR | None, k: int) -> _Met:
+        """The term's numbers of some users, and their k first items."""
         found = self.scores(given)
         spread, direct = _spread(found), torch.from_numpy(found.toarray())  # sorting rows takes longer than their zeros
         if banned is not None:
             direct[rows_of_entries(banned), banned.indices] = 0.0
-        rows = np.arange(m)[:, None] * np.int64(width)
-        best, most = (part.numpy() for part in direct.topk(named.shape[1], sorted=False))
-        keys = distinct(np.append((rows + named)[named >= 0], (rows + most)[best > 0.0]))
-        which, items = np.divmod(keys, np.int64(width))
-        offsets = torch.from_numpy(np.searchsorted(which, np.arange(m + 1)))
-        pairs = SparseTargets(torch.from_numpy(items), offsets)
-        q, s, o = (part.double().cpu().numpy() for part in head.statistics(hidden, pairs.to(hidden.device)))
-        own = positive(np.sqrt(np.maximum(q / width - (s / width) ** 2, 0.0)))
-        return Both(m, which, items, o / own[which], direct[which, items].numpy() / spread[which])
+        best, most = (part.numpy() for part in direct.topk(k, sorted=False))
+        return _Met(direct.numpy(), spread, np.where(best > 0.0, most, -1))
+
+
+class _Met(NamedTuple):
+    """Of m users: z (m, D), but 0 where it is banned, its spread (m,), and the first items (m, k), −1 for none."""
+
+    direct: np.ndarray
+    spread: np.ndarray
+    first: np.ndarray
+
+
+def _exact(head: ExactHead | IndexedTopK) -> ExactHead:
+    exact = head.head if isinstance(head, IndexedTopK) else head
+    assert isinstance(exact, ExactHead)
+    return exact
+
+
+def _both(head: ExactHead, hidden: Tensor, named: np.ndarray, met: _Met) -> Both:
+    """Of some users, whose best items by the network are ``named`` (m, ·), −1 in places that none takes."""
+    m, width = met.direct.shape
+    both = np.concatenate([named, met.first], axis=1)
+    keys = distinct((np.arange(m)[:, None] * np.int64(width) + both)[both >= 0])
+    which, items = np.divmod(keys, np.int64(width))
+    offsets = torch.from_numpy(np.searchsorted(which, np.arange(m + 1)))
+    pairs = SparseTargets(torch.from_numpy(items), offsets)
+    q, s, o = (part.double().cpu().numpy() for part in head.statistics(hidden, pairs.to(hidden.device)))
+    own = positive(np.sqrt(np.maximum(q / width - (s / width) ** 2, 0.0)))
+    return Both(m, which, items, o / own[which], met.direct[which, items] / met.spread[which])
 
 
 def _spread(matrix: CSR) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def probed(job: Recommender, config: TrainingConfig) -> Probe:
         return Probe(0, f"fewer than {FEWEST:,} users have two items, too few to choose by")
     some = some_users(matrix, _PART, _FEWEST, config.seed)
     part = some.shape[0] / matrix.shape[0]
-    width = max(1, round(part * job.settled(replace(config, neighbours=0, direct=0.0)).width))
+    width = max(1, round(part * job.usual_width(config)[0]))
     seen, users, hidden = hidden_pairs(some, config.seed, _HELD)
     held = RowExamples(seen[users], hidden)
     known = Interactions(seen, [], Vocabulary([]), np.zeros(some.shape[0], dtype=np.int64))
@@ -120,35 +120,62 @@ def some_users(matrix: CSR, part: float, fewest: int, seed: int) -> CSR:
     return rows[:, np.flatnonzero(rows.getnnz(axis=0))].tocsr()
 
 
-@torch.no_grad()
 def small_network(job: Recommender, width: int, config: TrainingConfig) -> WideNetwork:
     """A network of d units as the job's default begins it, with the output layer that training by it tends to.
 
     Args:
         config: its seed counts.
     """
+    return small_networks(job, [width], config)[0]
+
+
+@torch.no_grad()
+def small_networks(job: Recommender, widths: list[int], config: TrainingConfig) -> list[WideNetwork]:
+    """`small_network` of some widths, the largest first, of which the others have the leading units."""
     plain = replace(
-        configure(job.name, out=config.out, seed=config.seed, ratings=job.ratings), width=width, neighbours=0
+        configure(job.name, out=config.out, seed=config.seed, ratings=job.ratings), width=widths[0], neighbours=0
     )
     with torch.random.fork_rng(devices=[]):  # the run draws as if there had been no probe
         torch.manual_seed(config.seed)
         encoder, examples = job.encoder(plain), job.examples(plain)
         job.start(encoder, examples, plain)
-        head = ExactHead(width, job.sizes["classes"], SquaredError())
-    shape = job.sizes["classes"], width
-    head.load_weight(least_squares(encoder.eval(), examples, shape, plain.head_ridge))
-    return WideNetwork(encoder, head).eval()
+        heads = [ExactHead(width, job.sizes["classes"], SquaredError()) for width in widths]
+    gram, met = products_of(encoder.eval(), examples, (job.sizes["classes"], widths[0]))
+    for head, width in zip(heads, widths, strict=True):
+        head.load_weight(least_squares(gram[:width, :width], met[:, :width], plain.head_ridge))
+    return [WideNetwork(_Leading(encoder, head.in_features), head).eval() for head in heads]
+
+
+class _Leading(nn.Module):
+    """The first ``width`` units of an encoder."""
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder, self.width = encoder, width
+
+    def forward(self, inputs: Any) -> Tensor:
+        hidden: Tensor = self.encoder(inputs)[:, : self.width]
+        return hidden.contiguous()
 
 
 @torch.no_grad()
-def least_squares(encoder: nn.Module, examples: Examples, shape: tuple[int, int], ridge: float) -> Tensor:
-    """W = YᵀH(HᵀH + ρI)⁻¹ of a shape (D, d), float32, with ``ridge`` times the mean eigenvalue of HᵀH for ρ."""
+def products_of(encoder: nn.Module, examples: Examples, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """HᵀH (d, d) float64 and YᵀH of a shape (D, d), float32."""
     gram, met = torch.zeros(shape[1], shape[1], dtype=torch.float64), torch.zeros(shape)
     for start in range(0, len(examples), _BLOCK):
         inputs, targets = examples.batch(np.arange(start, min(start + _BLOCK, len(examples))))
         hidden = encoder(inputs)
         gram += hidden.double().T @ hidden.double()
         met += torch.from_numpy(csr_of_bags(targets, shape[0]).T @ hidden.numpy())
-    gram += ridge * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
+    return gram, met
+
+
+def least_squares(gram: Tensor, met: Tensor, ridge: float) -> Tensor:
+    """W = YᵀH(HᵀH + ρI)⁻¹ (D, d), float32, with ``ridge`` times the mean eigenvalue of HᵀH for ρ.
+
+    Args:
+        gram, met: HᵀH and YᵀH.
+    """
+    gram = gram + ridge * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
     weight: Tensor = torch.linalg.solve(gram, met.double().T).T.float()
     return weight

@@ -1,8 +1,6 @@
 """Recommender: the items of a user in, the items of a user out."""
 
 import dataclasses
-import math
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -28,12 +26,13 @@ from widehead.data.sparse import CSR, csr_from_parts
 from widehead.errors import DataError
 from widehead.jobs.base import Job, JobData, warn_unchosen
 from widehead.jobs.direct import DIRECT_RANKS, DirectTerm
-from widehead.jobs.direct_trial import DirectTrial, weighed
 from widehead.jobs.entries import factors, scaled
 from widehead.jobs.judging import Given, RankingTest
 from widehead.jobs.network import bag_encoder
 from widehead.jobs.probe import Probe, probed
+from widehead.jobs.trial import Trial, chosen
 from widehead.jobs.user_votes import UserVotes, UserWeights, enough, hidden_pairs
+from widehead.jobs.widths import LEAST_USERS, usual_width
 from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
@@ -41,23 +40,10 @@ from widehead.options.checks import refusal
 from widehead.split import InTurn, Share, alike, local, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
-from widehead.training.memory import told
 
 # Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
 # gowalla's training pairs.
 _USER_POWER, _ITEM_POWER = 0.3, 0.4
-# Rarer items are left out of it: what their few users share with nobody else would take directions of its own. On
-# Epinions, where two items in three have one user, recall@20 is 0.061 with this and 0.025 without, at width 128.
-_LEAST_USERS = 5
-# More units than the data can fill are of a few users each. 256 and 384 are best for Epinions' 310,000 pairs of such
-# items, and from 1,024 on nothing is gained for gowalla's 809,000.
-_PAIRS_A_UNIT, _WIDTHS = 800, (64, 1024)
-_ITEMS_A_UNIT = 8  # fewer if the items are few, of which an eighth spans nearly all; or as `affordable_width` says
-# Bytes that a run may take, at least and for each pair; those that a pair takes, and the name of a user or an item.
-_MEMORY, _MEMORY_A_PAIR, _PAIR, _NAME = 5_400_000_000, 200, 65, 250
-# Products of users and width², at least and for each pair: 10⁹ take some 6 seconds of a core.
-_PRODUCTS, _PRODUCTS_A_PAIR = 50_000_000_000, 5_000
-
 _APART = "several processes have a part of the users each"
 
 
@@ -75,12 +61,12 @@ class Recommender(kind.Recommender, Job):
 
     exclude_inputs = True
     by_shares = True
-    choice, probe, trial = UserWeights, Probe, DirectTrial
+    choice, probe, trial = UserWeights, Probe, Trial
 
     def __init__(self, train: Interactions, ratings: bool, share: Share | None = None) -> None:
         self.train, self._share = train, share
         self.found: Probe | None = None
-        self.weighed: DirectTrial | None = None
+        self.tried: Trial | None = None
         self.ratings = ratings
         self.num_users = train.matrix.shape[0] if share is None else len(train.users)
         counts = train.matrix.getnnz(axis=0).astype(np.int64)
@@ -135,8 +121,8 @@ class Recommender(kind.Recommender, Job):
         elif config.test is not None:
             test = job.read_test(config.test)
         unused = "" if config.ratings or not has_ratings else "; ratings count with --ratings only"
-        config = job._with_what_ranks(config)
-        tried = " ".join(str(found) for found in (job.found, job.weighed) if found is not None)
+        config = job.settled(config)
+        tried = " ".join(str(found) for found in (job.found, job.tried) if found is not None)
         data = JobData(job, job.examples(config), test, f"{_told(found, share)}{unused}", share=share, tried=tried)
         job._forget_names()
         return data
@@ -167,22 +153,6 @@ class Recommender(kind.Recommender, Job):
         if self._share is not None and not self._share.peers.is_first:
             self.train = dataclasses.replace(self.train, users=[], items=Vocabulary([]))
 
-    def _with_what_ranks(self, config: TrainingConfig) -> TrainingConfig:
-        """The options with as many neighbours as the data ask for, and a direct term, if that is left to them."""
-        if config.direct > 0.0 or config.neighbours >= 0:
-            count = max(config.neighbours, 0)
-        else:
-            if self.found is None:
-                self.found = probed(self, config) if self._share is None else Probe(0, _APART)
-            count = self.found.neighbours
-        weight = config.direct
-        if weight < 0.0:
-            fits = count == 0 and not self.ratings and self.can_rank_directly(config)  # it knows nothing of dislikes
-            if fits and self.weighed is None:
-                self.weighed = weighed(self, config, self._share)
-            weight = self.weighed.weight if fits and self.weighed is not None else 0.0
-        return dataclasses.replace(config, neighbours=count, direct=weight)
-
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""
         return config.neighbours > 0 and enough(self.train.matrix)
@@ -210,7 +180,7 @@ class Recommender(kind.Recommender, Job):
             if is_first:
                 folder.keep("items.txt", self.train.items.save)
                 folder.keep("users.txt", Vocabulary(self.train.users).save)
-                for found, path in ((self.found, folder.probe_path), (self.weighed, folder.trial_path)):
+                for found, path in ((self.found, folder.probe_path), (self.tried, folder.trial_path)):
                     if found is not None:
                         found.write(path)
         folder.keep("history.safetensors", lambda path: save_checkpoint(path, tree), is_first)
@@ -235,26 +205,37 @@ class Recommender(kind.Recommender, Job):
         return dataclasses.replace(self.train, has_ratings=self.ratings) if whole else None
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
-        """``width`` 0 becomes one unit for each 800 pairs of items that have 5 users or more: 64 to 1,024 in 32s.
+        """``neighbours`` -1 becomes what `probed` found, ``width`` 0 and ``direct`` -1 what `chosen` did.
 
-        It is an eighth of the items at most, and less if memory or time would run out: see `affordable_width`.
-        ``neighbours`` -1 becomes what `probed` found, ``direct`` -1 what `weighed` did.
+        Where there is nothing to choose by, ``width`` 0 becomes `usual_width`, and there is no direct term.
         """
-        config = self._with_what_ranks(config)
+        if config.direct > 0.0 or config.neighbours >= 0:
+            count = max(config.neighbours, 0)
+        else:
+            if self.found is None:
+                self.found = probed(self, config) if self._share is None else Probe(0, _APART)
+            count = self.found.neighbours
+        is_open = config.width == 0 or config.direct < 0.0
+        # The term knows nothing of dislikes, and what is tried is least squares on singular vectors.
+        if is_open and count == 0 and not self.ratings and self.can_rank_directly(config):
+            if self.tried is None:
+                self.tried = chosen(self, config, self._share)
+            width, weight = self.tried.units, self.tried.weight
+        else:
+            width, weight = self.usual_width(config)[0], 0.0
+        weight = weight if config.direct < 0.0 else config.direct
+        if config.width == 0:
+            usual, why = self.usual_width(config)
+            why = f"width {width} and not {usual:,}, by hidden pairs" if width < usual else why
+            because = f"{config.because or 'the default'}; {why}" if why else config.because
+            config = dataclasses.replace(config, because=because)
+        return dataclasses.replace(config, width=config.width or width, neighbours=count, direct=weight)
+
+    def usual_width(self, config: TrainingConfig) -> tuple[int, str]:
+        """The width of ``config``, or `usual_width` if it has none; and what bounds that, or ""."""
         if config.width > 0:
-            return config
-        counts = self.item_counts
-        lasting = counts >= _LEAST_USERS
-        units = round(counts[lasting].sum() / _PAIRS_A_UNIT / 32) * 32
-        wanted = int(np.clip(units, *_WIDTHS))
-        users, items = self.num_users, len(counts)
-        memory = told("MemTotal", "/proc/meminfo") or sys.maxsize
-        affordable = affordable_width(users, items, int(lasting.sum()), int(counts.sum()), memory)
-        width = max(_WIDTHS[0], min(wanted, items // _ITEMS_A_UNIT // 32 * 32, affordable))
-        if width < wanted:
-            bounded = f"width {width} and not {wanted:,}, because of {users:,} users and {items:,} items"
-            config = dataclasses.replace(config, because=f"{config.because or 'the default'}; {bounded}")
-        return dataclasses.replace(config, width=width)
+            return config.width, ""
+        return usual_width(self.num_users, self.item_counts)
 
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
         kept = self._lasting(config.width)
@@ -264,7 +245,7 @@ class Recommender(kind.Recommender, Job):
 
     def _lasting(self, width: int) -> np.ndarray:
         """The items that the singular vectors are of: those of 5 users and more, all if they are fewer than units."""
-        frequent = np.flatnonzero(self.item_counts >= _LEAST_USERS)
+        frequent = np.flatnonzero(self.item_counts >= LEAST_USERS)
         return frequent if len(frequent) >= width else np.arange(len(self.item_counts))
 
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
@@ -371,22 +352,6 @@ class Recommender(kind.Recommender, Job):
 
     def _bags(self, given: Interactions) -> Given:
         return Given.bags(given.users, given.matrix if self.ratings else binary(given.matrix))
-
-
-def affordable_width(users: int, items: int, lasting: int, pairs: int, memory: int) -> int:
-    """The multiple of 32 up to which memory and time last.
-
-    While singular vectors are found there are two blocks of the smaller side of the matrix, with what products and
-    factors of them need, and the rows of items twice; then those and W.
-
-    Args:
-        lasting: items of 5 users and more, which alone have rows in the encoder.
-        memory: bytes that the machine has, of which a run takes three quarters at most.
-    """
-    room = min(max(_MEMORY, _MEMORY_A_PAIR * pairs), 3 * memory // 4) - _PAIR * pairs - _NAME * (users + items)
-    numbers = max(items + lasting, 5 * min(users, lasting) // 2 + 2 * lasting, 1)
-    by_time = math.isqrt(max(_PRODUCTS, _PRODUCTS_A_PAIR * pairs) // max(1, users))
-    return max(0, min(room // (4 * numbers), by_time)) // 32 * 32
 
 
 def _told(found: Interactions, share: Share | None) -> str:

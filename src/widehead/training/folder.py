@@ -6,7 +6,7 @@ checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html
 estimator.json              what an estimator knows besides, if one saved the run
-probe.json, direct.json     whether neighbours should rank, and what the direct term weighs, if the data decided
+probe.json, trial.json     whether neighbours should rank, and what the direct term weighs, if the data decided
 .lock                       while a process trains here
 """
 
@@ -32,7 +32,7 @@ LOCK = ".lock"
 _CHUNK = 1 << 20
 _FILES = (
     *("config.json", "metrics.jsonl", "report.html", "estimator.json"),
-    *("probe.json", "direct.json", "neighbours.json", "classifiers.safetensors"),
+    *("probe.json", "trial.json", "neighbours.json", "classifiers.safetensors"),
 )
 _FOLDERS = ("checkpoints", "vocabularies")
 
@@ -49,7 +49,7 @@ class RunFolder:
         self.report_path = self.path / "report.html"
         self.neighbours_path = self.path / "neighbours.json"
         self.probe_path = self.path / "probe.json"
-        self.trial_path = self.path / "direct.json"
+        self.trial_path = self.path / "trial.json"
         self.classifiers_path = self.path / "classifiers.safetensors"
         self.estimator_path = self.path / "estimator.json"
         self.last_checkpoint = self.path / "checkpoints" / "last.safetensors"
