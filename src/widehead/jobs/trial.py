@@ -51,6 +51,7 @@ loses on none of the sets of recipes/LOG.md."""
 PARTS = 1.0, 0.5, 0.25, 0.125
 """Of the usual width, that are tried: singular vectors of the widest begin with those of all others."""
 
+_FEW = 300  # users of two items, below which no width is tried; the term asks for more
 _NARROWEST, _MULTIPLE = 16, 8  # units that are tried, and of how many they are a multiple
 _PRODUCTS = 3e9  # p³(n + D)d² of a part p: some seconds of a core
 _FEWEST = 4_000  # users, of whom a part is drawn
@@ -132,17 +133,17 @@ def chosen(job: Recommender, config: TrainingConfig, share: Share | None) -> Tri
     """
     matrix, usual, weight = job.train.matrix, job.usual_width(config)[0], max(config.direct, 0.0)
     able, products = totals(share, num_able(matrix), num_products(matrix, job.item_counts))
-    if able < FEWEST:
-        return Trial(usual, weight, f"fewer than {FEWEST:,} users have two items")
-    may_ask = affordable(products, job.num_users)
+    is_dear = not affordable(products, job.num_users)
+    may_ask = config.direct < 0.0 and able >= FEWEST and not is_dear
     if share is not None:
-        weight = UNTRIED if config.direct < 0.0 and may_ask else weight
+        weight = UNTRIED if may_ask else weight
         return Trial(usual, weight, "several processes have a part of the users each")
-    units = widths(usual) if config.width == 0 else [usual]
-    weights = list(WEIGHTS) if config.direct < 0.0 and may_ask else [weight]
-    if len(units) == len(weights) == 1:
+    units = widths(usual) if config.width == 0 and able >= _FEW else [usual]
+    if len(units) > 1 or may_ask:
+        return tried(job, config, units, list(WEIGHTS) if may_ask else [weight])
+    if is_dear and able >= FEWEST:
         return Trial(usual, weight, "the term would take more than a million products a user")
-    return tried(job, config, units, weights)
+    return Trial(usual, weight, f"fewer than {FEWEST if config.width else _FEW:,} users have two items")
 
 
 def widths(usual: int) -> list[int]:
