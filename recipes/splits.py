@@ -2,10 +2,11 @@
 
     python recipes/splits.py FOLDER [--sets ml-1m,amazon-sports] [--threads 1] [--out runs/splits]
 
-FOLDER/NAME holds train.txt and test.txt as `widehead train recommender` reads them, such as a user and the items of that
-user a line; by default all folders that do. Trains with no options, and if hidden pairs had fewer units chosen than usual,
-once more with ``--width`` of as many as usual. Prints a line a run and appends it to recipes/results/splits.jsonl:
-metrics of the test part, what was chosen, CPU seconds of reading, trying and training, and of judging.
+FOLDER/NAME holds train.txt and test.txt as `widehead train recommender` reads them, such as a user and the items of
+that user a line; by default all folders that do. Trains with no options, and if hidden pairs had fewer units chosen
+than usual, once more with ``--width`` of as many as usual. Prints a line a run and appends it to
+recipes/results/splits.jsonl: metrics of the test part, what was chosen, CPU seconds of reading, trying and training,
+and of judging.
 """
 
 from __future__ import annotations
