@@ -30,7 +30,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Neighbours:
     labels = (rng.random((80, 30)) < 0.1).astype(np.float32)
     labels[:, 27:] = 0.0
     found = Neighbours(features, scipy.sparse.csr_matrix(labels), 5)
-    found.learn(found.voted())
+    found.learn(found.voted(np.arange(found.labels.shape[0])))
     found.grow(2)
     return found
 

@@ -138,7 +138,7 @@ def test_labels_that_are_voted_for_beside_a_document_are_those_of_others(
     features = _sparse(rng, (40, 30), 0.2)
     labels = (_sparse(rng, (40, 11), 0.2) > 0).astype(np.float32)
     monkeypatch.setattr("widehead.jobs.neighbours._BLOCK", block)
-    voted = Neighbours(features, labels, 3).voted().toarray() > 0
+    voted = Neighbours(features, labels, 3).voted(np.arange(40)).toarray() > 0
     unit = features.toarray() / np.maximum(np.linalg.norm(features.toarray(), axis=1, keepdims=True), 1e-30)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1.0)

@@ -92,7 +92,7 @@ def test_what_each_power_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_classifiers_learn_from_what_is_voted_for_beside_labels() -> None:
     documents, power = topics(2.0), 1.0
     made = Neighbours(documents.inputs, documents.targets, 3, choice=replace(NONE, power=power))
-    voted = made.voted()
+    voted = made.voted(np.arange(len(documents)))
     found, expected = made.learn(voted), LinearClassifiers.of(made._known, documents.targets, voted)
     assert (found.weights != expected.weights).nnz == 0
     assert np.array_equal(found.biases, expected.biases)

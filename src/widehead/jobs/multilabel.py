@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import nn
 
@@ -182,7 +183,8 @@ class Multilabel(kind.Multilabel, Job):
             return None
         network.eval()
         held = held_out(self.num_documents, config.seed)
-        seen = _part(self._documents, np.setdiff1d(np.arange(self.num_documents), held))
+        others = np.setdiff1d(np.arange(self.num_documents), held)
+        seen = _part(self._documents, others)
         judged = _part(self._documents, held[np.diff(self._documents.targets.indptr)[held] > 0])
         names = [f"precision@{k}" for k in config.at] + [f"psp@{max(config.at)}"]
         choice = NONE
@@ -191,13 +193,18 @@ class Multilabel(kind.Multilabel, Job):
             weighed = dataclasses.replace(NONE, power=power)
             some = _neighbours(seen, config, choice=weighed)
             # Not by votes of all: what documents to choose by vote for beside them tells of their labels.
-            some.learn(some.voted())
+            voted = some.voted(np.arange(len(others)))
+            some.learn(voted)
             some.grow(1)  # for what trees count one will do
             choice = some.chosen(network, judged, self._propensities, names)
             del some
             if choice.takes_margins or choice.takes_trees:
                 everything = _neighbours(self._documents, config, choice=weighed)
-                learnt = everything.learn(everything.voted()) if choice.takes_margins else None
+                learnt = None
+                if choice.takes_margins:
+                    # What has been looked up is not looked up again: few documents are new among so many.
+                    rows = scipy.sparse.vstack([voted, everything.voted(held)], format="csr")
+                    learnt = everything.learn(rows[np.argsort(np.append(others, held))])
                 trees = everything.grow(_TREES) if choice.takes_trees else None
                 write_classifiers(folder.classifiers_path, learnt, trees)
         choice.write(folder.neighbours_path)

@@ -103,12 +103,14 @@ class Neighbours:
         """Rows of length 1 of what features count, float32; rows of zeros stay."""
         return _unit(features if self._counts is None else features @ scipy.sparse.diags_array(self._counts))
 
-    def voted(self) -> CSR:
-        """(n, D) int8 ones: labels that the others nearest to each document vote for, 200 at most, fewer of many."""
-        n = self._known.shape[0]
-        most, work, found = max(1, min(FIRST, _PAIRS // n)), Work("nearest documents", n), []
-        for start in range(0, n, self._block):
-            block = np.arange(start, min(start + self._block, n))
+    def voted(self, some: np.ndarray) -> CSR:
+        """(m, D) int8 ones: labels that the others nearest to ``some`` (m,) of the documents vote for.
+
+        They are 200 of each document at most, fewer if documents are many.
+        """
+        most, work, found = max(1, min(FIRST, _PAIRS // self._known.shape[0])), Work("nearest documents", len(some)), []
+        for start in range(0, len(some), self._block):
+            block = some[start : start + self._block]
             votes = self.votes(self._nearest(self._known[block], block))
             found.append(largest(votes, most).astype(bool).astype(np.int8))  # small, as all are kept
             work.add(len(block))

@@ -6,7 +6,7 @@ checkpoints/last.safetensors, checkpoints/best.safetensors
 vocabularies/NAME.txt       the ids' names, one a line
 report.html
 estimator.json              what an estimator knows besides, if one saved the run
-probe.json, trial.json     whether neighbours should rank, and what the direct term weighs, if the data decided
+probe.json, trial.json      whether neighbours should rank, how wide a recommender is and what its direct term weighs
 .lock                       while a process trains here
 """
 
