@@ -252,7 +252,7 @@ def test_where_the_network_is_large_a_part_of_the_users_stands_in(monkeypatch: p
 def test_cutoffs_beyond_the_items_take_no_memory() -> None:
     """A run refuses them later."""
     job, config = job_of(films()), config_of(width=8)
-    assert tried(job, replace(config, at=(10**9,))) == tried(job, replace(config, at=(80,)))
+    assert tried(job, replace(config, at=(10**9,))) == tried(job, replace(config, at=(160,)))
     found = probed(job, replace(config, at=(10**9,)))
     assert found == probed(job, replace(config, at=(80,)))
     assert set(found.before) == {"recall@80", "ndcg@80"}

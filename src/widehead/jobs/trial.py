@@ -61,7 +61,8 @@ _ENOUGH = 5_000  # pairs, if asking again brings so many
 _USERS = 2_000, 8_000  # who are asked at a time, at most: fewer if they have many pairs
 _SCORES = 5e10  # products that ranking takes at a time, which bounds the users too
 _ERRORS = 2.0  # standard errors by which a weight may be behind the best one and yet be taken
-_CUTOFFS = 1, 2, 5  # in multiples of the run's first one
+# In multiples of the run's first one. Further down lists narrower networks are better than at the top.
+_CUTOFFS = 0.5, 1.0, 2.0
 _BLOCK = 256
 
 
@@ -164,7 +165,8 @@ def tried(job: Recommender, config: TrainingConfig, units: list[int], weights: l
     part = min(1.0, (_PRODUCTS / (sum(shape) * units[0] ** 2)) ** (1 / 3))
     some = some_users(job.train.matrix, part, _FEWEST, config.seed)
     small = [max(1, round(some.shape[0] / shape[0] * width)) for width in units]
-    cutoffs = [min(config.at[0] * times, some.shape[1]) for times in _CUTOFFS]  # more would take memory for nothing
+    items = some.shape[1]  # more would take memory for nothing
+    cutoffs = [max(1, min(round(config.at[0] * times), items)) for times in _CUTOFFS]
     found, pairs, work = [], 0, Work("trying widths and weights", _ENOUGH)
     for time in range(_TIMES):
         seen, users, hidden = hidden_pairs(some, config.seed + time, _HELD, most_asked(some, small[0]))
