@@ -38,6 +38,7 @@ from claims.quality import (
     NEXT_ITEM,
     PACKAGES,
     PHENOTYPES,
+    SPLITS,
     TAGS,
     WIKIPEDIA,
     WIKITEXT,
@@ -83,6 +84,7 @@ PARTS: dict[str, tuple[Claim, ...]] = {
         *(
             GOWALLA,
             EPINIONS,
+            SPLITS,
             MILLION,
             COMPARED,
             DEMO,
