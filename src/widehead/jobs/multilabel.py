@@ -203,8 +203,9 @@ class Multilabel(kind.Multilabel, Job):
                 learnt = None
                 if choice.takes_margins:
                     # What has been looked up is not looked up again: few documents are new among so many.
-                    rows = scipy.sparse.vstack([voted, everything.voted(held)], format="csr")
-                    learnt = everything.learn(rows[np.argsort(np.append(others, held))])
+                    voted = scipy.sparse.vstack([voted, everything.voted(held)], format="csr")
+                    voted = voted[np.argsort(np.append(others, held))]  # no copy but this while classifiers learn
+                    learnt = everything.learn(voted)
                 trees = everything.grow(_TREES) if choice.takes_trees else None
                 write_classifiers(folder.classifiers_path, learnt, trees)
         choice.write(folder.neighbours_path)
