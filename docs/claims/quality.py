@@ -44,9 +44,9 @@ EPINIONS = Claim(
 
 SPLITS = Claim(
     "Recommender: splits of other people",
-    "MovieLens 1M and Amazon CDs as the authors of UltraGCN split them, Amazon's Beauty and Sports, citeulike and LastFM "
-    "as those of LightGCN++ did (training and validation parts together), no options, one thread. Where hidden pairs "
-    "chose [fewer units](howto/recommender.md#the-direct-term) than usual, the second line has as many as usual.",
+    "MovieLens 1M and Amazon CDs as the authors of UltraGCN split them, Amazon's Beauty and Sports, citeulike and "
+    "LastFM as those of LightGCN++ did (training and validation parts together), no options, one thread. Where hidden "
+    "pairs chose [fewer units](howto/recommender.md#the-direct-term) than usual, the second line has as many as usual.",
     "python recipes/splits.py FOLDER --threads 1",
     (
         Table(
