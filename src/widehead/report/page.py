@@ -57,10 +57,10 @@ def _last(records: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
 
 
 def _neighbours(folder: RunFolder, config: TrainingConfig, job: type[Job]) -> list[Table]:
-    """Whether neighbours should rank, what they count, and the direct term, if the data decided about these."""
+    """Whether neighbours should rank, what they count, and width and direct term, if the data decided about these."""
     places = {
         "Neighbours, or none": (job.probe, folder.probe_path),
-        "Direct term": (job.trial, folder.trial_path),
+        "Width and direct term": (job.trial, folder.trial_path),
         "Neighbours": (job.choice, folder.neighbours_path),
     }
     tables = []
