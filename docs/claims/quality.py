@@ -207,8 +207,8 @@ EMBEDDINGS = Claim(
             {"commit": ("4e36e26-dirty",)},
         ),
     ),
-    noted="One thread, other work on the machine. When texts were read otherwise, as 71,805 words, ours had 0.313, 0.691 "
-    "and 0.701, in 31 to 39 s with two threads (lines 1-6 of the file).",
+    noted="One thread, other work on the machine. When texts were read otherwise, as 71,805 words, ours had 0.313, "
+    "0.691 and 0.701, in 31 to 39 s with two threads (lines 1-6 of the file).",
     says=lambda rows: _ahead(rows),
 )
 
