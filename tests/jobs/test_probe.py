@@ -16,7 +16,7 @@ import widehead as wh
 from widehead.data import Interactions, Vocabulary
 from widehead.errors import CheckpointError
 from widehead.jobs import build_network, configure, recommender
-from widehead.jobs.probe import Probe, least_squares, probed, small_network
+from widehead.jobs.probe import Probe, least_squares, probed, products_of, small_network
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import UserVotes, hidden_pairs
 from widehead.runs import Run
@@ -61,7 +61,7 @@ def test_the_output_layer_is_that_of_a_dense_twin() -> None:
     assert len(np.unique(dense)) > 5
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("widehead.jobs.probe._BLOCK", 64)
-        found = least_squares(encoder, examples, (30, 4), 0.6)
+        found = least_squares(*products_of(encoder, examples, (30, 4)), 0.6)
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -159,7 +159,7 @@ def test_estimators_try_too() -> None:
 def test_several_processes_say_that_nothing_was_tried() -> None:
     job = job_of(matrix_of(rooms(1_300, 130)))
     job._share = cast(Any, object())
-    assert job._with_what_ranks(config_of(direct=0.0)).neighbours == 0
+    assert job.settled(config_of(direct=0.0)).neighbours == 0
     assert "several processes" in str(job.found)
 
 

@@ -24,6 +24,7 @@ from widehead.jobs.judging import RankingTest
 from widehead.jobs.probe import Probe, probed, small_network, small_networks
 from widehead.jobs.recommender import Recommender
 from widehead.jobs.trial import UNTRIED, WEIGHTS, Trial, behind, best, chosen, compared, most_asked, ranked, widths
+from widehead.jobs.user_votes import hidden_pairs
 from widehead.models import BagEncoder, WideNetwork
 from widehead.runs import Run
 
@@ -275,6 +276,68 @@ def test_it_is_not_tried_where_users_are_few_or_asking_costs_much(monkeypatch: p
     monkeypatch.setattr(direct, "_PRODUCTS", 1)
     dear = chosen(job_of(films()), config_of(direct=-1.0), None)
     assert (dear.weight, "more than a million products a user" in str(dear)) == (0.0, True)
+
+
+def test_widths_are_tried_from_300_users_of_two_items_on() -> None:
+    few = chosen(job_of(films(299)), config_of(width=0, direct=-1.0), None)
+    assert (few.units, few.weight, few.race) == (64, 0.0, [])
+    assert "fewer than 300 users have two items." in str(few)
+    some = chosen(job_of(films(300)), config_of(width=0, direct=-1.0), None)
+    assert [row[:2] for row in some.race] == [[64.0, 0.0], [32.0, 0.0], [16.0, 0.0]]  # the term asks for more of them
+
+
+def test_a_width_that_is_given_is_kept() -> None:
+    found = chosen(job_of(films()), config_of(width=64, direct=-1.0), None)
+    assert (found.units, [row[:2] for row in found.race]) == (64, [[64.0, weight] for weight in WEIGHTS])
+
+
+@pytest.mark.parametrize(("at", "expected"), [((6, 50), [3, 6, 12]), ((1,), [1, 1, 2]), ((50,), [25, 50, 80])])
+def test_lists_are_half_once_and_twice_as_long_as_the_first_cutoff(
+    at: tuple[int, ...], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list[list[int]]()
+
+    def noted(*given: Any) -> np.ndarray:
+        found.append(given[3])
+        return ranked(*given)
+
+    monkeypatch.setattr(trial, "ranked", noted)
+    tried(job_of(films()), config_of(at=at))
+    assert np.unique(found, axis=0).tolist() == [expected]  # of the 80 items at most
+
+
+def test_standard_errors_are_of_how_far_settings_are_behind_the_best_one() -> None:
+    """They are told of each, for the table: the best one has none, whichever it is."""
+    race = trial.tried(job_of(films()), config_of(), [32, 16], [0.0, 3.0]).race
+    gains, errors = [row[2] for row in race], [row[3] for row in race]
+    first = int(np.argmax(gains))
+    assert (first > 0, errors[first]) == (True, 0.0)
+    assert min(errors[:first] + errors[first + 1 :]) > 0.0
+
+
+def test_several_networks_are_ranked_one_after_another_with_one_weight_after_another() -> None:
+    job, config, weights = job_of(films(400)), config_of(), [0.75, 3.0]
+    seen, users, hidden = hidden_pairs(job.train.matrix, 0)
+    networks, term, held = small_networks(job, [8, 3], config), DirectTerm(seen, 1.0), RowExamples(seen[users], hidden)
+    each = [ranked([network], term, held, [5], [weight]) for network in networks for weight in weights]
+    assert np.array_equal(ranked(networks, term, held, [5], weights), np.concatenate(each))
+    assert len(np.unique(np.concatenate(each).mean(axis=1), axis=0)) == 4
+
+
+def test_a_narrower_width_is_what_is_trained_and_what_the_run_says(tmp_path: Path) -> None:
+    matrix = films(400)
+    (tmp_path / "train.txt").write_text("".join(f"u{u} {' '.join(map(str, matrix[u].indices))}\n" for u in range(400)))
+    config = configure("recommender", train=str(tmp_path / "train.txt"), out=str(tmp_path / "run"))
+    run = Run.new(config)
+    found = run.folder.trial_path
+    run.train(quiet=True)
+    assert (run.config.width, run.network.head.weight().shape) == (16, (80, 16))
+    assert run.config.because == "the default; width 16 and not 64, by hidden pairs"
+    assert json.loads(found.read_text())["units"] == 16
+    job = cast(Recommender, Recommender.of(config, config.train).job)
+    settled = job.settled(config)
+    assert (settled.width, settled.because) == (16, run.config.because)
+    assert job.settled(config) == job.settled(settled) == settled
 
 
 def test_several_processes_take_the_usual_weight(monkeypatch: pytest.MonkeyPatch) -> None:
