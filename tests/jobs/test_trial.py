@@ -367,6 +367,13 @@ def test_a_run_says_why_only_if_it_is_narrower(units: int, because: str, monkeyp
     assert (found.width, found.because) == (units, because)
 
 
+def test_where_a_weight_is_given_neighbours_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They and the term have a say of the same kind: both would be refused."""
+    monkeypatch.setattr(recommender, "probed", lambda *_: Probe(500, "tried elsewhere"))
+    config = job_of(films()).settled(config_of(neighbours=-1, direct=2.0))
+    assert (config.neighbours, config.direct) == (0, 2.0)
+
+
 def test_several_processes_take_the_usual_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "tried", None)
     share = cast(Any, object())
