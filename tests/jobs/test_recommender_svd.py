@@ -185,6 +185,7 @@ def test_the_data_decide_how_wide_the_network_is(tmp_path: Path) -> None:
         config = configure("recommender", train="a", out="b", neighbours=0, direct=0.0)
         assert config.width == 0
         assert job.settled(config) == dataclasses.replace(config, width=width)
+        assert job.settled(config).because == ""  # what is as wide as wanted needs no reason
         assert job.settled(dataclasses.replace(config, width=7)).width == 7
 
 

@@ -262,6 +262,8 @@ def test_cutoffs_beyond_the_items_take_no_memory() -> None:
 def test_so_many_users_are_asked_as_have_pairs_enough_and_as_ranking_has_time_for() -> None:
     few, many = (scipy.sparse.csr_matrix(np.ones((3, n), np.float32)) for n in (2, 100))
     assert (most_asked(few, 1), most_asked(many, 1)) == (8_000, 2_000)  # one pair is hidden of each, or twenty
+    some = scipy.sparse.csr_matrix(np.ones((3, 10), np.float32))
+    assert most_asked(some, 1) == 4_000  # two pairs of each
     one = scipy.sparse.csr_matrix(np.eye(300, 100, dtype=np.float32))
     assert most_asked(scipy.sparse.vstack([many, one], format="csr"), 1) == 2_000  # of these nothing can be hidden
     assert most_asked(many, 10_000_000) == 50
@@ -338,6 +340,38 @@ def test_a_narrower_width_is_what_is_trained_and_what_the_run_says(tmp_path: Pat
     settled = job.settled(config)
     assert (settled.width, settled.because) == (16, run.config.because)
     assert job.settled(config) == job.settled(settled) == settled
+
+
+@pytest.mark.parametrize(("direct", "tried"), [(-1.0, WEIGHTS), (0.0, (0.0,)), (2.0, (2.0,))])
+def test_what_is_given_is_kept_and_what_is_not_is_tried_once(
+    direct: float, tried: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[list[Any]]()
+
+    def noted(job: Recommender, config: Any, units: list[int], weights: list[float]) -> Trial:
+        calls.append([units, weights])
+        return Trial(16, weights[-1], "tried elsewhere")
+
+    monkeypatch.setattr(trial, "tried", noted)
+    job, config = job_of(films()), config_of(width=0, direct=direct)
+    found = job.settled(config)
+    assert (found.width, found.direct) == (16, tried[-1])
+    assert job.settled(config) == found
+    assert calls == [[[64, 32, 16], list(tried)]]
+
+
+@pytest.mark.parametrize(("units", "because"), [(64, ""), (32, "the default; width 32 and not 64, by hidden pairs")])
+def test_a_run_says_why_only_if_it_is_narrower(units: int, because: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "tried", lambda *_: Trial(units, 0.0, "tried elsewhere"))
+    found = job_of(films()).settled(replace(config_of(width=0), because=""))
+    assert (found.width, found.because) == (units, because)
+
+
+def test_where_a_weight_is_given_neighbours_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They and the term have a say of the same kind: both would be refused."""
+    monkeypatch.setattr(recommender, "probed", lambda *_: Probe(500, "tried elsewhere"))
+    config = job_of(films()).settled(config_of(neighbours=-1, direct=2.0))
+    assert (config.neighbours, config.direct) == (0, 2.0)
 
 
 def test_several_processes_take_the_usual_weight(monkeypatch: pytest.MonkeyPatch) -> None:
