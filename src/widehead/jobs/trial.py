@@ -95,7 +95,7 @@ class Trial(Chosen):
         if self.because:
             return f"By default {what}: {self.because}."
         gains = ", ".join(
-            f"{units:g} units {100 * gain:+.1f} % (weight {weight:g})" for units, weight, gain in self._best_of_widths()
+            f"{units:,.0f} units {100 * gain:+.1f} % (weight {weight:g})" for units, weight, gain in self._best_of_widths()
         )
         by = f"by {self.pairs:,} hidden pairs, of {self.users:,} users with {self.width} units at most"
         return f"By default {what}: {gains}, {by}."
@@ -111,7 +111,7 @@ class Trial(Chosen):
             return ["units", "direct term"], [[f"{self.units:,}", f"{self.weight:g}"]]
         header = ["units", "weight", "recall and nDCG", "standard error of the difference from the best"]
         rows = [
-            [f"{units:g}", f"{weight:g}", f"{100 * gain:+.2f} %", f"{100 * error:.2f} %"]
+            [f"{units:,.0f}", f"{weight:g}", f"{100 * gain:+.2f} %", f"{100 * error:.2f} %"]
             for units, weight, gain, error in self.race
         ]
         return header, rows
