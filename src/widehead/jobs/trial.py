@@ -95,7 +95,8 @@ class Trial(Chosen):
         if self.because:
             return f"By default {what}: {self.because}."
         gains = ", ".join(
-            f"{units:,.0f} units {100 * gain:+.1f} % (weight {weight:g})" for units, weight, gain in self._best_of_widths()
+            f"{units:,.0f} units {100 * gain:+.1f} % (weight {weight:g})"
+            for units, weight, gain in self._best_of_widths()
         )
         by = f"by {self.pairs:,} hidden pairs, of {self.users:,} users with {self.width} units at most"
         return f"By default {what}: {gains}, {by}."
