@@ -37,7 +37,9 @@ def test_one_line_and_one_code(tmp_path: Path) -> None:
     assert out == ""
     assert len(own(err)) == 1
     assert own(err)[0].endswith("none.txt: there is no such file.")
-    assert sum("exitcode  : 2 " in line for line in err) == 2, err
+    codes = re.findall(r"exitcode  : (-?\d+) ", "\n".join(err))
+    assert "2" in codes, err
+    assert set(codes) <= {"2", "-15"}, err  # torchrun ends whoever has not ended by itself as it looks
     assert not (tmp_path / "run").exists()
 
 
