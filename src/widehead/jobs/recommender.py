@@ -215,21 +215,18 @@ class Recommender(kind.Recommender, Job):
             if self.found is None:
                 self.found = probed(self, config) if self._share is None else Probe(0, _APART)
             count = self.found.neighbours
-        is_open = config.width == 0 or config.direct < 0.0
+        usual, why = self.usual_width(config)
+        width, weight, is_open = usual, 0.0, config.width == 0 or config.direct < 0.0
         # The term knows nothing of dislikes, and what is tried is least squares on singular vectors.
         if is_open and count == 0 and not self.ratings and self.can_rank_directly(config):
             if self.tried is None:
                 self.tried = chosen(self, config, self._share)
-            width, weight = self.tried.units, self.tried.weight
-        else:
-            width, weight = self.usual_width(config)[0], 0.0
+            width, weight = config.width or self.tried.units, self.tried.weight
         weight = weight if config.direct < 0.0 else config.direct
-        if config.width == 0:
-            usual, why = self.usual_width(config)
-            why = f"width {width} and not {usual:,}, by hidden pairs" if width < usual else why
-            because = f"{config.because or 'the default'}; {why}" if why else config.because
-            config = dataclasses.replace(config, because=because)
-        return dataclasses.replace(config, width=config.width or width, neighbours=count, direct=weight)
+        if width < usual:
+            why = f"width {width} and not {usual:,}, by hidden pairs"
+        because = f"{config.because or 'the default'}; {why}" if why else config.because
+        return dataclasses.replace(config, width=width, neighbours=count, direct=weight, because=because)
 
     def usual_width(self, config: TrainingConfig) -> tuple[int, str]:
         """The width of ``config``, or `usual_width` if it has none; and what bounds that, or ""."""

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from widehead.data import Interactions, RowExamples, Vocabulary
 from widehead.data.sparse import CSR
-from widehead.heads import ExactHead
 from widehead.jobs.base import Chosen
 from widehead.jobs.candidates import places_in
 from widehead.jobs.direct import Both, DirectTerm, affordable, num_products
@@ -48,9 +47,7 @@ UNTRIED = 0.75
 """Where nothing can be tried, and what the choice keeps near, of weights that a trial cannot tell from the best one: it
 loses on none of the sets of recipes/LOG.md."""
 
-PARTS = 1.0, 0.5, 0.25, 0.125
-"""Of the usual width, that are tried: singular vectors of the widest begin with those of all others."""
-
+_PARTS = 0.5, 0.25, 0.125  # of the usual width, tried beside it: its singular vectors begin with those of all others
 _FEW = 300  # users of two items, below which no width is tried; the term asks for more
 _NARROWEST, _MULTIPLE = 16, 8  # units that are tried, and of how many they are a multiple
 _PRODUCTS = 3e9  # p³(n + D)d² of a part p: some seconds of a core
@@ -150,7 +147,7 @@ def chosen(job: Recommender, config: TrainingConfig, share: Share | None) -> Tri
 
 def widths(usual: int) -> list[int]:
     """What is tried of a usual width, which is the first."""
-    narrow = [max(_NARROWEST, round(usual * part / _MULTIPLE) * _MULTIPLE) for part in PARTS[1:]]
+    narrow = [max(_NARROWEST, round(usual * part / _MULTIPLE) * _MULTIPLE) for part in _PARTS]
     return [usual, *dict.fromkeys(units for units in narrow if units < usual)]
 
 
@@ -221,15 +218,10 @@ def _rankings(
     if weights == [0.0]:
         yield from (network.top_k(inputs, k, exclude=inputs)[1] for network in networks)
         return
-    parts = list(term.candidates([(_head_of(it), it.hidden(inputs)) for it in networks], inputs, k, inputs))
+    parts = list(term.candidates([(it.head, it.hidden(inputs)) for it in networks], inputs, k, inputs))
     for of_network in zip(*parts, strict=True):
         for weight in weights:
             yield torch.cat([_best(part, weight, k) for part in of_network])
-
-
-def _head_of(network: WideNetwork) -> ExactHead:
-    assert isinstance(network.head, ExactHead)
-    return network.head
 
 
 def _best(both: Both, weight: float, k: int) -> Tensor:
