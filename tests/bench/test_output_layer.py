@@ -10,12 +10,13 @@ import torch
 from support.played import Device
 
 from widehead.bench import compare_step
-from widehead.bench.measure import percentile
+from widehead.bench.measure import in_turn, percentile
 from widehead.bench.methods import METHODS
 from widehead.bench.output_layer import FIGURES, combinations, left_out
 from widehead.bench.problem import OutputLayerProblem
 from widehead.bench.processes import in_processes
 from widehead.errors import ProcessesError
+from widehead.targets import SparseTargets
 
 
 def test_rows_hold_medians_and_ratios() -> None:
@@ -48,6 +49,32 @@ def test_rows_hold_medians_and_ratios() -> None:
 def test_wrong_options_are_named(sizes: tuple[int, ...], options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compare_step(*sizes, **options)
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(40, 40), (40, 11), (40, 10), (5_000, 30), (7, 1)])
+def test_targets_of_a_problem_are_distinct_and_uniform(classes: int, targets: int) -> None:
+    problem, generator = OutputLayerProblem(classes, 3, 200, targets), torch.Generator().manual_seed(0)
+    drawn = [problem.draw(generator)[1] for _ in range(10)]
+    assert all(batch.coalesced() is batch and bool((batch.counts == targets).all()) for batch in drawn)
+    found = torch.bincount(torch.cat([batch.class_ids for batch in drawn]), minlength=classes)
+    expected = 2_000 * targets / classes
+    assert len(found) == classes
+    assert bool(((found - expected).abs() < 6.0 * expected**0.5).all())
+
+
+def test_a_batch_in_turn_is_as_if_it_had_just_been_loaded() -> None:
+    batch = torch.ones(2, 3), SparseTargets.from_ids(torch.tensor([[4, 1], [0, 4]]))
+    given: list[SparseTargets] = []
+
+    def step(hidden: torch.Tensor, targets: SparseTargets) -> torch.Tensor:
+        given.append(targets)
+        targets.sorted_by_class()
+        return hidden
+
+    turn = in_turn(step, [batch])
+    turn(), turn()
+    assert batch[1]._sorted is None
+    assert [targets.to_lists() for targets in given] == [[[4, 1], [0, 4]]] * 2
 
 
 _HEADS = sorted(set(METHODS) - {"exact-captured", "dense", "dense-tf32", "dense-cross-entropy", "linear-cross-entropy"})

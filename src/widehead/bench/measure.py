@@ -64,12 +64,12 @@ def now(device: torch.device) -> float:
 def in_turn(
     step: Callable[[Tensor, SparseTargets], Tensor], batches: Iterable[tuple[Tensor, SparseTargets]]
 ) -> Callable[[], object]:
-    """A step on each of a few batches that were drawn beforehand, in turn, over and over."""
+    """A step on each of a few batches that were drawn beforehand, in turn, over and over, each as if just loaded."""
     turns = itertools.cycle(batches)
 
     def turn() -> Tensor:
         inputs, targets = next(turns)
-        return step(inputs.detach(), targets)
+        return step(inputs.detach(), targets.fresh())
 
     return turn
 

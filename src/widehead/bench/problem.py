@@ -33,13 +33,24 @@ class OutputLayerProblem:
             )
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, SparseTargets]:
-        """One batch: hidden (m, d) with entries of unit size, and K uniform targets an example, on the host as from a
-        loader of data.
+        """One batch: hidden (m, d) with entries of unit size, and K uniform targets an example, no class twice, on the
+        host as from a loader of data.
         """
         hidden = torch.randn(self.batch, self.width, generator=generator, device=generator.device)
-        shape = (self.batch, self.targets_per_example)
-        ids = torch.randint(0, self.classes, shape, generator=generator, device=generator.device)
-        return hidden, SparseTargets.from_ids(ids.cpu())
+        return hidden, SparseTargets.from_ids(self._distinct(generator).cpu())
+
+    def _distinct(self, generator: torch.Generator) -> Tensor:
+        """(m, K) uniform classes, the K of an example distinct: classes that an example repeats are drawn again."""
+        size, device = self.targets_per_example, generator.device
+        if 4 * size > self.classes:  # most draws would repeat one
+            return torch.rand(self.batch, self.classes, generator=generator, device=device).argsort(1)[:, :size]
+        ids = torch.randint(0, self.classes, (self.batch, size), generator=generator, device=device)
+        rising, order = ids.sort(1)
+        while (repeated := (rising[:, 1:] == rising[:, :-1]).nonzero()).numel():
+            at = repeated[:, 0], order[repeated[:, 0], repeated[:, 1] + 1]
+            ids[at] = torch.randint(0, self.classes, (len(repeated),), generator=generator, device=device)
+            rising, order = ids.sort(1)
+        return ids
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -249,6 +249,10 @@ class SparseTargets:
             return torch.ones(self.class_ids.numel(), dtype=dtype, device=self.class_ids.device)
         return self.values.to(dtype)
 
+    def fresh(self) -> SparseTargets:
+        """The same targets, of which nothing was found yet, such as their order by class: what a loader gives."""
+        return SparseTargets._trusted(self.class_ids, self.offsets, self.values, self._known)
+
     def to(self, device: torch.device | str) -> SparseTargets:
         """The same targets on another device; themselves if they are there. The host does not wait for a GPU."""
         if self.class_ids.device == torch.device(device):

@@ -20,6 +20,7 @@ static void add_terms(const Terms *t, Int begin, Int end, Int first, Int count, 
     }
     set_scaled(out, t->rows + t->which[begin] * t->d + first, weight_of(t, begin), count);
     for (; k + 4 <= end; k += 4) {
+        for (Int next = k + 4; next < k + 8 && next < end; next++) fetch(t->rows + t->which[next] * t->d + first, count);
         const float *a = t->rows + t->which[k] * t->d + first, *b = t->rows + t->which[k + 1] * t->d + first;
         const float *c = t->rows + t->which[k + 2] * t->d + first, *e = t->rows + t->which[k + 3] * t->d + first;
         float wa = weight_of(t, k), wb = weight_of(t, k + 1), wc = weight_of(t, k + 2), we = weight_of(t, k + 3);
