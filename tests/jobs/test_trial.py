@@ -23,7 +23,7 @@ from widehead.jobs.direct import Both, DirectTerm
 from widehead.jobs.judging import RankingTest
 from widehead.jobs.probe import Probe, probed, small_network, small_networks
 from widehead.jobs.recommender import Recommender
-from widehead.jobs.trial import UNTRIED, WEIGHTS, Trial, behind, best, chosen, compared, most_asked, ranked, widths
+from widehead.jobs.trial import SAFE, WEIGHTS, Trial, behind, best, chosen, compared, most_asked, ranked, widths
 from widehead.jobs.user_votes import hidden_pairs
 from widehead.models import BagEncoder, WideNetwork
 from widehead.runs import Run
@@ -114,7 +114,7 @@ def test_gains_are_of_means_over_metrics_and_errors_of_differences_between_users
 
 def test_where_nothing_is_found_the_usual_is_taken() -> None:
     settings = [(width, weight) for width in (8, 4) for weight in WEIGHTS]
-    assert best(settings, compared(np.zeros((12, 50, 4)))) == (8, UNTRIED)
+    assert best(settings, compared(np.zeros((12, 50, 4)))) == (8, SAFE)
 
 
 def of_users(means: list[float], error: float) -> np.ndarray:
@@ -139,11 +139,11 @@ def test_of_equal_items_the_first_ones_are_best() -> None:
     [
         ([0.0, 0.1, 0.2, 0.25, 0.3, 0.31], 0.0025, 6.0),
         ([0.0, 0.1, 0.2, 0.25, 0.3, 0.31], 0.01, 3.0),  # 6 is no better, as far as can be told
-        ([0.0, 0.1, 0.2, 0.25, 0.3, 0.31], 0.06, UNTRIED),
+        ([0.0, 0.1, 0.2, 0.25, 0.3, 0.31], 0.06, SAFE),
         ([0.0, 0.1, 0.05, 0.0, -0.1, -0.2], 0.01, 0.4),
         ([0.0, -0.1, -0.2, -0.3, -0.4, -0.5], 0.045, 0.0),
         ([0.0, -0.1, -0.2, -0.3, -0.4, -0.5], 0.055, 0.4),
-        ([0.0, -0.1, -0.2, -0.3, -0.4, -0.5], 0.21, UNTRIED),
+        ([0.0, -0.1, -0.2, -0.3, -0.4, -0.5], 0.21, SAFE),
     ],
 )
 def test_of_weights_that_are_as_good_as_the_best_the_nearest_to_the_usual_one_is_taken(
@@ -286,6 +286,9 @@ def test_widths_are_tried_from_300_users_of_two_items_on() -> None:
     assert "fewer than 300 users have two items." in str(few)
     some = chosen(job_of(films(300)), config_of(width=0, direct=-1.0), None)
     assert [row[:2] for row in some.race] == [[64.0, 0.0], [32.0, 0.0], [16.0, 0.0]]  # the term asks for more of them
+    assert "and there is no direct term, as fewer than 1,000 users have two items: 64 units" in str(some)
+    without = str(chosen(job_of(films(300)), config_of(width=0, direct=0.0), None))
+    assert "and there is no direct term: 64 units" in without
 
 
 def test_a_width_that_is_given_is_kept() -> None:
@@ -348,7 +351,7 @@ def test_what_is_given_is_kept_and_what_is_not_is_tried_once(
 ) -> None:
     calls = list[list[Any]]()
 
-    def noted(job: Recommender, config: Any, units: list[int], weights: list[float]) -> Trial:
+    def noted(job: Recommender, config: Any, units: list[int], weights: list[float], share: Any) -> Trial:
         calls.append([units, weights])
         return Trial(16, weights[-1], "tried elsewhere")
 
@@ -374,17 +377,21 @@ def test_where_a_weight_is_given_neighbours_are_not_tried(monkeypatch: pytest.Mo
     assert (config.neighbours, config.direct) == (0, 2.0)
 
 
-def test_several_processes_take_the_usual_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "tried", None)
+def test_several_processes_ask_as_one_that_has_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what all of them have, not by what is here: here are ten users."""
+    given: list[Any] = []
+    monkeypatch.setattr(trial, "tried", lambda *found: given.append(found[2:]) or Trial(4, 1.5))
     share = cast(Any, object())
-    monkeypatch.setattr(trial, "totals", lambda given, *_: (1_000, 1) if given is share else (0, 0))
+    monkeypatch.setattr(trial, "totals", lambda found, *_: (1_000, 1) if found is share else (0, 0))
     monkeypatch.setattr(trial, "num_products", lambda *_: 1)
-    found = chosen(job_of(films(10)), config_of(direct=-1.0), share)
-    assert (found.weight, found.table()) == (UNTRIED, (["units", "direct term"], [["4", "0.75"]]))
-    assert "weighs 0.75: several processes" in str(found)
-    assert chosen(job_of(films(10)), config_of(direct=1.5), share).weight == 1.5
+    job = job_of(films(10))
+    assert chosen(job, config_of(direct=-1.0), share).weight == 1.5
+    assert chosen(job, config_of(direct=1.5, width=0), share) == Trial(4, 1.5)
+    usual = job.usual_width(config_of(width=0))[0]
+    assert given == [([4], list(WEIGHTS), share), (widths(usual), [1.5], share)]
     monkeypatch.setattr(trial, "affordable", lambda *_: False)
-    assert chosen(job_of(films(10)), config_of(direct=-1.0), share).weight == 0.0
+    found = chosen(job, config_of(direct=-1.0), share)
+    assert (found.weight, found.because) == (0.0, "the term would take more than a million products a user")
 
 
 def test_a_run_keeps_what_was_found_and_does_not_try_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

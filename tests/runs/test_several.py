@@ -6,9 +6,11 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support import several_runs, torchrun
@@ -18,7 +20,7 @@ from support.several import Several
 from support.small_run import PROCESSES
 
 from widehead.jobs.session_votes import SessionWeights
-from widehead.jobs.trial import UNTRIED
+from widehead.jobs.trial import Trial
 from widehead.jobs.user_votes import FEWEST
 from widehead.runs import Run
 from widehead.training.checkpoint import load_checkpoint
@@ -264,19 +266,42 @@ def test_the_default_recommender(several: Several, tmp_path: Path) -> None:
 
 
 def test_a_direct_term_ranks_whoever_trained(several: Several, tmp_path: Path) -> None:
-    """Several processes find out together that the data ask for it; their run answers with it in one process."""
+    """Several processes try together what it weighs; their run answers with it in one process."""
     write_parts(tmp_path, rooms(FEWEST, 100))
     more = {"preset": "svd", "width": 2, "encoder_lr": 0.0, "neighbours": 0, "direct": -1.0, "at": (1, 3)}
-    (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", {**more, "direct": UNTRIED})
+    (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", more)
     (_, alone), _ = several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)[0]
     said = several.run(2, several_runs.told, "recommender", tmp_path, "two", more)
     assert ["metrics are of the network alone" in text for text in said] == [True, False]
     runs = [Run.open(tmp_path / out) for out in ("one", "three")]
-    assert [run.config.direct for run in runs] == [UNTRIED, UNTRIED]
+    tried = [Trial.read(tmp_path / out / "trial.json") for out in ("one", "two", "three")]
+    assert_same_trial(tried[1], tried[0])
+    assert_same_trial(tried[2], tried[0])
+    assert runs[0].config.direct == runs[1].config.direct > 0.0
     found = [run.evaluate() for run in runs]
     assert found[0] == ended
     assert found[1] == pytest.approx(ended, abs=0.01)  # scores that are nearly alike
     assert ended["recall@3"] > 0.6 > 0.3 > alone["recall@3"]
+
+
+def test_several_processes_try_the_widths_of_one(several: Several, tmp_path: Path) -> None:
+    write_parts(tmp_path, rooms(400, 300))
+    more = {"preset": "svd", "width": 0, "encoder_lr": 0.0, "neighbours": 0, "direct": 0.0, "at": (2,)}
+    several_runs.begin(None, "recommender", tmp_path, "one", more)
+    several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)
+    alone, together = (Trial.read(tmp_path / out / "trial.json") for out in ("one", "three"))
+    assert alone is not None
+    assert len(alone.race) > 1
+    assert_same_trial(together, alone)
+    assert_near(tmp_path / "three", tmp_path / "one")
+
+
+def assert_same_trial(found: Trial | None, expected: Trial | None) -> None:
+    """But for the rounding of metrics."""
+    assert found is not None
+    assert expected is not None
+    assert replace(found, race=[]) == replace(expected, race=[])
+    assert np.array(found.race) == pytest.approx(np.array(expected.race), abs=1e-6)
 
 
 def test_it_goes_on_in_another_number_of_processes(several: Several, tmp_path: Path) -> None:

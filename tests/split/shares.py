@@ -24,6 +24,7 @@ from widehead.errors import CheckpointError, ProcessesError
 from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
+from widehead.jobs.probe import some_users
 from widehead.models import SharedSymmetricPart, positive_eigenpairs
 from widehead.split import Dealt, InTurn, Peers, RowSplit, Share
 from widehead.training.checkpoint import save_checkpoint
@@ -67,6 +68,12 @@ def gathered(mesh: Any, seed: int, chunk: int) -> tuple[torch.Tensor, np.ndarray
     again = share.dealt(50).chosen_here(chosen[share.own])
     assert np.array_equal(again.owners, rows.owners)
     return torch.cat(pieces), rows.numbers, len(pieces)
+
+
+def brought(mesh: Any, matrix: Any, part: float, fewest: int) -> Any:
+    """Some rows of a matrix of which each process has its own."""
+    share = Share(Peers(mesh))
+    return some_users(matrix[share.own], part, fewest, 5, share.dealt(matrix.shape[0]))
 
 
 def written(mesh: Any, path: Path, room: int | None) -> tuple[str, float]:

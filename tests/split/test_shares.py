@@ -25,6 +25,7 @@ from widehead.data import (
 from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
+from widehead.jobs.probe import some_users
 from widehead.models import positive_eigenpairs
 from widehead.training.checkpoint import load_checkpoint
 
@@ -206,6 +207,18 @@ def test_rows_in_turn(several: Several, size: int) -> None:
         for values, _, pieces in several.run(size, shares.gathered, 6, chunk):
             assert torch.equal(values, torch.arange(len(values)))
             assert (pieces > 1) == (chunk == 7)
+
+
+@pytest.mark.parametrize(("part", "fewest", "filled"), [(0.3, 1, 0.1), (1.0, 1, 0.1), (0.1, 30, 0.1), (0.5, 1, 0.0)])
+def test_some_rows_are_those_that_one_process_takes(several: Several, part: float, fewest: int, filled: float) -> None:
+    """With their values, among rows of nothing and columns that these rows do not have."""
+    matrix = scipy.sparse.random(60, 40, filled, format="csr", dtype=np.float32, random_state=np.random.default_rng(3))
+    expected = some_users(matrix, part, fewest, 5)
+    for size in (2, 3):
+        for found in several.run(size, shares.brought, matrix, part, fewest):
+            assert found.shape == expected.shape
+            for name in ("data", "indices", "indptr"):
+                assert np.array_equal(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("room", [0, 1_000, 3_000_000, None])

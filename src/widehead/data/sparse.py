@@ -4,8 +4,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse
+import torch
 
-from widehead.split import Share
+from widehead.split import Dealt, InTurn, Share
 
 _ROWS = 1 << 14  # that are drawn for at a time
 
@@ -67,6 +68,24 @@ def _csr(values: np.ndarray, columns: np.ndarray, offsets: np.ndarray, shape: tu
 def rows_of_entries(matrix: CSR) -> np.ndarray:
     """(nnz,) int64 the row of each entry, stored zeros included."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def brought_together(matrix: CSR, among: Dealt, rows: np.ndarray) -> CSR:
+    """(k, D) ``rows`` (k,), rising, of those that are dealt out, on all processes, which call it together.
+
+    Args:
+        matrix: (n_r, D) float32, of the rows that are here.
+        among: all rows.
+    """
+    chosen = np.zeros(among.total, dtype=bool)
+    chosen[rows] = True
+    dealt, here = among.chosen(chosen), matrix[among.places(rows)]
+    lengths = dealt.all_of(np.diff(here.indptr).astype(np.int64))
+    columns, values = (
+        torch.cat([part[:0], *InTurn(dealt, part, lengths).pieces()]).numpy()
+        for part in (torch.from_numpy(here.indices.astype(np.int64)), torch.from_numpy(here.data))
+    )
+    return _csr(values, columns, np.pad(np.cumsum(lengths), (1, 0)), (len(rows), matrix.shape[1]))
 
 
 def split_rows(

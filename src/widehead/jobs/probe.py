@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from widehead.data import Examples, Interactions, RowExamples, Vocabulary
-from widehead.data.sparse import CSR
+from widehead.data.sparse import CSR, brought_together
 from widehead.heads import ExactHead
 from widehead.jobs.base import Chosen, check_same
 from widehead.jobs.neighbours import csr_of_bags
@@ -30,6 +30,7 @@ from widehead.kinds import configure
 from widehead.losses import SquaredError
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
+from widehead.split import Dealt
 
 if TYPE_CHECKING:
     from widehead.jobs.recommender import Recommender
@@ -112,11 +113,15 @@ def probed(job: Recommender, config: TrainingConfig) -> Probe:
     return Probe(VOTERS if gain >= _WORTH else 0, "", some.shape[0], width, len(users), found.before, found.after)
 
 
-def some_users(matrix: CSR, part: float, fewest: int, seed: int) -> CSR:
-    """A part of the rows, so many at least if there are, and the columns in which these have entries."""
-    n = matrix.shape[0]
-    drawn = np.random.default_rng([seed, n]).permutation(n)[: max(round(part * n), fewest)]
-    rows = matrix[np.sort(drawn)]
+def some_users(matrix: CSR, part: float, fewest: int, seed: int, among: Dealt | None = None) -> CSR:
+    """A part of the rows, so many at least if there are, and the columns in which these have entries.
+
+    Args:
+        among: all rows, if ``matrix`` has those of this process alone: all processes call it then, and have the same.
+    """
+    n = matrix.shape[0] if among is None else among.total
+    drawn = np.sort(np.random.default_rng([seed, n]).permutation(n)[: max(round(part * n), fewest)])
+    rows = matrix[drawn] if among is None else brought_together(matrix, among, drawn)
     return rows[:, np.flatnonzero(rows.getnnz(axis=0))].tocsr()
 
 

@@ -15,7 +15,7 @@ Letters: n users, D items, d units of the small network; s settings, each a widt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ from widehead.metrics.relevance import count_relevant, find_hits
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.progress import Work
-from widehead.split import Share, totals
+from widehead.split import Share, alike, totals
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 WEIGHTS = 0.0, 0.4, 0.75, 1.5, 3.0, 6.0
 """What is tried."""
 
-UNTRIED = 0.75
-"""Where nothing can be tried, and what the choice keeps near, of weights that a trial cannot tell from the best one: it
-loses on none of the sets of recipes/LOG.md."""
+SAFE = 0.75
+"""What the choice keeps near, of weights that a trial cannot tell from the best one: it loses on none of the sets of
+recipes/LOG.md."""
 
 _PARTS = 0.5, 0.25, 0.125  # of the usual width, tried beside it: its singular vectors begin with those of all others
 _FEW = 300  # users of two items, below which no width is tried; the term asks for more
@@ -69,7 +69,7 @@ class Trial(Chosen):
 
     Attributes:
         units: the width of the run. weight: β.
-        because: why nothing was tried, "" if it was.
+        because: why nothing was tried, "" if it was. no_term: why the weight was not, "" if it was or was given.
         users, width: n and d. places, pairs: users who were asked, and their hidden pairs.
         race: (units, weight, gain over the first setting, standard error of how far it is behind the best) of all
             that ran; units are those of a run.
@@ -85,9 +85,11 @@ class Trial(Chosen):
     places: int = 0
     pairs: int = 0
     race: list[list[float]] = field(default_factory=list)
+    no_term: str = ""
 
     def __str__(self) -> str:
-        term = f"the direct term weighs {self.weight:g}" if self.weight else "there is no direct term"
+        why = f", as {self.no_term}" if self.no_term else ""
+        term = f"the direct term weighs {self.weight:g}" if self.weight else f"there is no direct term{why}"
         what = f"the network has {self.units:,} units and {term}"
         if self.because:
             return f"By default {what}: {self.because}."
@@ -126,23 +128,25 @@ class Trial(Chosen):
 
 
 def chosen(job: Recommender, config: TrainingConfig, share: Share | None) -> Trial:
-    """The width and the weight, as far as the options leave them to the data: tried where one process has all pairs.
+    """The width and the weight, as far as the options leave them to the data: tried where there is enough to try by.
 
     All of several processes come here.
     """
-    matrix, usual, weight = job.train.matrix, job.usual_width(config)[0], max(config.direct, 0.0)
+    matrix, usual, given = job.train.matrix, job.usual_width(config)[0], max(config.direct, 0.0)
     able, products = totals(share, num_able(matrix), num_products(matrix, job.item_counts))
-    is_dear = not affordable(products, job.num_users)
-    may_ask = config.direct < 0.0 and able >= FEWEST and not is_dear
-    if share is not None:
-        weight = UNTRIED if may_ask else weight
-        return Trial(usual, weight, "several processes have a part of the users each")
+    no_term = "" if config.direct >= 0.0 else _not_asked(able, affordable(products, job.num_users))
     units = widths(usual) if config.width == 0 and able >= _FEW else [usual]
-    if len(units) > 1 or may_ask:
-        return tried(job, config, units, list(WEIGHTS) if may_ask else [weight])
-    if is_dear and able >= FEWEST:
-        return Trial(usual, weight, "the term would take more than a million products a user")
-    return Trial(usual, weight, f"fewer than {FEWEST if config.width else _FEW:,} users have two items")
+    weights = list(WEIGHTS) if config.direct < 0.0 and not no_term else [given]
+    if len(units) > 1 or len(weights) > 1:
+        return replace(tried(job, config, units, weights, share), no_term=no_term)
+    return Trial(usual, given, no_term if config.width else f"fewer than {_FEW:,} users have two items")
+
+
+def _not_asked(able: int, is_affordable: bool) -> str:
+    """Why no weight of the term is tried, with so many users of two items; "" if some are."""
+    if able < FEWEST:
+        return f"fewer than {FEWEST:,} users have two items"
+    return "" if is_affordable else "the term would take more than a million products a user"
 
 
 def widths(usual: int) -> list[int]:
@@ -151,18 +155,32 @@ def widths(usual: int) -> list[int]:
     return [usual, *dict.fromkeys(units for units in narrow if units < usual)]
 
 
-def tried(job: Recommender, config: TrainingConfig, units: list[int], weights: list[float]) -> Trial:
+def tried(
+    job: Recommender, config: TrainingConfig, units: list[int], weights: list[float], share: Share | None = None
+) -> Trial:
     """The setting that ranks pairs best which are hidden from a small network and from the term.
 
+    Of several processes, all of which call it, the first one tries, with what the others give it of some users.
+
     Args:
-        job: of the training pairs, of which this process has all.
+        job: of the training pairs.
         config: of the run, whose seed and cutoffs count.
         units: widths of the run to try, the largest first. weights: to try with each.
+        share: of the users; None if this process has all.
     """
-    shape = job.train.matrix.shape
-    part = min(1.0, (_PRODUCTS / (sum(shape) * units[0] ** 2)) ** (1 / 3))
-    some = some_users(job.train.matrix, part, _FEWEST, config.seed)
-    small = [max(1, round(some.shape[0] / shape[0] * width)) for width in units]
+    matrix, n = job.train.matrix, job.num_users
+    part = min(1.0, (_PRODUCTS / ((n + matrix.shape[1]) * units[0] ** 2)) ** (1 / 3))
+    if share is None:
+        return _tried(job, config, units, weights, some_users(matrix, part, _FEWEST, config.seed))
+    some = some_users(matrix, part, _FEWEST, config.seed, share.dealt(n))
+    with alike(share):
+        found = asdict(_tried(job, config, units, weights, some)) if share.peers.is_first else {}
+    return Trial(**share.peers.said_by_first(found))
+
+
+def _tried(job: Recommender, config: TrainingConfig, units: list[int], weights: list[float], some: CSR) -> Trial:
+    """`tried` by ``some`` users."""
+    small = [max(1, round(some.shape[0] / job.num_users * width)) for width in units]
     items = some.shape[1]  # more would take memory for nothing
     cutoffs = [max(1, min(round(config.at[0] * times), items)) for times in _CUTOFFS]
     found, pairs, work = [], 0, Work("trying widths and weights", _ENOUGH)
@@ -266,7 +284,7 @@ def best(settings: Sequence[tuple[int, float]], of_users: np.ndarray) -> tuple[i
 
     Smaller networks, as are tried here, flatter narrow ones and large weights. So of the widths one standard error
     behind the best one, the widest; and with it, of the weights two standard errors behind its best, the nearest to
-    `UNTRIED`.
+    `SAFE`.
     """
     means = of_users.mean(axis=1)
     missing, errors = behind(of_users, int(means.argmax()))
@@ -276,5 +294,5 @@ def best(settings: Sequence[tuple[int, float]], of_users: np.ndarray) -> tuple[i
     near = [settings[i][1] for i in same if missing[i] <= _ERRORS * errors[i]]
     if len(same) == 1:
         return width, near[0]
-    usual = WEIGHTS.index(UNTRIED)
+    usual = WEIGHTS.index(SAFE)
     return width, min(near, key=lambda weight: abs(WEIGHTS.index(weight) - usual))
