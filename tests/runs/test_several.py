@@ -19,6 +19,7 @@ from support.cli_runs import JOBS
 from support.several import Several
 from support.small_run import PROCESSES
 
+from widehead.jobs.candidates import Choice
 from widehead.jobs.session_votes import SessionWeights
 from widehead.jobs.trial import Trial
 from widehead.jobs.user_votes import FEWEST
@@ -255,6 +256,32 @@ def test_sequences_that_chose_train_in_several_processes_too(several: Several, t
         assert all(map(torch.equal, state_of(tmp_path / out), state_of(tmp_path / "two")))
         assert several_runs.log_of(tmp_path / out) == log
         assert SessionWeights.read(tmp_path / out / "neighbours.json") == choices[1]
+
+
+def test_documents_choose_as_training_ends_in_several_processes_too(several: Several, tmp_path: Path) -> None:
+    """The first one, with the documents of all, which also writes the classifiers; a run that goes on chooses anew."""
+    chance, rows = random.Random(9), []
+    for document in range(1_300):
+        noise = " ".join(f"w{word}" for word in sorted(chance.sample(range(40), 12)))
+        rows.append(f"label{document % 300}\t{noise} rare{document % 300}\n")
+    (tmp_path / "train.txt").write_text("".join(rows[:1_200]))
+    (tmp_path / "test.txt").write_text("".join(rows[1_200:]))
+    more = {"preset": "axes", "loss": "squared-error", "width": 4, "hidden": (), "neighbours": 10, "at": (1,)}
+    (_, ended), _ = several_runs.begin(None, "multilabel", tmp_path, "one", more)
+    answers = several.run(3, several_runs.begin, "multilabel", tmp_path, "three", more)
+    alone = answers[0][0][1]
+    assert_near(tmp_path / "three", tmp_path / "one", 1e-5, kinds=())  # axes are made in float32
+    assert answers[0] == answers[1] == answers[2]
+    choices = [Choice.read(tmp_path / out / "neighbours.json") for out in ("one", "three")]
+    assert choices[0] is not None
+    assert choices[0].takes_margins
+    assert choices[1] is not None
+    numbers = [{name: value for name, value in vars(one).items() if isinstance(value, float)} for one in choices]
+    assert numbers[1] == pytest.approx(numbers[0], rel=1e-4)
+    assert Run.open(tmp_path / "three").evaluate() == pytest.approx(ended)
+    assert ended["precision@1"] > 0.9 > 0.5 > alone["precision@1"]
+    several.run(2, several_runs.go_on, tmp_path, "three", {"epochs": 2})
+    assert Choice.read(tmp_path / "three" / "neighbours.json") is not None
 
 
 def test_the_default_recommender(several: Several, tmp_path: Path) -> None:

@@ -99,6 +99,6 @@ def train_on_and_die(run: Run, chooser: type[Any], monkeypatch: pytest.MonkeyPat
         with pytest.raises(MemoryError):
             run.train(quiet=True, epochs=2)
     again = Run.open(Path(run.folder.path))
-    with pytest.warns(RankingWarning, match="ranks by the network alone.*one process"):
+    with pytest.warns(RankingWarning, match=r"ranks by the network alone.*\(--resume"):
         assert again.network.beside is None
     return again

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 _WAIT = timedelta(minutes=5)  # for others to start
+# For what another says: the first one chooses alone by documents, some minutes for 200,000. Who has ended is noticed at
+# once, as its connections are closed.
+_PATIENCE = timedelta(hours=6)
 _MARK = ".torchrun.tmp"  # in a run folder: who began the run
 
 
@@ -41,7 +44,7 @@ def joined() -> "DeviceMesh | None":
 
     signal.signal(signal.SIGTERM, _interrupted)  # torchrun's, when one of them has ended
     try:
-        distributed.init_process_group("gloo", store=_store(), rank=rank(), world_size=size())
+        distributed.init_process_group("gloo", store=_store(), rank=rank(), world_size=size(), timeout=_PATIENCE)
     except RuntimeError as error:
         raise ProcessesError(f"All {size()} processes should have met. Found: {error}") from error
     return init_device_mesh("cpu", (size(),))

@@ -257,8 +257,8 @@ def ranks_beside(config: TrainingConfig) -> str:
 def warn_unchosen() -> None:
     """To be called if a run whose neighbours should have a say has not chosen what they count."""
     warn_user(
-        "The run ranks by the network alone: what neighbours count is chosen when training ends in one process. "
-        "Go on with it (--resume, or Run.train).",
+        "The run ranks by the network alone: what neighbours count is chosen when training ends. Go on with it "
+        "(--resume, or Run.train).",
         RankingWarning,
     )
 

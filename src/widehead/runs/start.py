@@ -160,7 +160,7 @@ def trainer_of(
 
 
 def _chosen(network: WideNetwork, folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers) -> str | None:
-    """What the job chooses while the run goes on; of several processes by the first, from the last checkpoint.
+    """What the job chooses; of several processes the first does, by the last checkpoint, while the others wait.
 
     Its network there is whole, and so are the data that the job keeps in the folder.
     """
@@ -168,7 +168,7 @@ def _chosen(network: WideNetwork, folder: RunFolder, config: TrainingConfig, dat
     with peers.alike():
         if peers.size == 1:
             told = data.job.trained(network, folder, config)
-        elif peers.is_first:
+        elif peers.is_first and data.job.choice is not None and config.neighbours > 0:
             job = job_named(config.job).load(folder, config)
             whole, _ = loaded_network(folder, config, job, folder.last_checkpoint, config.device)
             told = job.trained(whole, folder, config)
@@ -282,24 +282,22 @@ def _tell(config: TrainingConfig, data: JobData, peers: Peers, display: Display,
 def trained_in(
     folder: RunFolder, config: TrainingConfig, data: JobData, peers: Peers, display: Display, on_log: OnLog | None
 ) -> Outcome:
-    """Train, and let the job choose by data of its own, if it did not while it trained.
-
-    Of several processes none chooses afterwards.
-    """
+    """Train, and let the job choose by data of its own, if it did not while it trained."""
     trainer = trainer_in(folder, config, data, peers, display, on_log)
     with peers.alike():
         if peers.is_first:
             _check_chosen(folder, trainer.state.position.joined)
     outcome = trainer.run()
     give_back_freed_memory()
-    joined = trainer.state.position.joined
-    told = data.job.trained(trainer.network, folder, config) if peers.size == 1 and not joined else None
+    joined, told = trainer.state.position.joined, None
+    if not joined and (peers.size == 1 or outcome.status == "finished"):
+        told = _chosen(trainer.network, folder, config, data, peers)
     if told:
         display.say(told)
     if peers.size == 1 and (told or joined):
         if outcome.status == "finished" and outcome.metrics:
             return dataclasses.replace(outcome, metrics=_final(trainer, data.job) or outcome.metrics)
-    elif (config.direct > 0.0 or joined) and outcome.metrics:
+    elif (config.direct > 0.0 or told or joined) and outcome.metrics:
         more = ranks_beside(config)
         display.say(f"These metrics are of the network alone; those of `widehead evaluate` are with {more}.")
     return outcome
