@@ -112,3 +112,27 @@ def test_many_classes_with_many_examples(maker: Arithmetic) -> None:
             torch.testing.assert_close(plan.gram_times(values, right).double(), gram, rtol=1e-5, atol=1e-3)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("odd", [1.0, 1e-17, 3e15, 0.0])
+@pytest.mark.parametrize("columns", [1, 16, 17, 100])
+@pytest.mark.parametrize("maker", MAKERS)
+def test_classes_of_one_example_each(maker: Arithmetic, columns: int, odd: float) -> None:
+    """Their part is diagonal, unless a square of a weight is beyond float32; more threads than blocks of columns."""
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.cat([torch.randperm(900, generator=generator), torch.tensor([3, 3, 700])]).view(43, 21)
+    plan = maker.plan_targets(SparseTargets.from_ids(ids))
+    values, right = torch.randn(903, generator=generator), torch.randn(43, columns, generator=generator)
+    values[[0, 450]] = odd
+    scale = torch.ones(43, dtype=torch.float64)
+    scale[plan.examples[[0, 450]]] = max(1.0, odd * odd)
+    dense_s = dense(plan, values.double(), 43)
+    expected = dense_s @ (dense_s.T @ right.double())
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            found = plan.gram_times(values, right).double()
+            torch.testing.assert_close(found / scale[:, None], expected / scale[:, None], rtol=1e-5, atol=1e-3)
+    finally:
+        torch.set_num_threads(threads)
