@@ -156,13 +156,6 @@ def test_estimators_try_too() -> None:
     assert {name.partition(".")[0] for name in model.recommend([["3.1", "3.4"]], 5)[0][0]} == {"3"}
 
 
-def test_several_processes_say_that_nothing_was_tried() -> None:
-    job = job_of(matrix_of(rooms(1_300, 130)))
-    job._share = cast(Any, object())
-    assert job.settled(config_of(direct=0.0)).neighbours == 0
-    assert "several processes" in str(job.found)
-
-
 @pytest.mark.parametrize("job", ["demo", "next-item", "multilabel"])
 @pytest.mark.parametrize("option", ["neighbours", "direct"])
 def test_other_jobs_refuse_to_decide(job: str, option: str) -> None:

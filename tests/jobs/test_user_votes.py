@@ -7,7 +7,7 @@ import math
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,6 @@ from widehead.data import RowExamples
 from widehead.errors import CheckpointError, RankingWarning
 from widehead.jobs import configure, logit, recommender, user_votes
 from widehead.jobs.logit import Told, fitted
-from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import FEWEST, UserVotes, UserWeights, enough, hidden_pairs
 from widehead.report.tables import number
 from widehead.runs import Run
@@ -297,9 +296,3 @@ def test_few_users_are_all_trained_on(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     assert run.network.beside is None
     assert not run.folder.neighbours_path.exists()
-
-
-def test_several_processes_refuse_neighbours_that_are_spread_over_them(tmp_path: Path) -> None:
-    config = configure("recommender", train="train.txt", out=str(tmp_path / "run"), neighbours=5)
-    with pytest.raises(ValueError, match=r"`neighbours` should be 0 in several processes.*Found 5"):
-        Recommender.of(config, "train.txt", share=cast(Any, object()))

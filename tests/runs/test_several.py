@@ -20,6 +20,7 @@ from support.several import Several
 from support.small_run import PROCESSES
 
 from widehead.jobs.candidates import Choice
+from widehead.jobs.probe import Probe
 from widehead.jobs.session_votes import SessionWeights
 from widehead.jobs.trial import Trial
 from widehead.jobs.user_votes import FEWEST
@@ -282,6 +283,24 @@ def test_documents_choose_as_training_ends_in_several_processes_too(several: Sev
     assert ended["precision@1"] > 0.9 > 0.5 > alone["precision@1"]
     several.run(2, several_runs.go_on, tmp_path, "three", {"epochs": 2})
     assert Choice.read(tmp_path / "three" / "neighbours.json") is not None
+
+
+def test_users_who_are_near_are_chosen_in_several_processes_too(several: Several, tmp_path: Path) -> None:
+    """Whether they should rank is tried before, as by one process; what they count is chosen as training ends."""
+    write_parts(tmp_path, rooms(1_300, 130))
+    more = {"preset": "svd", "width": 4, "encoder_lr": 0.0, "neighbours": -1, "direct": 0.0, "at": (3,)}
+    (_, ended), _ = several_runs.begin(None, "recommender", tmp_path, "one", more)
+    (_, alone), _ = several.run(3, several_runs.begin, "recommender", tmp_path, "three", more)[0]
+    assert_near(tmp_path / "three", tmp_path / "one", kinds=("train",))
+    runs = [Run.open(tmp_path / out) for out in ("one", "three")]
+    assert [run.config.neighbours for run in runs] == [500, 500]
+    probes = [Probe.read(tmp_path / out / "probe.json") for out in ("one", "three")]
+    assert probes[0] is not None
+    assert probes[1] is not None
+    assert probes[1].after == pytest.approx(probes[0].after)
+    assert replace(probes[1], before={}, after={}) == replace(probes[0], before={}, after={})
+    assert runs[1].evaluate() == pytest.approx(ended, abs=0.01)  # items of a room are nearly alike
+    assert ended["recall@3"] > 0.9 > 0.5 > alone["recall@3"]
 
 
 def test_the_default_recommender(several: Several, tmp_path: Path) -> None:

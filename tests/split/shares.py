@@ -25,6 +25,7 @@ from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
 from widehead.jobs.probe import some_users
+from widehead.jobs.user_votes import hidden_pairs
 from widehead.models import SharedSymmetricPart, positive_eigenpairs
 from widehead.split import Dealt, InTurn, Peers, RowSplit, Share
 from widehead.training.checkpoint import save_checkpoint
@@ -74,6 +75,12 @@ def brought(mesh: Any, matrix: Any, part: float, fewest: int) -> Any:
     """Some rows of a matrix of which each process has its own."""
     share = Share(Peers(mesh))
     return some_users(matrix[share.own], part, fewest, 5, share.dealt(matrix.shape[0]))
+
+
+def hidden(mesh: Any, matrix: Any, part: float, most: int) -> Any:
+    """Pairs that are hidden of users who are dealt out."""
+    share = Share(Peers(mesh))
+    return hidden_pairs(matrix[share.own], 5, part, most, share.dealt(matrix.shape[0]))
 
 
 def written(mesh: Any, path: Path, room: int | None) -> tuple[str, float]:

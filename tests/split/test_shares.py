@@ -26,6 +26,7 @@ from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
 from widehead.jobs.probe import some_users
+from widehead.jobs.user_votes import hidden_pairs
 from widehead.models import positive_eigenpairs
 from widehead.training.checkpoint import load_checkpoint
 
@@ -219,6 +220,19 @@ def test_some_rows_are_those_that_one_process_takes(several: Several, part: floa
             assert found.shape == expected.shape
             for name in ("data", "indices", "indptr"):
                 assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize(("part", "most"), [(0.5, 100), (1.0, 7), (0.01, 100)])
+def test_pairs_are_hidden_as_by_one_process(several: Several, part: float, most: int) -> None:
+    matrix = scipy.sparse.random(60, 40, 0.06, format="csr", dtype=np.float32, random_state=np.random.default_rng(3))
+    kept, users, hidden = hidden_pairs(matrix, 5, part, most)
+    assert kept.nnz + hidden.nnz == matrix.nnz
+    for size in (2, 3):
+        for rank, (here, *of_all) in enumerate(several.run(size, shares.hidden, matrix, part, most)):
+            assert (here != kept[rank::size]).nnz == 0
+            assert here.nnz == kept[rank::size].nnz
+            assert np.array_equal(of_all[0], users)
+            assert (of_all[1] != hidden).nnz == 0
 
 
 @pytest.mark.parametrize("room", [0, 1_000, 3_000_000, None])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, get_args, get_origin, get_type_hints
@@ -22,7 +22,7 @@ from widehead.kinds import JOBS, Kind
 from widehead.kinds.base import UNDECIDED, kind_named
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
-from widehead.split import Share
+from widehead.split import Share, alike
 from widehead.training.folder import RunFolder, atomic_write, expecting
 
 
@@ -60,6 +60,15 @@ class Chosen(ABC):
     def write(self, path: Path) -> None:
         with atomic_write(path) as file:
             file.write(json.dumps(asdict(self), indent=1).encode())
+
+    @classmethod
+    def by_first(cls, share: Share | None, choose: Callable[[], Self]) -> Self:
+        """What ``choose`` gives in the first of the processes that have shares, all of which call this; or here."""
+        if share is None:
+            return choose()
+        with alike(share):
+            found = asdict(choose()) if share.peers.is_first else {}
+        return cls(**share.peers.said_by_first(found))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:

@@ -30,7 +30,7 @@ from widehead.kinds import configure
 from widehead.losses import SquaredError
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
-from widehead.split import Dealt
+from widehead.split import Dealt, Share
 
 if TYPE_CHECKING:
     from widehead.jobs.recommender import Recommender
@@ -89,18 +89,26 @@ class Probe(Chosen):
         check_same(self.before, self.after)
 
 
-def probed(job: Recommender, config: TrainingConfig) -> Probe:
+def probed(job: Recommender, config: TrainingConfig, share: Share | None = None) -> Probe:
     """Whether neighbours gain clearly on pairs that are hidden from a small network and from them.
 
+    Of several processes, all of which call it, the first one finds out, with what the others give it of some users.
+
     Args:
-        job: of the training pairs, of which this process has all.
+        job: of the training pairs.
         config: of the run, whose width, seed and cutoffs count.
+        share: of the users; None if this process has all.
     """
     matrix = job.train.matrix
-    if not enough(matrix):
+    if not enough(matrix, share):
         return Probe(0, f"fewer than {FEWEST:,} users have two items, too few to choose by")
-    some = some_users(matrix, _PART, _FEWEST, config.seed)
-    part = some.shape[0] / matrix.shape[0]
+    some = some_users(matrix, _PART, _FEWEST, config.seed, None if share is None else share.dealt(job.num_users))
+    return Probe.by_first(share, lambda: _probed(job, config, some))
+
+
+def _probed(job: Recommender, config: TrainingConfig, some: CSR) -> Probe:
+    """`probed` by ``some`` users."""
+    part = some.shape[0] / job.num_users
     width = max(1, round(part * job.usual_width(config)[0]))
     seen, users, hidden = hidden_pairs(some, config.seed, _HELD)
     held = RowExamples(seen[users], hidden)

@@ -44,7 +44,6 @@ from widehead.training.folder import RunFolder, expecting
 # Powers of the numbers of a user's items and of an item's users that the singular vectors are of; chosen on a part of
 # gowalla's training pairs.
 _USER_POWER, _ITEM_POWER = 0.3, 0.4
-_APART = "several processes have a part of the users each"
 
 
 class Recommender(kind.Recommender, Job):
@@ -93,8 +92,6 @@ class Recommender(kind.Recommender, Job):
 
     @classmethod
     def of(cls, config: TrainingConfig, train: Any, share: Share | None = None) -> JobData:
-        if share is not None and config.neighbours > 0:
-            raise refusal("neighbours", "be 0 in several processes, as each has a part of the users", config.neighbours)
         with alike(share):
             found = cls.interactions(config, train, share)
         pairs, has_ratings = found.matrix.nnz, found.has_ratings
@@ -155,14 +152,17 @@ class Recommender(kind.Recommender, Job):
 
     def _chooses(self, config: TrainingConfig) -> bool:
         """Whether pairs are kept aside to choose by what users like the given one count."""
-        return config.neighbours > 0 and enough(self.train.matrix)
+        return config.neighbours > 0 and enough(self.train.matrix, self._share)
 
     def _seen(self, config: TrainingConfig) -> tuple[CSR, np.ndarray]:
         """The pairs that train the network, and how many of them each item is in."""
         if not self._chooses(config):
             return self.train.matrix, self.item_counts
-        seen = hidden_pairs(self.train.matrix, config.seed)[0]
-        return seen, seen.getnnz(axis=0).astype(np.int64)
+        share = self._share
+        among = None if share is None else share.dealt(self.num_users)
+        seen = hidden_pairs(self.train.matrix, config.seed, among=among)[0]
+        counts = seen.getnnz(axis=0).astype(np.int64)
+        return seen, counts if share is None else share.total(counts)
 
     def save(self, folder: RunFolder) -> None:
         matrix, share = self.train.matrix, self._share
@@ -213,7 +213,7 @@ class Recommender(kind.Recommender, Job):
             count = max(config.neighbours, 0)
         else:
             if self.found is None:
-                self.found = probed(self, config) if self._share is None else Probe(0, _APART)
+                self.found = probed(self, config, self._share)
             count = self.found.neighbours
         usual, why = self.usual_width(config)
         width, weight, is_open = usual, 0.0, config.width == 0 or config.direct < 0.0

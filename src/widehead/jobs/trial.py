@@ -15,7 +15,7 @@ Letters: n users, D items, d units of the small network; s settings, each a widt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ from widehead.metrics.relevance import count_relevant, find_hits
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.progress import Work
-from widehead.split import Share, alike, totals
+from widehead.split import Share, totals
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -170,12 +170,8 @@ def tried(
     """
     matrix, n = job.train.matrix, job.num_users
     part = min(1.0, (_PRODUCTS / ((n + matrix.shape[1]) * units[0] ** 2)) ** (1 / 3))
-    if share is None:
-        return _tried(job, config, units, weights, some_users(matrix, part, _FEWEST, config.seed))
-    some = some_users(matrix, part, _FEWEST, config.seed, share.dealt(n))
-    with alike(share):
-        found = asdict(_tried(job, config, units, weights, some)) if share.peers.is_first else {}
-    return Trial(**share.peers.said_by_first(found))
+    some = some_users(matrix, part, _FEWEST, config.seed, None if share is None else share.dealt(n))
+    return Trial.by_first(share, lambda: _tried(job, config, units, weights, some))
 
 
 def _tried(job: Recommender, config: TrainingConfig, units: list[int], weights: list[float], some: CSR) -> Trial:

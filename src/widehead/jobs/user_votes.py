@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from widehead.data import RowExamples, binary, split_rows
-from widehead.data.sparse import CSR, rows_of_entries
+from widehead.data.sparse import CSR, brought_together, rows_of_entries
 from widehead.jobs.candidates import FIRST, best_of_rows
 from widehead.jobs.entries import at_keys, drop, keys_of, positive
 from widehead.jobs.logit import Told, Weights, weighed
 from widehead.jobs.neighbours import csr_of_bags, largest
 from widehead.metrics import Evaluation
 from widehead.progress import Work
+from widehead.split import Dealt, Share, totals
 from widehead.targets import SparseTargets
 
 FEWEST = 1_000
@@ -63,26 +64,34 @@ def num_able(matrix: CSR) -> int:
     return int(np.count_nonzero(np.diff(matrix.indptr) > 1))
 
 
-def enough(matrix: CSR) -> bool:
-    """Whether there are users enough to choose by."""
-    return num_able(matrix) >= FEWEST
+def enough(matrix: CSR, share: Share | None = None) -> bool:
+    """Whether there are users enough to choose by, in all shares of them."""
+    return totals(share, num_able(matrix))[0] >= FEWEST
 
 
-def hidden_pairs(matrix: CSR, seed: int, part: float = _HELD, most: int = _MOST_HELD) -> tuple[CSR, np.ndarray, CSR]:
+def hidden_pairs(
+    matrix: CSR, seed: int, part: float = _HELD, most: int = _MOST_HELD, among: Dealt | None = None
+) -> tuple[CSR, np.ndarray, CSR]:
     """The pairs (n, D) that train the network, users (h,) to choose by, and their hidden pairs (h, D).
 
     Hidden is a fifth of the pairs of a ``part`` of the users with two or more, of ``most`` users at most.
+
+    Args:
+        among: all users, if ``matrix`` has those of this process alone: all processes call it then, and the first of
+            what it gives has the users that are here.
     """
-    able = np.flatnonzero(np.diff(matrix.indptr) > 1)
+    lengths = np.diff(matrix.indptr)
+    able = np.flatnonzero((lengths if among is None else among.all_of(lengths)) > 1)
     drawn = np.random.default_rng([seed, len(able)]).permutation(able)
     users = np.sort(drawn[: min(int(part * len(able)), most)])
-    theirs = matrix[users]
+    theirs = matrix[users] if among is None else brought_together(matrix, among, users)
     hidden = binary(split_rows(theirs, _HIDDEN, seed)[1])
+    here, of_here = (users, slice(None)) if among is None else (among.places(users), among.holds(users))
     chosen = np.zeros(matrix.shape[0], dtype=bool)
-    chosen[users] = True
-    entries = np.flatnonzero(np.repeat(chosen, np.diff(matrix.indptr)))
+    chosen[here] = True
+    entries = np.flatnonzero(np.repeat(chosen, lengths))
     seen = np.ones(matrix.nnz, dtype=bool)
-    seen[entries[np.isin(keys_of(theirs), keys_of(hidden), assume_unique=True)]] = False
+    seen[entries[np.isin(keys_of(theirs[of_here]), keys_of(hidden[of_here]), assume_unique=True)]] = False
     offsets = np.append(0, np.cumsum(seen))[matrix.indptr]
     kept = scipy.sparse.csr_matrix((matrix.data[seen], matrix.indices[seen], offsets), shape=matrix.shape)
     return kept, users, hidden

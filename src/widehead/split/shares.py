@@ -108,9 +108,14 @@ class Dealt:
         found: np.ndarray = self.owners[numbers]
         return found
 
+    def holds(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) whether each of ``numbers`` is here."""
+        found: np.ndarray = self.owners_of(numbers) == self.share.rank
+        return found
+
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Where those of ``numbers`` that are here stand among the things here, in the order given."""
-        here = numbers[self.owners_of(numbers) == self.share.rank]
+        here = numbers[self.holds(numbers)]
         found: np.ndarray = np.searchsorted(self.numbers, here)
         return found
 
