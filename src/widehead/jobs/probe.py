@@ -190,5 +190,7 @@ def least_squares(gram: Tensor, met: Tensor, ridge: float) -> Tensor:
         gram, met: HᵀH and YᵀH.
     """
     gram = gram + ridge * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
-    weight: Tensor = torch.linalg.solve(gram, met.double().T).T.float()
+    factors, weight = torch.linalg.lu_factor(gram), torch.empty_like(met, memory_format=torch.contiguous_format)
+    for block, solved in zip(met.split(_BLOCK), weight.split(_BLOCK), strict=True):  # float64 of some rows alone
+        solved.copy_(torch.linalg.lu_solve(*factors, block.double().T).T)
     return weight

@@ -105,6 +105,7 @@ def read_data(config: TrainingConfig, data: Any = None, peers: Peers = ALONE) ->
             with peers.alike():
                 read = kind.of(given, train)
             peers.check_same("training data", dict(read.job.sizes))
+    give_back_freed_memory()  # of files, and of networks that were tried
     return dataclasses.replace(read, checksum=checksum)
 
 
