@@ -182,7 +182,7 @@ RUNS = Claim(
     "A recommender's run of two processes: memory of each, and what it sends",
     "2 million pairs of 60,000 users and 210,000 items, one epoch, one thread a process. Memory is what a process "
     "alone holds, without the 0.2 GB of Python and torch; the larger of both, which is that of rank 0, who keeps the "
-    "names.",
+    "names and tries before whether near users should rank, by tables of 0.3 GB at most, whatever the data.",
     "python recipes/split_runs.py --pairs 2000000 --users 60000 --items 260000 --width 64, or --width 128 --preset "
     "trained",
     (
