@@ -27,6 +27,7 @@ import polars
 from provenance import append
 
 from widehead.training import RunFolder
+from widehead.training.memory import give_back_freed_memory
 
 
 def log_uniform(rng: np.random.Generator, size: Any, draws: int) -> np.ndarray:
@@ -92,6 +93,7 @@ def main() -> None:
     table = folder / "pairs.csv"
     polars.DataFrame({"user": user, "item": item}).write_csv(table)
     del user, item, counts
+    give_back_freed_memory()  # gigabytes, which the run may need
     for width in asked.widths.split(","):
         found = run(table, folder / f"run-{width}", int(width), asked.threads)
         print(append("million", {"asked_width": int(width), "threads": asked.threads, **sizes, **found}), flush=True)
