@@ -195,14 +195,31 @@ def test_rare_labels_have_what_costs_no_precision(shift: float) -> None:
         assert choice.after["psp@3"] > found[0]["psp@3"]
 
 
-def test_rare_labels_have_nothing_beside_weights_or_a_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("margin", [0.0, 4.0])
+def test_a_percent_of_precision_is_worth_ten_of_what_rare_labels_gain(
+    margin: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2: 0.1 is the best by itself, 0.4 with three instead of ten, 0 with a hundred; a network alone gets nothing."""
+    precision, psp = (1.0, 1.0005, 0.999, 0.9965, 0.985), (1.0, 1.035, 1.045, 1.06, 1.10)
+
+    def given(_: Race, choice: Choice, *__: Any) -> dict[str, float]:
+        place = round(choice.rare / choice.total * 10)
+        return {"precision@1": 0.5 * precision[place] + 0.01 * choice.margin, "psp@3": 0.2 * psp[place]}
+
+    candidates, held = behind(0.0)
+    monkeypatch.setattr(Race, "_judged", given)
+    monkeypatch.setattr(Race, "_weights_are_better", lambda *_: False)
+    choice = race(candidates, held).best([((0.0,), (0.0,), (margin,))], 1e-3)
+    assert choice.margin == margin
+    assert choice.rare == pytest.approx(0.2 * 5.0 if margin else 0.0)
+
+
+def test_rare_labels_have_nothing_beside_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     candidates, held = behind(0.6)
     monkeypatch.setattr(Race, "_weights_are_better", lambda *_: True)
     choice = race(candidates, held).best([((0.0,), (0.0,), (4.0,))], 1e-3)
     assert choice.weights
     assert choice.rare == 0.0
-    monkeypatch.setattr(Race, "_weights_are_better", lambda *_: False)
-    assert race(candidates, held).best([((0.0,), (0.0,), (0.0,))], 1e-3).rare == 0.0
 
 
 def test_settings_are_judged_by_what_is_around_them() -> None:
