@@ -21,7 +21,7 @@ from widehead.models.classifiers import LinearClassifiers
 from widehead.progress import Work
 
 _COST = 1.0  # of a margin below 1; classifiers that many labels share are not as easily too sure as those of one
-_FEWEST = 100  # labels of a node that has no nodes below it, at most
+_FEWEST = 150  # labels of a node that has no nodes below it, at most: a level of tiny nodes takes long to find
 _HALVINGS = 5  # a node has 2⁵ children: fewer levels to be wrong at than with 2 or 8, in the same time (recipes/LOG.md)
 _STEEP = 4.0  # a: with −max(0, 1 − s)², as classifiers learn, rare labels would be behind (recipes/LOG.md)
 _TURNS, _STILL = 8, 1e-4  # of halving, and by how much its cosines must rise for another one, a label
