@@ -75,8 +75,8 @@ def test_labels_of_one_topic_stand_together(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_many_labels_stand_two_levels_down() -> None:
-    """More levels are more places to be wrong at: 3,500 labels have 32 nodes and what stands under these."""
-    labels = scipy.sparse.csr_matrix(np.eye(3_500, dtype=np.float32))
+    """More levels are more places to be wrong at: 5,000 labels have 32 nodes and what stands under these."""
+    labels = scipy.sparse.eye_array(5_000, dtype=np.float32, format="csr")
     nodes = LabelTree.of(labels, labels, 0).nodes
     assert [len(set(level)) for level in nodes] == [32, 1_024]
 
