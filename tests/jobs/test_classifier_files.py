@@ -24,6 +24,7 @@ _SHAPE = 30, 20
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Neighbours:
     """With trees of two levels, and three labels that no document has."""
+    monkeypatch.setattr(label_trees, "_HALVINGS", 3)
     monkeypatch.setattr(label_trees, "_FEWEST", 3)
     rng = np.random.default_rng(0)
     features = scipy.sparse.csr_matrix((rng.random((80, 20)) * (rng.random((80, 20)) < 0.3)).astype(np.float32))

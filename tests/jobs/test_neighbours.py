@@ -26,13 +26,26 @@ def _sparse(rng: np.random.Generator, shape: tuple[int, int], density: float) ->
 
 
 @pytest.mark.parametrize(
-    ("margin", "tree", "given"),
-    [(0.0, 0.0, []), (0.5, 0.0, []), (0.0, 0.6, []), (0.5, 0.6, []), (0.5, 0.0, [0.4, 0.3, 0.2, 0.5, -0.1, 0.2])],
+    ("margin", "tree", "rare", "given"),
+    [
+        (0.0, 0.0, 0.0, []),
+        (0.5, 0.0, 0.3, []),
+        (0.0, 0.6, 0.0, []),
+        (0.5, 0.6, 0.3, []),
+        (0.5, 0.0, 0.0, [0.4, 0.3, 0.2, 0.5, -0.1, 0.2]),
+    ],
 )
 @pytest.mark.parametrize(("probabilities", "power"), [(False, 0.0), (True, 0.0), (False, 1.0), (True, -0.5)])
 @pytest.mark.parametrize(("num_labels", "k"), [(7, 7), (320, 5), (320, 250)])
 def test_scores_are_those_of_a_dense_twin(
-    margin: float, tree: float, given: list[float], probabilities: bool, power: float, num_labels: int, k: int
+    margin: float,
+    tree: float,
+    rare: float,
+    given: list[float],
+    probabilities: bool,
+    power: float,
+    num_labels: int,
+    k: int,
 ) -> None:
     rng = np.random.default_rng(1)
     features = _sparse(rng, (60, 30), 0.2)
@@ -41,7 +54,7 @@ def test_scores_are_those_of_a_dense_twin(
     asked.data[asked.indptr[3] : asked.indptr[4]] = 0.0  # nothing is near
     asked.eliminate_zeros()
     scores = torch.from_numpy(rng.standard_normal((9, num_labels)))
-    choice = replace(NONE, weight=0.7, margin=margin, tree=tree, least=0.01, weights=given, power=power)
+    choice = replace(NONE, weight=0.7, margin=margin, tree=tree, rare=rare, least=0.01, weights=given, power=power)
     classifiers = trees = None
     weights = _sparse(rng, (num_labels, 30), 0.2)
     biases = rng.standard_normal(num_labels).astype(np.float32)
@@ -60,6 +73,8 @@ def test_scores_are_those_of_a_dense_twin(
         dense = matrix.toarray().astype(np.float64) / rarity**power
         return dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-300)
 
+    # As in the paper of propensity-scored precision (metrics/propensity.py), a = 0.55, b = 1.5.
+    rareness = np.log(1 + (np.log(60) - 1) * 2.5**0.55 * (labels.toarray().sum(axis=0) + 1.5) ** -0.55)
     expected = np.empty((9, num_labels))
     cosines = unit(asked) @ unit(features).T
     for i in range(9):
@@ -75,9 +90,9 @@ def test_scores_are_those_of_a_dense_twin(
         margins = unit(asked)[i] @ weights.toarray().T + biases
         above, missing = np.maximum(own - floor, 0.0), np.maximum(0.0, 1 - margins) ** 2
         both = np.log(above + 0.7 * votes + 0.01)
-        inner, leaves = (np.maximum(0.0, 1 - unit(asked)[i] @ w.toarray() - b) ** 2 for w, b in parts)
-        way = -leaves - np.where(nodes[0] < 0, 4.0, inner[nodes[0]])
-        found = both - margin * missing + tree * way
+        inner, leaves = (-np.log(1 + np.exp(-4 * (unit(asked)[i] @ w.toarray() + b))) for w, b in parts)
+        way = leaves + np.where(nodes[0] < 0, -np.log(1 + np.exp(4.0)), inner[nodes[0]])
+        found = both - margin * missing + tree * way + rare * rareness
         if given:
             found = np.stack([both, -missing, np.log(above + 0.01), np.log(votes + 1e-3), margins, way], axis=1) @ given
         expected[i] = np.where(anew, found, found[anew].min() + own - floor)
@@ -152,13 +167,14 @@ def test_documents_that_are_looked_up_in_parts_are_ranked_as_all_together() -> N
     own = -np.sort(-rng.standard_normal((12, 230)), axis=1)
     classes = np.stack([rng.permutation(300)[:230] for _ in range(12)])
     votes = _sparse(rng, (12, 300), 0.05)
-    choice, k = replace(NONE, weight=0.5, margin=0.4, tree=0.3), 215
+    choice, k = replace(NONE, weight=0.5, margin=0.4, tree=0.3, rare=0.2), 215
     parts = [Candidates.of(own[some], classes[some], votes[some]) for some in (slice(5), slice(5, 6), slice(6, 12))]
     whole = Candidates.of(own, classes, votes)
     whole.margins, whole.trees = rng.standard_normal(len(whole.rows)), -rng.random(len(whole.rows))
+    whole.rareness = rng.random(len(whole.rows))
     for part, some in zip(parts, (slice(5), slice(5, 6), slice(6, 12)), strict=True):
         here = np.isin(whole.rows, np.arange(12)[some])
-        part.margins, part.trees = whole.margins[here], whole.trees[here]
+        part.margins, part.trees, part.rareness = (x[here] for x in (whole.margins, whole.trees, whole.rareness))
     for found, expected in zip(Candidates.joined(parts).best(choice, k), whole.best(choice, k), strict=True):
         assert (found == expected).all()
     assert Candidates.joined(parts).spread() == pytest.approx(whole.spread())

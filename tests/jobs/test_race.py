@@ -49,6 +49,7 @@ def planted(tells: str) -> tuple[Candidates, RowExamples]:
     candidates.margins, candidates.trees = (
         np.take_along_axis(part, order, axis=1).ravel() for part in (margins, trees)
     )
+    candidates.rareness = rareness(candidates.classes)
     labels = scipy.sparse.csr_matrix(
         (np.ones(_DOCUMENTS, dtype=np.float32), classes[every, right], np.arange(_DOCUMENTS + 1)),
         shape=(_DOCUMENTS, _LABELS),
@@ -56,15 +57,22 @@ def planted(tells: str) -> tuple[Candidates, RowExamples]:
     return candidates, RowExamples(labels)
 
 
+def propensities() -> Propensities:
+    """The last half of the labels is rare."""
+    return Propensities.from_counts(torch.tensor([100, 1]).repeat_interleave(_LABELS // 2), _DOCUMENTS)
+
+
+def rareness(classes: np.ndarray) -> np.ndarray:
+    return np.log(propensities().inverse.numpy()[classes])
+
+
 def race(candidates: Candidates, held: RowExamples) -> Race:
-    counts = torch.ones(_LABELS, dtype=torch.int64)
-    return Race(candidates, held, Propensities.from_counts(counts, _DOCUMENTS), _NAMES)
+    return Race(candidates, held, propensities(), _NAMES)
 
 
 def judged(choice: Choice, candidates: Candidates, held: RowExamples, rows: np.ndarray) -> dict[str, float]:
     """The obvious twin: metrics of some documents, of which each is ranked by itself."""
-    counts = torch.ones(_LABELS, dtype=torch.int64)
-    evaluation = Evaluation(_NAMES, Propensities.from_counts(counts, _DOCUMENTS))
+    evaluation = Evaluation(_NAMES, propensities())
     scores = candidates.scores(choice)
     ranked = []
     for row in rows:
@@ -132,7 +140,7 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
     candidates, _ = planted("margins")
     rng = np.random.default_rng(0)
     some = rng.random(_DOCUMENTS) < 0.4
-    choice = Choice(0.3, 0.5, 1e-3, [], 0, {}, {}, [], tree=0.7)
+    choice = Choice(0.3, 0.5, 1e-3, [], 0, {}, {}, [], tree=0.7, rare=0.4)
     for whole, part in zip(candidates.best(choice, 5), candidates.part(some).best(choice, 5), strict=True):
         assert np.array_equal(whole[some], part)
 
@@ -143,6 +151,8 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
         {"weights": [1.0]},
         {"weight": -1.0},
         {"tree": -1.0},
+        {"rare": -1.0},
+        {"rare": 1.0, "weights": [1.0] * len(TOLD)},
         {"least": 0.0},
         {"power": np.inf},
         {"power": 1e9},  # no feature counts anything any more
@@ -152,6 +162,64 @@ def test_a_part_has_the_candidates_of_its_documents() -> None:
 def test_choices_that_cannot_have_been_made_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="weight"):
         replace(NONE, **changed).check()
+
+
+def behind(shift: float) -> tuple[Candidates, RowExamples]:
+    """Candidates whose margins tell of the right label, but are less by ``shift`` where that is rare, as half are."""
+    candidates, _ = planted("network")
+    rng, is_rare = np.random.default_rng(5), candidates.classes >= _LABELS // 2
+    right = np.array([rng.choice(np.flatnonzero(candidates.rows == row)) for row in range(_DOCUMENTS)])
+    candidates.own[:] = 1.0
+    candidates.margins = 0.3 * rng.standard_normal(len(candidates.rows)) - 1.0
+    candidates.margins[right] += 1.0
+    candidates.margins -= shift * is_rare
+    parts = np.ones(_DOCUMENTS, dtype=np.float32), candidates.classes[right], np.arange(_DOCUMENTS + 1)
+    return candidates, RowExamples(scipy.sparse.csr_matrix(parts, shape=(_DOCUMENTS, _LABELS)))
+
+
+@pytest.mark.parametrize("shift", [0.6, 0.1, 0.0, -0.6])
+def test_rare_labels_have_what_costs_no_precision(shift: float) -> None:
+    """By the obvious twin: all values one by one, and the mean of each with those beside it."""
+    candidates, held = behind(shift)
+    choice = race(candidates, held).best([((0.0,), (0.0,), (4.0,))], 1e-3)
+    assert (choice.margin, choice.weights) == (4.0, [])
+    rares, every = [part * 5.0 for part in (0.0, 0.1, 0.2, 0.3, 0.4)], np.arange(_DOCUMENTS)
+    found = [judged(replace(choice, rare=rare), candidates, held, every) for rare in rares]
+    gains = [10.0 * np.log(one["precision@1"]) + np.log(one["psp@3"]) for one in found]
+    around = [np.mean(gains[max(0, i - 1) : i + 2]) for i in range(5)]
+    assert choice.rare == pytest.approx(rares[int(np.argmax(around))])
+    assert choice.after == pytest.approx(judged(choice, candidates, held, every))
+    assert (choice.rare > 0.0) == (shift > 0.0)
+    if shift == 0.6:
+        assert choice.after["precision@1"] > found[0]["precision@1"]
+        assert choice.after["psp@3"] > found[0]["psp@3"]
+
+
+@pytest.mark.parametrize("margin", [0.0, 4.0])
+def test_a_percent_of_precision_is_worth_ten_of_what_rare_labels_gain(
+    margin: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2: 0.1 is the best by itself, 0.4 with three instead of ten, 0 with a hundred; a network alone gets nothing."""
+    precision, psp = (1.0, 1.0005, 0.999, 0.9965, 0.985), (1.0, 1.035, 1.045, 1.06, 1.10)
+
+    def given(_: Race, choice: Choice, *__: Any) -> dict[str, float]:
+        place = round(choice.rare / choice.total * 10)
+        return {"precision@1": 0.5 * precision[place] + 0.01 * choice.margin, "psp@3": 0.2 * psp[place]}
+
+    candidates, held = behind(0.0)
+    monkeypatch.setattr(Race, "_judged", given)
+    monkeypatch.setattr(Race, "_weights_are_better", lambda *_: False)
+    choice = race(candidates, held).best([((0.0,), (0.0,), (margin,))], 1e-3)
+    assert choice.margin == margin
+    assert choice.rare == pytest.approx(0.2 * 5.0 if margin else 0.0)
+
+
+def test_rare_labels_have_nothing_beside_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates, held = behind(0.6)
+    monkeypatch.setattr(Race, "_weights_are_better", lambda *_: True)
+    choice = race(candidates, held).best([((0.0,), (0.0,), (4.0,))], 1e-3)
+    assert choice.weights
+    assert choice.rare == 0.0
 
 
 def test_settings_are_judged_by_what_is_around_them() -> None:
@@ -182,3 +250,5 @@ def test_trees_alone_help() -> None:
     assert (choice.helps, choice.takes_trees, choice.takes_margins) == (True, True, False)
     assert "label trees 0.5" in str(choice)
     assert "trees" not in str(replace(choice, tree=0.0, weight=1.0))
+    assert "rare" not in str(choice)
+    assert "label trees 0.5, rare labels 0.25" in str(replace(choice, rare=0.25))

@@ -35,9 +35,14 @@ def pairs(m: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
+def probabilities(margins: Any) -> Any:
+    return 1.0 / (1.0 + np.exp(-4.0 * margins))
+
+
 @pytest.fixture(params=[5, 12, 100])
 def fewest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Labels under the lowest nodes, at most; with 100 there are no nodes."""
+    monkeypatch.setattr(label_trees, "_HALVINGS", 3)
     monkeypatch.setattr(label_trees, "_FEWEST", request.param)
     return int(request.param)
 
@@ -67,6 +72,13 @@ def test_labels_of_one_topic_stand_together(monkeypatch: pytest.MonkeyPatch) -> 
     for seed in range(5):
         level = LabelTree.of(x, y, seed).nodes[0, :40]
         assert min(np.mean(level == np.arange(40) % 2), np.mean(level != np.arange(40) % 2)) < 0.06
+
+
+def test_many_labels_stand_two_levels_down() -> None:
+    """More levels are more places to be wrong at: 5,000 labels have 32 nodes and what stands under these."""
+    labels = scipy.sparse.eye_array(5_000, dtype=np.float32, format="csr")
+    nodes = LabelTree.of(labels, labels, 0).nodes
+    assert [len(set(level)) for level in nodes] == [32, 1_024]
 
 
 def test_trees_begin_at_other_labels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +131,10 @@ def test_values_are_sums_on_the_way_to_a_label(fewest: int) -> None:
     rows, labels = pairs(30, 60)
     expected = np.zeros((30, 60))
     for tree in trees.trees:
-        expected -= np.maximum(0.0, 1.0 - (x[:30] @ tree.leaves.weights.T).toarray() - tree.leaves.biases) ** 2
+        expected += np.log(probabilities((x[:30] @ tree.leaves.weights.T).toarray() + tree.leaves.biases))
         for level, inner in zip(tree.nodes, tree.inner, strict=True):
-            missing = np.maximum(0.0, 1.0 - (x[:30] @ inner.weights.T).toarray() - inner.biases) ** 2
-            expected -= np.where(level >= 0, missing[:, level], 4.0)
+            found = probabilities((x[:30] @ inner.weights.T).toarray() + inner.biases)
+            expected += np.log(np.where(level >= 0, found[:, level], probabilities(-1.0)))
     np.testing.assert_allclose(trees.values(x[:30], rows, labels).reshape(30, 60), expected / 2, atol=1e-5)
     some = np.random.default_rng(1).random(1_800) < 0.2
     found = trees.values(x[:30], rows[some], labels[some])
@@ -132,6 +144,7 @@ def test_values_are_sums_on_the_way_to_a_label(fewest: int) -> None:
 
 def test_trees_know_what_labels_have_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words of a topic that the documents of no single label all have: each label has three documents of five words."""
+    monkeypatch.setattr(label_trees, "_HALVINGS", 3)
     monkeypatch.setattr(label_trees, "_FEWEST", 24)
     topics, words, count, gains = 8, 40, 8 * 24, []
     for seed in range(3):
@@ -171,4 +184,4 @@ def test_labels_of_no_document_at_all() -> None:
     x = documents()[0]
     tree = LabelTree.of(x, scipy.sparse.csr_matrix((400, 7), dtype=np.float32), 0)
     rows, labels = pairs(400, 7)
-    assert (tree.values(x, rows, labels) == -4.0).all()
+    np.testing.assert_allclose(tree.values(x, rows, labels), np.log(probabilities(-1.0)))

@@ -30,7 +30,7 @@ _BLOCK = 256  # documents that are ranked at a time
 
 @dataclass(frozen=True)
 class Choice(Chosen):
-    """What votes, margins and label trees count, and how the race for them went.
+    """What votes, margins, label trees and being rare count, and how the race for them went.
 
     Attributes:
         weight: w, in the network's own units. margin: λ. tree: τ. All 0, without weights: the network ranks alone.
@@ -39,6 +39,7 @@ class Choice(Chosen):
         documents: how many it was chosen by. before, after: metrics on these without and with neighbours.
         power: of the rarity of features, by which votes and classifiers divide them.
         race: (w in spreads of the network's scores, λ, gain) of all that ran with this τ.
+        rare: β, what rare labels have beside all this; 0 with weights.
     """
 
     what = "what the neighbours' votes count"
@@ -53,12 +54,15 @@ class Choice(Chosen):
     race: list[list[float]]
     power: float = 0.0
     tree: float = 0.0
+    rare: float = 0.0
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {before:.4f} → {self.after[name]:.4f}" for name, before in self.before.items())
         what = f"votes {self.weight:.3g}, margins {self.margin:g}" if self.helps else "nothing"
         if self.tree:
             what = f"{what}, label trees {self.tree:g}"
+        if self.rare:
+            what = f"{what}, rare labels {self.rare:.3g}"
         if self.weights:
             said = (f"{name} {weight:.3g}" for name, weight in zip(TOLD, self.weights, strict=True))
             what = f"{what}, then {', '.join(said)}"
@@ -81,6 +85,11 @@ class Choice(Chosen):
         """Whether label trees have a say."""
         return self.tree > 0.0 or bool(self.weights)
 
+    @property
+    def total(self) -> float:
+        """What all that ranks counts but for rare labels, as long as there are no weights."""
+        return 1.0 + self.margin + self.tree
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The header and the rows of a report: mean ratios of metrics (race.py), by λ across and w in spreads down."""
         gains = {(part, margin): gain for part, margin, gain in self.race}
@@ -89,11 +98,12 @@ class Choice(Chosen):
         return ["votes, by margins", *(f"{margin:g}" for margin in margins)], rows
 
     def check(self) -> None:
-        if min(self.weight, self.margin, self.tree) < 0.0 or self.least <= 0.0 or abs(self.power) > 1.0:
-            told = f"margin {self.margin}, tree {self.tree}, least {self.least}, power {self.power}"
+        lowest = min(self.weight, self.margin, self.tree, self.rare)
+        if lowest < 0.0 or self.least <= 0.0 or abs(self.power) > 1.0:
+            told = f"margin {self.margin}, tree {self.tree}, rare {self.rare}, least {self.least}, power {self.power}"
             raise ValueError(f"weight {self.weight}, {told}")
-        if len(self.weights) not in (0, len(TOLD)):
-            raise ValueError(f"weights {self.weights}")
+        if len(self.weights) not in (0, len(TOLD)) or (self.weights and self.rare):
+            raise ValueError(f"weights {self.weights}, rare {self.rare}")
         check_same(self.before, self.after)
         if any(len(row) != 3 for row in self.race):
             raise ValueError(f"race {self.race}")
@@ -117,6 +127,7 @@ class Candidates:
         own: (p,) float64, how far the network's score is above ``floor``; 0 of labels that it has not among the first.
         votes: (p,) float64. margins: (p,) float64, or None without classifiers.
         trees: (p,) float64 what label trees say, or None without such.
+        rareness: (p,) float64 logarithms of the labels' inverse propensities, or None if it counts nothing.
         rest: row, class and network's score below ``floor`` of labels that keep the network's order.
     """
 
@@ -129,6 +140,7 @@ class Candidates:
     rest: tuple[np.ndarray, np.ndarray, np.ndarray]
     margins: np.ndarray | None = None
     trees: np.ndarray | None = None
+    rareness: np.ndarray | None = None
 
     @classmethod
     def of(cls, own: np.ndarray, classes: np.ndarray, votes: CSR) -> Candidates:
@@ -161,7 +173,7 @@ class Candidates:
         joined["rows"] = np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=False)])
         rest = [(rows + start, *more) for (rows, *more), start in zip((p.rest for p in parts), starts, strict=False)]
         joined["rest"] = tuple(np.concatenate(part) for part in zip(*rest, strict=True))
-        for name in ("margins", "trees"):
+        for name in ("margins", "trees", "rareness"):
             known = [found for part in parts if (found := getattr(part, name)) is not None]
             joined[name] = np.concatenate(known) if known else None
         return cls(parts[0].width, **joined)
@@ -170,10 +182,11 @@ class Candidates:
         """Those of some documents (m,) bool, which are numbered anew."""
         number, kept, left = np.cumsum(some) - 1, some[self.rows], some[self.rest[0]]
         rows, *more = (part[left] for part in self.rest)
-        margins, trees = (None if part is None else part[kept] for part in (self.margins, self.trees))
+        more_told = (self.margins, self.trees, self.rareness)
+        told = (None if part is None else part[kept] for part in more_told)
         own, votes = self.own[kept], self.votes[kept]
         rest, labels = (number[rows], more[0], more[1]), (number[self.rows[kept]], self.classes[kept])
-        return Candidates(self.width, self.floor[some], *labels, own, votes, rest, margins, trees)
+        return Candidates(self.width, self.floor[some], *labels, own, votes, rest, *told)
 
     def spread(self) -> float:
         """How far the best label of the network is above the last of the first, on average."""
@@ -182,7 +195,7 @@ class Candidates:
         return float(highest.mean())
 
     def scores(self, choice: Choice) -> np.ndarray:
-        """(p,) float64 scores: log(o + w·v + ε) − λ·max(0, 1 − s)² + τ·t, or the weighted sum instead."""
+        """(p,) float64 scores: log(o + w·v + ε) − λ·max(0, 1 − s)² + τ·t + β·r, or the weighted sum instead."""
         if choice.weights:
             weighted: np.ndarray = self.told(choice) @ np.array(choice.weights)
             return weighted
@@ -192,6 +205,9 @@ class Candidates:
         if choice.tree > 0.0:
             assert self.trees is not None
             found += choice.tree * self.trees
+        if choice.rare > 0.0:
+            assert self.rareness is not None
+            found += choice.rare * self.rareness
         return found
 
     def told(self, choice: Choice) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 A network says what d numbers of a document say; a rare word that names a label has no way through them. The training
 documents that share that word have one, and so have classifiers on all features. The first labels of the network and
-all labels of the nearest documents are ranked anew, label j by log(o_j + w·v_j + ε) − λ·max(0, 1 − s_j)² + τ·t_j: o_j
-is its score above that of the last of the network's first labels (at least 0), v_j the share of the nearest documents
-that have it, each weighted by the third power of its cosine, s_j the margin of its classifier, and t_j what trees of
-labels say (models/label_trees.py). The data decide about w, λ and τ, or about weights of all that (race.py), on
-documents that the network was not trained on.
+all labels of the nearest documents are ranked anew, label j by
+log(o_j + w·v_j + ε) − λ·max(0, 1 − s_j)² + τ·t_j + β·r_j: o_j is its score above that of the last of the network's
+first labels (at least 0), v_j the share of the nearest documents that have it, each weighted by the third power of its
+cosine, s_j the margin of its classifier, t_j what trees of labels say (models/label_trees.py), and r_j the logarithm of
+its inverse propensity (metrics/propensity.py), which is larger for rare labels. The data decide about w, λ, τ and β, or
+about weights of all but the last (race.py), on documents that the network was not trained on.
 
 What a feature counts in cosines and margins is for the data to decide as well: its value divided by a power of its
 rarity 1 + log((1 + n) / (1 + documents that have it)), which is the factor of tf-idf. With 0 it is as it was given,
@@ -98,6 +99,8 @@ class Neighbours:
         self._documents = (scipy.sparse.diags_array(rare.astype(np.float32)) @ self._known.T.tocsr()).tocsr()
         self._documents.eliminate_zeros()
         self.classifiers, self.trees = classifiers, trees
+        counts = torch.from_numpy(np.bincount(labels.indices, minlength=labels.shape[1]))
+        self._rareness = Propensities.from_counts(counts, labels.shape[0]).inverse.log().numpy()
 
     def _weighted(self, features: CSR) -> CSR:
         """Rows of length 1 of what features count, float32; rows of zeros stay."""
@@ -202,6 +205,7 @@ class Neighbours:
             found.margins = self.classifiers.margins(features, found.rows, found.classes)
         if self.trees is not None:
             found.trees = self.trees.values(features, found.rows, found.classes)
+        found.rareness = self._rareness[found.classes]
         return found
 
     def chosen(

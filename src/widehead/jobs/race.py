@@ -1,4 +1,4 @@
-"""A race for what votes, margins and label trees count, on documents that trained nothing.
+"""A race for what votes, margins, label trees and being rare count, on documents that trained nothing.
 
 Letters: m documents, p candidates of all of them together (candidates.py), F numbers that tell of a candidate.
 """
@@ -20,6 +20,8 @@ from widehead.metrics import Evaluation, Propensities
 _SEED = 0  # of the halves
 _WORTH = 0.02  # of the metrics that weights must gain, as two numbers are easier to understand
 _NOISE = 0.5  # the same, of 1/√m: so much may be the luck of m documents
+_RARE = (0.0, 0.1, 0.2, 0.3, 0.4)  # what rare labels may have, of what all else counts
+_PRECISE = 10.0  # percents of propensity-scored precision that are worth one of precision
 
 Grid = tuple[Sequence[float], Sequence[float], Sequence[float]]
 
@@ -44,7 +46,7 @@ class Race:
         self._hits = np.isin(candidates.rows * np.int64(candidates.width) + candidates.classes, keys)
 
     def best(self, grids: Sequence[Grid], least: float) -> Choice:
-        """Of the network alone, the settings of ``grids``, and fitted weights.
+        """Of the network alone, the settings of ``grids``, and fitted weights; then what rare labels have beside them.
 
         The best setting is the one around which a grid is best, so that luck with single documents chooses less.
 
@@ -64,6 +66,8 @@ class Race:
         choice = choices[winner] if gains[winner].mean() > 1.0 else alone
         if len(self._halves) > 1 and self._weights_are_better(choices, gains, smooth):
             choice = replace(choices[winner], weights=self._fitted(choices[winner], every))
+        elif choice.helps:
+            choice = replace(choice, rare=self._rare(choice))
         before, after = (self._judged(some, self._candidates, every) for some in (alone, choice))
         ran = zip(runners, gains, strict=True)
         race = [[*pair, float(row.mean())] for (tree, *pair), row in ran if tree == choice.tree]
@@ -79,6 +83,20 @@ class Race:
         weighted_gain, *others = np.mean(found, axis=0)
         return bool(weighted_gain > max(others) + _WORTH + _NOISE / len(self._held) ** 0.5)
 
+    def _rare(self, choice: Choice) -> float:
+        """The β around which rare labels gain most for what they cost.
+
+        Not the gain of `best`: there a percent of precision at all k is worth three of propensity-scored precision,
+        and with that β gives away more precision than noise hides.
+        """
+        every, rares = np.ones(len(self._held), dtype=bool), [part * choice.total for part in _RARE]
+        judged = [self._judged(replace(choice, rare=rare), self._candidates, every) for rare in rares]
+        logarithms = np.log([self._ratios(after, judged[0]) for after in judged])
+        scored = np.array([name.startswith("psp") for name in self._names])
+        gains = _PRECISE * logarithms[:, ~scored].mean(axis=1) + logarithms[:, scored].mean(axis=1)
+        around = _smoothed([((0.0,), (0.0,), _RARE)], gains[:, None])
+        return rares[int(around[:, 0].argmax())]
+
     def _fitted(self, choice: Choice, half: np.ndarray) -> list[float]:
         """(F,) weights that documents of a half (m,) bool fit."""
         some = self._candidates
@@ -88,9 +106,11 @@ class Race:
     def _gain(self, choice: Choice, half: int) -> float:
         after, before = self._judged(choice, self._parts[half], self._halves[half]), self._before[half]
         # The geometric mean: with the arithmetic one metrics that the network is poor at would count more than others.
+        return float(np.exp(np.mean(np.log(self._ratios(after, before)))))
+
+    def _ratios(self, after: dict[str, float], before: dict[str, float]) -> list[float]:
         least = 1.0 / len(self._held)  # one hit beside none is luck
-        ratios = [max(after[name], least) / max(before[name], least) for name in self._names]
-        return float(np.exp(np.mean(np.log(ratios))))
+        return [max(after[name], least) / max(before[name], least) for name in self._names]
 
     def _judged(self, choice: Choice, candidates: Candidates, some: np.ndarray) -> dict[str, float]:
         """Metrics of some documents (m,) bool, whose candidates these are."""

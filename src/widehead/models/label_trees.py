@@ -2,8 +2,8 @@
 
 A label's own classifier learns from the documents that have it, few of most labels. What many labels have in common can
 be learnt from many more: labels whose documents are alike stand under one node, which has a classifier as they have
-(Prabhu et al. 2018, "Parabel"). A label's value is Σ −max(0, 1 − s)² over the margins s on the way to it, as much as
-the logarithm of a probability that falls from node to node; of several trees, which begin at other labels, the mean.
+(Prabhu et al. 2018, "Parabel"). A label's value is the logarithm of a probability, Σ log 1/(1 + e^(−a·s)) over the
+margins s on the way to it; of several trees, which begin at other labels, the mean.
 
 Letters: n documents, N features, D labels, p pairs of a document and a label, L levels of nodes.
 """
@@ -21,8 +21,9 @@ from widehead.models.classifiers import LinearClassifiers
 from widehead.progress import Work
 
 _COST = 1.0  # of a margin below 1; classifiers that many labels share are not as easily too sure as those of one
-_FEWEST = 100  # labels of a node that has no nodes below it, at most
-_HALVINGS = 3  # a node has 2³ children: fewer levels to be wrong at than with 2, a tenth more time
+_FEWEST = 150  # labels of a node that has no nodes below it, at most: a level of tiny nodes takes long to find
+_HALVINGS = 5  # a node has 2⁵ children: fewer levels to be wrong at than with 2 or 8, in the same time (recipes/LOG.md)
+_STEEP = 4.0  # a: with −max(0, 1 − s)², as classifiers learn, rare labels would be behind (recipes/LOG.md)
 _TURNS, _STILL = 8, 1e-4  # of halving, and by how much its cosines must rise for another one, a label
 _KEPT = 200  # features of what a label's documents are like
 _PAIRS = 1 << 20  # of a document and a child that are told apart at a time
@@ -70,14 +71,14 @@ class LabelTree:
         return cls(nodes, inner, leaves)
 
     def values(self, features: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(p,) float64 of pairs of a row of (m, N) ``features`` and a label: 0 at most, if no margin is below 1."""
-        found = -_missing(self.leaves.margins(features, rows, labels))
+        """(p,) float64 of pairs of a row of (m, N) ``features`` and a label: logarithms, all below 0."""
+        found = _logarithms(self.leaves.margins(features, rows, labels))
         for level, classifiers in zip(self.nodes, self.inner, strict=True):
             node = level[labels]
             margins = np.full(len(rows), _NOWHERE)
             here = node >= 0
             margins[here] = classifiers.margins(features, rows[here], node[here])
-            found -= _missing(margins)
+            found += _logarithms(margins)
         return found
 
 
@@ -100,8 +101,8 @@ class LabelTrees:
         return found / len(self.trees)
 
 
-def _missing(margins: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.maximum(0.0, 1.0 - margins) ** 2
+def _logarithms(margins: np.ndarray) -> np.ndarray:
+    found: np.ndarray = -np.logaddexp(0.0, -_STEEP * margins)
     return found
 
 
