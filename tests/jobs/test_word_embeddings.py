@@ -50,8 +50,11 @@ def some_text(folder: Path, lines: int = 400) -> Path:
     return path
 
 
-def test_the_pass_in_float64_ends_at_the_joined_vectors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [512, 63, 6])
+def test_the_pass_in_float64_ends_at_the_joined_vectors(tmp_path: Path, batch_size: int) -> None:
+    """Of 126 examples; those of a last batch that is smaller would count for more."""
     options = {"width": 6, "minimum_count": 1, "dtype": "float64", "at": (1,), "subsample": 0.05}
+    options["batch_size"] = batch_size
     config = configure("word-embeddings", train=str(some_text(tmp_path)), out=str(tmp_path / "run"), **options)
     Run.new(config).train(quiet=True)
     examples = WordEmbeddings.read(config).examples

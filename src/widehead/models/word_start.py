@@ -29,13 +29,18 @@ def word_inputs(matrix: Any, sided: Any, width: int, seed: int) -> Tensor:
 
     The vectors Y (D, d) that it ends at are the d main axes of [UΛ^¼, sTᵀB]. B (2D, c) is J(JᵀJ)⁻¹ for J = TFZ, Z the
     main axes of TF, with F a weight of each word: TᵀB is the least-squares fit of words by J; s makes this part's norm
-    a fixed share of the other's. Both parts are linear in X, as UΛ^¼ = MᵀUΛ^(−¾), and so Y = XᵀG; H = G(GᵀG)⁻¹.
+    a fixed share of the other's. Both parts are linear in X, as UΛ^¼ = MᵀUΛ^(−¾), and so Y = XᵀG; H = G(GᵀG)⁻¹. Where
+    M is not quite symmetric, U and Λ are those of (M + Mᵀ)/2, and Y is near what is said here.
 
     Axes that do not exist, with fewer words than d, are columns of zeros.
 
     Args:
-        matrix: M, or its `SymmetricPart`. sided: T, scipy sparse.
-        width: d. seed: of what is drawn to find axes.
+        matrix: M, scipy sparse, or its `SymmetricPart`. sided: T, scipy sparse.
+        width: d.
+        seed: of what is drawn to find axes.
+
+    Raises:
+        ValueError: M holds NaN or infinity.
     """
     near = min(width, _NEAR)
     values, vectors = positive_eigenpairs(matrix, near, basis=_BASIS * near, seed=seed)
