@@ -8,8 +8,8 @@ cutting the text, which is done once for all and timed by itself; counting is in
 
 Similarity is Spearman's ρ, given for all pairs, and for the half of them that no setting was chosen on ("rest").
 Analogies are the share of right answers (3CosAdd, all words are candidates) among those whose words are known, and by
-kind: syntactic ones are the sections whose names begin with "gram". Appends a line for each model to
-recipes/results/word-embeddings.jsonl.
+kind: syntactic ones are the sections whose names begin with "gram". The job has its own width, the peers have 256.
+Appends a line for each model to recipes/results/word-embeddings.jsonl.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import scipy.sparse
 import torch
 
 from widehead.data import read_interactions
-from widehead.data.cooccurrences import cooccurrences
+from widehead.data.cooccurrences import cooccurrences, following
 from widehead.models import SparseMatrix, leading_singular_vectors, positive_eigenpairs, principal_axes
 from widehead.options import TrainingConfig
 from widehead.progress import Work, heard_by
@@ -104,6 +104,7 @@ WORK: dict[str, Callable[[Path], Any]] = {
     "axes of the features": lambda _: principal_axes(interactions(), 8, 0),
     "eigenvectors of words": lambda _: positive_eigenpairs(interactions()[:1100], 8, basis=128, seed=0),
     "counting words near one another": lambda _: cooccurrences(np.arange(400) % 7, 7, 3),
+    "counting words right beside one another": lambda _: following(np.zeros(3 << 20, dtype=np.int8), 1),
 }
 
 

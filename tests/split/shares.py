@@ -26,6 +26,7 @@ from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
 from widehead.jobs.probe import some_users
 from widehead.jobs.user_votes import hidden_pairs
+from widehead.jobs.word_embeddings import WordEmbeddings
 from widehead.models import SharedSymmetricPart, positive_eigenpairs
 from widehead.split import Dealt, InTurn, Peers, RowSplit, Share
 from widehead.training.checkpoint import save_checkpoint
@@ -115,6 +116,14 @@ def text_examples(mesh: Any, path: Path, options: dict[str, Any]) -> list[list[A
     data = LanguageModel.of(config, str(path), share)
     assert isinstance(data.test, WordTest)
     return [held_here(examples) for examples in (data.examples, data.test.examples)] + [[data.reading]]
+
+
+def embedding_examples(mesh: Any, path: Path, options: dict[str, Any]) -> list[list[Any]]:
+    """The same of word embeddings; these are judged by words alone."""
+    config = configure("word-embeddings", train=str(path), out="none", **options)
+    data = WordEmbeddings.of(config, str(path), Share(Peers(mesh)))
+    assert isinstance(data.test, WordTest)
+    return [held_here(examples) for examples in (data.examples, data.test.examples)]
 
 
 def held_here(examples: Any) -> list[Any]:

@@ -27,6 +27,7 @@ from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
 from widehead.jobs.probe import some_users
 from widehead.jobs.user_votes import hidden_pairs
+from widehead.jobs.word_embeddings import WordEmbeddings
 from widehead.models import positive_eigenpairs
 from widehead.training.checkpoint import load_checkpoint
 
@@ -157,6 +158,26 @@ def test_texts(several: Several, tmp_path: Path, encoder: str, words: int) -> No
         assert [row[1:] for row in sorted(parts)] == expected
         assert [row[0] for row in sorted(parts)] == list(range(len(examples)))
     assert {answer[2][0] for answer in found} == {whole.reading}
+
+
+@pytest.mark.parametrize("words", [2, 30, 403])
+@pytest.mark.parametrize("start", ["svd", "random"])
+def test_words_and_places_beside_them(several: Several, tmp_path: Path, start: str, words: int) -> None:
+    """Each example is with the process of its word; more processes than words among them."""
+    chance, path = random.Random(8), tmp_path / "text"
+    path.write_text("".join(f"w{chance.randrange(12)}" + " \n"[chance.random() < 0.2] for _ in range(words)))
+    options = {"encoder_init": start, "holdout": 0.4, "minimum_count": 1, "subsample": 0.05}
+    config = configure("word-embeddings", train=str(path), out="none", **options)
+    whole = WordEmbeddings.of(config, str(path))
+    assert isinstance(whole.test, WordTest)
+    found = several.run(3, shares.embedding_examples, path, options)
+    for place, examples in enumerate((whole.examples, whole.test.examples)):
+        parts = [[row[0] for row in answer[place][1]] for answer in found]
+        size = len(whole.job.class_names)
+        assert all(row % size % 3 == rank for rank, rows in enumerate(parts) for row in rows)
+        rows = sorted(row for answer in found for row in answer[place][1])
+        assert [row[0] for row in rows] == list(range(len(examples)))
+        assert [row[1:] for row in rows] == [tuple(map(shares.told, examples.batch(np.array([i])))) for i, *_ in rows]
 
 
 @pytest.mark.parametrize("size", [2, 40])

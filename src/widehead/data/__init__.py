@@ -1,7 +1,7 @@
 """Readers: files to batches of inputs and SparseTargets."""
 
 from widehead.data.batches import Batch, Batches, Examples, RowExamples, SharedExamples
-from widehead.data.cooccurrences import CooccurrenceExamples, cooccurrences, information
+from widehead.data.cooccurrences import CooccurrenceExamples, cooccurrences, following, information, sided_information
 from widehead.data.demo import read_thesaurus
 from widehead.data.files import open_text
 from widehead.data.interactions import Interactions, Pair, pair, read_interactions
@@ -40,6 +40,7 @@ __all__ = [
     "count_words",
     "encode",
     "encode_spans",
+    "following",
     "information",
     "open_text",
     "pair",
@@ -51,6 +52,7 @@ __all__ = [
     "read_thesaurus",
     "read_word_pairs",
     "read_words",
+    "sided_information",
     "split_rows",
     "subsample",
 ]

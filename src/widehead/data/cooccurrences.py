@@ -17,6 +17,7 @@ from widehead.split import Share
 from widehead.targets import SparseTargets
 
 _CHUNK = 1 << 22  # numbers that are added up together
+_PAIRS = 1 << 20  # of words, that are counted at a time
 
 
 def cooccurrences(
@@ -43,14 +44,9 @@ def cooccurrences(
     Raises:
         ValueError: ids are not an (n,) array of integers in [0, D), or ``window`` is below 1.
     """
-    check_ids(ids)
     if window < 1:
         raise ValueError(f"Parameter `window` should be at least 1. Found {window}.")
-    if len(ids) and not (ids.min() >= 0 and ids.max() < num_words):
-        raise ValueError(f"Parameter `ids` should be in [0, {num_words}). Found {ids.min()} and {ids.max()}.")
-    kept = ~np.isin(ids, [*without, *([] if end is None else [end])])
-    sentences = np.zeros(len(ids), dtype=np.int32) if end is None else np.cumsum(ids == end, dtype=np.int32)
-    words, sentences = ids[kept], sentences[kept]
+    words, sentences = _in_sentences(ids, num_words, end, without)
     before = after = _near(words[:0], words[:0], num_words, share)
     work = Work("counting words near one another", window)
     for k in range(1, window + 1):
@@ -64,6 +60,34 @@ def cooccurrences(
     return (after + (after.T if share is None else before)).tocsr()
 
 
+def following(ids: np.ndarray, num_words: int, *, end: int | None = None, without: Collection[int] = ()) -> CSR:
+    """(D, D) float32: how often the word of the column stands right after that of the row.
+
+    Arguments and errors are those of `cooccurrences`.
+    """
+    words, sentences = _in_sentences(ids, num_words, end, without)
+    first = np.flatnonzero(sentences[1:] == sentences[:-1])
+    found = _near(words[:0], words[:0], num_words, None)
+    work = Work("counting words right beside one another", len(first))
+    for start in range(0, len(first), _PAIRS):
+        some = first[start : start + _PAIRS]
+        found = found + _near(words[some], words[some + 1], num_words, None)
+        work.add(len(some))
+    return found
+
+
+def _in_sentences(
+    ids: np.ndarray, num_words: int, end: int | None, without: Collection[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The words of a text that count, and the number of the sentence of each; see `cooccurrences`."""
+    check_ids(ids)
+    if len(ids) and not (ids.min() >= 0 and ids.max() < num_words):
+        raise ValueError(f"Parameter `ids` should be in [0, {num_words}). Found {ids.min()} and {ids.max()}.")
+    kept = ~np.isin(ids, [*without, *([] if end is None else [end])])
+    sentences = np.zeros(len(ids), dtype=np.int32) if end is None else np.cumsum(ids == end, dtype=np.int32)
+    return ids[kept], sentences[kept]
+
+
 def _near(words: np.ndarray, others: np.ndarray, num_words: int, share: Share | None) -> CSR:
     """(D, D) float32 how often each of ``others`` stands with one of ``words``; of a share the rows of its words."""
     shape = (num_words, num_words)
@@ -73,7 +97,7 @@ def _near(words: np.ndarray, others: np.ndarray, num_words: int, share: Share | 
     return scipy.sparse.coo_matrix((np.ones(len(words), dtype=np.float32), (words, others)), shape=shape).tocsr()
 
 
-def information(counts: CSR, smoothing: float = 0.75, share: Share | None = None) -> CSR:
+def information(counts: CSR, smoothing: float = 0.75, share: Share | None = None, *, discounted: bool = False) -> CSR:
     """(D, D) float32: pointwise mutual information of words and contexts, or 0 if that is negative.
 
     log X_ij − log Σ_j X_ij − log p_j with p_j ∝ (Σ_i X_ij)^smoothing, as in Levy, Goldberg and Dagan 2015,
@@ -83,6 +107,8 @@ def information(counts: CSR, smoothing: float = 0.75, share: Share | None = None
         counts: (D, D) X, not negative.
         smoothing: power of the contexts' counts; below 1 it makes rare contexts count for less.
         share: of the rows, if ``counts`` has its rows alone; all processes call it then.
+        discounted: whether it is multiplied by X_ij/(X_ij + 1), as pairs that were met once or twice tell little
+            (Pantel and Lin 2002, "Discovering word senses from text", section 3).
     """
     found = counts.tocsr().astype(np.float32)
     found.eliminate_zeros()
@@ -92,12 +118,27 @@ def information(counts: CSR, smoothing: float = 0.75, share: Share | None = None
     columns /= max(columns.sum(), 1e-300)
     of_row = np.log(np.maximum(rows, 1e-300)).astype(np.float32)
     of_column = np.log(np.maximum(columns, 1e-300)).astype(np.float32)
+    weights = found.data / (found.data + 1.0) if discounted else np.float32(1.0)
     np.log(found.data, out=found.data)
     found.data -= np.repeat(of_row, np.diff(found.indptr))
     found.data -= of_column[found.indices]
     np.maximum(found.data, 0.0, out=found.data)
+    found.data *= weights
     found.eliminate_zeros()
     return found
+
+
+def sided_information(after: CSR, smoothing: float = 0.75) -> CSR:
+    """(2D, D) float32: of each word (column) with the words right before it, then with those right after it (rows).
+
+    That is `information`, discounted, of which each side has its own sums.
+
+    Args:
+        after: (D, D) counts, as `following` makes them. smoothing: see `information`.
+    """
+    sides = (after.T.tocsr(), after)  # rows are words here, columns their contexts
+    made = [information(counts, smoothing, discounted=True).T for counts in sides]
+    return scipy.sparse.vstack(made).tocsr()
 
 
 def _column_sums(matrix: CSR) -> np.ndarray:
@@ -112,19 +153,36 @@ def _column_sums(matrix: CSR) -> np.ndarray:
 class CooccurrenceExamples:
     """A word in, all its contexts out: inputs (m, 1) int64; the targets are a row of a matrix with its values.
 
+    The inputs are the ids of the D words and, if words right beside them are told apart, D + i for "right after word
+    i" and 2D + i for "right before word i", whose targets are the words that stand there.
+
     Args:
-        matrix: (n, D) scipy sparse matrix; example i is a word with row i.
-        words: (n,) these words; 0, 1, 2, … by default.
+        near: (D, D) scipy sparse matrix; row i has the contexts of word i.
+        sided: (2D, D), what stands right after and right before each word, as `sided_information` has it; or None.
+        share: of the words, whose rows ``near`` has alone and whose rows of ``sided`` are examples; None for all.
     """
 
-    def __init__(self, matrix: CSR, words: np.ndarray | None = None) -> None:
-        self.matrix = matrix.tocsr()
-        self._words = np.arange(self.matrix.shape[0]) if words is None else words
+    def __init__(self, near: CSR, sided: CSR | None = None, share: Share | None = None) -> None:
+        self.near, self.sided = near.tocsr(), sided
+        size = self.near.shape[1]
+        own = np.arange(size) if share is None else np.arange(size)[share.own]
+        kinds = np.arange(1 if sided is None else 3)
+        self._inputs = (kinds[:, None] * size + own).ravel()
 
     def __len__(self) -> int:
-        return int(self.matrix.shape[0])
+        return len(self._inputs)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, SparseTargets]:
-        """Words (m, 1) and the contexts of the examples ``rows`` (m,)."""
-        words = torch.from_numpy(self._words[rows].astype(np.int64)[:, None])
-        return words, SparseTargets.from_csr(self.matrix[rows])
+        """Inputs (m, 1) and the contexts of the examples ``rows`` (m,)."""
+        inputs = torch.from_numpy(self._inputs[rows].astype(np.int64)[:, None])
+        return inputs, SparseTargets.from_csr(self._targets(rows))
+
+    def _targets(self, rows: np.ndarray) -> CSR:
+        """(m, D) those of some examples."""
+        count, size = self.near.shape
+        if self.sided is None:
+            return self.near[rows]
+        order = np.argsort(rows >= count, kind="stable")  # those of words first
+        words, others = np.split(rows[order], [np.count_nonzero(rows < count)])
+        stacked = scipy.sparse.vstack([self.near[words], self.sided[self._inputs[others] - size]]).tocsr()
+        return stacked[np.argsort(order)]

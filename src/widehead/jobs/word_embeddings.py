@@ -7,52 +7,78 @@ import numpy as np
 import torch
 from torch import nn
 
-from widehead.data import END, CooccurrenceExamples, Examples, SharedExamples, cooccurrences, information
+from widehead.data import (
+    END,
+    CooccurrenceExamples,
+    Examples,
+    SharedExamples,
+    cooccurrences,
+    following,
+    information,
+    sided_information,
+    subsample,
+)
+from widehead.data.sparse import CSR
 from widehead.jobs.words import TextPart, WordJob
 from widehead.kinds import word_embeddings as kind
-from widehead.models import SharedSymmetricPart, WordEncoder, positive_eigenpairs
+from widehead.models import SharedSymmetricPart, WordEncoder, word_inputs
 from widehead.options import TrainingConfig
 from widehead.split import Share
-
-_BASIS = 4  # dimensions of the space that the start is found in, in widths
-_POWER = 0.75  # a of the start: small powers 1 - a of the eigenvalues in the embeddings are good for similarity
 
 
 class WordEmbeddings(kind.WordEmbeddings, WordJob):
     """A word in, all the words around it out; the rows of the output layer are the embeddings.
 
-    The targets of a word are its row of the matrix of positive pointwise mutual information. A word's hidden layer
-    starts as its row of UΛ^a, from the largest positive eigenvalues Λ of that matrix. The output layer that fits all
-    D·D pairs best is then near UΛ^(1−a), and one pass of Newton's method finds it.
+    The targets of a word are its row of the matrix of positive pointwise mutual information. With the start from
+    that matrix the places right after and right before a word are inputs too, whose targets are the words that
+    stand there in the text that is not thinned: they tell what kind of word one is. Inputs start such that the output
+    layer which fits all 3D·D pairs best has good vectors (`word_inputs`), and one pass of Newton's method finds it.
     """
 
     def encoder(self, config: TrainingConfig, mesh: Any = None) -> nn.Module:
-        return WordEncoder(len(self.words), config.width)
+        inputs = 3 if _is_sided(config) else 1
+        return WordEncoder(inputs * len(self.words), config.width)
 
     def examples(self, ids: np.ndarray) -> Examples:
-        return self._examples(ids, None)
+        return self._made(ids, None)
 
     def part(self, total: int, share: Share | None = None) -> TextPart:
-        """The whole text, as words anywhere in it stand near one's own; of a share its words' rows are kept."""
-        return TextPart((0, total), partial(self._examples, share=share))
+        """The whole text, as words anywhere in it stand near one's own; of a share its words' rows are examples."""
+        return TextPart((0, total), partial(self._trained_on, share=share))
 
-    def _examples(self, ids: np.ndarray, share: Share | None) -> Examples:
-        ends, unknown, size = self.words.id(END), [self.words.unknown_id], len(self.words)
-        counts = cooccurrences(ids, size, self.config.window, end=ends, without=unknown, share=share)
-        matrix = information(counts, self.config.smoothing, share)
+    def judged_part(self, total: int, share: Share | None = None) -> TextPart:
+        """Words alone are asked for their contexts, in text that is not thinned."""
+        return TextPart((0, total), partial(self._made, share=share))
+
+    def _trained_on(self, ids: np.ndarray, share: Share | None) -> Examples:
+        threshold, sided = self.config.subsample, None
+        thinned = ids if threshold is None else subsample(ids, threshold, self.config.seed)
+        if _is_sided(self.config):
+            end, unknown = self.words.id(END), [self.words.unknown_id]
+            after = following(ids, len(self.words), end=end, without=unknown)
+            sided = sided_information(after, self.config.smoothing)
+        return self._made(thinned, share, sided)
+
+    def _made(self, ids: np.ndarray, share: Share | None, sided: CSR | None = None) -> Examples:
+        end, unknown, size = self.words.id(END), [self.words.unknown_id], len(self.words)
+        counts = cooccurrences(ids, size, self.config.window, end=end, without=unknown, share=share)
+        made = CooccurrenceExamples(information(counts, self.config.smoothing, share), sided, share)
         if share is None:
-            return CooccurrenceExamples(matrix)
-        return SharedExamples(CooccurrenceExamples(matrix, np.arange(size)[share.own]), share.dealt(size))
+            return made
+        return SharedExamples(made, share.dealt_of(np.tile(np.arange(size), 1 if sided is None else 3)))
 
     @torch.no_grad()
     def start(self, encoder: nn.Module, examples: Examples, config: TrainingConfig) -> None:
-        """Words' rows of UΛ^a."""
+        """Inputs of which the output layer finds word vectors."""
         here = examples.here if isinstance(examples, SharedExamples) else examples
         assert isinstance(here, CooccurrenceExamples)
         assert isinstance(encoder, WordEncoder)
-        matrix: Any = here.matrix
+        near: Any = here.near
         if isinstance(examples, SharedExamples):
-            matrix = SharedSymmetricPart(matrix, examples.among.share)
-        rows, width = encoder.embeddings.weight, config.width
-        values, vectors = positive_eigenpairs(matrix, width, basis=_BASIS * width, seed=config.seed)
-        rows.copy_(vectors * values.pow(_POWER))
+            near = SharedSymmetricPart(near, examples.among.share)
+        encoder.embeddings.weight.copy_(word_inputs(near, here.sided, config.width, config.seed))
+
+
+def _is_sided(config: TrainingConfig) -> bool:
+    """Whether places beside words are inputs: they start from the data, and would be trained for nothing else."""
+    return config.encoder_init == "svd"

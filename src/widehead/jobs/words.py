@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode_spans, read_words, subsample
+from widehead.data import END, UNKNOWN, Examples, Vocabulary, count_words, encode_spans, read_words
 from widehead.data.files import first_lines, is_file, listed, named
 from widehead.data.foreign import refuse_foreign
 from widehead.data.memory import sentences_of
@@ -79,7 +79,7 @@ class WordJob(Job):
             test = job._tested(judged.made(last), f"the last {held:,} words are held out.")
         elif config.holdout > 0.0:
             reading += "; none are held out, as there are too few"
-        return JobData(job, part.made(job._thinned(ids)), test, reading, share=share)
+        return JobData(job, part.made(ids), test, reading, share=share)
 
     def _reading(self, counts: Counter[str]) -> str:
         distinct, lines = len(counts.keys() - {END}), counts[END]
@@ -117,11 +117,6 @@ class WordJob(Job):
     def _tested(self, examples: Examples, reading: str, *, fits: bool = True) -> WordTest:
         """By examples of `judged_part`."""
         return WordTest(examples, reading, fits)
-
-    def _thinned(self, ids: np.ndarray) -> np.ndarray:
-        """Training text without some of its frequent words, if the option says so."""
-        threshold = self.config.subsample
-        return ids if threshold is None else subsample(ids, threshold, self.config.seed)
 
     def save(self, folder: RunFolder) -> None:
         with alike(self._share):

@@ -33,9 +33,9 @@ class WordEmbeddings(Kind):
     presets = (
         Preset(
             "eigenvectors",
-            "Words start from eigenvectors of their mutual information and stay; the output layer is least squares, "
-            "found in one pass.",
-            {**_SHARED, "encoder_init": "svd", "encoder_lr": 0.0, "head_decay": 1.0, "head_damping": 0.0},
+            "Words start from axes of what stands near them and right beside them, and stay; the output layer is least "
+            "squares, found in one pass.",
+            {**_SHARED, "width": 384, "encoder_init": "svd", "encoder_lr": 0.0, "head_decay": 1.0, "head_damping": 0.0},
             stands_on=STARTS,
         ),
         Preset("trained", "Words are trained from random ones.", {**_SHARED, "epochs": 5}),

@@ -9,6 +9,7 @@ from widehead.models.row_split_bag import RowSplitBag
 from widehead.models.sequences import SequenceEncoder
 from widehead.models.shared_singular import SharedMatrix
 from widehead.models.singular import SparseMatrix, leading_singular_vectors
+from widehead.models.word_start import word_inputs
 from widehead.models.words import ContextEncoder, WordEncoder
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "leading_singular_vectors",
     "positive_eigenpairs",
     "principal_axes",
+    "word_inputs",
 ]

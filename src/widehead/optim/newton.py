@@ -42,7 +42,8 @@ class Newton(Remembering[NewtonMemory]):
         ridge: A begins as ridge times the mean eigenvalue of the first HᵀΛH that is not 0, times I. With decay = 1 that
             is ridge regression towards the first W, which damping is not, as it grows with A; otherwise it fades.
         refresh_every: steps between two renewals of (A + δI)⁻¹, at the beginning in every step. None: 10; with
-            decay = 1 whenever it lacks a fiftieth of the steps.
+            decay = 1 whenever it lacks a fiftieth of the steps, and with damping = 0 besides in every step: then least
+            squares are what is asked for, which examples whose h is large would miss with an inverse without them.
         heads, weight_decay, max_grad_norm, capturable: as in `Preconditioned`, and so are the errors raised.
     """
 
@@ -63,6 +64,8 @@ class Newton(Remembering[NewtonMemory]):
         capturable: bool = False,
     ) -> None:
         check_number("ridge", ridge)
+        if refresh_every is None and decay == 1.0 and damping == 0.0:
+            refresh_every = 1
         super().__init__(
             heads,
             lr,
