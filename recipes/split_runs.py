@@ -80,7 +80,7 @@ def bytes_of(examples: Any) -> int:
     if isinstance(here, NgramExamples):
         return here.ids.nbytes
     assert isinstance(here, RowExamples | CooccurrenceExamples)
-    matrix = here.inputs if isinstance(here, RowExamples) else here.matrix
+    matrix = here.inputs if isinstance(here, RowExamples) else here.near
     return sum(part.nbytes for part in (matrix.data, matrix.indices, matrix.indptr))
 
 
