@@ -80,8 +80,9 @@ def bytes_of(examples: Any) -> int:
     if isinstance(here, NgramExamples):
         return here.ids.nbytes
     assert isinstance(here, RowExamples | CooccurrenceExamples)
-    matrix = here.inputs if isinstance(here, RowExamples) else here.near
-    return sum(part.nbytes for part in (matrix.data, matrix.indices, matrix.indptr))
+    kept = (here.inputs,) if isinstance(here, RowExamples) else (here.near, here.sided)
+    matrices = [matrix for matrix in kept if matrix is not None]
+    return sum(part.nbytes for matrix in matrices for part in (matrix.data, matrix.indices, matrix.indptr))
 
 
 def written(given: argparse.Namespace, folder: Path) -> tuple[Path, dict[str, int]]:
