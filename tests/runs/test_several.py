@@ -283,6 +283,8 @@ def test_documents_choose_as_training_ends_in_several_processes_too(several: Sev
     assert ended["precision@1"] > 0.9 > 0.5 > alone["precision@1"]
     several.run(2, several_runs.go_on, tmp_path, "three", {"epochs": 2})
     assert Choice.read(tmp_path / "three" / "neighbours.json") is not None
+    said = several.run(2, several_runs.told, "multilabel", tmp_path, "two", more)
+    assert ["metrics are of the network alone" in text for text in said] == [True, False]
 
 
 def test_users_who_are_near_are_chosen_in_several_processes_too(several: Several, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from widehead.jobs import configure
 from widehead.jobs.judging import WordTest
 from widehead.jobs.language_model import LanguageModel
 from widehead.jobs.probe import some_users
+from widehead.jobs.recommender import Recommender
 from widehead.jobs.user_votes import hidden_pairs
 from widehead.jobs.word_embeddings import WordEmbeddings
 from widehead.models import SharedSymmetricPart, positive_eigenpairs
@@ -82,6 +83,21 @@ def hidden(mesh: Any, matrix: Any, part: float, most: int) -> Any:
     """Pairs that are hidden of users who are dealt out."""
     share = Share(Peers(mesh))
     return hidden_pairs(matrix[share.own], 5, part, most, share.dealt(matrix.shape[0]))
+
+
+def settled(mesh: Any, path: Path, products: float, fewest: int) -> tuple[Any, Any, int]:
+    """What a recommender tries before a run by a part of its users, and how many of them are here."""
+    from widehead.jobs import probe, trial
+
+    before = probe._FEWEST, trial._FEWEST, trial._PRODUCTS
+    probe._FEWEST, trial._FEWEST, trial._PRODUCTS = fewest, fewest, products
+    try:
+        config = configure("recommender", train=str(path), out="runs/x", direct=-1.0, holdout=0.0, at=(2,))
+        job = Recommender.of(config, path, None if mesh is None else Share(Peers(mesh))).job
+        assert isinstance(job, Recommender)
+        return job.found, trial.chosen(job, config, job._share), job.train.matrix.shape[0]
+    finally:
+        probe._FEWEST, trial._FEWEST, trial._PRODUCTS = before
 
 
 def written(mesh: Any, path: Path, room: int | None) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import scipy.sparse
 import torch
 from split import shares
+from support.chosen import rooms
 from support.several import Several
 
 from widehead.data import (
@@ -254,6 +256,21 @@ def test_pairs_are_hidden_as_by_one_process(several: Several, part: float, most:
             assert here.nnz == kept[rank::size].nnz
             assert np.array_equal(of_all[0], users)
             assert (of_all[1] != hidden).nnz == 0
+
+
+def test_what_is_tried_by_a_part_of_the_users_is_what_one_process_finds(several: Several, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("".join(f"u{u} {' '.join(row)}\n" for u, row in enumerate(rooms(1_500, 200))))
+    few = tmp_path / "train.txt", 2e5, 100
+    probe, trial, users = shares.settled(None, *few)
+    assert users == 1_500
+    assert 100 < trial.users < 500
+    assert 100 < probe.users < 500
+    for found, tried, here in several.run(2, shares.settled, *few):
+        assert here == 750
+        assert replace(found, before={}, after={}) == replace(probe, before={}, after={})
+        assert found.after == pytest.approx(probe.after)
+        assert replace(tried, race=[]) == replace(trial, race=[])
+        assert np.array(tried.race) == pytest.approx(np.array(trial.race), abs=1e-6)
 
 
 @pytest.mark.parametrize("room", [0, 1_000, 3_000_000, None])
