@@ -82,7 +82,7 @@ static int invert_system(const Step *s, const Work *w, double *contraction) {
 
 /* What Hr is multiplied with, of each example: ΛHr, SSᵀHr, and for ω, w̄ and, with σ, the square of N what _fill_means and
  * ExampleSums.square in Python say. */
-static void begin_step(const Step *s, const Work *w, int *odd) {
+static void begin_step(const Step *s, const Work *w) {
     Int m = s->m, d = s->d, c = s->c, width = 2 * c + 2, left_width = s->constant ? c + 2 : c + 1;
     Range examples = mine(m, 1);
     for (Int b = examples.begin; b < examples.end; b++) {
@@ -96,7 +96,7 @@ static void begin_step(const Step *s, const Work *w, int *odd) {
         means[1] = factor * read[1] + means[3];
     }
     Terms terms = terms_by_class(s, s->hr, d);
-    widehead_gram_rows(&terms, m, s->n, w->named, odd);
+    widehead_gram_columns(&terms, mine(d, LINE), m, s->n, w->named);
 }
 
 /* B and (NX)ᵀHr of the step's own examples, the square of SᵀHr and the products with means of all, a part of their rows or
@@ -173,10 +173,9 @@ static void lose_curvature(const Step *s, const Work *w, Range own, Found *found
 /* Twin: Arithmetic.sums: the beginning of `work`, with the products with means behind. */
 int widehead_example_sums(int threads, const Step *s) {
     Work work = work_of(s), *w = &work;
-    int odd = 0;
 #pragma omp parallel num_threads(threads)
     {
-        begin_step(s, w, &odd);
+        begin_step(s, w);
 #pragma omp barrier
         sum_examples(s, w);
     }

@@ -65,9 +65,8 @@ void widehead_sum(const Terms *t, Int i, const float *onto, float *out, int stre
  * those that this thread made if there is `onto`. No barrier follows. */
 double widehead_add_sums(const Terms *t, Int n, const float *onto, float *out, Int stride);
 
-/* out (m, d) = SSᵀ·rows, class by class; classes of one term, whose part is diagonal, at one go. Each thread makes some
- * columns, and no barrier follows. `odd` is theirs together, 0 before: whether float32 may not hold a square of such a term. */
-void widehead_gram_rows(const Terms *t, Int m, Int n, float *out, int *odd);
+/* Columns of out (m, d) = SSᵀ·rows, class by class; by one thread. */
+void widehead_gram_columns(const Terms *t, Range own, Int m, Int n, float *out);
 
 /* A ← A⁻¹ of an A (n, n) by Gauss and Jordan, by one thread; other than 0 if a pivot is not above 0. */
 int widehead_leaf_inverse(Int n, float *a, Int ld);

@@ -70,57 +70,29 @@ static inline int is_single(const Terms *t, Int i) {
     return size == 0.0f || (size > 1e-15f && size < 1e15f);
 }
 
-/* The squares of the weights of such classes by example, of a part of the classes, in the first of this thread's columns of
- * out (m, d). */
-static void add_squares(const Terms *t, Range own, Int m, Int n, float *out, int *odd) {
-    Int begin = n * own.begin / t->d, end = n * own.end / t->d;
-    if (own.begin == own.end) return;
+/* Columns of out (m, d) = the part of SSᵀ·rows that such classes have, which is diagonal: each example's row once, not
+ * once for each of them. The diagonal stands in the first of the columns meanwhile. */
+static void gram_of_single_terms(const Terms *t, Range own, Int m, Int n, float *out) {
     for (Int b = 0; b < m; b++) out[b * t->d + own.begin] = 0.0f;
-    for (Int i = begin; i < end; i++) {
+    for (Int i = 0; i < n; i++) {
         Int k = t->offsets[i];
-        if (t->offsets[i + 1] - k != 1) continue;
         if (is_single(t, i)) out[t->which[k] * t->d + own.begin] += weight_of(t, k) * weight_of(t, k);
-        else {
-#pragma omp atomic write
-            *odd = 1;
-        }
     }
-}
-
-/* What all threads found of some examples, in the first column of each. */
-static void join_squares(Int d, Range examples, float *out) {
-    int threads = omp_get_num_threads();
-    for (Int b = examples.begin; b < examples.end; b++) {
-        float sum = 0.0f;
-        for (int j = 0; j < threads; j++) {
-            Range other = part(d, j, threads, LINE);
-            if (other.begin < other.end) sum += out[b * d + other.begin];
-        }
-        for (int j = 0; j < threads; j++) {
-            Range other = part(d, j, threads, LINE);
-            if (other.begin < other.end) out[b * d + other.begin] = sum;
-        }
-    }
-}
-
-void widehead_gram_rows(const Terms *t, Int m, Int n, float *out, int *odd) {
-    Int d = t->d;
-    Range own = mine(d, LINE);
-    float sum[COLUMNS];
-    add_squares(t, own, m, n, out, odd);
-#pragma omp barrier
-    join_squares(d, mine(m, 1), out);
-#pragma omp barrier
-    if (own.begin == own.end) return;
     for (Int b = 0; b < m; b++) {
-        float *row = out + b * d + own.begin;
-        set_scaled(row, t->rows + b * d + own.begin, row[0], own.end - own.begin);
+        float *row = out + b * t->d + own.begin;
+        set_scaled(row, t->rows + b * t->d + own.begin, row[0], own.end - own.begin);
     }
+}
+
+void widehead_gram_columns(const Terms *t, Range own, Int m, Int n, float *out) {
+    Int d = t->d;
+    float sum[COLUMNS];
+    if (own.begin == own.end) return;
+    gram_of_single_terms(t, own, m, n, out);
     for (Int first = own.begin; first < own.end; first += COLUMNS) {
         Int count = own.end - first < COLUMNS ? own.end - first : COLUMNS;
         for (Int i = 0; i < n; i++) {
-            Int terms = t->offsets[i + 1] - t->offsets[i];
-            if (terms == 0 || (terms == 1 && (!*odd || is_single(t, i)))) continue;
+            if (is_single(t, i)) continue;
             add_pieces(t, t->offsets[i], t->offsets[i + 1], first, count, sum);
             for (Int k = t->offsets[i]; k < t->offsets[i + 1]; k++)
                 add_scaled(out + t->which[k] * d + first, sum, weight_of(t, k), count);
@@ -136,11 +108,10 @@ void widehead_sums(int threads, Int n, Int d, const Int *offsets, const Int *whi
     widehead_add_sums(&terms, n, onto, out, d);
 }
 
-/* out (m, d) = SSᵀ·right. Twin: TargetPlan.gram_times. */
+/* out (m, d) = SSᵀ·right; each thread has some columns. Twin: TargetPlan.gram_times. */
 void widehead_gram(int threads, Int m, Int n, Int d, const Int *class_offsets, const Int *examples_by_class, const Int
                    *by_class, const float *sparse, const float *right, float *out) {
     Terms terms = {class_offsets, examples_by_class, by_class, sparse, right, d};
-    int odd = 0;
 #pragma omp parallel num_threads(threads)
-    widehead_gram_rows(&terms, m, n, out, &odd);
+    widehead_gram_columns(&terms, mine(d, LINE), m, n, out);
 }

@@ -58,7 +58,7 @@ Int widehead_step_work(int threads, Int m, Int d, Int c) {
 
 /* K = HrHᵀ, G = Hr(φ⊗I)U⁻¹, SSᵀHr, and of the left factors those of U, ω and w̄, with NM in
  * the place of the last block of Z. */
-static void begin_step(const Step *s, const Work *w, int *odd) {
+static void begin_step(const Step *s, const Work *w) {
     Int m = s->m, d = s->d, c = s->c, width = 2 * c + 2, left_width = s->constant ? c + 2 : c + 1;
     Rule p = rule_of(s);
     Range examples = mine(m, 1);
@@ -76,7 +76,7 @@ static void begin_step(const Step *s, const Work *w, int *odd) {
         }
     }
     Terms terms = terms_by_class(s, s->hr, d);
-    widehead_gram_rows(&terms, m, s->n, w->named, odd);
+    widehead_gram_columns(&terms, mine(d, LINE), m, s->n, w->named);
     Tile k = tile(m, m), g = tile(m, c), n = tile(m, d);
     if (p.k > 1)
         product(0, 0, n.rows.end - n.rows.begin, n.columns.end - n.columns.begin, left_width, 1.0f,
@@ -211,7 +211,7 @@ static void grow(const Step *s, const Work *w, Range rows, const float *factor, 
 int widehead_step(int threads, const Step *s) {
     Work work = work_of(s), *w = &work;
     Int d = s->d, c = s->c, next = 0;
-    int failed = 0, alike = 1, odd = 0;
+    int failed = 0, alike = 1;
     double contraction = 0.0;
     Found all = {{0.0}};
     for (Int b = 0; b < s->m; b++) {
@@ -222,7 +222,7 @@ int widehead_step(int threads, const Step *s) {
     {
         float *buffer = w->buffers + omp_get_thread_num() * ((Int)BUFFER + LINE * d);
         Found found = {{0.0}};
-        begin_step(s, w, &odd);
+        begin_step(s, w);
 #pragma omp barrier
         /* The others begin with the rows meanwhile. */
         if (omp_get_thread_num() == 0 && w->kappa != 0.0) failed = invert_system(s, w, &contraction);
