@@ -67,7 +67,7 @@ def options_of(given: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"width": given.width, "holdout": 0.0, "preset": given.preset, "epochs": 1}
     if given.job in ("next-item", "language-model"):
         options |= {"epochs": None, "minutes": given.seconds / 60.0}
-    if given.job == "next-item":  # neighbours are chosen after training, in one process alone
+    if given.job == "next-item":  # what they count is chosen by the first process, with all data
         options["neighbours"] = 0
     return options
 

@@ -142,12 +142,18 @@ def test_sequences(several: Several, tmp_path: Path, kind: str, items: list[str]
         ]
 
 
+def random_text(path: Path, words: int, seed: int) -> Path:
+    """So many of twelve words, on lines."""
+    chance = random.Random(seed)
+    path.write_text("".join(f"w{chance.randrange(12)}" + " \n"[chance.random() < 0.2] for _ in range(words)))
+    return path
+
+
 @pytest.mark.parametrize("words", [1, 2, 50, 403])
 @pytest.mark.parametrize("encoder", ["ngram", "gru"])
 def test_texts(several: Several, tmp_path: Path, encoder: str, words: int) -> None:
     """Each example of the text is with one process, whole; more processes than examples among them."""
-    chance, path = random.Random(7), tmp_path / "text"
-    path.write_text("".join(f"w{chance.randrange(12)}" + " \n"[chance.random() < 0.2] for _ in range(words)))
+    path = random_text(tmp_path / "text", words, 7)
     options = {"encoder": encoder, "context": 5, "holdout": 0.4, "minimum_count": 1}
     config = configure("language-model", train=str(path), out="none", **options)
     whole = LanguageModel.of(config, str(path))
@@ -166,8 +172,7 @@ def test_texts(several: Several, tmp_path: Path, encoder: str, words: int) -> No
 @pytest.mark.parametrize("start", ["svd", "random"])
 def test_words_and_places_beside_them(several: Several, tmp_path: Path, start: str, words: int) -> None:
     """Each example is with the process of its word; more processes than words among them."""
-    chance, path = random.Random(8), tmp_path / "text"
-    path.write_text("".join(f"w{chance.randrange(12)}" + " \n"[chance.random() < 0.2] for _ in range(words)))
+    path = random_text(tmp_path / "text", words, 8)
     options = {"encoder_init": start, "holdout": 0.4, "minimum_count": 1, "subsample": 0.05}
     config = configure("word-embeddings", train=str(path), out="none", **options)
     whole = WordEmbeddings.of(config, str(path))

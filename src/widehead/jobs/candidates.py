@@ -182,8 +182,7 @@ class Candidates:
         """Those of some documents (m,) bool, which are numbered anew."""
         number, kept, left = np.cumsum(some) - 1, some[self.rows], some[self.rest[0]]
         rows, *more = (part[left] for part in self.rest)
-        more_told = (self.margins, self.trees, self.rareness)
-        told = (None if part is None else part[kept] for part in more_told)
+        told = (None if part is None else part[kept] for part in (self.margins, self.trees, self.rareness))
         own, votes = self.own[kept], self.votes[kept]
         rest, labels = (number[rows], more[0], more[1]), (number[self.rows[kept]], self.classes[kept])
         return Candidates(self.width, self.floor[some], *labels, own, votes, rest, *told)

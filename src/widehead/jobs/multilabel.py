@@ -32,7 +32,7 @@ from widehead.metrics import Propensities
 from widehead.models import BagEncoder, WideNetwork, principal_axes
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import Dealt, Share, alike, local, totals
+from widehead.split import Dealt, Share, alike, dealt, local, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -87,7 +87,7 @@ class Multilabel(kind.Multilabel, Job):
         with alike(share):
             options: dict[str, Any] = {"labels_path": config.labels, "minimum_documents": config.minimum_count}
             train = _documents(source, share, **options)
-        among = None if share is None else share.dealt(train.total)
+        among = dealt(share, train.total)
         if share is not None:
             share.peers.check_same("training data", f"{train.total} documents, {train.schema.num_labels} labels")
         told = train.told(*totals(share, train.labels.nnz))
@@ -245,7 +245,7 @@ class Multilabel(kind.Multilabel, Job):
     def _read_test(self, data: Any, share: Share | None) -> RankingTest:
         with alike(share):
             test = _documents(data, share, schema=self.schema)
-        made = self._test(test, np.arange(test.features.shape[0]), None if share is None else share.dealt(test.total))
+        made = self._test(test, np.arange(test.features.shape[0]), dealt(share, test.total))
         if len(made) == 0:
             raise DataError(f"{named(data)}: expected documents with labels. Found none on {made.reading}")
         return made

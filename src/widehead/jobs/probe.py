@@ -30,7 +30,7 @@ from widehead.kinds import configure
 from widehead.losses import SquaredError
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
-from widehead.split import Dealt, Share
+from widehead.split import Dealt, Share, dealt
 
 if TYPE_CHECKING:
     from widehead.jobs.recommender import Recommender
@@ -102,7 +102,7 @@ def probed(job: Recommender, config: TrainingConfig, share: Share | None = None)
     matrix = job.train.matrix
     if not enough(matrix, share):
         return Probe(0, f"fewer than {FEWEST:,} users have two items, too few to choose by")
-    some = some_users(matrix, _PART, _FEWEST, config.seed, None if share is None else share.dealt(job.num_users))
+    some = some_users(matrix, _PART, _FEWEST, config.seed, dealt(share, job.num_users))
     return Probe.by_first(share, lambda: _probed(job, config, some))
 
 

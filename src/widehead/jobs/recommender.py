@@ -37,7 +37,7 @@ from widehead.kinds import recommender as kind
 from widehead.models import BagEncoder, SharedMatrix, SparseMatrix, WideNetwork, leading_singular_vectors
 from widehead.options import TrainingConfig
 from widehead.options.checks import refusal
-from widehead.split import InTurn, Share, alike, local, totals
+from widehead.split import InTurn, Share, alike, dealt, local, totals
 from widehead.training.checkpoint import load_checkpoint, save_checkpoint
 from widehead.training.folder import RunFolder, expecting
 
@@ -133,7 +133,7 @@ class Recommender(kind.Recommender, Job):
         return self._judging(hidden, self.train.unreachable, reading=reading)
 
     def _judging(self, relevant: CSR, unreachable: np.ndarray, **more: Any) -> RankingTest:
-        among = None if self._share is None else self._share.dealt(self.num_users)
+        among = dealt(self._share, self.num_users)
         return RankingTest(self.train.matrix, relevant, unreachable, exclude_inputs=True, among=among, **more)
 
     def examples(self, config: TrainingConfig) -> Examples:
@@ -159,8 +159,7 @@ class Recommender(kind.Recommender, Job):
         if not self._chooses(config):
             return self.train.matrix, self.item_counts
         share = self._share
-        among = None if share is None else share.dealt(self.num_users)
-        seen = hidden_pairs(self.train.matrix, config.seed, among=among)[0]
+        seen = hidden_pairs(self.train.matrix, config.seed, among=dealt(share, self.num_users))[0]
         counts = seen.getnnz(axis=0).astype(np.int64)
         return seen, counts if share is None else share.total(counts)
 
@@ -328,7 +327,7 @@ class Recommender(kind.Recommender, Job):
         *sizes, repeated = totals(share, *both.sizes, both.repeated)
         both = dataclasses.replace(both, repeated=repeated)
         told = both.told(*sizes)
-        among = None if share is None else share.dealt(self.num_users)
+        among = dealt(share, self.num_users)
         parts = known.matrix, both.new, both.test.unreachable
         test = RankingTest(*parts, exclude_inputs=True, reading=told, fits=both.fits, among=among)
         if len(test) == 0:

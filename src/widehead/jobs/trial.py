@@ -34,7 +34,7 @@ from widehead.metrics.relevance import count_relevant, find_hits
 from widehead.models import WideNetwork
 from widehead.options import TrainingConfig
 from widehead.progress import Work
-from widehead.split import Share, totals
+from widehead.split import Share, dealt, totals
 from widehead.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def tried(
     """
     matrix, n = job.train.matrix, job.num_users
     part = min(1.0, (_PRODUCTS / ((n + matrix.shape[1]) * units[0] ** 2)) ** (1 / 3))
-    some = some_users(matrix, part, _FEWEST, config.seed, None if share is None else share.dealt(n))
+    some = some_users(matrix, part, _FEWEST, config.seed, dealt(share, n))
     return Trial.by_first(share, lambda: _tried(job, config, units, weights, some))
 
 

@@ -4,7 +4,7 @@ from widehead.split.outputs import best_of_all, best_of_found, outputs_of_all
 from widehead.split.peers import Member, Peers, draw_as_one, drawn_in_blocks
 from widehead.split.processes import Form, RowSplit, split_by, telling
 from widehead.split.reading import Batch, check_alike, gather_batch, no_targets, own_targets
-from widehead.split.shares import Dealt, InTurn, Runs, Share, alike, totals
+from widehead.split.shares import Dealt, InTurn, Runs, Share, alike, dealt, totals
 from widehead.split.tables import as_split, draw_table, first_table, gradient_of_rows, is_split, like, local
 from widehead.split.weights import SplitWeights
 
@@ -24,6 +24,7 @@ __all__ = [
     "best_of_all",
     "best_of_found",
     "check_alike",
+    "dealt",
     "draw_as_one",
     "draw_table",
     "drawn_in_blocks",

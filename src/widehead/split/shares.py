@@ -87,6 +87,11 @@ def totals(share: Share | None, *counts: int) -> list[int]:
     return list(counts) if share is None else share.total(np.array(counts, dtype=np.int64)).tolist()
 
 
+def dealt(share: Share | None, n: int) -> Dealt | None:
+    """All of n rows among the processes that have shares; None for None, one process that has all."""
+    return None if share is None else share.dealt(n)
+
+
 class Dealt:
     """Things of which each process has some: rows, or those that were chosen among them.
 
